@@ -1,0 +1,62 @@
+# Every target works on a fresh clone; what needs the virtual environment makes it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+MINUTES ?= 15
+SEED ?= 1
+
+export UV_PYTHON_DOWNLOADS := never
+# NLTK, which LlamaIndex uses, refuses to read files that are hard links.
+export UV_LINK_MODE := copy
+export UV_PROJECT_ENVIRONMENT := .venv
+
+.PHONY: help setup check format test demo bench soak catalog lock clean
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready  ## Make .venv with everything in it, from python3 and pip alone
+
+# uv comes by pip into a folder of its own, because a bare Debian has no venv module and refuses system-wide installs.
+.venv/ready: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ragstore needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x build/uv/bin/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target build/uv 'uv>=0.9'
+	@test -x $(BIN)/python || build/uv/bin/uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	@build/uv/bin/uv sync --quiet --frozen --all-extras || \
+	  { echo "the locked addresses cannot be reached, asking the configured package index instead" >&2; \
+	    $(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[all]'; }
+	@touch .venv/ready
+
+check: setup  ## Format, lint, types, import contracts, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit -q -n $(WORKERS)
+
+format: setup  ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup  ## All tests, on real servers
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore tests/benchmarks
+
+demo: setup  ## Documents in, everything killed, everything restarted, same answers out
+	$(BIN)/python stack/demo/demo.py
+
+bench: setup  ## Measure the storage path against the raw limit of both databases
+	$(BIN)/python -m tests.benchmarks.storage_path
+
+soak: setup  ## Kill workers and servers at random for MINUTES=15 and check every answer
+	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES) --seed $(SEED)
+
+catalog: setup  ## Rewrite tests/migration/expected_catalog.txt after a migration
+	$(BIN)/python -m tests.migration.catalog
+
+lock: setup  ## Renew uv.lock from pyproject.toml
+	build/uv/bin/uv lock
+
+clean:  ## Remove what was built, data of embedded servers excepted
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The command line: parse, call, render; an error becomes an exit status."""

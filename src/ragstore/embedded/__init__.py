@@ -1,0 +1,1 @@
+"""PostgreSQL and MongoDB run by ragstore itself, under a home folder, for people who have no servers."""

@@ -1,0 +1,232 @@
+"""Every deliberate error of ragstore, in one tree.
+
+::
+
+    RagstoreError
+    ├── UsageError                  the call itself is wrong                          exit 2
+    │   ├── SettingsError           an option's value cannot be used
+    │   ├── FilterError             a metadata filter cannot be understood
+    │   ├── CollectionNotFoundError no collection of that name
+    │   └── DocumentNotFoundError   no live document of that id
+    ├── RefusedError                understood, and not done, to protect data         exit 4
+    │   ├── EmbeddingSpaceError     collection was made with another model or dim
+    │   ├── SchemaVersionError      databases are older or newer than this program
+    │   └── EmptyStoreError         the stores do not belong together or were emptied
+    ├── StoreError                  a database did not do what it was asked           exit 1
+    │   ├── StoreUnavailableError   unreachable, restarting, or the connection broke
+    │   ├── StoreSetupError         reachable, but wrong password, database, extension …
+    │   └── StoreFullError          no disk space left
+    ├── ProtocolError               a run cannot go on                                exit 1
+    │   └── LeaseLostError          the run was recovered by someone else
+    ├── ContentError                one document cannot become nodes → quarantine     exit 3
+    │   ├── UnreadableError         the bytes cannot be had
+    │   ├── UnsupportedTypeError    no reader for such a file
+    │   ├── ParseError              the reader failed on the bytes
+    │   ├── LimitExceededError      took too long, too much memory, or is too large
+    │   └── InvalidNodeError        a node that one of the stores would refuse
+    ├── ModelError                  the embedding model or the LLM failed             exit 1
+    │   ├── ModelUnavailableError   unreachable, overloaded, rate limited
+    │   └── ModelMissingError       its package or its files are not installed
+    └── EmbeddedServerError         an embedded server cannot be run here             exit 1
+
+``retry`` is all that a worker looks at: NEVER (the same input fails the same way), LATER (the
+cause passes by itself), AFTER_REPAIR (somebody must act first, then it can be tried again).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class Retry(StrEnum):
+    """When it makes sense to try the same thing again."""
+
+    NEVER = "never"
+    LATER = "later"
+    AFTER_REPAIR = "after_repair"
+
+
+class RagstoreError(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        message: lower-case, no full stop, names the object concerned.
+        hint: one sentence that names the option or the command to use next.
+        facts: what happened, as data; each is an attribute in ``facts``.
+    """
+
+    code = "ragstore"
+    retry = Retry.NEVER
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(RagstoreError):
+    """The call itself is wrong."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class SettingsError(UsageError):
+    """An option's value cannot be used; ``facts`` has option, value and the places looked at."""
+
+    code = "settings.invalid"
+
+
+class FilterError(UsageError):
+    """A metadata filter cannot be understood."""
+
+    code = "filter.invalid"
+
+
+class CollectionNotFoundError(UsageError):
+    """No collection of that name."""
+
+    code = "collection.not_found"
+
+
+class DocumentNotFoundError(UsageError):
+    """No live document of that id."""
+
+    code = "document.not_found"
+
+
+class RefusedError(RagstoreError):
+    """Understood, and not done, to protect data."""
+
+    code = "refused"
+    retry = Retry.AFTER_REPAIR
+    exit_status = 4
+
+
+class EmbeddingSpaceError(RefusedError):
+    """The collection was made with another model or ``dim``; both are named."""
+
+    code = "collection.embedding_space"
+
+
+class SchemaVersionError(RefusedError):
+    """The databases are older or newer than this program."""
+
+    code = "schema.version"
+
+
+class EmptyStoreError(RefusedError):
+    """The stores do not belong together, or one of them was emptied."""
+
+    code = "store.empty"
+
+
+class StoreError(RagstoreError):
+    """A database did not do what it was asked."""
+
+    code = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """A database is unreachable, restarting, or broke the connection."""
+
+    code = "store.unavailable"
+    retry = Retry.LATER
+
+
+class StoreSetupError(StoreError):
+    """Reachable, but not usable: wrong password, wrong database, missing extension, no replica set."""
+
+    code = "store.setup"
+    retry = Retry.AFTER_REPAIR
+
+
+class StoreFullError(StoreError):
+    """A database has no disk space left."""
+
+    code = "store.full"
+    retry = Retry.AFTER_REPAIR
+
+
+class ProtocolError(RagstoreError):
+    """A run cannot go on."""
+
+    code = "run"
+
+
+class LeaseLostError(ProtocolError):
+    """The run was recovered by someone else; nothing was published."""
+
+    code = "run.lease_lost"
+    retry = Retry.LATER
+
+
+class ContentError(RagstoreError):
+    """One document cannot become nodes; it goes to quarantine and the others go on."""
+
+    code = "content"
+    exit_status = 3
+
+
+class UnreadableError(ContentError):
+    """The bytes of the document cannot be had."""
+
+    code = "content.unreadable"
+    retry = Retry.LATER
+
+
+class UnsupportedTypeError(ContentError):
+    """No reader for such a file, or its bytes are not what its name says."""
+
+    code = "content.unsupported_type"
+
+
+class ParseError(ContentError):
+    """The reader failed on the bytes."""
+
+    code = "content.parse"
+
+
+class LimitExceededError(ContentError):
+    """Reading took too long or too much memory, or the document is too large."""
+
+    code = "content.limit"
+
+
+class InvalidNodeError(ContentError):
+    """A node that one of the two stores would refuse; neither gets it."""
+
+    code = "content.invalid_node"
+
+
+class ModelError(RagstoreError):
+    """The embedding model or the LLM failed."""
+
+    code = "model"
+
+
+class ModelUnavailableError(ModelError):
+    """Unreachable, overloaded or rate limited."""
+
+    code = "model.unavailable"
+    retry = Retry.LATER
+
+
+class ModelMissingError(ModelError):
+    """The model's package or files are not installed."""
+
+    code = "model.missing"
+    retry = Retry.AFTER_REPAIR
+
+
+class EmbeddedServerError(RagstoreError):
+    """An embedded server cannot be run here."""
+
+    code = "embedded"
+    retry = Retry.AFTER_REPAIR

@@ -1,0 +1,1 @@
+"""LlamaIndex's three stores on ragstore: drop-in, atomic across both databases."""

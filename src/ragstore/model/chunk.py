@@ -1,0 +1,54 @@
+"""A chunk: a span of a document's text while it is cut and embedded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A span of a document's cleaned text.
+
+    Args:
+        text: the span itself.
+        start_char: offset of its first character in the document's cleaned text, 0-based.
+        end_char: offset after its last character.
+        headings: titles of the sections it stands in, outermost first.
+        page: 1-based page for paged formats, else None.
+    """
+
+    text: str
+    start_char: int
+    end_char: int
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+
+    @property
+    def embed_text(self) -> str:
+        """What is embedded: the section path, so that short spans keep their subject, and the text."""
+        path = " > ".join(self.headings)
+        return f"{path}\n\n{self.text}" if path else self.text
+
+    @property
+    def chunk_hash(self) -> bytes:
+        """16 bytes that are equal when the embedded text is equal."""
+        return hashlib.blake2b(self.embed_text.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What reading and cutting one source unit gave.
+
+    Args:
+        content_hash: blake2b-128 hex of the raw bytes.
+        metadata: facts found in the document itself (``title``, ``pages``), JSON values only.
+        cleaned: what was removed to make the text storable, e.g. ``{"nul_bytes": 3}``.
+    """
+
+    content_hash: str
+    chunks: list[Chunk]
+    n_chars: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+    cleaned: dict[str, int] = field(default_factory=dict)

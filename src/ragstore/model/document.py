@@ -1,0 +1,53 @@
+"""Documents as the source has them and as the ledger has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+MAX_DOCUMENT_ID_BYTES = 1024
+"""Far below the 2,704 bytes that a btree entry takes, so that every index on it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One source unit as a listing shows it, unread.
+
+    Args:
+        document_id: id it has or would have in the ledger; for a local file its absolute path.
+        source_uri: where to read it from; for a local file its absolute path.
+        size: bytes.
+        mtime_ns: last change, nanoseconds since the epoch, None where the source has none.
+        etag: version tag where the source has one.
+    """
+
+    document_id: str
+    source_uri: str
+    size: int
+    mtime_ns: int | None = None
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentState:
+    """One row of ``ragstore.document``."""
+
+    document_id: str
+    source_uri: str
+    revision: int
+    n_nodes: int
+    fingerprint: str | None = None
+    content_hash: str | None = None
+    doc_hash: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    etag: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    published_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether readers can see it."""
+        return self.revision > 0 and self.deleted_at is None

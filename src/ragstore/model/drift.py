@@ -1,0 +1,153 @@
+"""Drift: where ledger and stores disagree, and what was done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+MAX_EXAMPLES = 20
+"""Of each kind of drift, so that a report stays small whatever was lost."""
+
+
+class Kind(StrEnum):
+    """What can disagree."""
+
+    MISSING_IN_MONGO = "missing_in_mongo"
+    ORPHAN_IN_MONGO = "orphans_in_mongo"
+    MISSING_IN_POSTGRES = "missing_in_postgres"
+    ALTERED_IN_MONGO = "altered_in_mongo"
+    DOUBLED_ROW = "doubled_rows"
+    UNREADABLE_ROW = "unreadable_rows"
+    UNUSABLE_VECTOR = "unusable_vectors"
+    MISSING_IN_LEDGER = "missing_in_ledger"
+    WRONG_COUNT = "wrong_counts"
+    STALE_ENTRY = "stale_entries"
+    INVALID_INDEX = "invalid_indexes"
+    LARGE_STRUCT = "large_index_structs"
+    MISSING_TABLE = "missing_tables"
+    MISSING_REGISTRY = "missing_registry"
+
+
+_OWN_COUNT = (Kind.MISSING_IN_MONGO, Kind.ORPHAN_IN_MONGO, Kind.MISSING_IN_POSTGRES)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of findings by kind, with the first few of each."""
+
+    counts: dict[Kind, int] = field(default_factory=dict)
+    examples: dict[Kind, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: Kind, found: Iterable[str]) -> None:
+        """Count these; the first are kept as examples."""
+        kept = self.examples.setdefault(kind, [])
+        n_found = 0
+        for each in found:
+            n_found += 1
+            if len(kept) < MAX_EXAMPLES:
+                kept.append(each)
+        if n_found:
+            self.counts[kind] = self.counts.get(kind, 0) + n_found
+        elif not kept:
+            del self.examples[kind]
+
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another tally."""
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+            kept = self.examples.setdefault(kind, [])
+            kept += other.examples[kind][: MAX_EXAMPLES - len(kept)]
+
+    @property
+    def total(self) -> int:
+        """All findings."""
+        return sum(self.counts.values())
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """``{kind: {"count", "examples"}}``."""
+        return {kind.value: {"count": n, "examples": self.examples[kind]} for kind, n in sorted(self.counts.items())}
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What verify found.
+
+    Args:
+        documents: live documents.
+        nodes: live nodes, with a vector or without.
+        pending: runs in flight and outbox rows; what they name is no drift.
+    """
+
+    documents: int = 0
+    nodes: int = 0
+    pending: int = 0
+    drift: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether ledger and stores agree."""
+        return not self.drift.counts
+
+    def as_dict(self) -> dict[str, bool | int]:
+        """The shape ``verify --json`` prints; what has no count of its own is ``mismatched``."""
+        own = {kind.value: self.drift.counts.get(kind, 0) for kind in _OWN_COUNT}
+        return {
+            "ok": self.ok,
+            "documents": self.documents,
+            "nodes": self.nodes,
+            **own,
+            "mismatched": self.drift.total - sum(own.values()),
+            "pending": self.pending,
+        }
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """What repair did, or would do in a dry run.
+
+    Args:
+        repaired: drift that is gone.
+        kept: drift that stays, each example with the reason.
+        embedded: vectors that had to be computed; other lost ones were found beside equal text.
+    """
+
+    dry_run: bool = False
+    repaired: Tally = field(default_factory=Tally)
+    kept: Tally = field(default_factory=Tally)
+    embedded: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stays, and in a dry run whether there is nothing to do."""
+        return not self.kept.counts and not (self.dry_run and self.repaired.counts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape ``repair --json`` prints."""
+        return {
+            "ok": self.ok,
+            "dry_run": self.dry_run,
+            "repaired": self.repaired.as_dict(),
+            "kept": self.kept.as_dict(),
+            "embedded": self.embedded,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProgress:
+    """How far a verify or a repair has come in one collection.
+
+    Args:
+        nodes: nodes compared so far.
+        expected: live nodes by the ledger's counts.
+        seconds: since the start of the collection.
+    """
+
+    collection: str
+    nodes: int
+    expected: int
+    seconds: float

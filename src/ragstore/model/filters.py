@@ -1,0 +1,39 @@
+"""Metadata filters as a tree of values: conditions joined by and, or, not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Operator = Literal[
+    "==", "!=", ">", ">=", "<", "<=", "in", "nin", "contains", "any", "all",
+    "is_empty", "text_match", "text_match_insensitive",
+]  # fmt: skip
+Joiner = Literal["and", "or", "not"]
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """``key operator value``; types count: ``"07001"`` is never the number 7001.
+
+    Args:
+        key: a top-level key of the metadata, any string.
+        value: a scalar, or a sequence of scalars for ``in``, ``nin``, ``any`` and ``all``; ignored by ``is_empty``.
+    """
+
+    key: str
+    operator: Operator
+    value: Scalar | Sequence[Scalar] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Conditions and groups joined; ``not`` is true where none of its parts is; an empty group is true."""
+
+    joiner: Joiner
+    parts: Sequence[Filter]
+
+
+Filter = Condition | Group

@@ -1,0 +1,83 @@
+"""A run: one attempt to bring a batch of documents to new revisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ragstore.model.ids import RunId
+from ragstore.model.node import Node
+
+Action = Literal["added", "updated", "renamed", "deleted"]
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRevision:
+    """A document's next revision, complete but invisible.
+
+    Args:
+        planned_from: the revision the ledger showed when this was planned, 0 for a document it did not know.
+        vectors: shape ``(len(nodes), dim)``, float32, in node order.
+        replaces: for a renamed document the old id and the revision it was planned from; deleted in the same
+            transaction.
+        n_embedded: nodes whose vector was computed for this revision; the others were reused.
+    """
+
+    document_id: str
+    source_uri: str
+    planned_from: int
+    action: Action
+    nodes: list[Node]
+    vectors: Vectors
+    fingerprint: str | None = None
+    content_hash: str | None = None
+    doc_hash: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    etag: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    replaces: tuple[str, int] | None = None
+    n_embedded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A begun run, as its owner knows it."""
+
+    run_id: RunId
+    worker: str
+    node_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """Which of a run's documents readers see now, and which had moved on and must be planned again."""
+
+    published: list[str]
+    moved_on: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """Something that must still happen in MongoDB."""
+
+    outbox_id: int
+    namespace: str
+    collection_id: int
+    action: Literal["delete_nodes", "put_nodes", "put_ref_docs", "drop_namespace"]
+    ids: list[str]
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefDoc:
+    """What MongoDB's per-document entries must say; ``node_ids`` is None for a document that is gone."""
+
+    document_id: str
+    revision: int
+    node_ids: list[str] | None
+    doc_hash: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,171 @@
+"""What both stores can hold: one meaning for every value that either would change or refuse.
+
+===========================  =================================================
+value in metadata            stored, in both stores
+===========================  =================================================
+str                          NUL removed, lone surrogates become U+FFFD
+int                          as it is; beyond 64 bits refused
+float                        as it is; NaN and infinity refused
+datetime, date, time         ISO 8601 string
+Decimal, numpy scalar        number
+set, frozenset, tuple        list (sets sorted by their text)
+Enum                         its value
+UUID, Path                   string
+dict keys                    strings; keys that become equal are refused
+bytes and anything else      refused
+nesting deeper than 60       refused
+===========================  =================================================
+
+Refused means InvalidNodeError before anything is written to either store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from ragstore.errors import InvalidNodeError
+
+MAX_DEPTH = 60
+MAX_METADATA_BYTES = 1_000_000
+_DEPTH_OF_METADATA = 5  # relationships → list → node → metadata
+_INT64 = range(-(2**63), 2**63)
+
+
+def storable_text(text: str) -> str:
+    """Text that PostgreSQL and BSON both take: no NUL, no lone surrogate."""
+    if "\0" in text:
+        text = text.replace("\0", "")
+    # isascii is O(1), and most text is ASCII.
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def storable_metadata(metadata: Mapping[Any, Any]) -> dict[str, Any]:
+    """Metadata of JSON types only, as the table above says.
+
+    Raises:
+        InvalidNodeError: a value that no rule covers; names the key.
+    """
+    result = _storable_dict(metadata, path="", depth=0)
+    size = _text_size(result)
+    if size > MAX_METADATA_BYTES:
+        raise InvalidNodeError(
+            f"metadata of {size:,} bytes is more than {MAX_METADATA_BYTES:,}",
+            hint="keep long texts in the document, not in its metadata",
+        )
+    return result
+
+
+def storable_content(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """A whole node by the same rules; metadata may stand a few levels deeper in it than by itself.
+
+    Raises:
+        InvalidNodeError: a value that no rule covers; names the key.
+    """
+    return _storable_dict(content, path="", depth=-_DEPTH_OF_METADATA)
+
+
+def _storable(value: Any, path: str, depth: int) -> Any:  # noqa: C901, PLR0911, PLR0912 - one rule per type
+    if depth > MAX_DEPTH:
+        raise _refused(path, f"is nested deeper than {MAX_DEPTH}")
+    match value:
+        case None | bool():
+            return value
+        case Enum():
+            return _storable(value.value, path, depth)
+        case str():
+            return storable_text(str(value))
+        case int():
+            return _storable_int(value, path)
+        case float():
+            return _storable_float(value, path)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Decimal():
+            return _storable_decimal(value, path)
+        case np.generic():
+            return _storable_scalar(value, path, depth)
+        case UUID() | PurePath():
+            return storable_text(str(value))
+        case Mapping():
+            return _storable_dict(value, path, depth + 1)
+        case set() | frozenset():
+            return sorted((_storable(v, path, depth + 1) for v in value), key=repr)
+        case list() | tuple():
+            return [_storable(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+    raise _refused(path, f"is a {type(value).__name__}, which neither JSON nor BSON can hold")
+
+
+def _storable_dict(mapping: Mapping[Any, Any], path: str, depth: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = storable_text(key if isinstance(key, str) else str(key))
+        where = f"{path}.{name}" if path else name
+        if name in result:
+            raise _refused(where, "appears twice once its keys are strings")
+        result[name] = _storable(value, where, depth)
+    return result
+
+
+def _storable_int(value: int, path: str) -> int:
+    if value not in _INT64:
+        raise _refused(path, "is an integer of more than 64 bits")
+    return int(value)
+
+
+def _storable_float(value: float, path: str) -> float:
+    if not isfinite(value):
+        raise _refused(path, f"is {value}, which JSON cannot hold")
+    return float(value)
+
+
+def _storable_decimal(value: Decimal, path: str) -> int | float:
+    if not value.is_finite():
+        raise _refused(path, f"is {value}, which JSON cannot hold")
+    if value != value.to_integral_value():
+        return _storable_float(float(value), path)
+    # Measured before it is converted: the integer of a large exponent would fill the memory.
+    if not _INT64.start <= value < _INT64.stop:
+        raise _refused(path, "is an integer of more than 64 bits")
+    return _storable_int(int(value), path)
+
+
+def _storable_scalar(value: np.generic, path: str, depth: int) -> Any:
+    if isinstance(value, np.datetime64) and not np.isnat(value):
+        return str(value)
+    plain = value.item()
+    # Some have no counterpart in Python, and a time span in nanoseconds would come out as a bare number.
+    if isinstance(plain, np.generic) or isinstance(value, (np.datetime64, np.timedelta64)):
+        raise _refused(path, f"is a {type(value).__name__}, which neither JSON nor BSON can hold")
+    return _storable(plain, path, depth)
+
+
+def _text_size(value: Any) -> int:
+    match value:
+        case str():
+            return len(value) if value.isascii() else len(value.encode())
+        case dict():
+            return sum(_text_size(k) + _text_size(v) for k, v in value.items())
+        case list():
+            return sum(_text_size(v) for v in value)
+    return 8
+
+
+def _refused(path: str, why: str) -> InvalidNodeError:
+    return InvalidNodeError(
+        f"metadata value {path[:200]!r} {why}", hint="change it to text, a number, a list or an object", key=path[:200]
+    )

@@ -1,0 +1,1 @@
+"""Stage, publish, retire, recover: the only writer of both stores."""

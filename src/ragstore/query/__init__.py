@@ -1,0 +1,1 @@
+"""Questions and their hits, and answers written from them."""

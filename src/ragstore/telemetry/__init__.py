@@ -1,0 +1,1 @@
+"""Logs, and the places where tests may kill the process."""
