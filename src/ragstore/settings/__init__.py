@@ -1,1 +1,9 @@
 """Options: where they come from, what they may be, and what is said when one is wrong."""
+
+from __future__ import annotations
+
+from ragstore.settings.describe import SettingRow, describe
+from ragstore.settings.masking import masked_url
+from ragstore.settings.options import Settings
+
+__all__ = ["SettingRow", "Settings", "describe", "masked_url"]

@@ -1,0 +1,25 @@
+"""Values with their secrets covered, for people to see."""
+
+from __future__ import annotations
+
+import re
+
+MASK = "********"
+
+# Greedy up to the last '@': a password may hold '@' and '/' that somebody forgot to encode, and to cover
+# too much is the safe mistake.
+_PASSWORD_IN_AUTHORITY = re.compile(r"://([^:@/?#]*):.*@", re.DOTALL)
+_PASSWORD_IN_QUERY = re.compile(r"(?i)([?&](?:ssl|tlsCertificateKeyFile)?password=)[^&#]*")
+_AUTHORITY = re.compile(r"[a-z0-9+]+://([^/?#]*)(.*)", re.DOTALL)
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def is_encoded(url: str) -> bool:
+    """Whether the password ends where drivers will see its end; else they quote the rest of it in their errors."""
+    found = _AUTHORITY.fullmatch(url)
+    return bool(found and found[1].count("@") <= 1 and "@" not in found[2] and not _LONE_PERCENT.search(found[1]))
+
+
+def masked_url(url: str) -> str:
+    """The URL with its password covered; other text, and a URL without a password, come back as they are."""
+    return _PASSWORD_IN_QUERY.sub(rf"\g<1>{MASK}", _PASSWORD_IN_AUTHORITY.sub(rf"://\g<1>:{MASK}@", url))

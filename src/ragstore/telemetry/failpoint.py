@@ -1,0 +1,59 @@
+"""Named places after a durable step, where a test may kill the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from enum import StrEnum
+
+
+class Failpoint(StrEnum):
+    """Each name says what is durable when the process dies there."""
+
+    RUN_BEGUN = "run_begun"
+    NODES_HALF_STAGED = "nodes_half_staged"
+    NODES_STAGED = "nodes_staged"
+    VECTORS_COPIED = "vectors_copied"
+    PUBLISHED = "published"
+    NODES_HALF_RETIRED = "nodes_half_retired"
+    NODES_RETIRED = "nodes_retired"
+    REF_DOCS_HALF_PUT = "ref_docs_half_put"
+    REF_DOCS_PUT = "ref_docs_put"
+    NODES_PUT = "nodes_put"
+    DOCUMENTS_DELETED = "documents_deleted"
+    DELETE_PUBLISHED = "delete_published"
+    DIRECT_WRITTEN = "direct_written"
+    DIRECT_COMMITTED = "direct_committed"
+    DIRECT_FINISHED = "direct_finished"
+    RUNS_RECOVERED = "runs_recovered"
+    INDEX_BUILD_BEGUN = "index_build_begun"
+    INDEX_BUILT = "index_built"
+    REPAIR_REGISTERED = "repair_registered"
+    REPAIR_TABLE_MADE = "repair_table_made"
+    REPAIR_WRITTEN = "repair_written"
+    REPAIR_COMMITTED = "repair_committed"
+    REPAIR_REPLACED = "repair_replaced"
+    REPAIR_DELETED = "repair_deleted"
+    REPAIR_INDEX_DROPPED = "repair_index_dropped"
+
+
+_hits: dict[Failpoint, int] = {}
+_lock = threading.Lock()
+
+
+def reached(failpoint: Failpoint) -> None:
+    """Die here by SIGKILL if a test armed this failpoint.
+
+    Armed by ``RAGSTORE_FAILPOINT=name`` or ``name:n`` (the n-th time), and only with ``RAGSTORE_ENV=test``.
+    """
+    armed = os.environ.get("RAGSTORE_FAILPOINT")
+    if armed is None or os.environ.get("RAGSTORE_ENV") != "test":
+        return
+    name, _, count = armed.partition(":")
+    if name != failpoint:
+        return
+    with _lock:
+        _hits[failpoint] = _hits.get(failpoint, 0) + 1
+        if _hits[failpoint] == int(count or 1):
+            os.kill(os.getpid(), signal.SIGKILL)

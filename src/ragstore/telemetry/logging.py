@@ -1,0 +1,104 @@
+"""Log lines that a person and a machine can read: what was done (``action``), to what, with which numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
+
+_ROOT = "ragstore"
+_OF_THE_CALL = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
+
+
+class Logger(logging.LoggerAdapter[logging.Logger]):
+    """A standard logger whose unknown keyword arguments become fields of the line.
+
+    ``log.info("run published", action="publish", run_id=run_id, n_nodes=12)``
+    """
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Set the fields apart from what the standard library knows."""
+        fields = {name: value for name, value in kwargs.items() if name not in _OF_THE_CALL}
+        standard = {name: value for name, value in kwargs.items() if name in _OF_THE_CALL}
+        return msg, standard | {"extra": {**(kwargs.get("extra") or {}), "fields": fields}}
+
+
+def get_logger(name: str) -> Logger:
+    """The logger of a module; pass ``__name__``."""
+    return Logger(logging.getLogger(name), {})
+
+
+def configure_logging(level: str = "warning", log_format: LogFormat = "text") -> None:
+    """Send the lines of ragstore to standard error, from ``level`` upwards; safe to call again.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+    handler = _StandardErrorHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger(_ROOT)
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.000+00:00 INFO ragstore.protocol publish: run published n_nodes=12``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text; a traceback follows on lines of its own."""
+        fields = dict(_fields(record))
+        action = fields.pop("action", None)
+        message = f"{action}: {record.getMessage()}" if action else record.getMessage()
+        words = [_at(record), record.levelname, record.name, message]
+        words += [f"{name}={_word(value)}" for name, value in fields.items()]
+        line = " ".join(words)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``at``, ``level``, ``logger``, ``action``, ``message``, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as JSON, a traceback as a value of it."""
+        fields = dict(_fields(record))
+        line: dict[str, Any] = {
+            "at": _at(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "action": fields.pop("action", None),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields | line, default=str, ensure_ascii=False)
+
+
+class _StandardErrorHandler(logging.Handler):
+    """Looks ``sys.stderr`` up for each line, because a progress bar replaces it while it is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):  # standard error is closed; a log line must not stop the work
+            self.handleError(record)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+def _at(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(c.isspace() or c in '"=' for c in text) or not text else text
