@@ -1,0 +1,151 @@
+"""The home folder of the embedded servers: what lies where, and trouble with the folder told in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ragstore.errors import EmbeddedServerError
+
+ServerName = Literal["postgres", "mongo"]
+SERVER_NAMES: tuple[ServerName, ...] = ("postgres", "mongo")
+
+OTHER_HOME = (
+    "set RAGSTORE_HOME to another folder, or RAGSTORE_POSTGRES_URL and RAGSTORE_MONGO_URL to servers of your own"
+)
+
+# Measured on fresh ones: 300 MB for MongoDB, which sets its journal's files aside, and 60 MB for PostgreSQL.
+_ROOM_BYTES = 400 * 2**20
+
+_WHY = {
+    errno.ENOSPC: "no disk space is left",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "it, or a part of its path, is a file",
+    errno.EEXIST: "it is a file",
+    errno.ENAMETOOLONG: "its path is too long",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths below one home folder; ``path`` is absolute and without links, so that equal homes are equal."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Home:
+        """The home at a path that may be relative, begin with ``~`` or not exist yet."""
+        with trouble_told(path):
+            return cls(path.expanduser().resolve())
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor, or by the caller that is about to start one."""
+        return self.path / "supervisor.lock"
+
+    @property
+    def state(self) -> Path:
+        """What the supervisor says about itself and its servers."""
+        return self.path / "state.json"
+
+    @property
+    def credentials(self) -> Path:
+        """Passwords and ports; without it the data cannot be opened."""
+        return self.path / "secrets.json"
+
+    @property
+    def programs(self) -> Path:
+        """Copies of the servers' programs, where those installed cannot be read by the servers' account."""
+        return self.path / "programs"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the three logs."""
+        return self.path / "logs"
+
+    def log(self, name: ServerName | Literal["supervisor"]) -> Path:
+        """Log of one server or of the supervisor."""
+        return self.logs / f"{name}.log"
+
+    def folder(self, name: ServerName) -> Path:
+        """Everything of one server but its log."""
+        return self.path / name
+
+    def data(self, name: ServerName) -> Path:
+        """The data folder of one server."""
+        return self.folder(name) / "data"
+
+    def make(self) -> None:
+        """Create the folder; one that is there keeps its mode.
+
+        As root it can be passed through by others, because the servers run as another user; what
+        lies in it is closed one by one.
+        """
+        if not self.path.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            self.path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+
+    def check_room(self) -> None:
+        """Refuse to make databases where there is no room for them.
+
+        Raises:
+            EmbeddedServerError: naming how much is missing.
+        """
+        if all(self.data(name).exists() for name in SERVER_NAMES):
+            return
+        free = shutil.disk_usage(self.path).free
+        if free < _ROOM_BYTES:
+            raise EmbeddedServerError(
+                f"{self.path} has {free >> 20} MB of free disk space, and new databases take {_ROOM_BYTES >> 20} MB",
+                hint=f"make room, or {OTHER_HOME}",
+                home=str(self.path),
+                free_bytes=free,
+                needed_bytes=_ROOM_BYTES,
+            )
+
+
+def default_home() -> Path:
+    """Where the servers live when RAGSTORE_HOME is not set.
+
+    Root gets a folder that other users can reach, because PostgreSQL refuses to run as root.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/ragstore")
+    data_home = os.environ.get("XDG_DATA_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    base = Path(data_home) if data_home.startswith("/") else Path.home() / ".local" / "share"
+    return base / "ragstore"
+
+
+@contextmanager
+def trouble_told(home: Path) -> Iterator[None]:
+    """Turn an ``OSError`` in the block into an EmbeddedServerError that names the home folder."""
+    try:
+        yield
+    except OSError as error:
+        raise as_embedded_error(error, home) from error
+
+
+def as_embedded_error(error: OSError, home: Path) -> EmbeddedServerError:
+    """An ``OSError`` in words, with the path it is about."""
+    reason = _WHY.get(error.errno or 0, str(error))
+    path = Path(os.fsdecode(error.filename)) if error.filename else home
+    place = "" if path == home else f", at {path}"
+    return EmbeddedServerError(
+        f"the servers' home {home} cannot be used: {reason}{place}",
+        hint=OTHER_HOME,
+        home=str(home),
+        path=str(path),
+        errno=error.errno,
+    )

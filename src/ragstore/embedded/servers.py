@@ -1,0 +1,240 @@
+"""What callers do with the embedded servers: have them running, stop them, ask how they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ragstore.embedded import credentials, state
+from ragstore.embedded.credentials import ServerUrls
+from ragstore.embedded.files import log_tail, rotate_log
+from ragstore.embedded.handshake import answers
+from ragstore.embedded.home import SERVER_NAMES, Home, trouble_told
+from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
+from ragstore.errors import EmbeddedServerError
+
+if TYPE_CHECKING:
+    import psutil
+
+_POLL_S = 0.02
+_N_SPAWNS = 3
+_KILLED_GRACE_S = 5.0
+_PACKAGES_FOLDER = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How one server is; ``version`` only while it runs, ``port`` also afterwards."""
+
+    name: Literal["postgres", "mongo"]
+    running: bool
+    pid: int | None
+    port: int | None
+    version: str | None
+    log: Path
+    data: Path
+
+
+def ensure_running(home: Path, *, timeout_s: float = 60.0) -> ServerUrls:
+    """Return the servers' URLs once both can be used, starting what does not run.
+
+    Several processes may call it at once; an interrupted call leaves the start going on.
+
+    Raises:
+        EmbeddedServerError: they cannot be run here, or are not ready in time; the start then
+            goes on and a later call finds its result.
+    """
+    place = Home.at(home)
+    with trouble_told(place.path):
+        return _urls_if_ready(place) or _start(place, timeout_s)
+
+
+def stop(home: Path, *, timeout_s: float = 30.0) -> bool:
+    """End the supervisor and both servers, MongoDB first, and return when all are gone.
+
+    Args:
+        timeout_s: how long the supervisor may take before it is killed; the servers then get
+            their own graces and at last are killed too, which their data survives.
+
+    Returns:
+        False when nothing ran.
+    """
+    place = Home.at(home)
+    if not place.lock.exists():
+        return False
+    with trouble_told(place.path):
+        was_running, lock = _end_supervisor(place, timeout_s)
+        with lock:
+            return _end_servers(place) or was_running
+
+
+def status(home: Path) -> list[ServerStatus]:
+    """How both servers are, whether or not a supervisor lives."""
+    from ragstore.embedded import processes
+
+    place = Home.at(home)
+    with trouble_told(place.path):
+        known = credentials.load(place)
+        servers = state.load(place).servers
+    statuses = []
+    for name in SERVER_NAMES:
+        server = servers.get(name, state.ServerState())
+        running = processes.find(server.pid, server.created) is not None
+        statuses.append(
+            ServerStatus(
+                name=name,
+                running=running,
+                pid=server.pid if running else None,
+                port=known.port(name) if known else None,
+                version=server.version if running else None,
+                log=place.log(name),
+                data=place.data(name),
+            )
+        )
+    return statuses
+
+
+def remembered_urls(home: Path) -> ServerUrls | None:
+    """The URLs of the last start, whether or not the servers run; None before the first one."""
+    place = Home.at(home)
+    with trouble_told(place.path):
+        known = credentials.load(place)
+    return known.urls if known else None
+
+
+def _urls_if_ready(home: Home) -> ServerUrls | None:
+    """The URLs when both servers answer and a supervisor lives that says that all is ready."""
+    told = state.load(home)
+    if not told.all_ready or told.pid is None or is_ending(told.pid) or not is_held(home.lock):
+        return None
+    known = credentials.load(home)
+    if known and all(answers(name, known.port(name)) for name in SERVER_NAMES):
+        return known.urls
+    return None
+
+
+def _start(home: Home, timeout_s: float) -> ServerUrls:
+    home.make()
+    deadline = time.monotonic() + timeout_s
+    n_spawns = 0
+    while time.monotonic() < deadline:
+        lock = SupervisorLock.acquire(home.lock)
+        if lock:
+            with lock:
+                if n_spawns:
+                    _raise_failure(home, state.load(home), last=n_spawns == _N_SPAWNS)
+                _spawn_supervisor(home, lock)
+                n_spawns += 1
+        urls = _urls_if_ready(home)
+        if urls:
+            return urls
+        time.sleep(_POLL_S)
+    raise _not_ready(home, state.load(home), timeout_s)
+
+
+def _spawn_supervisor(home: Home, lock: SupervisorLock) -> None:
+    """Start a supervisor that holds our lock from its first moment, and belongs to nobody."""
+    state.save(home, state.State())
+    rotate_log(home.log("supervisor"))
+    path = os.pathsep.join([str(_PACKAGES_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # -P: a module in the caller's working folder must not take the place of one of ours.
+    python = [sys.executable, "-P", "-m", "ragstore.embedded.supervisor"]
+    with home.log("supervisor").open("ab") as log:
+        starter = subprocess.Popen(
+            [*python, str(home.path), "--lock-fd", str(lock.fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fd],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    # It leaves a child behind at once, so this takes as long as Python takes to start.
+    starter.wait()
+
+
+def _raise_failure(home: Home, told: state.State, *, last: bool) -> None:
+    """Raise what the supervisor that we started and that is gone left as its reason.
+
+    Without a reason it was killed, and is worth another try unless this was the last.
+    """
+    if told.error:
+        raise EmbeddedServerError(told.error["message"], hint=told.error["hint"], **told.error["facts"])
+    if told.phase in ("stopping", "stopped"):
+        raise EmbeddedServerError(
+            f"the servers in {home.path} were stopped while they started",
+            hint="run `ragstore up` again",
+            home=str(home.path),
+        )
+    if last:
+        log = home.log("supervisor")
+        raise EmbeddedServerError(
+            f"the supervisor of {home.path} ended without a reason; the last lines of {log}: {log_tail(log)}",
+            hint=f"see {log}",
+            home=str(home.path),
+            log=str(log),
+        )
+
+
+def _not_ready(home: Home, told: state.State, timeout_s: float) -> EmbeddedServerError:
+    late = [name for name in SERVER_NAMES if not (name in told.servers and told.servers[name].ready)]
+    log = home.log(late[0] if late else "supervisor")
+    trouble = next((server.trouble for server in told.servers.values() if server.trouble), "")
+    reason = trouble or f"the last lines of {log}: {log_tail(log)}"
+    return EmbeddedServerError(
+        f"the servers in {home.path} are not ready after {timeout_s:g} s "
+        f"(waiting for {', '.join(late) or 'an answer'}); {reason}",
+        hint=f"the start goes on: run `ragstore status` in a while, and see {log}",
+        home=str(home.path),
+        log=str(log),
+        late=late,
+    )
+
+
+def _end_supervisor(home: Home, timeout_s: float) -> tuple[bool, SupervisorLock]:
+    """Ask the supervisor to stop, and take its lock once it is gone; the flag says whether there was one."""
+    from ragstore.embedded import processes
+
+    asked: dict[tuple[int, signal.Signals], psutil.Process] = {}
+    deadline = time.monotonic() + timeout_s
+    while True:
+        lock = SupervisorLock.acquire(home.lock)
+        if lock:
+            # The lock is let go shortly before the process is gone.
+            processes.end(asked.values(), [(signal.SIGKILL, _KILLED_GRACE_S)])
+            return bool(asked), lock
+        told = state.load(home)
+        supervisor = processes.find(told.pid, told.created)
+        overdue_s = time.monotonic() - deadline
+        if overdue_s > _KILLED_GRACE_S:
+            raise EmbeddedServerError(
+                f"{home.lock} is held by a process that is not the supervisor named in {home.state}",
+                hint=f"find it with `fuser {home.lock}` and end it",
+                home=str(home.path),
+            )
+        number = signal.SIGTERM if overdue_s < 0 else signal.SIGKILL
+        if supervisor and (supervisor.pid, number) not in asked:
+            asked[supervisor.pid, number] = supervisor
+            processes.end([supervisor], [(number, 0.0)])
+        time.sleep(_POLL_S)
+
+
+def _end_servers(home: Home) -> bool:
+    """End servers whose supervisor was killed; True when there were any."""
+    from ragstore.embedded import processes
+    from ragstore.embedded.mongo import MongoServer
+    from ragstore.embedded.postgres import PostgresServer
+
+    found = False
+    for server in (MongoServer, PostgresServer):
+        data = home.data(server.name)
+        leftovers = processes.processes_in(data, server.program) if data.exists() else []
+        processes.end(leftovers, server.stop_steps)
+        found = found or bool(leftovers)
+    return found
