@@ -1,0 +1,55 @@
+"""The MongoDB client of a process, with the concerns that the protocol relies on said explicitly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from ragstore.mongo.errors import no_replica_set, translation
+
+Document = dict[str, Any]
+Client = MongoClient[Document]
+MongoDatabase = Database[Document]
+
+
+def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
+    """A client that connects when first used.
+
+    Args:
+        timeout_s: how long to look for a primary before StoreUnavailableError.
+    """
+    with translation():
+        return MongoClient(
+            url,
+            appname="ragstore",
+            serverSelectionTimeoutMS=round(timeout_s * 1000),
+            connectTimeoutMS=round(timeout_s * 1000),
+            maxPoolSize=pool_size,
+            retryWrites=True,
+            retryReads=True,
+            tz_aware=True,
+        )
+
+
+def database(client: Client, name: str) -> MongoDatabase:
+    """The database, with majority and journaled writes and majority reads."""
+    return client.get_database(
+        name, write_concern=WriteConcern(w="majority", j=True), read_concern=ReadConcern("majority")
+    )
+
+
+def check_replica_set(client: Client) -> None:
+    """Refuse a server whose writes a majority cannot acknowledge.
+
+    Raises:
+        StoreSetupError: it stands alone.
+    """
+    with translation():
+        hello = client.admin.command("hello")
+    # A router of a sharded cluster names no set; the shards behind it are sets.
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise no_replica_set()

@@ -1,0 +1,94 @@
+"""Turns what pymongo and bson raise into ragstore's errors, decided by class and server code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from bson.errors import BSONError
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    WTimeoutError,
+)
+
+from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+
+_SETUP_CODES = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
+_FULL_CODES = {14031}  # OutOfDiskSpace
+# A server that stops, steps down, starts or is cut off; 211: the keys of its cluster time are not loaded yet.
+_UNAVAILABLE_CODES = {
+    6, 7, 26, 50, 64, 89, 91, 134, 189, 202, 211, 262, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436,
+}  # fmt: skip
+_NO_REPLICA_SET_CODES = {76, 94, 123}  # NoReplicationEnabled, NotYetInitialized, NotAReplicaSet
+_DUPLICATE_KEY = 11000
+_PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
+
+# What pymongo adds behind the reason: time-outs, the topology, the server's whole answer.
+_APPENDIX = re.compile(r",? \(configured timeouts: |, Timeout: |, full error: ")
+_NONE_OF_THE_SET = "No replica set members available"
+
+_HINT_REPLICA_SET = (
+    "MongoDB must be a replica set, one member is enough: start mongod with --replSet, run rs.initiate()"
+)
+_HINT_STATUS = "see 'ragstore status'; nothing is lost, run the same command again when MongoDB answers"
+_HINT_SETUP = "check RAGSTORE_MONGO_URL with 'ragstore status --settings'"
+
+
+def translated(error: PyMongoError | BSONError) -> StoreError:
+    """The StoreError that says who may retry; ``facts`` has the server's codes."""
+    reason = _reason(error)
+    message = f"MongoDB: {(reason or type(error).__name__)[:300]}"
+    codes = _codes(error)
+    if codes & _FULL_CODES:
+        return StoreFullError(message, hint="free disk space on the MongoDB server, then run the same again")
+    if codes & _NO_REPLICA_SET_CODES or reason.startswith(_NONE_OF_THE_SET):
+        return StoreSetupError(message, hint=_HINT_REPLICA_SET, server_codes=sorted(codes))
+    if codes & _SETUP_CODES or isinstance(error, (ConfigurationError, InvalidURI)):
+        return StoreSetupError(message, hint=_HINT_SETUP, server_codes=sorted(codes))
+    if codes & _UNAVAILABLE_CODES or isinstance(error, (ConnectionFailure, WTimeoutError)) or _passes(error):
+        return StoreUnavailableError(message, hint=_HINT_STATUS, server_codes=sorted(codes))
+    return StoreError(message, server_codes=sorted(codes))
+
+
+def _codes(error: Exception) -> set[int]:
+    """The server's codes; those of a bulk write stand in its parts, its own says only that there are some."""
+    if not isinstance(error, OperationFailure):
+        return set()
+    return {code for code in (error.code, *(part.get("code") for part in _parts(error))) if code is not None}
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, PyMongoError) and any(error.has_error_label(label) for label in _PASSING_LABELS)
+
+
+def _reason(error: Exception) -> str:
+    parts = _parts(error) if isinstance(error, BulkWriteError) else []
+    text = str(parts[0].get("errmsg", "")) if parts else str(error)
+    return _APPENDIX.split(" ".join(text.split()))[0]
+
+
+def _parts(error: OperationFailure) -> list[Mapping[str, Any]]:
+    details = error.details or {}
+    parts = [*details.get("writeErrors", []), *details.get("writeConcernErrors", [])]
+    return [part for part in parts if part.get("code") != _DUPLICATE_KEY]
+
+
+@contextmanager
+def translation() -> Iterator[None]:
+    """Raise ragstore's errors instead of pymongo's."""
+    try:
+        yield
+    except (PyMongoError, BSONError) as error:  # the second for what cannot be encoded
+        raise translated(error) from error
+
+
+def no_replica_set() -> StoreSetupError:
+    """For a server that answers and stands alone: it would lose acknowledged writes when it is killed."""
+    return StoreSetupError("MongoDB: the server is not a member of a replica set", hint=_HINT_REPLICA_SET)

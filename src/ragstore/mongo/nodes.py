@@ -1,0 +1,173 @@
+"""Node bodies and per-document entries, in the shape that MongoDocumentStore reads.
+
+``<collection>/data`` holds ``{_id: node_id, __data__: node, __type__: type, stamp}``; ``/ref_doc_info`` and
+``/metadata`` hold one entry per document. ``stamp`` orders the writes of one ``_id``: 0 for a staged node, whose id
+is never used twice; LlamaIndex ignores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pymongo import DeleteOne, ReplaceOne
+from pymongo.collection import Collection as MongoCollection
+from pymongo.errors import BulkWriteError
+
+from ragstore.model.node import LiveNode, Node, content_with_text
+from ragstore.model.run import RefDoc
+from ragstore.mongo.client import Document, MongoDatabase
+from ragstore.mongo.errors import translation
+
+BATCH_BYTES = 8_000_000
+"""Of one insert command; MongoDB takes 48 MB, smaller ones keep memory and latency even."""
+
+BATCH_IDS = 10_000
+BATCH_NODES = 1_000
+_PER_NODE_BYTES = 1_500
+_DUPLICATE_KEY = 11000
+
+
+class NodeStore:
+    """Bulk writes and reads of one MongoDB database."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        self._database = database
+
+    def stage(self, namespace: str, nodes: Sequence[Node], *, between: Callable[[], None]) -> None:
+        """Insert nodes that nothing names yet, in batches by bytes; ``between`` is called after each.
+
+        Crash safety:
+            Acknowledged by a majority and journaled when it returns. Inserting some of them again is harmless.
+        """
+        data = self._data(namespace)
+        for batch in _batches(nodes):
+            with translation():
+                try:
+                    data.insert_many([_body(node) for node in batch], ordered=False)
+                except BulkWriteError as error:
+                    # A retried insert finds what its first try wrote.
+                    _raise_unless_duplicates(error)
+            between()
+
+    def put_nodes(self, namespace: str, nodes: Sequence[LiveNode]) -> None:
+        """Write nodes whose ids may exist; a newer stamp wins.
+
+        Crash safety:
+            Idempotent, and in any order: an older write never replaces a newer one.
+        """
+        self._bulk(
+            self._data(namespace),
+            [
+                ReplaceOne(
+                    {"_id": node.node_id, "stamp": {"$not": {"$gte": node.stamp}}},
+                    {"_id": node.node_id, "__data__": node.content, "__type__": node.type_key, "stamp": node.stamp},
+                    upsert=True,
+                )
+                for node in nodes
+            ],
+        )
+
+    def delete_nodes(self, namespace: str, ids: Sequence[str], *, stamp: int, between: Callable[[], None]) -> None:
+        """Delete nodes that were written no later than ``stamp``; ``between`` is called after each batch.
+
+        Crash safety:
+            Idempotent; a node of the same id that was put later stays.
+        """
+        data = self._data(namespace)
+        for i in range(0, len(ids), BATCH_IDS):
+            with translation():
+                data.delete_many({"_id": {"$in": list(ids[i : i + BATCH_IDS])}, "stamp": {"$not": {"$gt": stamp}}})
+            between()
+
+    def stamps(self, namespace: str, ids: Sequence[str]) -> dict[str, int | None]:
+        """The stamps of those of these nodes that are here; None for one that something else wrote."""
+        with translation():
+            found = self._data(namespace).find({"_id": {"$in": list(ids)}}, {"stamp": 1})
+            return {node["_id"]: node.get("stamp") for node in found}
+
+    def delete_states(self, namespace: str, stamps: Mapping[str, int | None]) -> None:
+        """Delete nodes that are still in the state of this stamp."""
+        self._bulk(self._data(namespace), [DeleteOne({"_id": i, "stamp": stamp}) for i, stamp in stamps.items()])
+
+    def put_ref_docs(self, namespace: str, entries: Sequence[RefDoc], *, between: Callable[[], None]) -> None:
+        """Bring ``ref_doc_info`` and ``metadata`` up to date; a newer revision wins.
+
+        Crash safety:
+            Idempotent; an older revision never replaces a newer one.
+        """
+        info: list[Any] = []
+        hashes: list[Any] = []
+        for entry in entries:
+            older = {"_id": entry.document_id, "stamp": {"$lt": entry.revision}}
+            if entry.node_ids is None:
+                gone = {"_id": entry.document_id, "stamp": {"$not": {"$gt": entry.revision}}}
+                info.append(DeleteOne(gone))
+                hashes.append(DeleteOne(gone))
+                continue
+            value = {"_id": entry.document_id, "stamp": entry.revision}
+            info.append(
+                ReplaceOne(older, value | {"node_ids": entry.node_ids, "metadata": entry.metadata}, upsert=True)
+            )
+            hashes.append(ReplaceOne(older, value | {"doc_hash": entry.doc_hash or ""}, upsert=True))
+        self._bulk(self._database[f"{namespace}/ref_doc_info"], info)
+        between()
+        self._bulk(self._database[f"{namespace}/metadata"], hashes)
+
+    def drop_namespace(self, namespace: str) -> None:
+        """Remove all that a collection has here."""
+        with translation():
+            for suffix in ("data", "ref_doc_info", "metadata"):
+                self._database.drop_collection(f"{namespace}/{suffix}")
+
+    def get_nodes(self, namespace: str, ids: Sequence[str]) -> Iterator[Document]:
+        """The bodies of these ids that exist, in no order."""
+        with translation():
+            yield from self._data(namespace).find({"_id": {"$in": list(ids)}})
+
+    def count_nodes(self, namespace: str) -> int:
+        """How many node bodies there are, staged and not yet retired ones included."""
+        with translation():
+            return self._data(namespace).count_documents({})
+
+    def _data(self, namespace: str) -> MongoCollection[Document]:
+        return self._database[f"{namespace}/data"]
+
+    def _bulk(self, collection: MongoCollection[Document], operations: Sequence[Any]) -> None:
+        if not operations:
+            return
+        with translation():
+            try:
+                collection.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                # An upsert that finds only a newer stamp tries to insert, and meets the newer one.
+                _raise_unless_duplicates(error)
+
+
+def _body(node: Node) -> Document:
+    return {
+        "_id": node.node_id,
+        "__data__": content_with_text(node.class_name, node.content, node.text),
+        "__type__": node.type_key,
+        "stamp": 0,
+    }
+
+
+def _batches(nodes: Sequence[Node]) -> Iterator[list[Node]]:
+    batch: list[Node] = []
+    size = 0
+    for node in nodes:
+        batch.append(node)
+        size += _PER_NODE_BYTES + len(node.text)
+        if size >= BATCH_BYTES or len(batch) == BATCH_NODES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _raise_unless_duplicates(error: BulkWriteError) -> None:
+    details = error.details or {}
+    others = [e for e in details.get("writeErrors", []) if e.get("code") != _DUPLICATE_KEY]
+    if others or details.get("writeConcernErrors"):
+        raise error

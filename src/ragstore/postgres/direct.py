@@ -1,0 +1,361 @@
+"""The ledger's side of direct writes: nodes whose ids the caller chose, changed in one transaction.
+
+Node ids may be live already, in the vector table or as a body, and may be written by two processes at once. Every
+change locks the documents concerned, in order, before it takes a stamp, so that of two writes of one node id the one
+that commits later has the larger stamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from ragstore.model.collection import Collection
+from ragstore.model.node import LiveNode, Node, content_with_text
+from ragstore.model.run import Run
+from ragstore.postgres.copy import pgvector_metadata
+from ragstore.postgres.ledger import Publication
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.outbox import live_nodes
+from ragstore.postgres.pool import Cursor, PostgresPool
+
+_IDS_PER_ITEM = 2_000
+"""Of one outbox row: what it names is read and written at once."""
+
+_LOCK_SPACE = 0x5241_474E  # "RAGN": nodes without a document
+
+PLACES = """
+SELECT node_id, document_id, true FROM {table} WHERE node_id = ANY(%(node_ids)s::text[])
+UNION ALL
+SELECT node_id, document_id, false FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(node_ids)s::text[])
+"""
+
+LOCK_NODES_WITHOUT_DOCUMENT = "SELECT pg_advisory_xact_lock(%(space)s, %(collection_id)s)"
+
+DELETE_NODES = """
+WITH gone AS (
+    DELETE FROM {table} WHERE node_id = ANY(%(node_ids)s::text[]) RETURNING node_id
+), gone_bodies AS (
+    DELETE FROM ragstore.body
+    WHERE collection_id = %(collection_id)s AND node_id = ANY(%(node_ids)s::text[]) RETURNING node_id
+)
+SELECT node_id FROM gone UNION ALL SELECT node_id FROM gone_bodies
+"""
+
+# A document's own node may be there without naming it: a source-less node that was also put into the docstore.
+DELETE_NODES_OF_DOCUMENTS = """
+WITH gone AS (
+    DELETE FROM {table}
+    WHERE document_id = ANY(%(document_ids)s::text[])
+        OR document_id IS NULL AND node_id = ANY(%(document_ids)s::text[]) RETURNING node_id
+), gone_bodies AS (
+    DELETE FROM ragstore.body
+    WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[]) RETURNING node_id
+)
+SELECT node_id FROM gone UNION ALL SELECT node_id FROM gone_bodies
+"""
+
+DELETE_OTHER_VECTORS = """
+DELETE FROM {table} WHERE document_id = ANY(%(document_ids)s::text[]) AND node_id <> ALL(%(keep)s::text[])
+RETURNING node_id
+"""
+
+# LlamaIndex names the version that a node was cut from in its relationship "1", the source; a node that does not say
+# stays.
+DELETE_OTHER_VERSIONS = """
+DELETE FROM {table} t USING unnest(%(document_id)s::text[], %(doc_hash)s::text[]) AS complete (document_id, doc_hash)
+WHERE t.document_id = complete.document_id
+    AND (t.metadata_->>'_node_content')::jsonb #>> '{relationships,1,hash}' <> complete.doc_hash
+RETURNING t.node_id
+"""
+
+DELETE_OTHER_BODIES = """
+DELETE FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
+    AND node_id <> document_id AND node_id <> ALL(%(keep)s::text[])
+RETURNING node_id
+"""
+
+PUT_BODIES = """
+INSERT INTO ragstore.body (collection_id, node_id, document_id, stamp, type_key, content)
+SELECT %(collection_id)s, node_id, document_id, nextval('ragstore.stamp'), type_key, content
+FROM unnest(%(node_id)s::text[], %(document_id)s::text[], %(type_key)s::text[], %(content)s::jsonb[])
+    AS new (node_id, document_id, type_key, content) ORDER BY node_id
+"""
+
+# The vector stays: the docstore's update of a node says nothing about it.
+UPDATE_ROWS = """
+UPDATE {table} t SET id = nextval('ragstore.stamp'), text = new.text, metadata_ = new.metadata_,
+    user_metadata = new.user_metadata, document_id = new.document_id, chunk_hash = NULL
+FROM unnest(%(node_id)s::text[], %(text)s::text[], %(metadata_)s::jsonb[], %(user_metadata)s::jsonb[],
+            %(document_id)s::text[]) AS new (node_id, text, metadata_, user_metadata, document_id)
+WHERE t.node_id = new.node_id
+"""
+
+# Begun anew, a document forgets what was known of its former content; else nodes were added to it.
+PUT_DOCUMENTS = """
+UPDATE ragstore.document d SET
+    revision = d.revision + 1, published_at = now(), deleted_at = NULL,
+    n_nodes = (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id),
+    source_uri = CASE WHEN new.anew THEN new.source_uri ELSE d.source_uri END,
+    metadata = CASE WHEN new.anew THEN new.metadata ELSE d.metadata END,
+    doc_hash = CASE WHEN new.anew OR new.source_hash <> d.doc_hash THEN NULL ELSE d.doc_hash END,
+    fingerprint = CASE WHEN new.anew THEN NULL ELSE d.fingerprint END,
+    content_hash = CASE WHEN new.anew THEN NULL ELSE d.content_hash END,
+    size = CASE WHEN new.anew THEN NULL ELSE d.size END,
+    mtime_ns = CASE WHEN new.anew THEN NULL ELSE d.mtime_ns END,
+    etag = CASE WHEN new.anew THEN NULL ELSE d.etag END
+FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(metadata)s::jsonb[], %(anew)s::bool[],
+            %(source_hash)s::text[]) AS new (document_id, source_uri, metadata, anew, source_hash)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
+"""
+
+STATES = """
+SELECT document_id, revision, revision > 0 AND deleted_at IS NULL, doc_hash FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
+"""
+
+# A document that lost its last node is gone, and so is its hash: whoever refreshes it adds it again.
+SETTLE_DOCUMENTS = """
+WITH counted AS (
+    SELECT d.document_id, (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id) AS n_nodes,
+           EXISTS (SELECT FROM ragstore.body b
+                   WHERE b.collection_id = d.collection_id AND b.document_id = d.document_id) AS has_bodies
+    FROM ragstore.document d
+    WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
+        AND d.deleted_at IS NULL AND d.revision > 0
+), settled AS (
+    SELECT *, n_nodes = 0 AND NOT has_bodies AS gone FROM counted
+)
+UPDATE ragstore.document d SET
+    revision = d.revision + 1, n_nodes = s.n_nodes, deleted_at = CASE WHEN s.gone THEN now() END,
+    doc_hash = CASE WHEN s.gone THEN NULL ELSE d.doc_hash END,
+    fingerprint = CASE WHEN s.gone THEN NULL ELSE d.fingerprint END,
+    content_hash = CASE WHEN s.gone THEN NULL ELSE d.content_hash END
+FROM settled s WHERE d.collection_id = %(collection_id)s AND d.document_id = s.document_id
+RETURNING d.document_id, s.gone
+"""
+
+SET_HASHES = """
+UPDATE ragstore.document d SET doc_hash = new.doc_hash, revision = d.revision + 1, published_at = now(),
+    deleted_at = NULL, n_nodes = (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id)
+FROM unnest(%(document_id)s::text[], %(doc_hash)s::text[]) AS new (document_id, doc_hash)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
+"""
+
+WITHOUT_VECTORS = """
+SELECT id FROM unnest(%(document_ids)s::text[]) AS own (id)
+WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.document_id = own.id)
+"""
+
+QUEUE = """
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
+VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s, nextval('ragstore.stamp')) RETURNING outbox_id
+"""
+
+ALL_DOCUMENTS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 ORDER BY document_id
+"""
+
+ALL_NODES_WITHOUT_DOCUMENT = """
+SELECT node_id FROM {table} WHERE document_id IS NULL
+UNION ALL
+SELECT node_id FROM ragstore.body WHERE collection_id = %(collection_id)s AND document_id IS NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenDocument:
+    """A document that gets nodes.
+
+    Args:
+        anew: its former content counts no more, so its hash and what an ingest knew of it are forgotten.
+        source_hash: of the version that the nodes were cut from; a hash that differs from it counts no more either.
+        metadata: what ``RefDocInfo.metadata`` shows.
+    """
+
+    document_id: str
+    source_uri: str
+    anew: bool
+    source_hash: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a live node is: its document, and whether it has a vector."""
+
+    document_id: str | None
+    has_vector: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DirectState:
+    """What the ledger says of a document that is locked."""
+
+    revision: int
+    live: bool
+    doc_hash: str | None
+
+
+class DirectChange:
+    """The steps inside the transaction of a direct write; lock first."""
+
+    def __init__(self, cursor: Cursor, collection: Collection, publication: Publication) -> None:
+        self._cursor = cursor
+        self._collection = collection
+        self._publication = publication
+        self.outbox_ids: list[int] = []
+
+    def lock(self, document_ids: Iterable[str], node_ids: Sequence[str], *, alone: bool = False) -> dict[str, Place]:
+        """Lock these documents, made where absent, and those that have these nodes; returns where the nodes are.
+
+        Args:
+            alone: nodes without a document are to be written, whose writers have no document to meet at.
+        """
+        locked: set[str] = set()
+        wanted = set(document_ids)
+        alone_locked = False
+        while True:
+            places = {i: Place(*place) for i, *place in self._fetch(PLACES, node_ids=list(node_ids))}
+            alone = alone or any(place.document_id is None for place in places.values())
+            missing = wanted.union(p.document_id for p in places.values() if p.document_id is not None) - locked
+            if not missing and alone == alone_locked:
+                return places
+            # Before the documents, so that two writers wait for each other in one order.
+            if alone and not alone_locked:
+                self._execute(LOCK_NODES_WITHOUT_DOCUMENT, space=_LOCK_SPACE)
+                alone_locked = True
+            if missing:
+                self._publication.lock_documents(list(missing))
+                locked |= missing
+
+    def lock_live(self, document_ids: Sequence[str]) -> list[str]:
+        """Lock those of these documents that are live; returns their ids."""
+        return self._publication.lock_live_documents(document_ids)
+
+    def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
+        """Revision, hash and whether readers see it, of documents that the ledger knows."""
+        rows = self._fetch(STATES, document_ids=list(document_ids))
+        return {document_id: DirectState(*state) for document_id, *state in rows}
+
+    def delete_nodes(self, node_ids: Sequence[str]) -> list[str]:
+        """Take these nodes out, wherever they are; returns those that were live."""
+        return self._ids(DELETE_NODES, node_ids=list(node_ids))
+
+    def delete_nodes_of(self, document_ids: Sequence[str]) -> list[str]:
+        """Take out all that belongs to these documents; returns the node ids."""
+        return self._ids(DELETE_NODES_OF_DOCUMENTS, document_ids=list(document_ids))
+
+    def delete_other_vectors(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
+        """Take out these documents' nodes with a vector, but not the ones to keep; returns the node ids."""
+        return self._ids(DELETE_OTHER_VECTORS, document_ids=list(document_ids), keep=list(keep))
+
+    def delete_other_versions(self, hashes: Mapping[str, str]) -> list[str]:
+        """Take out nodes that say they were cut from another version of these documents; returns the node ids."""
+        return self._ids(DELETE_OTHER_VERSIONS, document_id=list(hashes), doc_hash=list(hashes.values()))
+
+    def delete_other_bodies(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
+        """The same for nodes without a vector; a document's own node stays."""
+        return self._ids(DELETE_OTHER_BODIES, document_ids=list(document_ids), keep=list(keep))
+
+    def copy_rows(self, rows: bytes) -> None:
+        """COPY rows that ``copy.encode_rows`` made."""
+        self._publication.copy_rows([rows])
+
+    def put_bodies(self, nodes: Sequence[Node]) -> None:
+        """Insert nodes without a vector; none of these ids may be live."""
+        self._execute(
+            PUT_BODIES,
+            node_id=[n.node_id for n in nodes],
+            document_id=[n.document_id for n in nodes],
+            type_key=[n.type_key for n in nodes],
+            content=[orjson.dumps(content_with_text(n.class_name, n.content, n.text)).decode() for n in nodes],
+        )
+
+    def live_nodes(self, node_ids: Sequence[str]) -> dict[str, LiveNode]:
+        """Those of these nodes that are live."""
+        return {node.node_id: node for node in live_nodes(self._cursor, self._collection, node_ids)}
+
+    def update_rows(self, nodes: Sequence[Node]) -> None:
+        """Change text and content of nodes that have a vector, and keep the vector."""
+        self._execute(
+            UPDATE_ROWS,
+            node_id=[n.node_id for n in nodes],
+            text=[n.text for n in nodes],
+            metadata_=[pgvector_metadata(n).decode() for n in nodes],
+            user_metadata=[orjson.dumps(n.metadata).decode() for n in nodes],
+            document_id=[n.document_id for n in nodes],
+        )
+
+    def put_documents(self, documents: Sequence[WrittenDocument]) -> None:
+        """Move these documents to their next revision."""
+        self._execute(
+            PUT_DOCUMENTS,
+            document_id=[d.document_id for d in documents],
+            source_uri=[d.source_uri for d in documents],
+            metadata=[orjson.dumps(d.metadata).decode() for d in documents],
+            anew=[d.anew for d in documents],
+            source_hash=[d.source_hash for d in documents],
+        )
+
+    def settle_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
+        """Count what is left of live documents that lost nodes; returns which of them are gone."""
+        return dict(self._fetch(SETTLE_DOCUMENTS, document_ids=sorted(document_ids)))
+
+    def mark_deleted(self, document_ids: Sequence[str]) -> None:
+        """Mark these live documents deleted."""
+        self._publication.mark_deleted(document_ids)
+
+    def set_hashes(self, hashes: Mapping[str, str]) -> None:
+        """Move documents that are complete to their next revision, with their hash."""
+        self._execute(SET_HASHES, document_id=list(hashes), doc_hash=list(hashes.values()))
+
+    def without_vectors(self, document_ids: Sequence[str]) -> list[str]:
+        """Those of these documents that have no node with a vector."""
+        return self._ids(WITHOUT_VECTORS, document_ids=list(document_ids))
+
+    def add_events(self, events: Sequence[tuple[str, str, int]]) -> None:
+        """Append to the audit trail: (document_id, action, new vectors) each."""
+        self._publication.add_events([(*event, None) for event in events])
+
+    def queue(self, *, put: Iterable[str] = (), delete: Iterable[str] = (), ref_docs: Iterable[str] = ()) -> None:
+        """What must happen in MongoDB once this is committed."""
+        for action, ids in (("put_nodes", put), ("delete_nodes", delete), ("put_ref_docs", ref_docs)):
+            listed = sorted(set(ids))
+            for i in range(0, len(listed), _IDS_PER_ITEM):
+                batch = listed[i : i + _IDS_PER_ITEM]
+                row = self._fetch(QUEUE, namespace=self._collection.name, action=action, ids=batch)
+                self.outbox_ids.append(row[0][0])
+
+    def all_documents(self) -> list[str]:
+        """Ids of all live documents."""
+        return self._ids(ALL_DOCUMENTS)
+
+    def all_nodes_without_document(self) -> list[str]:
+        """Ids of the nodes that no document has."""
+        return self._ids(ALL_NODES_WITHOUT_DOCUMENT)
+
+    def _execute(self, statement: str, **parameters: Any) -> None:
+        parameters["collection_id"] = self._collection.collection_id
+        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), parameters)
+
+    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        self._execute(statement, **parameters)
+        return self._cursor.fetchall()
+
+    def _ids(self, statement: str, **parameters: Any) -> list[str]:
+        return [row[0] for row in self._fetch(statement, **parameters)]
+
+
+@contextmanager
+def changing(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[DirectChange]:
+    """The transaction of a direct write, committed at the end of the block."""
+    with pool.transaction() as cursor:
+        yield DirectChange(cursor, collection, Publication(cursor, collection, run))

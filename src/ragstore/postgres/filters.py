@@ -1,0 +1,260 @@
+"""Metadata filters as SQL on the user's metadata, with every key and value a bound parameter.
+
+Types count: a string never equals a number, ``True`` never equals 1, and numbers compare by the decimal value that
+JSON writes for them. A value that stored metadata cannot hold (NUL, lone surrogates, NaN, infinity) equals nothing;
+in an ordering it stands where it would stand among the values that can be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ragstore.errors import FilterError
+from ragstore.model.filters import Condition, Filter, Group, Scalar
+
+MAX_DEPTH = 50
+"""Far below what overflows the stack of Python's recursion or of PostgreSQL's parser."""
+
+_MAX_INDEXED_VALUES = 1000
+"""Up to here the index on the metadata is asked for each value; above, one hashed comparison a row is cheaper."""
+
+_MAX_INT_BITS = 14_000
+"""Python writes no longer integers as text (4,300 digits); larger ones stand in an ordering like infinity."""
+
+_FIRST_AFTER_SURROGATES = "\ue000"
+
+Sql = tuple[str, list[Any]]
+
+_TRUE: Final = "TRUE"
+_FALSE: Final = "FALSE"
+
+
+def to_sql(tree: Filter, column: str = "user_metadata") -> Sql:
+    """Return a boolean expression that is never NULL, and its parameters in the order of its ``%s``.
+
+    ``==``, ``in``, ``any``, ``all`` and ``contains`` of anything but a string can be served by a GIN index
+    (``jsonb_path_ops``) on ``column``.
+
+    Args:
+        column: a ``jsonb NOT NULL`` column that holds an object; part of the SQL text, so never from outside.
+
+    Raises:
+        FilterError: an operator got a kind of value it cannot compare with, or the tree is too deep.
+    """
+    return _compiled(tree, column, 0)
+
+
+def _compiled(tree: Filter, column: str, depth: int) -> Sql:
+    if depth > MAX_DEPTH:
+        raise FilterError(f"filter is nested more than {MAX_DEPTH} deep", hint="flatten its groups")
+    if isinstance(tree, Group):
+        return _group(tree, column, depth)
+    if not isinstance(tree.key, str):
+        raise FilterError(f"filter key {tree.key!r} is not a string", hint="metadata keys are strings")
+    compile_operator = _OPERATORS.get(tree.operator)
+    if compile_operator is None:
+        raise FilterError(
+            f"unknown filter operator {tree.operator!r} for key {tree.key!r}",
+            hint=f"use one of {' '.join(_OPERATORS)}",
+            key=tree.key,
+            operator=tree.operator,
+        )
+    return compile_operator(tree, column)
+
+
+def _group(group: Group, column: str, depth: int) -> Sql:
+    if group.joiner not in ("and", "or", "not"):
+        raise FilterError(f"unknown filter group {group.joiner!r}", hint="use one of and or not")
+    parts = [_compiled(part, column, depth + 1) for part in group.parts]
+    if not parts:
+        return _TRUE, []
+    joined = (" AND " if group.joiner == "and" else " OR ").join(text for text, _ in parts)
+    params = [param for _, part_params in parts for param in part_params]
+    return (f"(NOT ({joined}))" if group.joiner == "not" else f"({joined})"), params
+
+
+def _equal(condition: Condition, column: str) -> Sql:
+    value = _scalar(condition)
+    if value is None or not _storable(condition.key) or not _storable(value):
+        return _FALSE, []
+    return f"({column} @> %s::jsonb)", [_json({condition.key: value})]
+
+
+def _in(condition: Condition, column: str) -> Sql:
+    values = [value for value in _scalars(condition) if value is not None and _storable(value)]
+    if not values or not _storable(condition.key):
+        return _FALSE, []
+    if len(values) <= _MAX_INDEXED_VALUES:
+        return f"({column} @> ANY (%s::jsonb[]))", [[_json({condition.key: value}) for value in values]]
+    field = _Field(condition.key, column)
+    return field.sql("{value} = ANY (%s::jsonb[])", [_json(value) for value in values])
+
+
+def _contains(condition: Condition, column: str) -> Sql:
+    value = _scalar(condition)
+    if not _storable(condition.key) or not _storable(value):
+        return _FALSE, []
+    in_list = f"({column} @> %s::jsonb)", [_json({condition.key: [value]})]
+    if not isinstance(value, str):
+        return in_list
+    in_text, params = _text_match(condition, column)
+    return f"({in_list[0]} OR {in_text})", in_list[1] + params
+
+
+def _any(condition: Condition, column: str) -> Sql:
+    values = [value for value in _scalars(condition) if _storable(value)]
+    if not values or not _storable(condition.key):
+        return _FALSE, []
+    return f"({column} @> ANY (%s::jsonb[]))", [[_json({condition.key: [value]}) for value in values]]
+
+
+def _all(condition: Condition, column: str) -> Sql:
+    values = _scalars(condition)
+    if not _storable(condition.key) or not all(map(_storable, values)):
+        return _FALSE, []
+    return f"({column} @> %s::jsonb)", [_json({condition.key: list(values)})]
+
+
+def _is_empty(condition: Condition, column: str) -> Sql:
+    if not _storable(condition.key):
+        return _TRUE, []
+    empty = "ARRAY['null', '\"\"', '[]']::jsonb[]"
+    return f"(COALESCE({column} -> %s::text, 'null') = ANY ({empty}))", [condition.key]
+
+
+def _text_match(condition: Condition, column: str) -> Sql:
+    return _substring(condition, column, "strpos({text}, %s::text) > 0")
+
+
+def _text_match_insensitive(condition: Condition, column: str) -> Sql:
+    return _substring(condition, column, "strpos(lower({text}), lower(%s::text)) > 0")
+
+
+def _substring(condition: Condition, column: str, comparison: str) -> Sql:
+    value = condition.value
+    if not isinstance(value, str):
+        raise _wrong_value(condition, "a string")
+    if not _storable(condition.key) or not _storable(value):
+        return _FALSE, []
+    return _Field(condition.key, column).sql("{kind} = 'string' AND " + comparison, value)
+
+
+def _ordering(condition: Condition, column: str) -> Sql:
+    value = condition.value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _wrong_value(condition, "a number or a string")
+    if not _storable(condition.key):
+        return _FALSE, []
+    field = _Field(condition.key, column)
+    if isinstance(value, str):
+        operator, bound = _text_bound(condition.operator, value)
+        return field.sql(f"{{kind}} = 'string' AND {{text}} COLLATE \"C\" {operator} %s::text", bound)
+    if _storable(value):
+        return field.sql(f"{{kind}} = 'number' AND {{value}} {condition.operator} %s::jsonb", _json(value))
+    beyond_all = value > 0 if condition.operator.startswith("<") else value < 0
+    return field.sql("{kind} = 'number'") if beyond_all else (_FALSE, [])
+
+
+def _text_bound(operator: str, value: str) -> tuple[str, str]:
+    """The comparison with a storable string that orders all storable strings as ``value`` does."""
+    for position, char in enumerate(value):
+        prefix = value[:position]
+        if char == "\0":  # directly after its prefix, before every longer string
+            return (">" if operator.startswith(">") else "<="), prefix
+        if _is_surrogate(char):  # before everything that continues with a higher character
+            return (">=" if operator.startswith(">") else "<"), prefix + _FIRST_AFTER_SURROGATES
+    return operator, value
+
+
+class _Field:
+    """One key of the metadata, as text for SQL templates: ``{kind}``, ``{value}`` and ``{text}``."""
+
+    def __init__(self, key: str, column: str) -> None:
+        self._key = key
+        self._forms = {
+            "kind": f"jsonb_typeof({column} -> %s::text)",
+            "value": f"({column} -> %s::text)",
+            "text": f"({column} ->> %s::text)",
+        }
+
+    def sql(self, template: str, *last: Any) -> Sql:
+        """Fill in the forms, each of which takes the key, before the value; a missing key makes it false."""
+        n_forms = template.count("{")
+        return f"(({template.format_map(self._forms)}) IS TRUE)", [self._key] * n_forms + list(last)
+
+
+def _negated(positive: Callable[[Condition, str], Sql]) -> Callable[[Condition, str], Sql]:
+    """The operator that holds exactly where ``positive`` does not: also for missing keys and null."""
+
+    def negative(condition: Condition, column: str) -> Sql:
+        text, params = positive(condition, column)
+        return f"(NOT {text})", params
+
+    return negative
+
+
+def _scalar(condition: Condition) -> Scalar:
+    value = condition.value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise _wrong_value(condition, "a string, number, boolean or null")
+
+
+def _scalars(condition: Condition) -> Sequence[Scalar]:
+    values = condition.value
+    is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray)
+    if isinstance(values, Sequence) and is_list and all(_is_scalar(value) for value in values):
+        return values
+    raise _wrong_value(condition, "a list of strings, numbers or booleans")
+
+
+def _is_scalar(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _wrong_value(condition: Condition, wanted: str) -> FilterError:
+    return FilterError(
+        f"filter operator {condition.operator!r} on key {condition.key!r} "
+        f"cannot use a value of type {type(condition.value).__name__}",
+        hint=f"give {wanted}",
+        key=condition.key,
+        operator=condition.operator,
+    )
+
+
+def _storable(value: Scalar) -> bool:
+    """Whether metadata in the table can hold the value at all."""
+    if isinstance(value, str):
+        return not any(char == "\0" or _is_surrogate(char) for char in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or value.bit_length() <= _MAX_INT_BITS
+
+
+def _is_surrogate(char: str) -> bool:
+    return "\ud800" <= char <= "\udfff"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+_OPERATORS: Final[Mapping[str, Callable[[Condition, str], Sql]]] = {
+    "==": _equal,
+    "!=": _negated(_equal),
+    ">": _ordering,
+    ">=": _ordering,
+    "<": _ordering,
+    "<=": _ordering,
+    "in": _in,
+    "nin": _negated(_in),
+    "contains": _contains,
+    "any": _any,
+    "all": _all,
+    "is_empty": _is_empty,
+    "text_match": _text_match,
+    "text_match_insensitive": _text_match_insensitive,
+}

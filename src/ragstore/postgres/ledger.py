@@ -1,0 +1,214 @@
+"""The ledger's writing side: runs and the one transaction that publishes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import orjson
+
+from ragstore.errors import LeaseLostError
+from ragstore.model.collection import Collection
+from ragstore.model.run import PlannedRevision, Run
+from ragstore.postgres import copy, statements
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import Cursor, PostgresPool
+
+
+class Ledger:
+    """What is live, what is in flight; PostgreSQL decides both."""
+
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
+
+    def begin_run(self, run: Run, collection: Collection, *, lease_ttl_s: float) -> None:
+        """Record every node id that will be staged.
+
+        Crash safety:
+            Committed before the first node is written, so that no staged node is ever unknown.
+        """
+        with self._pool.transaction() as cursor:
+            cursor.execute(
+                statements.BEGIN_RUN,
+                {
+                    "run_id": run.run_id,
+                    "collection_id": collection.collection_id,
+                    "worker": run.worker,
+                    "node_ids": run.node_ids,
+                    "lease_ttl_s": lease_ttl_s,
+                },
+            )
+
+    def renew_leases(self, run_ids: Sequence[str], *, lease_ttl_s: float) -> set[str]:
+        """Extend the leases of these runs; returns those that are still ours."""
+        with self._pool.transaction() as cursor:
+            cursor.execute(statements.RENEW_LEASES, {"run_ids": list(run_ids), "lease_ttl_s": lease_ttl_s})
+            return {row[0] for row in cursor.fetchall()}
+
+    def workers_with_runs(self) -> list[str]:
+        """Names of the workers that have a run in flight."""
+        with self._pool.autocommit() as connection, connection.cursor() as cursor:
+            cursor.execute(statements.RUN_WORKERS)
+            return [row[0] for row in cursor.fetchall()]
+
+    def abandon_expired(self, dead_workers: Sequence[str] = (), *, grace_s: float = 0.0) -> int:
+        """Turn the runs of these workers, and all whose lease ran out, into outbox rows; returns how many.
+
+        Args:
+            grace_s: how long what a dead worker sent may still be on its way to MongoDB.
+
+        Crash safety:
+            One transaction; a run that another process is publishing or recovering is passed over.
+        """
+        with self._pool.transaction() as cursor:
+            cursor.execute(
+                statements.ABANDON_RUNS.format(condition=statements.LEASE_RAN_OUT, locked="SKIP LOCKED"),
+                {"dead_workers": list(dead_workers), "grace_s": grace_s},
+            )
+            return cursor.rowcount
+
+    def abandon(self, run: Run, collection: Collection, *, grace_s: float = 0.0) -> None:
+        """Give up a run of one's own; what it staged becomes garbage, unless it was published after all.
+
+        Crash safety:
+            One transaction; until it commits, the lease running out has the same effect. Waits for a publication
+            whose commit was asked for when the connection broke: only its outcome tells garbage from live nodes.
+        """
+        with self._pool.transaction() as cursor:
+            cursor.execute(
+                statements.ABANDON_RUNS.format(condition=statements.IS_RUN, locked=""),
+                {"run_id": run.run_id, "grace_s": grace_s},
+            )
+            if cursor.rowcount == 0 and run.node_ids:
+                ids = {"ids": run.node_ids, "collection_id": collection.collection_id}
+                cursor.execute(statements.LIVE_NODE_IDS.format(table=quoted_table(collection)), ids)
+                live = {row[0] for row in cursor.fetchall()}
+                garbage = [i for i in run.node_ids if i not in live]
+                Publication(cursor, collection, run).queue_garbage(garbage, grace_s=grace_s)
+
+    @contextmanager
+    def publishing(self, collection: Collection, run: Run) -> Iterator[Publication]:
+        """The transaction that makes a begun run visible, at the end of the block.
+
+        Raises:
+            LeaseLostError: the run was recovered by someone else; nothing was written.
+        """
+        with self._pool.transaction() as cursor:
+            cursor.execute(statements.END_RUN, {"run_id": run.run_id})
+            if cursor.rowcount != 1:
+                raise LeaseLostError(
+                    f"run {run.run_id} lost its lease before it was published",
+                    hint="run the same command again; raise RAGSTORE_LEASE_TTL_S if it happens often",
+                    run_id=run.run_id,
+                )
+            yield Publication(cursor, collection, run)
+
+    @contextmanager
+    def changing(self, collection: Collection, run: Run) -> Iterator[Publication]:
+        """The transaction of a change that stages nothing, and so needs no begun run."""
+        with self._pool.transaction() as cursor:
+            yield Publication(cursor, collection, run)
+
+
+class Publication:
+    """The steps inside the publishing transaction, in the order in which they must be called."""
+
+    def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
+        self._cursor = cursor
+        self._collection = collection
+        self._run = run
+
+    def lock_documents(self, document_ids: Sequence[str]) -> dict[str, int]:
+        """Lock these documents, known or not, in order; returns their revisions now."""
+        self._cursor.execute(
+            statements.LOCK_DOCUMENTS,
+            {"collection_id": self._collection.collection_id, "document_ids": sorted(set(document_ids))},
+        )
+        return dict(self._cursor.fetchall())
+
+    def lock_live_documents(self, document_ids: Sequence[str]) -> list[str]:
+        """Lock those of these documents that are live, in order; returns their ids."""
+        self._cursor.execute(
+            statements.LOCK_LIVE_DOCUMENTS,
+            {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
+        )
+        return [row[0] for row in self._cursor.fetchall()]
+
+    def retire_nodes(self, document_ids: Sequence[str], *, grace_s: float) -> None:
+        """Take the live nodes of these documents out of search and queue them for removal from MongoDB."""
+        self._cursor.execute(
+            statements.RETIRE_NODES.format(table=quoted_table(self._collection)),
+            {**self._ids(), "document_ids": list(document_ids), "grace_s": grace_s},
+        )
+
+    def copy_rows(self, rows: Sequence[bytes]) -> None:
+        """COPY rows that ``copy.encode_rows`` made into the vector table."""
+        stream = io.BytesIO(b"".join([copy.HEADER, *rows, copy.TRAILER]))
+        columns = ", ".join(copy.COLUMNS)
+        self._cursor.copy_expert(
+            f"COPY {quoted_table(self._collection)} ({columns}) FROM STDIN (FORMAT binary)", stream, size=1 << 18
+        )
+
+    def put_documents(self, revisions: Sequence[PlannedRevision]) -> None:
+        """Move these documents to their next revision."""
+        self._cursor.execute(
+            statements.PUBLISH_DOCUMENTS,
+            {
+                "collection_id": self._collection.collection_id,
+                "document_id": [r.document_id for r in revisions],
+                "source_uri": [r.source_uri for r in revisions],
+                "n_nodes": [len(r.nodes) for r in revisions],
+                "fingerprint": [r.fingerprint for r in revisions],
+                "content_hash": [r.content_hash for r in revisions],
+                "doc_hash": [r.doc_hash for r in revisions],
+                "size": [r.size for r in revisions],
+                "mtime_ns": [r.mtime_ns for r in revisions],
+                "etag": [r.etag for r in revisions],
+                "metadata": [orjson.dumps(r.metadata).decode() for r in revisions],
+            },
+        )
+
+    def mark_deleted(self, document_ids: Sequence[str]) -> None:
+        """Mark these live documents deleted."""
+        self._cursor.execute(
+            statements.MARK_DELETED,
+            {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
+        )
+
+    def add_events(self, events: Sequence[tuple[str, str, int, str | None]]) -> None:
+        """Append to the audit trail: (document_id, action, n_embedded, detail as JSON) each."""
+        self._cursor.execute(
+            statements.ADD_EVENTS,
+            {
+                **self._ids(),
+                "worker": self._run.worker,
+                "collection": self._collection.name,
+                "document_id": [e[0] for e in events],
+                "action": [e[1] for e in events],
+                "n_embedded": [e[2] for e in events],
+                "detail": [e[3] for e in events],
+            },
+        )
+
+    def queue_ref_docs(self, document_ids: Sequence[str]) -> None:
+        """Queue MongoDB's per-document entries to be brought up to date."""
+        self._cursor.execute(statements.QUEUE_REF_DOCS, {**self._ids(), "ids": list(document_ids)})
+
+    def queue_garbage(self, node_ids: Sequence[str], *, grace_s: float = 0.0) -> None:
+        """Queue staged nodes that will not be published after all."""
+        self._cursor.execute(statements.QUEUE_GARBAGE, {**self._ids(), "ids": list(node_ids), "grace_s": grace_s})
+
+    def clear_quarantine(self, document_ids: Sequence[str]) -> None:
+        """These documents are well again."""
+        self._cursor.execute(
+            statements.CLEAR_QUARANTINE,
+            {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
+        )
+
+    def _ids(self) -> dict[str, object]:
+        return {
+            "namespace": self._collection.name,
+            "collection_id": self._collection.collection_id,
+            "run_id": self._run.run_id,
+        }

@@ -1,0 +1,197 @@
+"""What is live, asked by the LlamaIndex faces: nodes by id and by filter, documents with their hash and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ragstore.model.collection import Collection
+from ragstore.model.filters import Filter
+from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
+from ragstore.model.run import RefDoc, Vectors
+from ragstore.postgres import outbox
+from ragstore.postgres.filters import to_sql
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import PostgresPool
+
+_PAGE = 1_000
+
+# Rows of an ingest have a chunk hash and were staged with stamp 0; all other writes carry the row's own stamp.
+STAMPS = """
+SELECT node_id, id, chunk_hash IS NOT NULL FROM {table} WHERE node_id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT node_id, stamp, false FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+"""
+
+PAGE_IDS = """
+SELECT node_id FROM (
+    (SELECT node_id FROM {table} WHERE node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT node_id FROM ragstore.body
+     WHERE collection_id = %(collection_id)s AND node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
+) AS live (node_id) ORDER BY node_id LIMIT %(limit)s
+"""
+
+HASHES = """
+SELECT document_id, doc_hash FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
+    AND deleted_at IS NULL AND revision > 0
+"""
+
+# Documents that an ingest reads have a fingerprint: they are not LlamaIndex's to find missing in its own listing.
+ALL_HASHES = """
+SELECT document_id, doc_hash FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
+    AND doc_hash IS NOT NULL AND fingerprint IS NULL AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
+PARTS_WITHOUT_VECTOR = """
+SELECT node_id, stamp, type_key, content, document_id FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND document_id IS DISTINCT FROM node_id AND node_id > %(after)s
+ORDER BY node_id LIMIT %(limit)s
+"""
+
+PAGE_DOCUMENT_IDS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
+FIND_NODES = """
+SELECT node_id, id, metadata_->>'_node_type', metadata_->>'_node_content', text, {embedding} FROM {table}
+WHERE {condition} ORDER BY id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The state of a live node; ``staged`` where MongoDB may hold it with stamp 0."""
+
+    stamp: int
+    staged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeQuery:
+    """Which nodes with a vector are wanted; all that is given must hold.
+
+    Args:
+        document_ids: an empty sequence allows none.
+        node_ids: the same.
+    """
+
+    node_ids: Sequence[str] | None = None
+    document_ids: Sequence[str] | None = None
+    filter: Filter | None = None
+
+
+def stamps(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, Stamp]:
+    """The state of those of these nodes that are live."""
+    return {node_id: Stamp(stamp, staged) for node_id, stamp, staged in _fetch(pool, collection, STAMPS, ids=list(ids))}
+
+
+def live_nodes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
+    """Those of these nodes that are live, in no order."""
+    with pool.transaction() as cursor:
+        return outbox.live_nodes(cursor, collection, ids)
+
+
+def iter_node_ids(pool: PostgresPool, collection: Collection) -> Iterator[list[str]]:
+    """Ids of all live nodes, a page at a time."""
+    for rows in _pages(pool, collection, PAGE_IDS):
+        yield [row[0] for row in rows]
+
+
+def find_nodes(
+    pool: PostgresPool, collection: Collection, query: NodeQuery, *, with_embeddings: bool
+) -> list[tuple[LiveNode, Vectors | None]]:
+    """Nodes with a vector that a query allows, oldest first."""
+    conditions, parameters = _condition(query)
+    statement = FIND_NODES.format(
+        table=quoted_table(collection),
+        condition=" AND ".join(conditions) or "true",
+        embedding="vector_send(embedding)" if with_embeddings else "NULL",
+    )
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return [
+            (
+                LiveNode(
+                    node_id,
+                    stamp,
+                    TYPE_KEYS.get(class_name, "1"),
+                    content_with_text(class_name, orjson.loads(content), text),
+                ),
+                None if sent is None else np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32),
+            )
+            for node_id, stamp, class_name, content, text, sent in cursor.fetchall()
+        ]
+
+
+def document_hashes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, str | None]:
+    """The hash of those of these documents that are live; None for one that is not known to be complete."""
+    return dict(_fetch(pool, collection, HASHES, ids=list(ids)))
+
+
+def iter_hashes(pool: PostgresPool, collection: Collection) -> Iterator[tuple[str, str]]:
+    """(id, hash) of all live documents that LlamaIndex code put and completed, in the order of their ids."""
+    for rows in _pages(pool, collection, ALL_HASHES):
+        yield from rows
+
+
+def iter_parts_without_vector(pool: PostgresPool, collection: Collection) -> Iterator[tuple[LiveNode, str | None]]:
+    """Nodes that only the docstore has and that are not documents themselves, with their document's id."""
+    for rows in _pages(pool, collection, PARTS_WITHOUT_VECTOR):
+        for *node, document_id in rows:
+            yield LiveNode(*node), document_id
+
+
+def ref_docs(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
+    """The ledger's word on these documents; ``node_ids`` is None where one is not live."""
+    with pool.transaction() as cursor:
+        return outbox.ref_docs(cursor, collection, document_ids)
+
+
+def iter_ref_docs(pool: PostgresPool, collection: Collection) -> Iterator[RefDoc]:
+    """All live documents, in the order of their ids."""
+    for rows in _pages(pool, collection, PAGE_DOCUMENT_IDS):
+        found = ref_docs(pool, collection, [row[0] for row in rows])
+        yield from sorted((doc for doc in found if doc.node_ids is not None), key=lambda doc: doc.document_id)
+
+
+def _condition(query: NodeQuery) -> tuple[list[str], list[Any]]:
+    conditions: list[str] = []
+    parameters: list[Any] = []
+    for column, ids in (("node_id", query.node_ids), ("document_id", query.document_ids)):
+        if ids is not None:
+            conditions.append(f"{column} = ANY(%s::text[])")
+            parameters.append(list(ids))
+    if query.filter is not None:
+        text, values = to_sql(query.filter)
+        conditions.append(text)
+        parameters += values
+    return conditions, parameters
+
+
+def _pages(pool: PostgresPool, collection: Collection, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+    after = ""
+    while True:
+        rows = _fetch(pool, collection, statement, after=after, limit=_PAGE)
+        if rows:
+            yield rows
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1][0]
+
+
+def _fetch(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    parameters["collection_id"] = collection.collection_id
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement.replace("{table}", quoted_table(collection)), parameters)
+        return cursor.fetchall()

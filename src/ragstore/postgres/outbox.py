@@ -1,0 +1,98 @@
+"""The outbox: what must still happen in MongoDB, and what the ledger says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from orjson import loads
+
+from ragstore.model.collection import Collection
+from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
+from ragstore.model.run import OutboxItem, RefDoc
+from ragstore.postgres import statements
+from ragstore.postgres.collections import get_collection_by_id
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import Cursor, PostgresPool
+
+
+class TakenOutbox:
+    """Outbox rows that this transaction holds; nobody else works on them."""
+
+    def __init__(self, cursor: Cursor, items: list[OutboxItem]) -> None:
+        self._cursor = cursor
+        self.items = items
+
+    def ref_docs(self, item: OutboxItem) -> list[RefDoc]:
+        """The ledger's word on the documents of a ``put_ref_docs`` item, now."""
+        collection = get_collection_by_id(self._cursor, item.collection_id)
+        if collection is None:
+            return [RefDoc(document_id, 2**62, None) for document_id in item.ids]
+        return ref_docs(self._cursor, collection, item.ids)
+
+    def garbage(self, item: OutboxItem) -> list[str]:
+        """The node ids of a ``delete_nodes`` item that nothing live names."""
+        collection = get_collection_by_id(self._cursor, item.collection_id)
+        if collection is None:
+            return item.ids
+        self._cursor.execute(
+            statements.LIVE_NODE_IDS.format(table=quoted_table(collection)),
+            {"collection_id": item.collection_id, "ids": item.ids},
+        )
+        live = {row[0] for row in self._cursor.fetchall()}
+        return [node_id for node_id in item.ids if node_id not in live]
+
+    def live_nodes(self, item: OutboxItem) -> list[LiveNode]:
+        """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now."""
+        collection = get_collection_by_id(self._cursor, item.collection_id)
+        return live_nodes(self._cursor, collection, item.ids) if collection else []
+
+    def done(self, items: Sequence[OutboxItem]) -> None:
+        """Forget these at the end of the transaction."""
+        self._cursor.execute(statements.DELETE_OUTBOX, {"outbox_ids": [i.outbox_id for i in items]})
+
+
+@contextmanager
+def taken(pool: PostgresPool, *, limit: int) -> Iterator[TakenOutbox]:
+    """Take due rows, oldest first; they come back by themselves if the block raises or the process dies."""
+    with pool.transaction() as cursor:
+        cursor.execute(statements.TAKE_OUTBOX, {"limit": limit})
+        yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
+
+
+@contextmanager
+def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox]:
+    """Take these rows, and first wait for whoever has them; those that are done by then are not among the items."""
+    with pool.transaction() as cursor:
+        cursor.execute(statements.TAKE_OUTBOX_ROWS, {"outbox_ids": list(outbox_ids)})
+        yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
+
+
+def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
+    """The ledger's word on documents: revision, node ids in order, hash and metadata."""
+    parameters = {"collection_id": collection.collection_id, "document_ids": list(document_ids)}
+    cursor.execute(statements.REF_DOCS.format(table=quoted_table(collection)), parameters)
+    return [
+        RefDoc(document_id, revision, node_ids if live else None, doc_hash, metadata)
+        for document_id, revision, live, node_ids, doc_hash, metadata in cursor.fetchall()
+    ]
+
+
+def live_nodes(cursor: Cursor, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
+    """Those of these nodes that are live, with a vector or without, in no order."""
+    parameters = {"collection_id": collection.collection_id, "ids": list(ids)}
+    cursor.execute(statements.LIVE_NODES.format(table=quoted_table(collection)), parameters)
+    nodes = [
+        LiveNode(node_id, stamp, TYPE_KEYS.get(class_name, "1"), content_with_text(class_name, loads(content), text))
+        for node_id, stamp, class_name, content, text in cursor.fetchall()
+    ]
+    cursor.execute(statements.LIVE_BODIES, parameters)
+    return nodes + [LiveNode(*row) for row in cursor.fetchall()]
+
+
+def count_pending(pool: PostgresPool) -> tuple[int, int]:
+    """How many outbox rows and runs there are."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statements.COUNT_PENDING)
+        row = cursor.fetchone()
+        return (row[0], row[1]) if row else (0, 0)

@@ -1,0 +1,162 @@
+"""One pool of connections for everything in a process, safe across threads, restarts of the server and forks."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import psycopg2.extensions
+
+from ragstore.errors import StoreUnavailableError
+from ragstore.postgres.errors import translation
+
+Connection = psycopg2.extensions.connection
+Cursor = psycopg2.extensions.cursor
+
+PING_AFTER_IDLE_S = 1.0
+"""A connection idle for longer is tried before it is lent: the server may have been restarted meanwhile."""
+
+
+class PostgresPool:
+    """Lends psycopg2 connections, opened when first needed.
+
+    Not SQLAlchemy's pool, because importing that costs a cold query 0.3 s.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        size: connections open at once, at most.
+        idle_in_transaction_s: PostgreSQL ends a transaction that is idle for so long, so that a paused process
+            cannot hold up the others.
+        statement_timeout_s: PostgreSQL gives up a longer statement; 0 for never.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int = 8,
+        connect_timeout_s: float = 5.0,
+        idle_in_transaction_s: float = 60.0,
+        statement_timeout_s: float = 0.0,
+    ) -> None:
+        self._url = url
+        self._size = size
+        self._connect_timeout_s = max(1, round(connect_timeout_s))
+        self._options = (
+            f"-c idle_in_transaction_session_timeout={round(idle_in_transaction_s * 1000)} "
+            f"-c statement_timeout={round(statement_timeout_s * 1000)}"
+        )
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._places = threading.BoundedSemaphore(self._size)
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection on which each statement is its own transaction."""
+        with translation(), self._lent() as connection:
+            connection.autocommit = True
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A cursor in one transaction: committed at the end of the block, rolled back when it raises."""
+        with translation(), self._lent() as connection:
+            connection.autocommit = False
+            try:
+                with connection.cursor() as cursor:
+                    yield cursor
+                connection.commit()
+            except BaseException:
+                if not connection.closed:
+                    connection.rollback()
+                raise
+
+    def close(self) -> None:
+        """Close the idle connections; lent ones close when they come back."""
+        if self._pid != os.getpid():
+            return
+        self._size = 0
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        connection = self.checkout()
+        try:
+            yield connection
+        finally:
+            self.checkin(connection)
+
+    def checkout(self) -> Connection:
+        """Take a connection; give it back with ``checkin``."""
+        if self._pid != os.getpid():
+            # After a fork the parent's connections must not be used or ended by the child.
+            self._reset()
+        if not self._places.acquire(timeout=self._connect_timeout_s * 6):
+            raise StoreUnavailableError(
+                f"all {self._size} PostgreSQL connections of this process stayed in use",
+                hint="raise RAGSTORE_POOL_SIZE or use fewer threads",
+            )
+        try:
+            return self._usable_idle() or self._connect()
+        except BaseException:
+            self._places.release()
+            raise
+
+    def checkin(self, connection: Connection) -> None:
+        """Give back what ``checkout`` lent."""
+        status = connection.info.transaction_status if not connection.closed else None
+        if status in (None, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN) or self._size == 0:
+            connection.close()
+        else:
+            if status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+                connection.rollback()
+            self._idle.append((connection, time.monotonic()))
+        self._places.release()
+
+    def _usable_idle(self) -> Connection | None:
+        while True:
+            try:
+                connection, since = self._idle.pop()
+            except IndexError:
+                return None
+            if not _was_ended(connection) and (time.monotonic() - since < PING_AFTER_IDLE_S or _answers(connection)):
+                return connection
+            connection.close()
+
+    def _connect(self) -> Connection:
+        return psycopg2.connect(
+            self._url,
+            connect_timeout=self._connect_timeout_s,
+            application_name="ragstore",
+            options=self._options,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+
+def _was_ended(connection: Connection) -> bool:
+    """Whether the server has spoken unasked, as it does when it ends a connection; costs no round trip."""
+    watched = select.poll()
+    watched.register(connection.fileno(), select.POLLIN)
+    return bool(watched.poll(0))
+
+
+def _answers(connection: Connection) -> bool:
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg2.Error:
+        return False
+    return True

@@ -1,0 +1,298 @@
+"""What repair changes in PostgreSQL, each in one transaction that first locks and looks again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ragstore.errors import RefusedError
+from ragstore.model.collection import Collection
+from ragstore.model.node import Node
+from ragstore.model.run import Run, Vectors
+from ragstore.postgres import scan, statements
+from ragstore.postgres.collections import set_index_state
+from ragstore.postgres.copy import encode_rows
+from ragstore.postgres.direct import DirectChange
+from ragstore.postgres.ledger import Publication
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.scan import LedgerLine
+from ragstore.postgres.vectors import index_name
+
+_LOCK = {"space": 0x5241_4752, "id": 0}  # "RAGR"
+_WAIT_FOR_DEAD_S = 3.0
+_POLL_S = 0.1
+
+# Found again as a copy of a row that stays, or not deleted.
+DELETE_COPIES = """
+DELETE FROM {table} AS copy WHERE node_id = ANY(%(ids)s::text[]) AND EXISTS (
+    SELECT FROM {table} AS original
+    WHERE original.text = copy.text AND original.node_id <> ALL(%(ids)s::text[])
+        AND original.document_id = coalesce(copy.document_id, copy.metadata_->>'ref_doc_id')
+) RETURNING node_id
+"""
+
+# A revision of its own, so that entries in MongoDB that knew the former ones are older.
+PUT_LEDGER = """
+UPDATE ragstore.document d SET
+    source_uri = new.source_uri,
+    revision = greatest(d.revision, new.revision, (
+        SELECT coalesce(max(e.revision), 0) FROM ragstore.event e
+        WHERE e.collection = %(name)s AND e.document_id = d.document_id)) + 1,
+    n_nodes = (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id),
+    fingerprint = new.fingerprint, content_hash = new.content_hash, doc_hash = new.doc_hash,
+    size = NULL, mtime_ns = NULL, etag = NULL, metadata = new.metadata, published_at = now(), deleted_at = NULL
+FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(revision)s::bigint[], %(fingerprint)s::text[],
+            %(content_hash)s::text[], %(doc_hash)s::text[], %(metadata)s::jsonb[])
+    AS new (document_id, source_uri, revision, fingerprint, content_hash, doc_hash, metadata)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
+"""
+
+RECOUNT = """
+UPDATE ragstore.document d SET revision = d.revision + 1,
+    n_nodes = (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(ids)s::text[])
+"""
+
+# Without what says that the source is known, the next ingest or refresh takes the document up again.
+FORGET_SOURCES = """
+UPDATE ragstore.document SET fingerprint = NULL, content_hash = NULL, doc_hash = NULL, size = NULL, mtime_ns = NULL,
+    etag = NULL
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
+"""
+
+SET_VECTORS = """
+UPDATE {table} t SET embedding = new.embedding::vector
+FROM unnest(%(node_id)s::text[], %(stamp)s::bigint[], %(embedding)s::text[]) AS new (node_id, stamp, embedding)
+WHERE t.node_id = new.node_id AND t.id = new.stamp
+"""
+
+FIRST_ROWS = """
+SELECT DISTINCT ON (document_id) document_id, user_metadata, chunk_hash IS NOT NULL, metadata_->>'_node_content'
+FROM {table} WHERE document_id = ANY(%(ids)s::text[]) ORDER BY document_id, ordinal, id
+"""
+
+# Without a revision: what readers see of the document is the revision that it was.
+ADD_EVENTS = """
+INSERT INTO ragstore.event (worker, collection, document_id, action, run_id, n_nodes, n_embedded)
+SELECT %(worker)s, %(name)s, document_id, 'repaired', %(run_id)s, n_nodes, n_embedded
+FROM unnest(%(document_id)s::text[], %(n_nodes)s::int[], %(n_embedded)s::int[])
+    AS new (document_id, n_nodes, n_embedded)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LostDocument:
+    """A document for the ledger, as the stores remember it.
+
+    Args:
+        revision: the latest that is known; the ledger gets a later one.
+        from_ingest: an ingest read it, which will do so again.
+    """
+
+    document_id: str
+    source_uri: str
+    revision: int
+    from_ingest: bool
+    content_hash: str | None
+    doc_hash: str | None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRow:
+    """The first row of a document: what its nodes say about it."""
+
+    user_metadata: dict[str, Any]
+    staged: bool
+    content: dict[str, Any]
+
+
+class RebuildChange:
+    """The steps inside the transaction of a repair; lock first."""
+
+    def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
+        self._cursor = cursor
+        self._collection = collection
+        self._run = run
+        self._publication = Publication(cursor, collection, run)
+        self._direct = DirectChange(cursor, collection, self._publication)
+
+    @property
+    def outbox_ids(self) -> list[int]:
+        """Rows queued so far."""
+        return self._direct.outbox_ids
+
+    def lock(
+        self, document_ids: Sequence[str], node_ids: Sequence[str] = (), *, alone: bool = False
+    ) -> dict[str, LedgerLine]:
+        """Lock these documents as every writer does, then look at them again."""
+        self._direct.lock(document_ids, list(node_ids), alone=alone)
+        rows = self._fetch(scan.LEDGER_OF_IDS, ids=list(document_ids))
+        return {row[0]: LedgerLine(*row) for row in rows}
+
+    def known(self, node_ids: Sequence[str]) -> set[str]:
+        """Those of these nodes that are live, in flight or in the outbox."""
+        return {row[0] for row in self._fetch(scan.STATES, ids=list(node_ids))}
+
+    def copy_rows(self, nodes: Sequence[Node], vectors: Vectors) -> None:
+        """Insert nodes with their vectors."""
+        self._publication.copy_rows([encode_rows(nodes, vectors)])
+
+    def put_bodies(self, nodes: Sequence[Node]) -> None:
+        """Insert nodes without a vector."""
+        self._direct.put_bodies(nodes)
+
+    def put_ledger(self, documents: Sequence[LostDocument]) -> None:
+        """Make these documents live, with the rows that they have."""
+        self._execute(
+            PUT_LEDGER,
+            document_id=[d.document_id for d in documents],
+            source_uri=[d.source_uri for d in documents],
+            revision=[d.revision for d in documents],
+            # Not the present fingerprint, which would say that nothing has to be read again; not NULL either, which
+            # would give documents of an ingest to LlamaIndex code to find missing in its own listing.
+            fingerprint=["" if d.from_ingest else None for d in documents],
+            content_hash=[d.content_hash for d in documents],
+            doc_hash=[d.doc_hash for d in documents],
+            metadata=[orjson.dumps(d.metadata).decode() for d in documents],
+        )
+        self._publication.add_events([(d.document_id, "repaired", 0, None) for d in documents])
+
+    def recount(self, document_ids: Sequence[str]) -> None:
+        """Let the ledger count the rows that these live documents have."""
+        self._execute(RECOUNT, ids=list(document_ids))
+        self._publication.add_events([(i, "repaired", 0, None) for i in document_ids])
+
+    def forget_sources(self, document_ids: Sequence[str]) -> None:
+        """Let these documents be read again."""
+        self._execute(FORGET_SOURCES, ids=list(document_ids))
+
+    def delete_copies(self, node_ids: Sequence[str]) -> list[str]:
+        """Delete those of these rows whose text stands in another row of their document; returns their node ids."""
+        return [row[0] for row in self._fetch(DELETE_COPIES, ids=list(node_ids))]
+
+    def set_vectors(self, states: Sequence[tuple[str, int]], vectors: Vectors) -> None:
+        """Give live nodes that are still in this state (node id, stamp) another vector."""
+        self._execute(
+            SET_VECTORS,
+            node_id=[node_id for node_id, _ in states],
+            stamp=[stamp for _, stamp in states],
+            embedding=[orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode() for v in vectors.astype(np.float32)],
+        )
+
+    def add_events(self, events: Sequence[tuple[str | None, int, int]]) -> None:
+        """Append to the audit trail: (document_id, nodes brought back, vectors computed) each."""
+        self._execute(
+            ADD_EVENTS,
+            worker=self._run.worker,
+            run_id=self._run.run_id,
+            document_id=[e[0] for e in events],
+            n_nodes=[e[1] for e in events],
+            n_embedded=[e[2] for e in events],
+        )
+
+    def queue(self, *, put: Sequence[str] = (), ref_docs: Sequence[str] = ()) -> None:
+        """What must happen in MongoDB once this is committed."""
+        self._direct.queue(put=put, ref_docs=ref_docs)
+
+    def _execute(self, statement: str, **parameters: Any) -> None:
+        own = {"collection_id": self._collection.collection_id, "name": self._collection.name}
+        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
+
+    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        self._execute(statement, **parameters)
+        return self._cursor.fetchall()
+
+
+@contextmanager
+def rebuilding(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[RebuildChange]:
+    """The transaction of one step of a repair, committed at the end of the block."""
+    with pool.transaction() as cursor:
+        yield RebuildChange(cursor, collection, run)
+
+
+def _locked(cursor: Cursor) -> bool:
+    """Take the lock, waiting while PostgreSQL has not noticed yet that a killed repair is gone."""
+    deadline = time.monotonic() + _WAIT_FOR_DEAD_S
+    while True:
+        cursor.execute("SELECT pg_try_advisory_lock(%(space)s, %(id)s)", _LOCK)
+        row = cursor.fetchone()
+        if row and row[0]:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def alone(pool: PostgresPool) -> Iterator[None]:
+    """Keep other repairs away for the length of the block.
+
+    Raises:
+        RefusedError: another one is at work.
+    """
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        if not _locked(cursor):
+            raise RefusedError("another repair is at work", hint="wait for it, then run 'ragstore verify'")
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                cursor.execute("SELECT pg_advisory_unlock(%(space)s, %(id)s)", _LOCK)
+
+
+def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, FirstRow]:
+    """The first row of each of these documents that has rows."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(FIRST_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(document_ids)})
+        return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in cursor.fetchall()}
+
+
+def ensure_table(pool: PostgresPool, collection: Collection) -> None:
+    """Make the vector table and those of its indexes that are not there.
+
+    Crash safety:
+        One transaction, idempotent.
+    """
+    with pool.transaction() as cursor:
+        cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
+
+
+def reindex(pool: PostgresPool, index: str) -> None:
+    """Build an index anew beside its users.
+
+    Crash safety:
+        A killed one leaves an invalid index, which the next repair builds again or drops.
+    """
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        # What a killed one left behind would never be used.
+        if index.endswith(("_ccnew", "_ccold")):
+            cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index}"')
+        else:
+            cursor.execute(f'REINDEX INDEX CONCURRENTLY ragstore."{index}"')
+
+
+def drop_hnsw_index(pool: PostgresPool, collection: Collection) -> None:
+    """Let queries do without the HNSW index, then drop what is left of it.
+
+    Crash safety:
+        The state is committed first: no query relies on an index that is not there.
+    """
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        set_index_state(cursor, collection, "none")
+        cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index_name(collection)}"')
+
+
+def _content(text: str | None) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,329 @@
+"""What PostgreSQL says of a collection: streamed in the order of MongoDB's keys, or asked for some ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from ragstore.model.collection import Collection
+from ragstore.model.node import TYPE_KEYS, content_with_text
+from ragstore.model.run import RefDoc
+from ragstore.postgres import statements
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import Cursor, PostgresPool
+
+PAGE_IDS = 10_000
+PAGE_NODES = 1_000
+
+# A scan's snapshot must outlast the work done on a page, such as embedding it; it must not outlast a paused process.
+_STREAM = """
+SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '15min';
+SET LOCAL cursor_tuple_fraction = 1; DECLARE scan NO SCROLL CURSOR FOR {statement}
+"""
+
+_NO_TABLE = """(SELECT NULL::bigint AS id, NULL::text AS text, NULL::jsonb AS metadata_, NULL::text AS node_id,
+    NULL::vector AS embedding, NULL::text AS document_id, NULL::integer AS ordinal, NULL::bytea AS chunk_hash,
+    NULL::jsonb AS user_metadata WHERE false) AS absent"""
+
+# COLLATE "C" orders by bytes, as MongoDB does.
+NODE_IDS = """
+SELECT node_id FROM (
+    SELECT node_id::text FROM {table}
+    UNION ALL
+    SELECT node_id FROM ragstore.body WHERE collection_id = %(collection_id)s
+) AS live ORDER BY node_id COLLATE "C"
+"""
+
+# The record takes metadata_ out of its compressed storage once, not once per key; a foreign row may hold anything.
+NODES_OF_IDS = """
+SELECT node_id::text, id, chunk_hash IS NOT NULL, held._node_type, held._node_content, text::text, document_id,
+    held.ref_doc_id, vector_dims(embedding) = %(dim)s AND vector_norm(embedding) BETWEEN 1e-37 AND 1e38
+FROM {table} CROSS JOIN LATERAL
+    jsonb_to_record(CASE jsonb_typeof(metadata_) WHEN 'object' THEN metadata_ ELSE '{}' END)
+    AS held (_node_type text, _node_content text, ref_doc_id text)
+WHERE node_id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT node_id, stamp, false, type_key, content::text, NULL, document_id, NULL, NULL FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+"""
+
+# One statement, so that a node on its way from one state to the next is seen in one of them.
+STATES = """
+SELECT node_id, id FROM {table} WHERE node_id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT node_id, stamp FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT id, NULL FROM ragstore.run, unnest(node_ids) AS id
+WHERE collection_id = %(collection_id)s AND id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT id, NULL FROM ragstore.outbox, unnest(ids) AS id
+WHERE collection_id = %(collection_id)s AND action <> 'put_ref_docs' AND id = ANY(%(ids)s::text[])
+"""
+
+# Published and unpublished in one transaction with their rows, so that one statement sees them agree.
+_COUNTED = """
+SELECT coalesce(d.document_id, rows.document_id) AS document_id, coalesce(d.revision, 0),
+    coalesce(d.deleted_at IS NULL AND d.revision > 0, false), coalesce(d.n_nodes, 0), coalesce(rows.n_rows, 0),
+    d.doc_hash, d.content_hash, d.revision > 0
+FROM (SELECT * FROM ragstore.document WHERE collection_id = %(collection_id)s{documents}) AS d
+FULL JOIN (
+    SELECT document_id, count(*)::integer AS n_rows FROM {table}
+    WHERE document_id IS NOT NULL{rows} GROUP BY document_id
+) AS rows USING (document_id)
+"""
+
+LEDGER = (
+    "SELECT * FROM ("
+    + _COUNTED.replace("{documents}", "").replace("{rows}", "")
+    + """) AS line (document_id, revision, live, n_nodes, n_rows, doc_hash, content_hash, known)
+WHERE live OR n_rows > 0 ORDER BY document_id COLLATE "C"
+"""
+)
+
+LEDGER_OF_IDS = _COUNTED.replace("{documents}", " AND document_id = ANY(%(ids)s::text[])").replace(
+    "{rows}", " AND document_id = ANY(%(ids)s::text[])"
+)
+
+LIVE_DOCUMENTS = """
+SELECT document_id, revision, doc_hash FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 ORDER BY document_id COLLATE "C"
+"""
+
+PENDING_ENTRIES = """
+SELECT DISTINCT id FROM ragstore.outbox, unnest(ids) AS id
+WHERE collection_id = %(collection_id)s AND action = 'put_ref_docs' AND id = ANY(%(ids)s::text[])
+"""
+
+# A copy of a row under another node id. Of which the other is the original is for MongoDB to say: it has a body.
+COPIES = """
+SELECT copy.node_id, array_agg(original.node_id::text) FROM {table} AS copy JOIN {table} AS original
+    ON original.text = copy.text AND original.node_id <> copy.node_id
+    AND original.document_id = coalesce(copy.document_id, copy.metadata_->>'ref_doc_id')
+    AND (original.ordinal = copy.ordinal OR copy.document_id IS NULL)
+WHERE copy.node_id = ANY(%(ids)s::text[]) GROUP BY copy.node_id
+"""
+
+EVER_PUBLISHED = """
+SELECT DISTINCT document_id FROM ragstore.event
+WHERE collection = %(name)s AND document_id = ANY(%(ids)s::text[]) AND revision > 0
+"""
+
+# Later than everything that could still publish: the oldest run in flight, and the last thing that is known to be.
+OLDER_THAN = """
+SELECT least((SELECT min(begun_at) FROM ragstore.run WHERE collection_id = %(collection_id)s),
+             (SELECT max(at) FROM ragstore.event WHERE collection = %(name)s))
+"""
+
+COUNT_PENDING = """
+SELECT (SELECT count(*) FROM ragstore.outbox WHERE collection_id = %(collection_id)s)
+     + (SELECT count(*) FROM ragstore.run WHERE collection_id = %(collection_id)s)
+"""
+
+INDEXES = """
+SELECT c.relname, i.indisvalid AND i.indisready FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = to_regclass(%(table)s)
+"""
+
+IS_BUILDING = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid = %(space)s::bigint::oid AND objid = %(collection_id)s::bigint::oid)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedNode:
+    """A live node with all that MongoDB must agree with.
+
+    Args:
+        staged: MongoDB may hold it with stamp 0.
+        content: as MongoDB must hold it; None where the row does not hold a node of that id.
+        usable: whether its vector can be searched; None for a node without.
+    """
+
+    node_id: str
+    stamp: int
+    staged: bool
+    type_key: str
+    content: dict[str, Any] | None
+    usable: bool | None
+    document_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """A document as the ledger has it, and how many rows of it the vector table has.
+
+    Args:
+        known: whether it was ever published, by the ledger.
+    """
+
+    document_id: str
+    revision: int
+    live: bool
+    n_nodes: int
+    n_rows: int
+    doc_hash: str | None = None
+    content_hash: str | None = None
+    known: bool = False
+
+
+class LiveDocument(NamedTuple):
+    """What MongoDB's entries of a document must at least agree with."""
+
+    document_id: str
+    revision: int
+    doc_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What PostgreSQL knew of node ids at one moment: their stamps where live, and those that something works on."""
+
+    live: dict[str, int]
+    pending: set[str]
+
+    def settled(self, node_id: str) -> int | None:
+        """The stamp of a live node that nothing works on."""
+        return None if node_id in self.pending else self.live.get(node_id)
+
+    def knows(self, node_id: str) -> bool:
+        """Whether anything names it."""
+        return node_id in self.live or node_id in self.pending
+
+
+class PostgresScan:
+    """One collection, read for comparison; also where its vector table is gone."""
+
+    def __init__(self, pool: PostgresPool, collection: Collection) -> None:
+        self._pool = pool
+        self.collection = collection
+        self.has_table = self._value("SELECT to_regclass(%(table)s) IS NOT NULL", table=quoted_table(collection))
+
+    def node_ids(self) -> Iterator[list[str]]:
+        """Ids of all live nodes in byte order, in pages."""
+        for rows in self._stream(NODE_IDS, PAGE_IDS):
+            yield [row[0] for row in rows]
+
+    def nodes(self) -> Iterator[list[ScannedNode]]:
+        """All live nodes in the byte order of their ids, in pages; a page is as new as the moment it is read."""
+        # Ordering whole rows would write them all to disk once more.
+        for rows in self._stream(NODE_IDS, PAGE_NODES):
+            found = self.nodes_of([row[0] for row in rows])
+            yield [found[row[0]] for row in rows if row[0] in found]
+
+    def ledger(self) -> Iterator[list[LedgerLine]]:
+        """Live documents, and others that have rows, in the byte order of their ids, in pages."""
+        for rows in self._stream(LEDGER, PAGE_NODES):
+            yield [LedgerLine(*row) for row in rows]
+
+    def live_documents(self) -> Iterator[list[LiveDocument]]:
+        """Live documents in the byte order of their ids, in pages."""
+        for rows in self._stream(LIVE_DOCUMENTS, PAGE_IDS):
+            yield [LiveDocument(*row) for row in rows]
+
+    def nodes_of(self, ids: Sequence[str]) -> dict[str, ScannedNode]:
+        """Those of these nodes that are live."""
+        return {row[0]: _scanned(*row) for row in self._fetch(NODES_OF_IDS, ids=list(ids))}
+
+    def lines_of(self, document_ids: Sequence[str]) -> dict[str, LedgerLine]:
+        """Those of these documents that the ledger or the vector table knows."""
+        return {row[0]: LedgerLine(*row) for row in self._fetch(LEDGER_OF_IDS, ids=list(document_ids))}
+
+    def states(self, ids: Sequence[str]) -> States:
+        """What is known of these node ids now."""
+        live: dict[str, int] = {}
+        pending: set[str] = set()
+        for node_id, stamp in self._fetch(STATES, ids=list(ids)):
+            if stamp is None:
+                pending.add(node_id)
+            else:
+                live[node_id] = stamp
+        return States(live, pending)
+
+    def ref_docs(self, document_ids: Sequence[str]) -> dict[str, RefDoc]:
+        """The ledger's word on these documents' entries in MongoDB."""
+        rows = self._fetch(statements.REF_DOCS, document_ids=list(document_ids))
+        return {
+            document_id: RefDoc(document_id, revision, node_ids if live else None, doc_hash, metadata)
+            for document_id, revision, live, node_ids, doc_hash, metadata in rows
+        }
+
+    def pending_entries(self, document_ids: Sequence[str]) -> set[str]:
+        """Those of these documents whose entries wait in the outbox."""
+        return {row[0] for row in self._fetch(PENDING_ENTRIES, ids=list(document_ids))}
+
+    def copies(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Those of these rows whose text stands in other rows of the same place: node id → the others' node ids."""
+        return dict(self._fetch(COPIES, ids=list(ids)))
+
+    def ever_published(self, document_ids: Sequence[str]) -> set[str]:
+        """Those of these documents that the audit trail has seen published."""
+        return {row[0] for row in self._fetch(EVER_PUBLISHED, ids=list(document_ids))}
+
+    def abandoned_before(self) -> float:
+        """Seconds since the epoch; what was staged earlier and nothing names will not be published any more."""
+        found = self._value(OLDER_THAN)
+        return float(found.timestamp()) if found is not None else 0.0
+
+    def count_pending(self) -> int:
+        """Outbox rows and runs in flight."""
+        return int(self._value(COUNT_PENDING))
+
+    def indexes(self) -> dict[str, bool]:
+        """Indexes of the vector table by name, and whether they are valid."""
+        return dict(self._fetch(INDEXES, table=quoted_table(self.collection)))
+
+    def is_building(self, lock_space: int) -> bool:
+        """Whether a process builds the HNSW index just now."""
+        return bool(self._value(IS_BUILDING, space=lock_space))
+
+    def _stream(self, statement: str, n_rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        with self._pool.transaction() as cursor:
+            self._execute(cursor, _STREAM.replace("{statement}", statement), {})
+            while True:
+                cursor.execute(f"FETCH {n_rows} FROM scan")
+                rows = cursor.fetchall()
+                if not rows:
+                    return
+                yield rows
+
+    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._pool.autocommit() as connection, connection.cursor() as cursor:
+            self._execute(cursor, statement, parameters)
+            return cursor.fetchall()
+
+    def _value(self, statement: str, **parameters: Any) -> Any:
+        return self._fetch(statement, **parameters)[0][0]
+
+    def _execute(self, cursor: Cursor, statement: str, parameters: dict[str, Any]) -> None:
+        own = {
+            "collection_id": self.collection.collection_id,
+            "name": self.collection.name,
+            "dim": self.collection.space.dim,
+        }
+        if "{table}" in statement:
+            statement = statement.replace("{table}", quoted_table(self.collection) if self.has_table else _NO_TABLE)
+        cursor.execute(statement, own | parameters)
+
+
+def _scanned(*row: Any) -> ScannedNode:
+    node_id, stamp, staged, class_name, content, text, document_id, named_document, usable = row
+    held = _json(content)
+    if text is None:
+        return ScannedNode(node_id, stamp, staged, class_name, held, usable, document_id)
+    is_own = held is not None and held.get("id_") == node_id and named_document in (document_id, "None", None)
+    whole = content_with_text(class_name or "TextNode", held, text) if held is not None and is_own else None
+    return ScannedNode(node_id, stamp, staged, TYPE_KEYS.get(class_name, "1"), whole, usable, document_id)
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(text or "null")
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

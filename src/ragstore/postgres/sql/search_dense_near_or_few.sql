@@ -1,0 +1,30 @@
+-- As nearest; where too few of the nearest are allowed, every allowed node by distance, unless they are too many.
+near AS MATERIALIZED (
+    SELECT tid, node_id, {candidate_distance} AS distance
+    FROM (
+        SELECT ctid AS tid, node_id, document_id, user_metadata, embedding, {index_distance} AS index_distance
+        FROM {table}
+        ORDER BY index_distance
+        LIMIT %(n_near)s
+    ) AS near
+    WHERE {condition}
+    ORDER BY distance, node_id COLLATE "C"
+    LIMIT %(n_dense)s
+),
+few AS MATERIALIZED (
+    SELECT ctid AS tid FROM {table}
+    WHERE {condition} AND (SELECT count(*) FROM near) < %(k)s
+    LIMIT %(max_few)s + 1
+),
+dense AS MATERIALIZED (
+    SELECT tid, node_id, distance FROM near WHERE (SELECT count(*) FROM near) >= %(k)s
+    UNION ALL
+    (
+        SELECT ctid, node_id, {exact_distance} AS distance
+        FROM {table}
+        WHERE ctid = ANY (ARRAY(SELECT tid FROM few WHERE (SELECT count(*) FROM few) <= %(max_few)s))
+        ORDER BY distance, node_id COLLATE "C"
+        LIMIT %(n_dense)s
+    )
+),
+dense_state AS (SELECT (SELECT count(*) FROM few) <= %(max_few)s AS complete)

@@ -1,0 +1,257 @@
+"""The SQL of the ledger: one named statement each; ``{table}`` is a quoted, schema-qualified vector table."""
+
+LOCK_DOCUMENTS = """
+INSERT INTO ragstore.document (collection_id, document_id, source_uri, revision)
+SELECT %(collection_id)s, id, '', 0 FROM unnest(%(document_ids)s::text[]) AS planned(id) ORDER BY id
+ON CONFLICT DO NOTHING;
+SELECT document_id, revision FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+ORDER BY document_id FOR UPDATE
+"""
+
+BEGIN_RUN = """
+INSERT INTO ragstore.run (run_id, collection_id, worker, node_ids, lease_until)
+VALUES (%(run_id)s, %(collection_id)s, %(worker)s, %(node_ids)s, now() + %(lease_ttl_s)s * interval '1 second')
+"""
+
+RENEW_LEASES = """
+UPDATE ragstore.run SET lease_until = now() + %(lease_ttl_s)s * interval '1 second'
+WHERE run_id = ANY(%(run_ids)s::uuid[]) RETURNING run_id::text
+"""
+
+END_RUN = "DELETE FROM ragstore.run WHERE run_id = %(run_id)s"
+
+# Also the worker itself abandons a run this way: what it staged is garbage from then on. It waits for the grace
+# period, because what the worker sent last may still be on its way to MongoDB when the worker is dead.
+ABANDON_RUNS = """
+WITH dead AS (
+    DELETE FROM ragstore.run WHERE run_id IN (
+        SELECT run_id FROM ragstore.run WHERE {condition} ORDER BY run_id FOR UPDATE {locked}
+    ) RETURNING run_id, collection_id, node_ids, worker
+), queued AS (
+    INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, run_id, not_before)
+    SELECT c.name, c.collection_id, 'delete_nodes', dead.node_ids, nextval('ragstore.stamp'), dead.run_id,
+           now() + %(grace_s)s * interval '1 second'
+    FROM dead JOIN ragstore.collection c USING (collection_id)
+)
+INSERT INTO ragstore.event (worker, collection, action, run_id, n_nodes)
+SELECT dead.worker, c.name, 'abandoned', dead.run_id, cardinality(dead.node_ids)
+FROM dead JOIN ragstore.collection c USING (collection_id)
+"""
+
+LEASE_RAN_OUT = "lease_until < now() OR worker = ANY(%(dead_workers)s)"
+IS_RUN = "run_id = %(run_id)s"
+
+RUN_WORKERS = "SELECT DISTINCT worker FROM ragstore.run"
+
+QUEUE_GARBAGE = """
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, run_id, not_before)
+VALUES (%(namespace)s, %(collection_id)s, 'delete_nodes', %(ids)s, nextval('ragstore.stamp'), %(run_id)s,
+        now() + %(grace_s)s * interval '1 second')
+"""
+
+LIVE_NODE_IDS = """
+SELECT node_id FROM {table} WHERE node_id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT node_id FROM ragstore.body WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+"""
+
+LIVE_NODES = """
+SELECT node_id, id, metadata_->>'_node_type', metadata_->>'_node_content', text FROM {table}
+WHERE node_id = ANY(%(ids)s::text[])
+"""
+
+LIVE_BODIES = """
+SELECT node_id, stamp, type_key, content FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+"""
+
+LOCK_LIVE_DOCUMENTS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+    AND deleted_at IS NULL AND revision > 0
+ORDER BY document_id FOR UPDATE
+"""
+
+RETIRE_NODES = """
+WITH gone AS (
+    DELETE FROM {table} WHERE document_id = ANY(%(document_ids)s) RETURNING node_id
+), gone_bodies AS (
+    DELETE FROM ragstore.body
+    WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s) RETURNING node_id
+), gone_ids AS (
+    SELECT node_id FROM gone UNION ALL SELECT node_id FROM gone_bodies
+)
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, run_id, not_before)
+SELECT %(namespace)s, %(collection_id)s, 'delete_nodes', array_agg(node_id), nextval('ragstore.stamp'),
+       %(run_id)s, now() + %(grace_s)s * interval '1 second'
+FROM gone_ids HAVING count(*) > 0
+"""
+
+PUBLISH_DOCUMENTS = """
+UPDATE ragstore.document d SET
+    source_uri = new.source_uri, revision = d.revision + 1, n_nodes = new.n_nodes, fingerprint = new.fingerprint,
+    content_hash = new.content_hash, doc_hash = new.doc_hash, size = new.size, mtime_ns = new.mtime_ns,
+    etag = new.etag, metadata = new.metadata, published_at = now(), deleted_at = NULL
+FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(n_nodes)s::int[], %(fingerprint)s::text[],
+            %(content_hash)s::text[], %(doc_hash)s::text[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
+            %(etag)s::text[], %(metadata)s::jsonb[])
+    AS new (document_id, source_uri, n_nodes, fingerprint, content_hash, doc_hash, size, mtime_ns, etag, metadata)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
+"""
+
+MARK_DELETED = """
+UPDATE ragstore.document SET
+    revision = revision + 1, n_nodes = 0, fingerprint = NULL, content_hash = NULL, doc_hash = NULL, deleted_at = now()
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s) AND deleted_at IS NULL
+"""
+
+# revision is read after the documents were published: the number that readers see from now on.
+ADD_EVENTS = """
+INSERT INTO ragstore.event (worker, collection, document_id, revision, action, run_id, n_nodes, n_embedded, n_reused,
+                            detail)
+SELECT %(worker)s, %(collection)s, new.document_id, d.revision, new.action, %(run_id)s, d.n_nodes, new.n_embedded,
+       d.n_nodes - new.n_embedded, new.detail
+FROM unnest(%(document_id)s::text[], %(action)s::text[], %(n_embedded)s::int[], %(detail)s::jsonb[])
+    WITH ORDINALITY AS new (document_id, action, n_embedded, detail, position)
+JOIN ragstore.document d ON d.collection_id = %(collection_id)s AND d.document_id = new.document_id
+ORDER BY new.position
+"""
+
+QUEUE_REF_DOCS = """
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, run_id)
+VALUES (%(namespace)s, %(collection_id)s, 'put_ref_docs', %(ids)s, %(run_id)s) RETURNING outbox_id
+"""
+
+CLEAR_QUARANTINE = """
+DELETE FROM ragstore.quarantine WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+"""
+
+TAKE_OUTBOX = """
+SELECT outbox_id, namespace, collection_id, action, ids, stamp FROM ragstore.outbox
+WHERE not_before <= now() ORDER BY outbox_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+TAKE_OUTBOX_ROWS = """
+SELECT outbox_id, namespace, collection_id, action, ids, stamp FROM ragstore.outbox
+WHERE outbox_id = ANY(%(outbox_ids)s) ORDER BY outbox_id FOR UPDATE
+"""
+
+DELETE_OUTBOX = "DELETE FROM ragstore.outbox WHERE outbox_id = ANY(%(outbox_ids)s)"
+
+COUNT_PENDING = """
+SELECT (SELECT count(*) FROM ragstore.outbox), (SELECT count(*) FROM ragstore.run)
+"""
+
+DOCUMENT_COLUMNS = """document_id, source_uri, revision, n_nodes, fingerprint, content_hash, doc_hash, size, mtime_ns,
+    etag, metadata, published_at, deleted_at"""
+
+GET_DOCUMENTS = f"""
+SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+"""
+
+FIND_BY_CONTENT = f"""
+SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND content_hash = ANY(%(content_hashes)s) AND deleted_at IS NULL
+ORDER BY document_id
+"""
+
+PAGE_DOCUMENTS = f"""
+SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
+# Locked in order first, as everywhere: an UPDATE locks in whatever order its plan finds the rows.
+TOUCH_DOCUMENTS = """
+SELECT FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_id)s)
+ORDER BY document_id FOR UPDATE;
+UPDATE ragstore.document d SET size = new.size, mtime_ns = new.mtime_ns, etag = new.etag
+FROM unnest(%(document_id)s::text[], %(revision)s::bigint[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
+            %(etag)s::text[]) AS new (document_id, revision, size, mtime_ns, etag)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id AND d.revision = new.revision
+"""
+
+HISTORY = """
+SELECT event_id, at, worker, document_id, revision, action, run_id::text, n_nodes, n_embedded, n_reused, detail
+FROM ragstore.event WHERE collection = %(collection)s AND document_id = %(document_id)s ORDER BY event_id
+"""
+
+QUARANTINE_COLUMNS = """document_id, source_uri, code, reason, hint, retry, attempts, first_at, last_at"""
+
+LIST_QUARANTINE = f"""
+SELECT {QUARANTINE_COLUMNS} FROM ragstore.quarantine WHERE collection_id = %(collection_id)s ORDER BY document_id
+"""
+
+GET_QUARANTINE = """
+SELECT document_id, retry, size, mtime_ns, etag FROM ragstore.quarantine
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+"""
+
+PUT_QUARANTINE = """
+WITH new AS (
+    SELECT * FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(code)s::text[], %(reason)s::text[],
+                         %(hint)s::text[], %(retry)s::text[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
+                         %(etag)s::text[])
+        AS new (document_id, source_uri, code, reason, hint, retry, size, mtime_ns, etag)
+), noted AS (
+    INSERT INTO ragstore.event (worker, collection, document_id, action, detail)
+    SELECT %(worker)s, %(collection)s, document_id, 'quarantined', jsonb_build_object('code', code, 'reason', reason)
+    FROM new
+)
+INSERT INTO ragstore.quarantine AS old (collection_id, document_id, source_uri, code, reason, hint, retry, size,
+                                        mtime_ns, etag)
+SELECT %(collection_id)s, new.* FROM new ORDER BY document_id
+ON CONFLICT (collection_id, document_id) DO UPDATE SET
+    source_uri = excluded.source_uri, code = excluded.code, reason = excluded.reason, hint = excluded.hint,
+    retry = excluded.retry, size = excluded.size, mtime_ns = excluded.mtime_ns, etag = excluded.etag,
+    attempts = old.attempts + 1, last_at = now()
+"""
+
+# The row stays, so that attempts go on counting; without size and time the next ingest takes the document up again.
+RELEASE_QUARANTINE = """
+UPDATE ragstore.quarantine SET size = NULL, mtime_ns = NULL, etag = NULL, retry = 'later'
+WHERE collection_id = %(collection_id)s AND (%(all)s OR document_id = ANY(%(document_ids)s))
+"""
+
+CREATE_COLLECTION = """
+INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config)
+VALUES (%(name)s, %(model)s, %(dim)s, %(metric)s, %(chunk_size)s, %(chunk_overlap)s, %(text_search_config)s)
+ON CONFLICT (name) DO NOTHING
+"""
+
+ENSURE_COLLECTION_TABLE = "SELECT ragstore.ensure_collection_table(%(name)s)"
+
+COLLECTION_COLUMNS = (
+    "collection_id, name, model, dim, metric, chunk_size, chunk_overlap, text_search_config, index_state"
+)
+
+GET_COLLECTION = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s"
+
+LIST_COLLECTIONS = """
+SELECT c.name, count(d.document_id), coalesce(sum(d.n_nodes), 0)::bigint, c.model, c.dim, c.index_state
+FROM ragstore.collection c LEFT JOIN ragstore.document d
+    ON d.collection_id = c.collection_id AND d.deleted_at IS NULL AND d.revision > 0
+GROUP BY c.collection_id ORDER BY c.name
+"""
+
+SET_INDEX_STATE = "UPDATE ragstore.collection SET index_state = %(state)s WHERE collection_id = %(collection_id)s"
+
+GET_COLLECTION_BY_ID = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE collection_id = %(collection_id)s"
+
+# One statement, because two would see two snapshots: a revision would be told with the nodes of the one before.
+# Nodes without a vector come last; a document's own node is not one of its parts.
+REF_DOCS = """
+SELECT d.document_id, d.revision, d.deleted_at IS NULL AND d.revision > 0, coalesce(parts.node_ids, ARRAY[]::text[]),
+       d.doc_hash, d.metadata
+FROM ragstore.document d LEFT JOIN (
+    SELECT document_id, array_agg(node_id::text ORDER BY has_vector DESC, ordinal, stamp) AS node_ids FROM (
+        SELECT document_id, node_id, true, ordinal, id FROM {table} WHERE document_id = ANY(%(document_ids)s)
+        UNION ALL
+        SELECT document_id, node_id, false, 0, stamp FROM ragstore.body
+        WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s) AND node_id <> document_id
+    ) AS part (document_id, node_id, has_vector, ordinal, stamp) GROUP BY document_id
+) AS parts USING (document_id)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s)
+"""

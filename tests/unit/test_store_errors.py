@@ -1,0 +1,85 @@
+"""Which trouble of a database passes by itself, which somebody must mend, and which is a document's own."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+from bson.errors import InvalidDocument
+from pymongo import errors as mongo
+
+from ragstore.errors import Retry, StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+from ragstore.mongo.errors import translated as from_mongo
+from ragstore.mongo.errors import translation
+from ragstore.postgres.errors import translated as from_postgres
+
+
+def a_bulk_error(*codes: int, concern: int | None = None) -> mongo.BulkWriteError:
+    concerns = [{"code": concern, "errmsg": f"concern {concern}"}] if concern else []
+    return mongo.BulkWriteError(
+        {"writeErrors": [{"code": code, "errmsg": f"write {code}"} for code in codes], "writeConcernErrors": concerns}
+    )
+
+
+def a_label_error(label: str) -> mongo.PyMongoError:
+    return mongo.PyMongoError("cut off", error_labels=[label])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retry"),
+    [
+        (mongo.AutoReconnect("connection closed"), StoreUnavailableError, Retry.LATER),
+        (mongo.OperationFailure("interrupted at shutdown", 11600), StoreUnavailableError, Retry.LATER),
+        (mongo.OperationFailure("no keys found for HMAC", 211), StoreUnavailableError, Retry.LATER),
+        (a_label_error("RetryableWriteError"), StoreUnavailableError, Retry.LATER),
+        (a_bulk_error(11600), StoreUnavailableError, Retry.LATER),
+        (a_bulk_error(11000, 91), StoreUnavailableError, Retry.LATER),
+        (a_bulk_error(concern=189), StoreUnavailableError, Retry.LATER),
+        (a_bulk_error(14031), StoreFullError, Retry.AFTER_REPAIR),
+        (a_bulk_error(10334), StoreError, Retry.NEVER),
+        (mongo.OperationFailure("Authentication failed.", 18), StoreSetupError, Retry.AFTER_REPAIR),
+        (mongo.OperationFailure("not a replica set", 76), StoreSetupError, Retry.AFTER_REPAIR),
+        (mongo.InvalidURI("no port"), StoreSetupError, Retry.AFTER_REPAIR),
+        (mongo.DocumentTooLarge("too large"), StoreError, Retry.NEVER),
+        (InvalidDocument("cannot encode object"), StoreError, Retry.NEVER),
+    ],
+)
+def test_mongo_errors_say_who_may_retry(error: Exception, kind: type[StoreError], retry: Retry) -> None:
+    with pytest.raises(StoreError) as raised, translation():
+        raise error
+    assert (type(raised.value), raised.value.retry) == (kind, retry)
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (mongo.OperationFailure("Authentication failed.", 18, {"ok": 0.0, "errmsg": "x"}), "Authentication failed."),
+        (
+            mongo.ServerSelectionTimeoutError(
+                "h:1: refused (configured timeouts: connectTimeoutMS: 1000.0ms), Timeout: 1.0s, Topology Description: <T>"
+            ),
+            "h:1: refused",
+        ),
+        (a_bulk_error(11000, 91), "write 91"),
+    ],
+)
+def test_a_message_of_mongo_is_one_short_line(error: mongo.PyMongoError, message: str) -> None:
+    assert from_mongo(error).message == f"MongoDB: {message}"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retry"),
+    [
+        (psycopg2.OperationalError("connection refused"), StoreUnavailableError, Retry.LATER),
+        (psycopg2.errors.AdminShutdown("terminating"), StoreUnavailableError, Retry.LATER),
+        (
+            psycopg2.OperationalError('FATAL: password authentication failed for user "x"'),
+            StoreSetupError,
+            Retry.AFTER_REPAIR,
+        ),
+        (psycopg2.ProgrammingError("invalid dsn: no such option"), StoreSetupError, Retry.AFTER_REPAIR),
+    ],
+)
+def test_postgres_errors_say_who_may_retry(error: psycopg2.Error, kind: type[StoreError], retry: Retry) -> None:
+    translated = from_postgres(error)
+    assert (type(translated), translated.retry) == (kind, retry)
