@@ -1,0 +1,77 @@
+"""The steps as they stand in the folder ``migrations``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+_NAME = re.compile(r"(\d{4})_(pre|post)_[a-z0-9_]+")
+_NO_TRANSACTION = "-- transaction: none"
+
+Store = Literal["postgres", "mongo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One migration.
+
+    Args:
+        name: ``NNNN_pre_verb_object``.
+        path: the ``.sql`` or ``.py`` file that does the work.
+    """
+
+    store: Store
+    name: str
+    path: Path
+
+    @property
+    def version(self) -> str:
+        """The number in front, as text."""
+        return self.name[:4]
+
+    @property
+    def checksum(self) -> str:
+        """Of the file, to notice that an applied step was changed."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:32]
+
+    @property
+    def summary(self) -> str:
+        """The reason that stands in its header."""
+        found = re.search(r"Why:\s*(.+)", self.path.read_text(encoding="utf-8"))
+        return found.group(1).strip() if found else self.name
+
+
+def folder() -> Path:
+    """The folder ``migrations``: inside an installed package, at the top of a checkout."""
+    installed = Path(str(files("ragstore"))) / "migrations"
+    return installed if installed.is_dir() else Path(str(files("ragstore"))).parents[1] / "migrations"
+
+
+def steps(store: Store) -> list[Step]:
+    """All steps of one store, in order."""
+    where = folder() / "postgres" / "versions" if store == "postgres" else folder() / "mongo"
+    suffix = ".sql" if store == "postgres" else ".py"
+    return [Step(store, p.stem, p) for p in sorted(where.glob(f"*{suffix}")) if _NAME.fullmatch(p.stem)]
+
+
+def head(store: Store) -> str:
+    """The version that this program needs."""
+    return steps(store)[-1].version
+
+
+def run_sql_beside(version_file: str) -> None:
+    """Run the ``.sql`` of the same name; called by Alembic's version files."""
+    from alembic import op
+
+    sql = Path(version_file).with_suffix(".sql").read_text(encoding="utf-8")
+    # Without parameters the driver leaves '%' and ':' in the file alone.
+    connection = op.get_bind().execution_options(no_parameters=True)
+    if _NO_TRANSACTION in sql:
+        with op.get_context().autocommit_block():
+            connection.exec_driver_sql(sql)
+    else:
+        connection.exec_driver_sql(sql)
