@@ -1,0 +1,308 @@
+"""Writes of nodes whose ids the caller chose: one PostgreSQL transaction, then at once MongoDB.
+
+Nothing can be staged for an id that may be live already. So PostgreSQL, which keeps every node whole, changes first,
+together with outbox rows that say what MongoDB must get; the same call then does what they say, and after a kill in
+between ``recover`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection as Ids
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, StoreError
+from ragstore.model.collection import Collection
+from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
+from ragstore.model.ids import new_run_id
+from ragstore.model.node import LiveNode, Node, check_node, content_with_text
+from ragstore.model.run import Run, Vectors
+from ragstore.postgres.copy import encode_rows
+from ragstore.postgres.direct import DirectChange, Place, WrittenDocument, changing
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.completion import Closing, Completion, closing_ids, complete, settle
+from ragstore.protocol.recover import Recoverer
+from ragstore.telemetry.failpoint import Failpoint, reached
+
+_TRIES = 5
+_CONCURRENT_WRITER = {"23505", "40P01", "40001"}  # unique_violation, deadlock_detected, serialization_failure
+_NOTHING_MORE = Completion()
+
+
+class DirectWriter:
+    """Writes of one process that go to both stores at once."""
+
+    def __init__(self, pool: PostgresPool, recoverer: Recoverer, *, worker: str) -> None:
+        self._pool = pool
+        self._recoverer = recoverer
+        self._worker = worker
+
+    def add(
+        self,
+        collection: Collection,
+        nodes: Sequence[Node],
+        vectors: Vectors,
+        *,
+        anew: Ids[str] = (),
+        source_hashes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put nodes with their vectors; an id that is live is replaced, of an id twice in the call the last counts.
+
+        Args:
+            vectors: shape ``(len(nodes), dim)``.
+            anew: documents whose former nodes these nodes replace; otherwise the others of a document stay.
+            source_hashes: hash of the version that a document's nodes were cut from; where it is another than the
+                ledger has, the ledger's counts no more.
+
+        Raises:
+            InvalidNodeError, EmbeddingSpaceError: names the node; nothing was written.
+
+        Crash safety:
+            Readers see all of it or none; once it returns both stores hold it.
+        """
+        _check(collection, nodes, vectors)
+        last = sorted({node.node_id: i for i, node in enumerate(nodes)}.values())
+        kept = [nodes[i] for i in last]
+        if not kept:
+            return
+        rows = encode_rows(kept, vectors[last])
+
+        def write(change: DirectChange) -> None:
+            ids = [node.node_id for node in kept]
+            documents = {node.document_id for node in kept if node.document_id is not None}
+            places = change.lock(documents, ids, alone=any(node.document_id is None for node in kept))
+            if places:
+                change.delete_nodes(ids)
+            begun = [i for i in documents if i in anew]
+            replaced = change.delete_other_vectors(begun, keep=[]) if begun else []
+            change.copy_rows(rows)
+            _note(change, kept, places, _Noted(begun, source_hashes or {}, with_vectors=True))
+            change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(places))
+
+        self._change(collection, write)
+
+    def add_bodies(self, collection: Collection, nodes: Sequence[Node], completion: Completion = _NOTHING_MORE) -> None:
+        """Put nodes without a vector; one that has a vector keeps it; one that is there unchanged is not written.
+
+        Raises:
+            InvalidNodeError: names the node; nothing was written.
+
+        Crash safety:
+            As ``add``, closing of documents included.
+        """
+        for node in nodes:
+            _check_node(node)
+        kept = list({node.node_id: node for node in nodes}.values())
+
+        def write(change: DirectChange) -> None:
+            ids = [node.node_id for node in kept]
+            documents = {node.document_id for node in kept if node.document_id is not None}
+            closing = {c.document_id for c in completion.closings}.union(completion.own_hashes)
+            alone = any(node.document_id is None for node in kept)
+            places = change.lock(documents | closing, [*ids, *closing_ids(completion.closings)], alone=alone)
+            _put_bodies(change, kept, places, [i for i in documents if i in completion.anew])
+            complete(change, completion, places, just_written=set(ids))
+
+        self._change(collection, write)
+
+    def close(self, collection: Collection, closings: Sequence[Closing]) -> None:
+        """Record that documents are complete: their hash, and that nodes of former versions go.
+
+        A document of which another writer removed nodes meanwhile gets no hash: whoever asks adds it again.
+
+        Crash safety:
+            One transaction; before it the documents have no hash, so that a re-run takes them up again.
+        """
+        if not closings:
+            return
+
+        def write(change: DirectChange) -> None:
+            places = change.lock([c.document_id for c in closings], closing_ids(closings))
+            complete(change, Completion(closings=closings), places, just_written=set())
+
+        self._change(collection, write)
+
+    def delete_documents(self, collection: Collection, document_ids: Sequence[str]) -> int:
+        """Delete documents and all their nodes from both stores; returns how many were live.
+
+        Crash safety:
+            One transaction makes them invisible, hash included; MongoDB follows at once.
+        """
+        n_deleted = 0
+
+        def write(change: DirectChange) -> None:
+            nonlocal n_deleted
+            live = change.lock_live(sorted(set(document_ids)))
+            n_deleted = len(live)
+            if live:
+                gone = change.delete_nodes_of(live)
+                change.mark_deleted(live)
+                change.add_events([(i, "deleted", 0) for i in live])
+                change.queue(delete=gone, ref_docs=live)
+
+        self._change(collection, write)
+        return n_deleted
+
+    def delete_nodes(self, collection: Collection, node_ids: Sequence[str]) -> int:
+        """Delete nodes from both stores; a document that loses its last node goes too. Returns how many were live.
+
+        Crash safety:
+            As ``delete_documents``.
+        """
+        n_deleted = 0
+
+        def write(change: DirectChange) -> None:
+            nonlocal n_deleted
+            places = change.lock((), list(node_ids))
+            gone = change.delete_nodes(list(places))
+            n_deleted = len(gone)
+            settle(change, _owners(places))
+            change.queue(delete=gone, ref_docs=_owners(places))
+
+        self._change(collection, write)
+        return n_deleted
+
+    def clear(self, collection: Collection) -> None:
+        """Delete all documents and nodes of a collection from both stores.
+
+        Crash safety:
+            As ``delete_documents``.
+        """
+
+        def write(change: DirectChange) -> None:
+            change.lock((), (), alone=True)
+            live = change.lock_live(change.all_documents())
+            gone = change.delete_nodes_of(live) + change.delete_nodes(change.all_nodes_without_document())
+            change.mark_deleted(live)
+            change.add_events([(i, "deleted", 0) for i in live])
+            change.queue(delete=gone, ref_docs=live)
+
+        self._change(collection, write)
+
+    def _change(self, collection: Collection, write: Callable[[DirectChange], None]) -> None:
+        """Run a change until no other writer of the same ids is in its way, then bring MongoDB up to date."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with changing(self._pool, collection, Run(new_run_id(), self._worker, [])) as change:
+                    write(change)
+                    reached(Failpoint.DIRECT_WRITTEN)
+            except StoreError as error:
+                if attempt == _TRIES or error.facts.get("sqlstate") not in _CONCURRENT_WRITER:
+                    raise
+            else:
+                break
+        reached(Failpoint.DIRECT_COMMITTED)
+        self._recoverer.finish(change.outbox_ids)
+        reached(Failpoint.DIRECT_FINISHED)
+
+
+def _check_node(node: Node) -> None:
+    check_node(node)
+    size = len(node.document_id.encode()) if node.document_id is not None else 1
+    if not 1 <= size <= MAX_DOCUMENT_ID_BYTES:
+        raise InvalidNodeError(
+            f"node {node.node_id} belongs to a document whose id has {size} bytes",
+            hint=f"use 1 to {MAX_DOCUMENT_ID_BYTES} bytes",
+            node_id=node.node_id,
+        )
+
+
+def _check(collection: Collection, nodes: Sequence[Node], vectors: Vectors) -> None:
+    for node in nodes:
+        _check_node(node)
+    if vectors.shape != (len(nodes), collection.space.dim):
+        raise EmbeddingSpaceError(
+            f"collection {collection.name!r} holds {collection.space}, not vectors of shape {vectors.shape}",
+            hint="use the embedding model that the collection was made with",
+            collection=collection.name,
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        node_id = nodes[int(np.argmin(finite))].node_id
+        raise InvalidNodeError(
+            f"the vector of node {node_id} has a value that is not finite",
+            hint="check what the embedding model returned for it",
+            node_id=node_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """What the ledger must know of a write, beside the nodes."""
+
+    begun: Sequence[str]
+    source_hashes: Mapping[str, str] = field(default_factory=dict)
+    with_vectors: bool = False
+
+
+def _note(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Place], noted: _Noted) -> None:
+    """Bring the ledger up to date for documents that got nodes, and for those that lost theirs to others."""
+    first: dict[str, Node] = {}
+    n_nodes = dict.fromkeys(noted.begun, 0)
+    for node in nodes:
+        if node.document_id is not None:
+            first.setdefault(node.document_id, node)
+            n_nodes[node.document_id] = n_nodes.get(node.document_id, 0) + 1
+    states = change.states(n_nodes)
+    change.put_documents(
+        [
+            WrittenDocument(
+                document_id,
+                _source_uri(first.get(document_id), document_id),
+                anew=document_id in noted.begun or not states[document_id].live,
+                source_hash=noted.source_hashes.get(document_id),
+                metadata=first[document_id].metadata if document_id in first else {},
+            )
+            for document_id in n_nodes
+        ]
+    )
+    change.add_events(
+        [(i, "updated" if states[i].live else "added", n * noted.with_vectors) for i, n in n_nodes.items()]
+    )
+    settle(change, _owners(places).difference(n_nodes))
+
+
+def _put_bodies(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Place], begun: list[str]) -> None:
+    ids = [node.node_id for node in nodes]
+    changed = _changed(nodes, places, change.live_nodes(ids))
+    replaced = change.delete_other_bodies(begun, keep=ids) if begun else []
+    if changed:
+        _write_bodies(change, changed, places)
+    if changed or replaced:
+        former = {n.node_id: places[n.node_id] for n in changed if n.node_id in places}
+        _note(change, changed, former, _Noted(begun))
+        touched = {n.document_id for n in changed if n.document_id is not None}.union(begun)
+        change.queue(put=[n.node_id for n in changed], delete=replaced, ref_docs=touched | _owners(former))
+
+
+def _write_bodies(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Place]) -> None:
+    with_vector = [n for n in nodes if n.node_id in places and places[n.node_id].has_vector]
+    bodies = [n for n in nodes if not (n.node_id in places and places[n.node_id].has_vector)]
+    if with_vector:
+        change.update_rows(with_vector)
+    if bodies:
+        change.delete_nodes([n.node_id for n in bodies])
+        change.put_bodies(bodies)
+
+
+def _changed(nodes: Sequence[Node], places: Mapping[str, Place], live: Mapping[str, LiveNode]) -> list[Node]:
+    return [n for n in nodes if not (n.node_id in live and _is_same(n, places[n.node_id], live[n.node_id]))]
+
+
+def _is_same(node: Node, place: Place, live: LiveNode) -> bool:
+    # A node without a source that has a vector stays without a document, though the docstore calls it its own.
+    same_document = place.document_id == node.document_id or (
+        place.document_id is None and node.document_id == node.node_id
+    )
+    return same_document and live.content == content_with_text(node.class_name, node.content, node.text)
+
+
+def _owners(places: Mapping[str, Place]) -> set[str]:
+    return {place.document_id for place in places.values() if place.document_id is not None}
+
+
+def _source_uri(node: Node | None, document_id: str) -> str:
+    path = node.metadata.get("file_path") if node is not None else None
+    return path if isinstance(path, str) and path else document_id

@@ -1,0 +1,186 @@
+"""Brings batches of documents to new revisions: begin, stage, publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import orjson
+
+from ragstore.errors import RagstoreError
+from ragstore.model.collection import Collection
+from ragstore.model.ids import new_run_id
+from ragstore.model.run import PlannedRevision, PublishResult, Run
+from ragstore.mongo.nodes import NodeStore
+from ragstore.postgres.copy import encode_rows
+from ragstore.postgres.ledger import Ledger, Publication
+from ragstore.protocol.lease import Heartbeat
+from ragstore.telemetry.failpoint import Failpoint, reached
+from ragstore.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take.
+
+    Args:
+        lease_ttl_s: seconds after which a silent worker's run is given up.
+        grace_s: seconds before replaced nodes leave MongoDB, for readers that still hold their ids.
+    """
+
+    lease_ttl_s: float = 30.0
+    grace_s: float = 60.0
+
+
+class Publisher:
+    """Publishes runs of one process."""
+
+    def __init__(self, ledger: Ledger, nodes: NodeStore, *, worker: str, timing: Timing) -> None:
+        self._ledger = ledger
+        self._nodes = nodes
+        self._worker = worker
+        self._timing = timing
+        self._heartbeat = Heartbeat(ledger, lease_ttl_s=timing.lease_ttl_s)
+
+    def close(self) -> None:
+        """Stop the heartbeat."""
+        self._heartbeat.close()
+
+    def publish(self, collection: Collection, revisions: Sequence[PlannedRevision]) -> PublishResult:
+        """Make the next revision of each document visible, all at once, in both stores.
+
+        Args:
+            revisions: nodes must have ids that were never used before.
+
+        Returns:
+            Documents that had moved on since they were planned are named and left as they are.
+
+        Raises:
+            LeaseLostError: someone else recovered the run; nothing was published.
+
+        Crash safety:
+            Killed before the commit, readers see every old revision whole; after it every new one whole. Staged
+            nodes of a run that dies or fails are removed by ``recover``.
+        """
+        if not revisions:
+            return PublishResult([], [])
+        run = Run(new_run_id(), self._worker, [n.node_id for r in revisions for n in r.nodes])
+        begun_at = time.monotonic()
+        try:
+            self._ledger.begin_run(run, collection, lease_ttl_s=self._timing.lease_ttl_s)
+            reached(Failpoint.RUN_BEGUN)
+            with self._heartbeat.holding(run, begun_at=begun_at):
+                rows = self._stage(collection, run, revisions)
+                self._heartbeat.check(run)
+                result = self._publish(collection, run, revisions, rows)
+        except BaseException:
+            self._give_up(run, collection)
+            raise
+        reached(Failpoint.PUBLISHED)
+        _log.info(
+            "run published",
+            action="publish",
+            run_id=run.run_id,
+            collection=collection.name,
+            n_documents=len(result.published),
+            n_moved_on=len(result.moved_on),
+            n_nodes=len(run.node_ids),
+            seconds=round(time.monotonic() - begun_at, 3),
+        )
+        return result
+
+    def delete(self, collection: Collection, document_ids: Sequence[str]) -> int:
+        """Delete documents from both stores; returns how many were live.
+
+        Crash safety:
+            One transaction makes them invisible; MongoDB is cleaned afterwards through the outbox.
+        """
+        with self._ledger.changing(collection, Run(new_run_id(), self._worker, [])) as publication:
+            live = publication.lock_live_documents(document_ids)
+            if live:
+                publication.retire_nodes(live, grace_s=self._timing.grace_s)
+                publication.mark_deleted(live)
+                publication.add_events([(i, "deleted", 0, None) for i in live])
+                publication.queue_ref_docs(live)
+            publication.clear_quarantine(document_ids)
+            reached(Failpoint.DOCUMENTS_DELETED)
+        reached(Failpoint.DELETE_PUBLISHED)
+        return len(live)
+
+    def _stage(self, collection: Collection, run: Run, revisions: Sequence[PlannedRevision]) -> list[bytes]:
+        """Write the nodes to MongoDB, and meanwhile encode the rows for PostgreSQL."""
+
+        def between() -> None:
+            reached(Failpoint.NODES_HALF_STAGED)
+            self._heartbeat.check(run)
+
+        nodes = [node for revision in revisions for node in revision.nodes]
+        with ThreadPoolExecutor(1, thread_name_prefix="ragstore-stage") as staging:
+            staged = staging.submit(self._nodes.stage, collection.name, nodes, between=between)
+            rows = [encode_rows(r.nodes, r.vectors) if r.nodes else b"" for r in revisions]
+            staged.result()
+        reached(Failpoint.NODES_STAGED)
+        return rows
+
+    def _publish(
+        self, collection: Collection, run: Run, revisions: Sequence[PlannedRevision], rows: Sequence[bytes]
+    ) -> PublishResult:
+        with self._ledger.publishing(collection, run) as publication:
+            now = publication.lock_documents([i for r in revisions for i in _touched(r)])
+            current = [now[r.document_id] == r.planned_from and _replaced_current(r, now) for r in revisions]
+            good = [r for r, is_current in zip(revisions, current, strict=True) if is_current]
+            late = [r for r, is_current in zip(revisions, current, strict=True) if not is_current]
+            if good:
+                gone = [r.replaces[0] for r in good if r.replaces]
+                self._write(
+                    publication, good, gone, [b for b, is_current in zip(rows, current, strict=True) if is_current]
+                )
+            if late:
+                publication.queue_garbage([n.node_id for r in late for n in r.nodes])
+            reached(Failpoint.VECTORS_COPIED)
+        return PublishResult([r.document_id for r in good], [r.document_id for r in late])
+
+    def _write(
+        self, publication: Publication, revisions: list[PlannedRevision], gone: list[str], rows: list[bytes]
+    ) -> None:
+        document_ids = [r.document_id for r in revisions]
+        if gone or any(r.planned_from for r in revisions):
+            publication.retire_nodes(document_ids + gone, grace_s=self._timing.grace_s)
+        if any(rows):
+            publication.copy_rows(rows)
+        publication.put_documents(revisions)
+        if gone:
+            publication.mark_deleted(gone)
+        publication.add_events(
+            [(r.document_id, r.action, r.n_embedded, _renamed_from(r)) for r in revisions]
+            + [(r.replaces[0], "deleted", 0, _renamed_to(r)) for r in revisions if r.replaces]
+        )
+        publication.queue_ref_docs(document_ids + gone)
+        publication.clear_quarantine(document_ids)
+
+    def _give_up(self, run: Run, collection: Collection) -> None:
+        try:
+            self._ledger.abandon(run, collection, grace_s=self._timing.grace_s)
+        except RagstoreError:
+            # The lease running out does the same, later: the first error is the one to report.
+            return
+
+
+def _touched(revision: PlannedRevision) -> list[str]:
+    return [revision.document_id, revision.replaces[0]] if revision.replaces else [revision.document_id]
+
+
+def _replaced_current(revision: PlannedRevision, now: dict[str, int]) -> bool:
+    return revision.replaces is None or now[revision.replaces[0]] == revision.replaces[1]
+
+
+def _renamed_from(revision: PlannedRevision) -> str | None:
+    return orjson.dumps({"renamed_from": revision.replaces[0]}).decode() if revision.replaces else None
+
+
+def _renamed_to(revision: PlannedRevision) -> str:
+    return orjson.dumps({"renamed_to": revision.document_id}).decode()

@@ -1,0 +1,122 @@
+"""What finishes the work of processes that died: recovery and retirement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ragstore.model.run import OutboxItem
+from ragstore.mongo.nodes import NodeStore
+from ragstore.postgres import outbox
+from ragstore.postgres.ledger import Ledger
+from ragstore.postgres.outbox import TakenOutbox
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.worker import is_dead
+from ragstore.telemetry.failpoint import Failpoint, reached
+from ragstore.telemetry.logging import get_logger
+
+_ITEMS_AT_ONCE = 50
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery found to do."""
+
+    runs_abandoned: int
+    outbox_done: int
+
+
+class Recoverer:
+    """Turns dead runs into outbox rows and does what the outbox says.
+
+    Args:
+        grace_s: seconds before the nodes of a dead run leave MongoDB: its last command may still be on its way.
+    """
+
+    def __init__(self, pool: PostgresPool, ledger: Ledger, nodes: NodeStore, *, grace_s: float = 0.0) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._nodes = nodes
+        self._grace_s = grace_s
+
+    def recover(self) -> Recovery:
+        """Do all that is due; takes time by what was in flight, not by the size of the corpus.
+
+        Crash safety:
+            Every step is idempotent; what was taken and not finished comes back.
+        """
+        dead = [worker for worker in self._ledger.workers_with_runs() if is_dead(worker)]
+        abandoned = self._ledger.abandon_expired(dead, grace_s=self._grace_s)
+        reached(Failpoint.RUNS_RECOVERED)
+        done = self.retire()
+        if abandoned or done:
+            _log.info("recovered", action="recover", n_runs=abandoned, n_outbox=done)
+        return Recovery(abandoned, done)
+
+    def retire(self) -> int:
+        """Empty the outbox of what is due; returns how many rows that were."""
+        n_done = 0
+        while True:
+            with outbox.taken(self._pool, limit=_ITEMS_AT_ONCE) as taken:
+                for item in taken.items:
+                    self._do(taken, item)
+                taken.done(taken.items)
+            n_done += len(taken.items)
+            if len(taken.items) < _ITEMS_AT_ONCE:
+                return n_done
+
+    def finish(self, outbox_ids: Sequence[int]) -> None:
+        """Do these outbox rows now; returns when they are done, by whomever.
+
+        Crash safety:
+            As ``recover``.
+        """
+        if outbox_ids:
+            with outbox.taken_rows(self._pool, outbox_ids) as taken:
+                for item in taken.items:
+                    self._do(taken, item)
+                taken.done(taken.items)
+
+    def _do(self, taken: TakenOutbox, item: OutboxItem) -> None:
+        match item.action:
+            case "delete_nodes":
+                # Ids of staged nodes are never used twice, but a repaired or foreign row must not lose its body.
+                self._nodes.delete_nodes(
+                    item.namespace,
+                    taken.garbage(item),
+                    stamp=item.stamp,
+                    between=lambda: reached(Failpoint.NODES_HALF_RETIRED),
+                )
+                reached(Failpoint.NODES_RETIRED)
+            case "put_nodes":
+                self._nodes.put_nodes(item.namespace, taken.live_nodes(item))
+                reached(Failpoint.NODES_PUT)
+                self._sweep(taken, item)
+            case "put_ref_docs":
+                self._put_ref_docs(taken, item)
+                reached(Failpoint.REF_DOCS_PUT)
+            case "drop_namespace":
+                self._nodes.drop_namespace(item.namespace)
+
+    def _sweep(self, taken: TakenOutbox, item: OutboxItem) -> None:
+        """Remove what was put although it had just been deleted, by this put or by one that died."""
+        gone = taken.garbage(item)
+        if not gone:
+            return
+        # Stamps are never used twice: a state that was there, and that PostgreSQL has no more, is gone for good.
+        found = self._nodes.stamps(item.namespace, gone)
+        garbage = taken.garbage(replace(item, ids=list(found)))
+        self._nodes.delete_states(item.namespace, {node_id: found[node_id] for node_id in garbage})
+
+    def _put_ref_docs(self, taken: TakenOutbox, item: OutboxItem) -> None:
+        entries = taken.ref_docs(item)
+        while True:
+            between = lambda: reached(Failpoint.REF_DOCS_HALF_PUT)  # noqa: E731
+            self._nodes.put_ref_docs(item.namespace, entries, between=between)
+            now = taken.ref_docs(item)
+            if now == entries:
+                return
+            # A document deleted meanwhile would have come back.
+            entries = now

@@ -1,0 +1,254 @@
+"""What repair changes in both stores: through the outbox, or in place of exactly what was found.
+
+PostgreSQL decides what is live here too. Nodes that MongoDB lacks are queued and put as every other write; a body or an
+entry that is wrong is replaced only while it is still the one that was found; rows come back in a transaction that
+holds the documents' locks and finds the nodes neither live nor named by a run or the outbox.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ragstore.model.collection import Collection
+from ragstore.model.ids import new_run_id
+from ragstore.model.node import LiveNode, Node
+from ragstore.model.run import RefDoc, Run, Vectors
+from ragstore.mongo import states
+from ragstore.mongo.client import Document, MongoDatabase
+from ragstore.mongo.nodes import NodeStore
+from ragstore.mongo.scan import Entries
+from ragstore.postgres import rebuild, vectors
+from ragstore.postgres.collections import get_collection
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.rebuild import LostDocument, RebuildChange
+from ragstore.postgres.scan import LedgerLine
+from ragstore.protocol.recover import Recoverer
+from ragstore.telemetry.failpoint import Failpoint, reached
+
+
+@dataclass(frozen=True, slots=True)
+class LostNode:
+    """A node that only MongoDB has.
+
+    Args:
+        revision: its document's, when it was found lost; None for a node without a document.
+        vector: shape ``(dim,)``; None for a node that never had one.
+        computed: whether the vector had to be computed.
+    """
+
+    node: Node
+    stamp: int
+    revision: int | None
+    vector: Vectors | None
+    computed: bool = False
+
+
+class Repairer:
+    """Changes of one repair."""
+
+    def __init__(self, pool: PostgresPool, database: MongoDatabase, recoverer: Recoverer, *, worker: str) -> None:
+        self._pool = pool
+        self._database = database
+        self._nodes = NodeStore(database)
+        self._recoverer = recoverer
+        self._worker = worker
+
+    # MongoDB, from PostgreSQL
+
+    def put_nodes(self, collection: Collection, node_ids: Sequence[str]) -> None:
+        """Bring live nodes to MongoDB, which lacks them.
+
+        Crash safety:
+            Queued in one transaction; once that is committed, every recovery does the rest.
+        """
+        with self._changing(collection) as change:
+            change.queue(put=node_ids)
+
+    def replace_bodies(self, collection: Collection, found: Sequence[tuple[LiveNode, Any]]) -> None:
+        """Put live nodes in the place of other bodies with this stamp.
+
+        Crash safety:
+            Idempotent; a node that was written again meanwhile stays.
+        """
+        states.replace_bodies(self._database, collection.name, found)
+        reached(Failpoint.REPAIR_REPLACED)
+
+    def delete_bodies(self, collection: Collection, stamps: Mapping[str, Any]) -> None:
+        """Delete bodies that are proved to be garbage, while they still have this stamp.
+
+        Crash safety:
+            Idempotent; stamps are never used again, so that nothing newer is hit.
+        """
+        self._nodes.delete_states(collection.name, stamps)
+        reached(Failpoint.REPAIR_DELETED)
+
+    def put_entries(
+        self, collection: Collection, kind: Entries, found: Sequence[tuple[Document | None, RefDoc]]
+    ) -> None:
+        """Bring per-document entries to what the ledger says.
+
+        Crash safety:
+            Idempotent. What is wrong is replaced while it is as it was found; then all of these documents are queued,
+            so that one that changed meanwhile gets its newest entry too.
+        """
+        there = [(entry, expected) for entry, expected in found if entry is not None]
+        states.replace_entries(self._database, collection.name, kind, there)
+        reached(Failpoint.REPAIR_REPLACED)
+        with self._changing(collection) as change:
+            change.queue(ref_docs=[expected.document_id for _, expected in found])
+
+    def replace_struct(self, found: Document, new: Document) -> None:
+        """Put an index struct in the place of another.
+
+        Crash safety:
+            As ``replace_bodies``.
+        """
+        states.replace_struct(self._database, found, new)
+        reached(Failpoint.REPAIR_REPLACED)
+
+    # PostgreSQL, from MongoDB
+
+    def restore_nodes(self, collection: Collection, lost: Sequence[LostNode]) -> list[str]:
+        """Bring lost nodes of documents that the ledger knows back; returns the ids of those that are.
+
+        Left out are nodes that something knows by now, and those whose document changed or would get too many.
+
+        Crash safety:
+            One transaction; readers see the documents before it or after it.
+        """
+        documents = sorted({n.node.document_id for n in lost if n.node.document_id is not None})
+        without = any(n.node.document_id is None for n in lost)
+        with self._changing(collection) as change:
+            lines = change.lock(documents, [n.node.node_id for n in lost], alone=without)
+            known = change.known([n.node.node_id for n in lost])
+            good = [n for n in lost if n.node.node_id not in known and _is_still_lost(n, lines)]
+            full = _overfull(good, lines)
+            good = [n for n in good if n.node.document_id not in full]
+            _write(change, good)
+        return [n.node.node_id for n in good]
+
+    def restore_document(self, collection: Collection, document: LostDocument, lost: Sequence[LostNode]) -> bool:
+        """Make a document live that the ledger lost, with the rows it has and these nodes; False if it is live again.
+
+        Crash safety:
+            As ``restore_nodes``.
+        """
+        with self._changing(collection) as change:
+            line = change.lock([document.document_id], [n.node.node_id for n in lost]).get(document.document_id)
+            known = change.known([n.node.node_id for n in lost])
+            if (line is not None and line.live) or known:
+                return False
+            _write(change, lost)
+            change.put_ledger([document])
+            change.queue(ref_docs=[document.document_id])
+        return True
+
+    def replace_vectors(self, collection: Collection, found: Sequence[tuple[str, int]], vectors: Vectors) -> None:
+        """Give live nodes that are still in this state (node id, stamp) these vectors.
+
+        Crash safety:
+            One transaction, idempotent.
+        """
+        with self._changing(collection) as change:
+            change.set_vectors(found, vectors)
+
+    # PostgreSQL alone
+
+    def recount(self, collection: Collection, document_ids: Sequence[str]) -> None:
+        """Let the ledger count the rows that documents have.
+
+        Crash safety:
+            One transaction, with the entries in MongoDB queued.
+        """
+        with self._changing(collection) as change:
+            lines = change.lock(document_ids)
+            wrong = [i for i, line in lines.items() if line.live and line.n_rows > line.n_nodes]
+            change.recount(wrong)
+            change.queue(ref_docs=wrong)
+
+    def forget_sources(self, collection: Collection, document_ids: Sequence[str]) -> None:
+        """Let documents be read again that lost nodes for good.
+
+        Crash safety:
+            One transaction, idempotent.
+        """
+        with self._changing(collection) as change:
+            lines = change.lock(document_ids)
+            change.forget_sources([i for i, line in lines.items() if line.live and line.n_rows < line.n_nodes])
+
+    def delete_copies(self, collection: Collection, node_ids: Sequence[str], document_ids: Sequence[str]) -> int:
+        """Delete rows that a foreign writer made from others; returns how many.
+
+        Crash safety:
+            One transaction; only rows whose text stays in another row of the same document.
+        """
+        with self._changing(collection) as change:
+            change.lock(document_ids, node_ids)
+            gone = change.delete_copies(node_ids)
+        return len(gone)
+
+    def ensure_table(self, collection: Collection) -> None:
+        """Make the vector table and its indexes where they are missing.
+
+        Crash safety:
+            One transaction, idempotent.
+        """
+        rebuild.ensure_table(self._pool, collection)
+        reached(Failpoint.REPAIR_TABLE_MADE)
+
+    def rebuild_index(self, collection: Collection, index: str, *, min_nodes: int) -> None:
+        """Build an index anew; the HNSW index only if the collection has ``min_nodes``.
+
+        Crash safety:
+            Queries are told to do without the HNSW index before it is dropped.
+        """
+        if index != vectors.index_name(collection):
+            rebuild.reindex(self._pool, index)
+            return
+        rebuild.drop_hnsw_index(self._pool, collection)
+        reached(Failpoint.REPAIR_INDEX_DROPPED)
+        vectors.refresh_statistics(self._pool, collection)
+        vectors.ensure_index(self._pool, get_collection(self._pool, collection.name), min_nodes=min_nodes)
+
+    @contextmanager
+    def _changing(self, collection: Collection) -> Iterator[RebuildChange]:
+        run = Run(new_run_id(), self._worker, [])
+        with rebuild.rebuilding(self._pool, collection, run) as change:
+            yield change
+            reached(Failpoint.REPAIR_WRITTEN)
+        reached(Failpoint.REPAIR_COMMITTED)
+        self._recoverer.finish(change.outbox_ids)
+
+
+def _is_still_lost(lost: LostNode, lines: Mapping[str, LedgerLine]) -> bool:
+    if lost.node.document_id is None:
+        return True
+    line = lines.get(lost.node.document_id)
+    return line is not None and line.live and line.revision == lost.revision
+
+
+def _overfull(lost: Sequence[LostNode], lines: Mapping[str, LedgerLine]) -> set[str | None]:
+    """Documents that would have more vectors than the ledger counts: some of these are not lost ones."""
+    n_new = Counter(n.node.document_id for n in lost if n.vector is not None and n.node.document_id is not None)
+    return {i for i, n in n_new.items() if lines[i].n_rows + n > lines[i].n_nodes}
+
+
+def _write(change: RebuildChange, lost: Sequence[LostNode]) -> None:
+    with_vector = [(n.node, n.vector) for n in lost if n.vector is not None]
+    if with_vector:
+        change.copy_rows([node for node, _ in with_vector], np.stack([vector for _, vector in with_vector]))
+    bodies = [n.node for n in lost if n.vector is None]
+    if bodies:
+        change.put_bodies(bodies)
+    counts = Counter(n.node.document_id for n in lost)
+    computed = Counter(n.node.document_id for n in lost if n.computed)
+    if counts:
+        change.add_events([(i, n, computed[i]) for i, n in counts.items()])
+    # A node that a run staged counts as the same state; every other got a new stamp with its row.
+    change.queue(put=[n.node.node_id for n in lost if n.stamp != 0 or n.node.chunk_hash is None])
