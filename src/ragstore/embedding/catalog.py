@@ -1,0 +1,66 @@
+"""Which setting names which model, and what to install where it is missing.
+
+Each model's module is imported when it is asked for: some of them cost seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from ragstore.embedding.embedder import Embedder, ModelOptions, ModelRequest
+from ragstore.embedding.external import ExternalEmbedder
+from ragstore.errors import ModelMissingError, SettingsError
+
+MODEL_FORMS = "wordllama, minilm, openai:MODEL, ollama:MODEL, tei:URL, huggingface:MODEL or external"
+
+_REMEDIES = {
+    "wordllama": "it has no wheel for Python 3.14 and Linux on ARM: set RAGSTORE_MODEL to minilm, openai:MODEL, "
+    "ollama:MODEL or tei:URL there; elsewhere run: pip install wordllama",
+    "minilm": "run: pip install 'ragstore[minilm]'",
+    "openai": "run: pip install 'ragstore[openai]'",
+    "ollama": "run: pip install 'ragstore[ollama]'",
+    "tei": "run: pip install 'ragstore[tei]'",
+    "huggingface": "run: pip install llama-index-embeddings-huggingface",
+}
+_MODULES = {
+    "wordllama": "wordllama_model",
+    "minilm": "minilm_model",
+    "openai": "openai_models",
+    "ollama": "ollama_models",
+    "tei": "tei_models",
+    "huggingface": "huggingface_models",
+}
+_TAKES_ARGUMENT = {"openai": "MODEL", "ollama": "MODEL", "tei": "URL", "huggingface": "MODEL"}
+
+_DEFAULTS = ModelOptions()
+
+
+class _ModelModule(Protocol):
+    def load(self, request: ModelRequest) -> Embedder: ...
+
+
+def load(model: str, options: ModelOptions = _DEFAULTS, *, sleep: Callable[[float], object] = time.sleep) -> Embedder:
+    """The model that a setting names.
+
+    Args:
+        sleep: waits between retries; a worker may pass its stop event's ``wait``.
+
+    Raises:
+        SettingsError: no model is named so, or an option it needs is not set.
+        ModelMissingError: its package or files are not installed.
+    """
+    kind, _, argument = model.partition(":")
+    if model == "external":
+        return ExternalEmbedder()
+    if kind not in _MODULES or bool(argument) != (kind in _TAKES_ARGUMENT) or (":" in model and not argument):
+        raise SettingsError(
+            f"{model!r} names no embedding model", hint=f"set RAGSTORE_MODEL to {MODEL_FORMS}", option="RAGSTORE_MODEL"
+        )
+    try:
+        module = cast("_ModelModule", importlib.import_module(f"ragstore.embedding.{_MODULES[kind]}"))
+        return module.load(ModelRequest(model, argument, options, sleep))
+    except ImportError as error:
+        raise ModelMissingError(f"model {model} is not installed", hint=_REMEDIES[kind], model=model) from error

@@ -1,0 +1,210 @@
+"""A model behind HTTP: one connection pool, and its failures told as ours.
+
+Every client library used here sends its requests through ``httpx``. So the key is added, statuses are
+judged and failures are translated at that level, alike for all of them, and no library holds the key.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import httpx
+
+from ragstore.errors import ModelError, ModelUnavailableError, SettingsError
+
+_MAX_DETAIL_CHARS = 300
+_PASSING_STATUSES = frozenset({408, 425, 429})
+OPENAI_URL = "https://api.openai.com/v1"
+KEY_IS_ADDED_LATER = "added-when-sent"
+"""Stands in for the key in libraries that want one: given none, they would take a global one."""
+
+Option = Literal["RAGSTORE_MODEL", "RAGSTORE_LLM"]
+
+_CONNECTIONS = httpx.Limits(max_connections=16, max_keepalive_connections=8)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where a model is, and the options that say so.
+
+    Args:
+        name: the setting's value, e.g. ``openai:text-embedding-3-small``.
+        url: without trailing slash, user name or password.
+        option: the setting's name; those of its key, time-out and, mostly, address start with it.
+        url_option: the setting that has the address, empty for ``option`` with ``_BASE_URL``.
+    """
+
+    name: str
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 60.0
+    option: Option = "RAGSTORE_MODEL"
+    url_option: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url_option", self.url_option or f"{self.option}_BASE_URL")
+        if not _is_plain_http(self.url):
+            # The URL is not shown: what makes it unusable may be a password in it.
+            raise SettingsError(
+                f"the address in {self.url_option} is not an http or https URL without user name and password",
+                hint=f"set {self.url_option} to http://HOST:PORT or the like, and {self.option}_API_KEY to the key",
+                option=self.url_option,
+            )
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise SettingsError(
+                f"the API key of {self.name} has characters that no key has",
+                hint=f"set {self.option}_API_KEY to the key alone",
+                option=f"{self.option}_API_KEY",
+            )
+
+    def __str__(self) -> str:
+        return self.name if self.url in self.name else f"{self.name} at {self.url}"
+
+    def client_kwargs(self) -> dict[str, Any]:
+        """Arguments of ``httpx.Client`` for this service."""
+        return {
+            "auth": self._authorise,
+            "event_hooks": {"response": [_raise_bad_status]},
+            "follow_redirects": False,  # a redirected POST would become a GET, or take texts to another host
+            "limits": _CONNECTIONS,
+            "timeout": self.timeout_s,
+        }
+
+    def _authorise(self, request: httpx.Request) -> httpx.Request:
+        """Put our key in place of whatever the library found in its own environment variables."""
+        request.headers.pop("Authorization", None)
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+    @property
+    def _key(self) -> str:
+        # Files and pasted lines end in a newline, which httpx would refuse while showing the key.
+        return (self.api_key or "").strip()
+
+    def failure(self, error: BaseException) -> ModelError:
+        """What an exception of a client library means for the caller."""
+        for cause in _causes(error):
+            if isinstance(cause, BadStatusError):
+                return self._status_failure(cause)
+            if isinstance(cause, httpx.TimeoutException):
+                return ModelUnavailableError(
+                    f"{self} did not answer within {self.timeout_s:g} s",
+                    hint=f"raise {self.option}_TIMEOUT_S or see whether the server is overloaded",
+                    **self._facts(),
+                )
+            if isinstance(cause, httpx.TransportError):
+                return ModelUnavailableError(
+                    f"{self} cannot be reached: {self._shown(str(cause)) or type(cause).__name__}",
+                    hint=f"start the server or correct {self.url_option}",
+                    **self._facts(),
+                )
+        return self.nonsense(f"it is not what such a server sends ({type(error).__name__})")
+
+    def nonsense(self, what: str) -> ModelError:
+        """The error for an answer that came and cannot be used."""
+        return ModelError(
+            f"{self} gave an answer that cannot be used: {what}",
+            hint=f"check the model's name and the address in {self._options}",
+            **self._facts(),
+        )
+
+    def _status_failure(self, error: BadStatusError) -> ModelError:
+        status, facts = error.status, {**self._facts(), "status": error.status}
+        if status in _PASSING_STATUSES or status >= 500:
+            what, hint = "failed", "see the log of that server, then try again"
+            if status == 429:
+                what, hint = "limits the rate of requests", "try again later"
+                if self.option == "RAGSTORE_MODEL":
+                    hint += f", or set {self.option}_REQUESTS_PER_MINUTE to what the server allows"
+            facts["retry_after_s"] = error.retry_after_s
+            return ModelUnavailableError(f"{self} {what} (status {status}){self._detail(error)}", hint=hint, **facts)
+
+        what, hint = "refused the request", f"check {self.option}, and that the text is not longer than its model takes"
+        if status in (401, 403):
+            what, hint = "refused the API key", f"set {self.option}_API_KEY to a key that this server accepts"
+        elif status == 404:
+            what, hint = "was not found", f"check the model's name and the address in {self._options}"
+        elif status < 400:
+            what, hint = "redirects to another address", f"set {self.url_option} to that address"
+        return ModelError(f"{self} {what} (status {status}){self._detail(error)}", hint=hint, **facts)
+
+    @property
+    def _options(self) -> str:
+        return self.option if self.option == self.url_option else f"{self.option} and {self.url_option}"
+
+    def _facts(self) -> dict[str, Any]:
+        return {"model": self.name, "url": self.url}
+
+    def _detail(self, error: BadStatusError) -> str:
+        # A server that refuses a key may repeat it in its own words, part of it masked.
+        detail = "" if error.status in (401, 403) else self._shown(error.body)
+        return f": {detail}" if detail else ""
+
+    def _shown(self, text: str) -> str:
+        """Foreign text as a message may show it: one short line without the key."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        return re.sub(r"\s+", " ", text).strip()[:_MAX_DETAIL_CHARS]
+
+
+class BadStatusError(Exception):
+    """An answer other than 2xx, as it passes through a client library on its way to ``Service.failure``."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.status = response.status_code
+        self.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
+        self.body = response.text
+
+
+def openai_url(name: str, base_url: str | None, api_key: str | None, option: Option) -> str:
+    """The address of an OpenAI-compatible server; raises SettingsError for OpenAI's own without a key."""
+    if base_url is None and not api_key:
+        raise SettingsError(
+            f"{name} at {OPENAI_URL} needs an API key",
+            hint=f"set {option}_API_KEY, or {option}_BASE_URL to a server that needs none",
+            option=f"{option}_API_KEY",
+        )
+    return (base_url or OPENAI_URL).rstrip("/")
+
+
+def _raise_bad_status(response: httpx.Response) -> None:
+    if not response.is_success:
+        response.read()
+        raise BadStatusError(response)
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Seconds to wait as RFC 9110 has them: a number, or the date until when."""
+    if header is None:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", header.strip()):
+        return float(header)
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, until.replace(tzinfo=until.tzinfo or UTC).timestamp() - time.time())
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what led to it, nearest first, also where a library hid it with ``from None``."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__context__ if cause.__suppress_context__ and not cause.__cause__ else cause.__cause__
+
+
+def _is_plain_http(url: str) -> bool:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host) and not parsed.userinfo
