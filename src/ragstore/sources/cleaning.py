@@ -1,0 +1,38 @@
+"""Making any text one that PostgreSQL and BSON can both hold."""
+
+from __future__ import annotations
+
+import re
+
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
+_UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
+
+
+def clean_text(text: str) -> tuple[str, dict[str, int]]:
+    r"""Text with ``\n`` line ends and without characters that no store or reader wants, and how many went.
+
+    Line ends of every kind become ``\n``; NUL, other control characters and byte order marks are removed; lone
+    surrogates become U+FFFD. Everything else stays as it is. Counts are under ``nul_bytes``, ``control_chars``,
+    ``bom`` and ``lone_surrogates``.
+    """
+    counts: dict[str, int] = {}
+
+    def replacement(match: re.Match[str]) -> str:
+        char = match.group()
+        kind, new = _rule(char)
+        counts[kind] = counts.get(kind, 0) + 1
+        return new
+
+    # Removing comes first: a NUL inside "\r\n" must not make two line ends of it.
+    text = _UNSTORABLE.sub(replacement, text)
+    return _LINE_ENDS.sub("\n", text), counts
+
+
+def _rule(char: str) -> tuple[str, str]:
+    if char == "\0":
+        return "nul_bytes", ""
+    if char == "\ufeff":
+        return "bom", ""
+    if "\ud800" <= char <= "\udfff":
+        return "lone_surrogates", "\ufffd"
+    return "control_chars", ""

@@ -1,0 +1,76 @@
+"""HTML: what a reader of the page sees, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+from markdownify import MarkdownConverter
+
+from ragstore.sources.plain_text import decode
+from ragstore.sources.reading import RawText
+
+_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
+_HEAD_BYTES = 4096
+_UNSEEN = (
+    "script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "canvas",
+    "button", "select", "input", "textarea", "title",
+)  # fmt: skip
+_UNSEEN_ROLES = ("navigation", "search")
+_EMPTY_LINES = re.compile(r"\n{3,}")
+
+
+def read_html(data: bytes) -> RawText:
+    """A page without its scripts, styles and navigation; its title in the metadata."""
+    html, cleaned = _decode_html(data)
+    markdown, title = html_to_markdown(html)
+    return RawText([markdown], "markdown", metadata={"title": title}, cleaned=cleaned)
+
+
+def html_to_markdown(html: str) -> tuple[str, str]:
+    """Markdown of an HTML text, and its title or ''."""
+    soup = BeautifulSoup(html, "html.parser")
+    title = soup.title.get_text(" ", strip=True) if soup.title else ""
+    for element in soup.find_all(_is_unseen):
+        element.decompose()
+    try:
+        markdown = _Converter().convert_soup(soup)
+    except RecursionError:
+        # Thousands of tags inside each other: their text without its structure.
+        markdown = soup.get_text("\n", strip=True)
+    return _EMPTY_LINES.sub("\n\n", markdown).strip(), title
+
+
+class _Converter(MarkdownConverter):
+    """Links and images as their words: addresses would drown the text they stand in."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            heading_style="ATX",
+            bullets="-",
+            escape_asterisks=False,
+            escape_underscores=False,
+            escape_misc=False,
+        )
+
+    # The library names these arguments when it calls.
+    def convert_a(self, el: Tag, text: str, parent_tags: Any) -> str:  # noqa: ARG002
+        return text
+
+    def convert_img(self, el: Tag, text: str, parent_tags: Any) -> str:  # noqa: ARG002
+        return str(el.get("alt") or "")
+
+
+def _is_unseen(tag: Tag) -> bool:
+    return tag.name in _UNSEEN or tag.get("role") in _UNSEEN_ROLES or tag.has_attr("hidden")
+
+
+def _decode_html(data: bytes) -> tuple[str, dict[str, int]]:
+    declared = _CHARSET.search(data[:_HEAD_BYTES])
+    if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return data.decode(declared[1].decode("ascii")), {}
+        except (LookupError, UnicodeDecodeError):
+            pass  # a wrong declaration: the bytes themselves decide
+    return decode(data)

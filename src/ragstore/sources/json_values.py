@@ -1,0 +1,106 @@
+"""JSON and JSON lines: flattened to ``path: value`` lines, a record for each object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ragstore.errors import ParseError
+from ragstore.sources.plain_text import decode
+from ragstore.sources.reading import RawText
+
+_TEXT_KEYS = frozenset({"text", "content", "body", "page_content"})
+_EMPTY_LINES = re.compile(r"[ \t]*\n\s*")
+
+
+def read_json(data: bytes) -> RawText:
+    """One record for each element of an array, or each member of an object.
+
+    Raises:
+        ParseError: no JSON; names line and column.
+    """
+    text, cleaned = decode(data)
+    try:
+        value = _parse(text)
+    except json.JSONDecodeError as error:
+        # Two values one after the other are JSON lines under another name.
+        if error.msg == "Extra data" and "\n" in text.strip():
+            return read_json_lines(data)
+        raise _invalid(error.msg, error.lineno, error.colno) from error
+    match value:
+        case list():
+            records = [_record(element) for element in value]
+        case dict():
+            records = _members(value)
+        case _:
+            records = [_record(value)]
+    return RawText([_joined(records)], "records", cleaned=cleaned)
+
+
+def read_json_lines(data: bytes) -> RawText:
+    """One record for each line.
+
+    Raises:
+        ParseError: a line is no JSON; names it.
+    """
+    text, cleaned = decode(data)
+    records = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_record(_parse(line)))
+        except json.JSONDecodeError as error:
+            raise _invalid(error.msg, number, error.colno) from error
+    return RawText([_joined(records)], "records", cleaned=cleaned)
+
+
+def _parse(text: str) -> Any:
+    # Numbers stay as they are written: 1.10 is no 1.1, and a long one is no error.
+    return json.loads(text.removeprefix("\ufeff"), parse_int=str, parse_float=str)
+
+
+def _invalid(reason: str, line: int, column: int) -> ParseError:
+    return ParseError(
+        f"is invalid JSON at line {line}, column {column}: {reason[:1].lower()}{reason[1:]}",
+        hint="correct that line, e.g. with the help of jq",
+        line=line,
+        column=column,
+    )
+
+
+def _members(value: dict[str, Any]) -> list[str]:
+    """Plain members together, each nested one as a record of its own."""
+    plain = {key: member for key, member in value.items() if not isinstance(member, dict | list)}
+    nested = [{key: member} for key, member in value.items() if isinstance(member, dict | list)]
+    return [_record(plain), *(_record(member) for member in nested)]
+
+
+def _record(value: Any) -> str:
+    """Lines of one object; its main text last and without a name, as it is what matters."""
+    if not isinstance(value, dict):
+        return "\n".join(_lines("", value))
+    texts = [key for key in value if key in _TEXT_KEYS and isinstance(value[key], str)]
+    facts = {key: member for key, member in value.items() if key not in texts}
+    return "\n".join([*_lines("", facts), *(_EMPTY_LINES.sub("\n", value[key].strip()) for key in texts)])
+
+
+def _lines(path: str, value: Any) -> Iterator[str]:
+    match value:
+        case dict():
+            for key, member in value.items():
+                yield from _lines(f"{path}.{key}" if path else key, member)
+        case list():
+            for i, member in enumerate(value):
+                yield from _lines(f"{path}[{i}]", member)
+        case None | "":
+            return
+        case _:
+            shown = str(value).lower() if isinstance(value, bool) else _EMPTY_LINES.sub("\n", str(value).strip())
+            yield f"{path}: {shown}" if path else shown
+
+
+def _joined(records: list[str]) -> str:
+    return "\n\n".join(record for record in records if record.strip())

@@ -1,0 +1,217 @@
+"""Walking local files and folders, in constant memory and a stable order."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError, UsageError
+from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
+from ragstore.sources.formats import SUFFIXES
+from ragstore.sources.location import document_id_of, is_too_long, shortened, source_uri_of
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unlistable:
+    """A path that is there but cannot become a document.
+
+    Args:
+        is_folder: documents below it stay unseen, so nobody may conclude that they were deleted.
+    """
+
+    document_id: str
+    source_uri: str
+    error: ContentError
+    is_folder: bool = False
+
+
+def walk(paths: Sequence[str | Path], *, max_bytes: int) -> Listing:
+    """List files of known types in the given files and folders.
+
+    Files that were named themselves come first, then the folders; within a folder its files by name, then its
+    subfolders. Hidden entries below a folder are left out. What several paths reach is listed once.
+
+    Args:
+        max_bytes: larger files come back as Unlistable.
+
+    Raises:
+        UsageError: a path does not exist.
+    """
+    roots = []
+    for path in paths:
+        given = os.fspath(path)
+        absolute = os.path.abspath(given)
+        if not given or "\0" in given or not _is_there(absolute):
+            raise UsageError(
+                f"path {given!r} does not exist", hint="check the spelling, or leave it out", path=absolute
+            )
+        roots.append(absolute)
+    return Listing(roots, max_bytes)
+
+
+class Listing:
+    """What a walk finds; iterate it once, then read its counts.
+
+    Attributes:
+        n_passed_over: files in folders whose type has no reader.
+        complete: whether every folder could be read; until then a missing file may only be unseen.
+    """
+
+    def __init__(self, roots: Sequence[str], max_bytes: int) -> None:
+        self.n_passed_over = 0
+        self.complete = True
+        self._max_bytes = max_bytes
+        self._folders: list[str] = []
+        self._linked_folders: list[str] = []
+        self._seen_folders: set[tuple[int, int]] = set()
+        # Only named files need remembering, by the real name of their folder: no folder is entered twice.
+        self._named_files: set[str] = set()
+        self._iterator = self._walk(roots)
+
+    def __iter__(self) -> Iterator[SourceItem | Unlistable]:
+        return self._iterator
+
+    def __next__(self) -> SourceItem | Unlistable:
+        return next(self._iterator)
+
+    def _walk(self, roots: Sequence[str]) -> Iterator[SourceItem | Unlistable]:
+        folders = []
+        for path in dict.fromkeys(roots):
+            if os.path.isdir(path):
+                folders.append(path)
+                continue
+            real = _real_name(os.path.dirname(path), os.path.basename(path))
+            if real not in self._named_files:
+                self._named_files.add(real)
+                yield self._named_file(path)
+        self._folders = folders[::-1]
+        while self._folders or self._linked_folders:
+            # Links wait until every real folder is done, so that a new link renames no document.
+            folder = self._folders.pop() if self._folders else self._linked_folders.pop(0)
+            yield from self._folder(folder)
+
+    def _named_file(self, path: str) -> SourceItem | Unlistable:
+        suffix = os.path.splitext(path)[1].lower()
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            # It may be a folder; only a link that leads nowhere certainly hides nothing.
+            self.complete = isinstance(error, FileNotFoundError) and self.complete
+            return _unreadable(path, error)
+        if suffix not in SUFFIXES and stat.S_ISREG(status.st_mode):
+            name = f"type {suffix!r}" if suffix else "a name without a type"
+            unknown = UnsupportedTypeError(
+                f"{document_id_of(path)}: no reader for {name}", hint=f"known types are {' '.join(sorted(SUFFIXES))}"
+            )
+            return _unlistable(path, unknown)
+        return self._item(path, status)
+
+    def _folder(self, path: str) -> Iterator[SourceItem | Unlistable]:
+        try:
+            status = os.stat(path)
+            key = (status.st_dev, status.st_ino)
+            if key in self._seen_folders:
+                return
+            with os.scandir(path) as scan:
+                entries = sorted(scan, key=_name)
+        except OSError as error:
+            self.complete = False
+            yield _unreadable(path, error, is_folder=True)
+            return
+        self._seen_folders.add(key)
+        subfolders: list[str] = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                (self._linked_folders if entry.is_symlink() else subfolders).append(entry.path)
+            elif found := self._entry(entry):
+                yield found
+        self._folders.extend(reversed(subfolders))
+
+    def _entry(self, entry: os.DirEntry[str]) -> SourceItem | Unlistable | None:
+        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+            self.n_passed_over += 1
+            return None
+        if self._named_files and _real_name(os.path.dirname(entry.path), entry.name) in self._named_files:
+            return None
+        try:
+            status = entry.stat()
+        except FileNotFoundError as error:
+            # Deleted while we walked; a link that points nowhere is still there.
+            return _unreadable(entry.path, error) if entry.is_symlink() else None
+        except OSError as error:
+            return _unreadable(entry.path, error)
+        return self._item(entry.path, status)
+
+    def _item(self, path: str, status: os.stat_result) -> SourceItem | Unlistable:
+        document_id = document_id_of(path)
+        error: ContentError | None = None
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+            error = UnsupportedTypeError(f"{document_id} is {kind}", hint="only regular files are read")
+        elif status.st_size > self._max_bytes:
+            error = LimitExceededError(
+                f"{document_id} has {status.st_size:,} bytes, more than {self._max_bytes:,}",
+                hint="raise RAGSTORE_MAX_FILE_MB, or split the file",
+                size=status.st_size,
+            )
+        elif is_too_long(document_id):
+            error = LimitExceededError(
+                f"{shortened(document_id)}: the path is longer than {MAX_DOCUMENT_ID_BYTES:,} bytes",
+                hint="move the file to a shorter path",
+            )
+        if error:
+            return _unlistable(path, error)
+        return SourceItem(document_id, source_uri_of(path), status.st_size, status.st_mtime_ns)
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _real_name(folder: str, name: str) -> str:
+    """One name however the folder was reached; a link to a file stays a name of its own."""
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _is_there(path: str) -> bool:
+    """Also true for a link that points nowhere, and where we may not look."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _unlistable(path: str, error: ContentError, *, is_folder: bool = False) -> Unlistable:
+    document_id = document_id_of(path)
+    if is_too_long(document_id):
+        document_id = shortened(document_id)
+    return Unlistable(document_id, source_uri_of(path), error, is_folder)
+
+
+def _unreadable(path: str, cause: OSError, *, is_folder: bool = False) -> Unlistable:
+    reason = (cause.strerror or str(cause)).lower()
+    error = UnreadableError(f"{document_id_of(path)}: {reason}", hint="check its permissions, or where the link points")
+    error.__cause__ = cause
+    return _unlistable(path, error, is_folder=is_folder)

@@ -1,0 +1,86 @@
+"""Reading the bytes of a local file that may have become anything since it was listed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError
+from ragstore.sources.location import read_path
+
+_HASH_BYTES = 16
+_BLOCK_BYTES = 1024 * 1024
+# A pipe that took the file's place must not make us wait for its writer, nor a terminal become ours.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def read_bytes(source_uri: str, *, max_bytes: int) -> bytes:
+    """The whole file.
+
+    Raises:
+        UnreadableError: gone, no permission, or changed while it was read.
+        UnsupportedTypeError: no regular file.
+        LimitExceededError: more than ``max_bytes``.
+    """
+    blocks = []
+    n_bytes = 0
+    for block in _blocks(source_uri):
+        n_bytes += len(block)
+        if n_bytes > max_bytes:
+            raise LimitExceededError(
+                f"has more than {max_bytes:,} bytes", hint="raise RAGSTORE_PARSE_MEMORY_MB, or split the file"
+            )
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def content_hash(data: bytes) -> str:
+    """Blake2b-128 hex of a file's raw bytes."""
+    return hashlib.blake2b(data, digest_size=_HASH_BYTES).hexdigest()
+
+
+def content_hash_of(source_uri: str) -> str:
+    """The same of a file, without holding it; raises as ``read_bytes``."""
+    digest = hashlib.blake2b(digest_size=_HASH_BYTES)
+    for block in _blocks(source_uri):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(source_uri: str) -> Iterator[bytes]:
+    with _open_regular(source_uri) as fd:
+        before = os.fstat(fd)
+        while block := os.read(fd, _BLOCK_BYTES):
+            yield block
+        after = os.fstat(fd)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UnreadableError("changed while it was read", hint="run the same command again")
+
+
+@contextmanager
+def _open_regular(source_uri: str) -> Iterator[int]:
+    try:
+        fd = os.open(read_path(source_uri), _FLAGS)
+    except OSError as error:
+        raise _unreadable(error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
+        yield fd
+    except OSError as error:
+        raise _unreadable(error) from error
+    finally:
+        os.close(fd)
+
+
+def _unreadable(cause: OSError) -> ContentError:
+    if isinstance(cause, FileNotFoundError):
+        return UnreadableError("is gone", hint="run the same command again")
+    if isinstance(cause, PermissionError):
+        return UnreadableError("may not be read", hint="give this user permission to read it, then retry")
+    return UnreadableError(
+        f"cannot be read: {(cause.strerror or str(cause)).lower()}", hint="check the disk, then retry"
+    )

@@ -1,0 +1,81 @@
+"""CSV and TSV: each row as ``header: value`` lines that can be read on their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from ragstore.errors import ParseError
+from ragstore.sources.plain_text import decode
+from ragstore.sources.reading import RawText
+
+_DELIMITERS = ",\t;|"
+_SAMPLE_CHARS = 32_768
+_SAMPLE_ROWS = 50
+_EMPTY_LINES = re.compile(r"[ \t]*\n\s*")
+_NUMBER = re.compile(r"[+-]?[\d.,\s]*\d[\d.,\s]*%?")
+_MAX_HEADER_CHARS = 100
+
+
+def read_table(data: bytes) -> RawText:
+    """One record for each row; the delimiter and whether there is a header are found out.
+
+    Raises:
+        ParseError: no rows can be made of it.
+    """
+    text, cleaned = decode(data)
+    # NUL ends a row for the csv module in some versions and is an error in others.
+    text = text.replace("\0", "").removeprefix("\ufeff")
+    try:
+        rows = _rows(text, _delimiter(text[:_SAMPLE_CHARS]))
+        first = next(rows, [])
+        header = _header(first)
+        records = [] if header else [_record(_numbered(first), first)]
+        header = header or _numbered(first)
+        records += [_record(header, row) for row in rows]
+    except csv.Error as error:
+        raise ParseError("is a damaged table", hint="save it anew as CSV", reason=str(error)) from error
+    records = [record for record in records if record]
+    body = "\n\n".join(records) if records else ", ".join(header)
+    return RawText([body], "records", cleaned=cleaned)
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    # A field may be as long as the file; the module's own limit is 128 KiB.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return (row for row in reader if any(cell.strip() for cell in row))
+
+
+def _delimiter(sample: str) -> str:
+    """The one that cuts most rows into the same number of columns, more than one."""
+
+    def score(delimiter: str) -> tuple[float, int]:
+        widths = Counter(len(row) for _, row in zip(range(_SAMPLE_ROWS), _rows(sample, delimiter), strict=False))
+        width, n = widths.most_common(1)[0] if widths else (1, 0)
+        return (n / widths.total(), width) if width > 1 else (0.0, 0)
+
+    return max(_DELIMITERS, key=score)
+
+
+def _header(row: list[str]) -> list[str] | None:
+    """The first row, if it reads like names: words, all different, none of them long."""
+    names = [" ".join(cell.split()) for cell in row]
+    words = [name for name in names if name]
+    plausible = all(len(name) <= _MAX_HEADER_CHARS and not _NUMBER.fullmatch(name) for name in words)
+    if not words or not plausible or len(set(words)) < len(words):
+        return None
+    return [name or f"column {i}" for i, name in enumerate(names, 1)]
+
+
+def _numbered(row: list[str]) -> list[str]:
+    return [f"column {i}" for i in range(1, len(row) + 1)]
+
+
+def _record(header: list[str], row: list[str]) -> str:
+    names = header if len(row) <= len(header) else [*header, *_numbered(row)[len(header) :]]
+    cells = ((name, _EMPTY_LINES.sub("\n", cell.strip())) for name, cell in zip(names, row, strict=False))
+    return "\n".join(f"{name}: {cell}" for name, cell in cells if cell)
