@@ -1,0 +1,262 @@
+"""The parent's end of one parsing child: starting, asking, and telling how it died."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import orjson
+
+from ragstore.errors import ContentError, LimitExceededError, ParseError, RagstoreError
+from ragstore.ingest.parse_child import LENGTH, frame
+from ragstore.model.chunk import Chunk, ParsedDocument
+from ragstore.model.collection import Chunking
+from ragstore.model.document import SourceItem
+
+_START_TIMEOUT_S = 120.0
+_READ_BYTES = 1024 * 1024
+_STDERR_TAIL_BYTES = 1000
+_ERRORS = {error.code: error for error in ContentError.__subclasses__()}
+# What a parser needs to run; passwords of the databases are not among it.
+_ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParseLimits:
+    """What every child is started with."""
+
+    chunking: Chunking
+    timeout_s: float
+    memory_mb: int
+
+
+class _NotAskedError(Exception):
+    """The child had ended before it was asked."""
+
+
+class _DiedError(Exception):
+    """The child ended before it had answered."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+
+class ParseProcess:
+    """One child and its successors; used by one thread, closed by any."""
+
+    def __init__(self, limits: ParseLimits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the present child."""
+        child = self._child
+        return child.popen.pid if child else None
+
+    def start(self) -> None:
+        """Start a child where none is running, without waiting for it."""
+        with self._lock:
+            if self._closed or (self._child and self._child.popen.poll() is None):
+                return
+            if self._child:
+                self._child.close()
+            self._child = _Child(self._limits)
+
+    def interrupt(self) -> None:
+        """End the child now and start no other; any thread may call it."""
+        with self._lock:
+            self._closed = True
+            if self._child:
+                self._child.popen.kill()
+
+    def close(self) -> None:
+        """The same from the thread that uses it, and free its pipes."""
+        self.interrupt()
+        if self._child:
+            self._child.close()
+
+    def parse(self, item: SourceItem) -> tuple[ParsedDocument, int]:
+        """The document, and the size of the child's answer in bytes; raises as ``ParserPool.parse``."""
+        answer = self._ask(item)
+        if error := answer.get("error"):
+            kind = _ERRORS[error["code"]]
+            raise kind(f"{item.document_id} {error['message']}", hint=error["hint"], **error["facts"])
+        document = answer["document"]
+        chunks = [Chunk(text, start, end, tuple(titles), page) for text, start, end, titles, page in document["chunks"]]
+        return ParsedDocument(**{**document, "chunks": chunks}), answer["n_bytes"]
+
+    def _ask(self, item: SourceItem) -> dict[str, Any]:
+        """The child's answer, from a fresh one where what came before this file may be to blame."""
+        child = self._ready_child()
+        used = child.n_answers > 0
+        try:
+            answer = child.ask({"source_uri": item.source_uri}, self._limits.timeout_s)
+        except _NotAskedError:
+            self._replace()
+            return self._ask(item)
+        except TimeoutError as error:
+            self._replace()
+            raise self._too_slow(item) from error
+        except _DiedError as error:
+            self._replace()
+            self._raise_death(item, error)
+        if answer.get("spent"):
+            self._replace()
+            return self._ask(item) if used else answer
+        return answer
+
+    def _ready_child(self) -> _Child:
+        """A child that waits for a request."""
+        self.start()
+        child = self._child
+        if child is None or self._closed:
+            raise RagstoreError("the parser was closed", hint="run the same command again")
+        child.await_ready()
+        return child
+
+    def _replace(self) -> None:
+        if self._child:
+            self._child.popen.kill()
+            self._child.popen.wait()
+        self.start()
+
+    def _too_slow(self, item: SourceItem) -> LimitExceededError:
+        return LimitExceededError(
+            f"{item.document_id} took longer than {self._limits.timeout_s:g} s to be read",
+            hint="raise RAGSTORE_PARSE_TIMEOUT_S, or split the file",
+            timeout_s=self._limits.timeout_s,
+        )
+
+    def _raise_death(self, item: SourceItem, death: _DiedError) -> NoReturn:
+        by = _signal_name(death.returncode)
+        if death.returncode == -signal.SIGALRM:
+            raise self._too_slow(item) from death
+        if death.returncode == -signal.SIGKILL:
+            raise LimitExceededError(
+                f"{item.document_id}: its reader was killed, as the system does when memory runs out",
+                hint="lower RAGSTORE_PARSE_MEMORY_MB below what the machine has free, or split the file",
+                signal=by,
+            ) from death
+        raise ParseError(
+            f"{item.document_id}: its reader crashed ({by})",
+            hint="save the file anew, or raise RAGSTORE_PARSE_MEMORY_MB if it is large",
+            signal=by,
+        ) from death
+
+
+class _Child:
+    """One running child process."""
+
+    def __init__(self, limits: ParseLimits) -> None:
+        options = {
+            "parent_pid": os.getpid(),
+            "chunk_size": limits.chunking.chunk_size,
+            "chunk_overlap": limits.chunking.chunk_overlap,
+            "timeout_s": limits.timeout_s,
+            "memory_mb": limits.memory_mb,
+        }
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        self.popen = subprocess.Popen(
+            # -P: a module in the working folder, perhaps one of the documents, must not be imported.
+            [sys.executable, "-P", "-m", "ragstore.ingest.parse_child", orjson.dumps(options).decode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self.popen.stdin and self.popen.stdout
+        self._requests = self.popen.stdin.fileno()
+        self._replies = self.popen.stdout.fileno()
+        os.set_blocking(self._replies, False)
+        self._ready = False
+        self.n_answers = 0
+
+    def await_ready(self) -> None:
+        """Return once it has imported what it needs.
+
+        Raises:
+            RagstoreError: it cannot start here; no file's fault.
+        """
+        if self._ready:
+            return
+        try:
+            self._receive(_START_TIMEOUT_S)
+        except (_DiedError, TimeoutError) as error:
+            self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
+            reason = self._stderr.read().decode(errors="replace").strip() or str(error)
+            self.popen.kill()
+            raise RagstoreError(
+                f"the parser process does not start: {reason}", hint="check the installation with pip check"
+            ) from error
+        self._ready = True
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """One answer, with the size of its frame as ``n_bytes``."""
+        try:
+            os.write(self._requests, frame(request))
+        except BrokenPipeError as error:
+            raise _NotAskedError from error
+        answer = self._receive(timeout_s)
+        self.n_answers += 1
+        return answer
+
+    def close(self) -> None:
+        """End it at once and free what it held; more than once is fine."""
+        self.popen.kill()
+        self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout, self._stderr):
+            if stream:
+                stream.close()
+
+    def _receive(self, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        poll = select.poll()
+        poll.register(self._replies, select.POLLIN)
+        buffer = bytearray()
+        missing = LENGTH.size
+        while missing > 0:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError(f"no answer in {timeout_s:g} s")
+            block = os.read(self._replies, _READ_BYTES)
+            if not block:
+                raise _DiedError(self.popen.wait())
+            buffer += block
+            if len(buffer) >= LENGTH.size:
+                missing = LENGTH.size + LENGTH.unpack_from(buffer)[0] - len(buffer)
+        answer: dict[str, Any] = orjson.loads(memoryview(buffer)[LENGTH.size :])
+        answer["n_bytes"] = len(buffer)
+        return answer
+
+
+def _signal_name(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"

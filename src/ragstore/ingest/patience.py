@@ -1,0 +1,30 @@
+"""Waiting for databases that are away for a moment, so that a restart of one does not end a long ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from ragstore.errors import ProtocolError, Retry, StoreError
+
+T = TypeVar("T")
+
+WAIT_FOR_STORES_S = 60.0
+"""A database that restarts is back within seconds; after this the ingest ends, and a later one goes on."""
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Call again for a minute while it fails for a cause that passes by itself; the last error is raised."""
+    retrying = Retrying(
+        retry=retry_if_exception(_passes_by_itself),
+        wait=wait_random_exponential(multiplier=0.2, max=5.0),
+        stop=stop_after_delay(WAIT_FOR_STORES_S),
+        reraise=True,
+    )
+    return retrying(work)
+
+
+def _passes_by_itself(error: BaseException) -> bool:
+    return isinstance(error, (StoreError, ProtocolError)) and error.retry is Retry.LATER

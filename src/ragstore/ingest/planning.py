@@ -1,0 +1,85 @@
+"""Decides which listed documents must be read: by size and time first, then by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+from ragstore.errors import ContentError, Retry
+from ragstore.ingest.fingerprint import is_same, is_unread_same
+from ragstore.ingest.patience import patiently
+from ragstore.ingest.tally import Tally
+from ragstore.model.collection import Chunking, Collection
+from ragstore.model.document import DocumentState, SourceItem
+from ragstore.postgres import documents
+from ragstore.postgres.documents import Failure
+from ragstore.postgres.pool import PostgresPool
+from ragstore.sources import Unlistable
+
+LOOK_UP_AT_ONCE = 1_000
+
+
+class Planner:
+    """Compares a listing with the ledger, a batch of documents per round trip."""
+
+    def __init__(
+        self,
+        pool: PostgresPool,
+        collection: Collection,
+        tally: Tally,
+        *,
+        content_hash_of: Callable[[SourceItem], str],
+        worker: str,
+    ) -> None:
+        self._pool = pool
+        self._collection = collection
+        self._tally = tally
+        self._content_hash_of = content_hash_of
+        self._worker = worker
+
+    @property
+    def chunking(self) -> Chunking:
+        """How this collection cuts text."""
+        return self._collection.chunking
+
+    def changed(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem]:
+        """The items that must be read; all others are counted and, where they cannot be read, set aside."""
+        entries = iter(listing)
+        while batch := list(islice(entries, LOOK_UP_AT_ONCE)):
+            self._set_aside([entry for entry in batch if isinstance(entry, Unlistable)])
+            yield from self._changed([entry for entry in batch if isinstance(entry, SourceItem)])
+
+    def _changed(self, items: Sequence[SourceItem]) -> Iterator[SourceItem]:
+        ids = [item.document_id for item in items]
+        states = patiently(lambda: documents.get_documents(self._pool, self._collection, ids))
+        quarantined = patiently(lambda: documents.get_quarantined(self._pool, self._collection, ids))
+        touched: dict[str, tuple[int, SourceItem]] = {}
+        for item in items:
+            state = states.get(item.document_id)
+            held = quarantined.get(item.document_id)
+            if held and held[0] == Retry.NEVER and held[1:] == (item.size, item.mtime_ns, item.etag):
+                self._tally.failed(item)
+            elif held is None and is_unread_same(state, item, self.chunking):
+                self._tally.unchanged(item)
+            elif state is not None and self._has_same_content(state, item):
+                touched[item.document_id] = (state.revision, item)
+                self._tally.unchanged(item)
+            else:
+                yield item
+        patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
+
+    def _has_same_content(self, state: DocumentState, item: SourceItem) -> bool:
+        # A document of another size was edited; reading it once more to be sure would be wasted.
+        if not state.live or state.size != item.size:
+            return False
+        try:
+            return is_same(state, self._content_hash_of(item), self.chunking)
+        except ContentError:
+            # The reader meets the same error again, and sets the document aside with its reason.
+            return False
+
+    def _set_aside(self, entries: Sequence[Unlistable]) -> None:
+        failures = [Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries]
+        patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
+        for failure in failures:
+            self._tally.failed(failure.item)

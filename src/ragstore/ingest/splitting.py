@@ -1,0 +1,216 @@
+"""Cutting a document's text into chunks that stay the same where the text stays the same.
+
+A splitter that fills one chunk after the other moves every later boundary when one sentence grows, and all of
+them are embedded again. Here each boundary is chosen among the places in the second half of a chunk: the end of a
+paragraph before the end of a sentence, and among equals the one with the largest hash of the words that follow. An
+edit therefore moves the boundaries beside it, and the others are found again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from zlib import crc32
+
+from ragstore.model.chunk import Chunk
+from ragstore.model.collection import Chunking
+from ragstore.sources.markdown_sections import Section, sections_of
+from ragstore.sources.reading import ReadText
+
+# About one token each for common tokenizers: a short word or part of one, a CJK character, a mark.
+_TOKEN = re.compile(r"[A-Za-z0-9_]{1,8}|[^\W\u2e80-\U0010ffff]{1,4}|\S")
+# Not after a number ("1. First") and not before a small letter ("e.g. this").
+_SENTENCE_END = re.compile(
+    r"(?:(?<=[^\W\d][.…])|(?<=[!?)\]\"'”»`*][.…])|(?<=[!?]))[\"')\]»”’*_]*\s++(?![a-z])|(?<=[。！？])|\n\s*\n"
+)
+_RECORD_END = re.compile(r"\n\n+")
+_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*\Z")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+# Up to eight words at once: the splitter's time goes by the number of parts.
+_CLAUSE = r"(?:[^\s,;:、，；：]+\s*){1,8}[,;:、，；：]*\s*|[\s,;:、，；：]+"
+
+_AFTER_WORD, _AFTER_LINE, _AFTER_SENTENCE, _AFTER_PARAGRAPH = range(4)
+_HASHED_CHARS = 48
+_MIN_FILL = 0.5
+_MAX_GAP = 64
+# LlamaIndex's splitter takes time for each token of a text without sentences, and holds all of it.
+_PIECE_CHARS = 16_384
+
+_LLAMA_INDEX = "llama_index.core.node_parser"
+
+Importing = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A span that is only cut again where it alone is too long; ``rank`` says what its end is."""
+
+    start: int
+    end: int
+    n_tokens: int
+    rank: int
+
+
+def split(read: ReadText, chunking: Chunking, *, importing: Importing = nullcontext) -> list[Chunk]:
+    """Cut at headings, then at the ends of paragraphs, sentences, lines and words, in this order of preference.
+
+    ``read.text[chunk.start_char:chunk.end_char] == chunk.text`` for every chunk, and every character that is not
+    white space is in one.
+
+    Args:
+        importing: entered while LlamaIndex is imported, which happens at the first sentence longer than a chunk.
+    """
+    chunks: list[Chunk] = []
+    for section in sections_of(read.text, markdown=read.shape == "markdown"):
+        cut = _Cut(read, section, chunking, importing)
+        chunks.extend(cut.chunks())
+    return chunks
+
+
+def count_tokens(text: str) -> int:
+    """Length of a text in the unit of ``Chunking``, within a few percent of common tokenizers' on English."""
+    return len(_TOKEN.findall(text))
+
+
+class _Cut:
+    """One section being cut."""
+
+    def __init__(self, read: ReadText, section: Section, chunking: Chunking, importing: Importing) -> None:
+        self._read = read
+        self._section = section
+        self._importing = importing
+        headings = count_tokens(" ".join(section.headings))
+        self._size = max(1, chunking.chunk_size - min(headings, chunking.chunk_size // 2))
+        # A record stands for itself: the end of the one before would only be noise.
+        self._overlap = 0 if read.shape == "records" else min(chunking.chunk_overlap, self._size // 2)
+
+    def chunks(self) -> Iterator[Chunk]:
+        units = list(self._units())
+        previous, first = 0, 0
+        while first < len(units):
+            start, n_repeated = self._overlap_start(units, previous, first)
+            last = self._boundary(units, first, self._size - n_repeated)
+            if self._read.text[units[first].start : units[last - 1].end].strip():
+                yield self._chunk(start, units[last - 1].end)
+            previous, first = first, last
+
+    def _chunk(self, start: int, end: int) -> Chunk:
+        raw = self._read.text[start:end]
+        text = raw.strip()
+        start += len(raw) - len(raw.lstrip())
+        page = bisect_right(self._read.page_starts, start) or None
+        return Chunk(text, start, start + len(text), self._section.headings, page)
+
+    def _overlap_start(self, units: list[_Unit], previous: int, first: int) -> tuple[int, int]:
+        """Where a chunk begins that repeats the last whole units of the one before, and how many tokens these are."""
+        n_tokens, i = 0, first
+        # The first unit of the chunk before is never repeated: that chunk would then stand in this one whole.
+        while i - 1 > previous and n_tokens + units[i - 1].n_tokens <= self._overlap:
+            i -= 1
+            n_tokens += units[i].n_tokens
+        if n_tokens + units[first].n_tokens > self._size:
+            return units[first].start, 0
+        return units[i].start, n_tokens
+
+    def _boundary(self, units: list[_Unit], first: int, room: int) -> int:
+        """Index after the last unit of the chunk whose first new unit is ``first``."""
+        n_tokens, end = 0, first
+        best, best_key = 0, (-1, -1)
+        while end < len(units) and (n_tokens + units[end].n_tokens <= room or end == first):
+            n_tokens += units[end].n_tokens
+            end += 1
+            if end < len(units) and n_tokens >= room * _MIN_FILL:
+                key = (units[end - 1].rank, self._hash_at(units[end].start))
+                if key >= best_key:
+                    best, best_key = end, key
+        return end if end == len(units) else best or end
+
+    def _hash_at(self, start: int) -> int:
+        return crc32(self._read.text[start : start + _HASHED_CHARS].encode())
+
+    def _units(self) -> Iterator[_Unit]:
+        text = self._read.text
+        for start, end in self._sentences():
+            n_tokens = count_tokens(text[start:end])
+            if n_tokens > self._size:
+                yield from self._lines(start, end)
+                continue
+            rank = _AFTER_PARAGRAPH if _PARAGRAPH_END.search(text, max(start, end - _MAX_GAP), end) else _AFTER_SENTENCE
+            yield _Unit(start, end, n_tokens, _AFTER_LINE if self._section.in_fence(end) else rank)
+
+    def _sentences(self) -> Iterator[tuple[int, int]]:
+        boundary = _RECORD_END if self._read.shape == "records" else _SENTENCE_END
+        start, end = self._section.start, self._section.end
+        for match in boundary.finditer(self._read.text, start, end):
+            if match.end() > start:
+                yield start, match.end()
+                start = match.end()
+        if start < end:
+            yield start, end
+
+    def _lines(self, start: int, end: int) -> Iterator[_Unit]:
+        """A sentence that is too long for one chunk, such as a table or a listing."""
+        for line in _LINE.finditer(self._read.text, start, end):
+            n_tokens = count_tokens(line.group())
+            if n_tokens <= self._size:
+                yield _Unit(line.start(), line.end(), n_tokens, _AFTER_LINE)
+            else:
+                yield from self._words(line.start(), line.end())
+
+    def _words(self, start: int, end: int) -> Iterator[_Unit]:
+        """A line that is too long for one chunk."""
+        long_word = re.compile(rf"\S{{{self._size + 1},}}\s*")
+        for word in long_word.finditer(self._read.text, start, end):
+            yield from self._clauses(start, word.start())
+            yield from self._tokens(word.start(), word.end())
+            start = word.end()
+        yield from self._clauses(start, end)
+
+    def _clauses(self, start: int, end: int) -> Iterator[_Unit]:
+        text = self._read.text
+        while start < end:
+            stop = end if end - start <= _PIECE_CHARS else text.rfind(" ", start, start + _PIECE_CHARS) + 1
+            stop = stop if stop > start else min(end, start + _PIECE_CHARS)
+            # Units of a quarter of a chunk leave a choice of boundaries.
+            splitter = _sentence_splitter(max(1, self._size // 4), self._importing)
+            for clause in splitter(text[start:stop]):
+                # Without overlap each clause follows the one before, white space apart.
+                first = text.index(clause, start)
+                yield _Unit(start, first + len(clause), count_tokens(clause), _AFTER_WORD)
+                start = first + len(clause)
+            if start < stop:
+                yield _Unit(start, stop, count_tokens(text[start:stop]), _AFTER_WORD)
+            start = stop
+
+    def _tokens(self, start: int, end: int) -> Iterator[_Unit]:
+        """A word that is too long for one chunk."""
+        n_tokens = 0
+        for token in _TOKEN.finditer(self._read.text, start, end):
+            if n_tokens == self._size:
+                yield _Unit(start, token.start(), n_tokens, _AFTER_WORD)
+                start, n_tokens = token.start(), 0
+            n_tokens += 1
+        yield _Unit(start, end, n_tokens, _AFTER_WORD)
+
+
+@cache
+def _sentence_splitter(size: int, importing: Importing) -> Callable[[str], list[str]]:
+    if _LLAMA_INDEX not in sys.modules:
+        with importing():
+            import_module(_LLAMA_INDEX)
+    from llama_index.core.node_parser import SentenceSplitter
+
+    # Its own sentence tokenizer needs files of NLTK, which refuses to read them where they are hard links.
+    return SentenceSplitter(
+        chunk_size=size,
+        chunk_overlap=0,
+        tokenizer=_TOKEN.findall,
+        chunking_tokenizer_fn=lambda text: [text],
+        secondary_chunking_regex=_CLAUSE,
+    ).split_text

@@ -1,0 +1,157 @@
+"""Hands prepared documents to the protocol until each is published, unchanged after all, or set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ragstore.errors import ContentError, Retry, StoreError
+from ragstore.ingest.fingerprint import fingerprint, is_same
+from ragstore.ingest.nodes import build_nodes, document_metadata
+from ragstore.ingest.patience import patiently
+from ragstore.ingest.tally import Tally
+from ragstore.ingest.vectors import Prepared
+from ragstore.model.collection import Collection
+from ragstore.model.document import DocumentState
+from ragstore.model.run import Action, PlannedRevision
+from ragstore.postgres import documents
+from ragstore.postgres.documents import Failure
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.publish import Publisher
+from ragstore.protocol.recover import Recoverer
+
+
+class Storer:
+    """Publishes batches of prepared documents."""
+
+    def __init__(  # noqa: PLR0913 - what is worked with, put together once
+        self,
+        pool: PostgresPool,
+        collection: Collection,
+        publisher: Publisher,
+        recoverer: Recoverer,
+        tally: Tally,
+        *,
+        worker: str,
+        is_lost: Callable[[str], bool],
+    ) -> None:
+        self._pool = pool
+        self._collection = collection
+        self._publisher = publisher
+        self._recoverer = recoverer
+        self._tally = tally
+        self._worker = worker
+        self._is_lost = is_lost
+
+    def store(self, batch: Sequence[Prepared]) -> None:
+        """Publish all of a batch; a document that a store refuses for good is set aside, the others go on.
+
+        Raises:
+            StoreError, LeaseLostError: it did not pass within a minute; what is published stays.
+
+        Crash safety:
+            As ``Publisher.publish``; a run is planned again from the ledger after every failure.
+        """
+        remaining = list(batch)
+        try:
+            patiently(lambda: self._store_once(remaining))
+        except StoreError as error:
+            # With nothing left to store no document is to blame.
+            if error.retry is not Retry.NEVER or not remaining:
+                raise
+            self._isolate(remaining, error)
+
+    def set_aside(self, failures: Sequence[Failure]) -> None:
+        """Put documents into quarantine."""
+        patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
+        for failure in failures:
+            self._tally.failed(failure.item)
+
+    def _isolate(self, batch: Sequence[Prepared], error: StoreError) -> None:
+        if len(batch) == 1:
+            self.set_aside([Failure(batch[0].item, error)])
+            return
+        middle = len(batch) // 2
+        self.store(batch[:middle])
+        self.store(batch[middle:])
+
+    def _store_once(self, batch: list[Prepared]) -> None:
+        """Store what is left of a batch, taking away what is done, so that it can be called again."""
+        while batch:
+            planned = self._plan(batch)
+            batch[:] = [prepared for prepared, _ in planned]
+            result = self._publisher.publish(self._collection, [revision for _, revision in planned])
+            published = set(result.published)
+            for prepared, revision in planned:
+                if revision.document_id in published:
+                    self._tally.published(
+                        prepared.item,
+                        revision.action,
+                        n_chunks=len(revision.nodes),
+                        n_embedded=revision.n_embedded,
+                    )
+            moved_on = set(result.moved_on)
+            batch[:] = [prepared for prepared, _ in planned if prepared.item.document_id in moved_on]
+        self._recoverer.retire()
+
+    def _plan(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, PlannedRevision]]:
+        states = documents.get_documents(self._pool, self._collection, [p.item.document_id for p in batch])
+        renamed = self._renamed(batch, states)
+        planned, failures = [], []
+        for prepared in batch:
+            state = states.get(prepared.item.document_id)
+            if is_same(state, prepared.document.content_hash, self._collection.chunking):
+                # Another worker was faster, or a commit succeeded whose answer was lost.
+                self._tally.unchanged(prepared.item)
+                continue
+            try:
+                old = renamed.get(prepared.item.document_id)
+                planned.append((prepared, _planned(prepared, state, old, self._collection)))
+            except ContentError as error:
+                failures.append(Failure(prepared.item, error))
+        self.set_aside(failures)
+        return planned
+
+    def _renamed(self, batch: Sequence[Prepared], states: dict[str, DocumentState]) -> dict[str, DocumentState]:
+        """For new documents: the live document of the same content whose source is gone, each used once."""
+        new = [p for p in batch if not (p.item.document_id in states and states[p.item.document_id].live)]
+        if not new:
+            return {}
+        hashes = list({p.document.content_hash for p in new})
+        by_content = documents.find_by_content(self._pool, self._collection, hashes)
+        # A document of the batch was there a moment ago, and is about to get a revision of its own.
+        here = {p.item.document_id for p in batch}
+        renamed = {}
+        for prepared in new:
+            candidates = by_content.get(prepared.document.content_hash, [])
+            while candidates:
+                candidate = candidates.pop(0)
+                if candidate.document_id not in here and self._is_lost(candidate.source_uri):
+                    renamed[prepared.item.document_id] = candidate
+                    break
+        return renamed
+
+
+def _planned(
+    prepared: Prepared, state: DocumentState | None, old: DocumentState | None, collection: Collection
+) -> PlannedRevision:
+    item, document = prepared.item, prepared.document
+    action: Action = "renamed" if old else "updated" if state and state.live else "added"
+    return PlannedRevision(
+        document_id=item.document_id,
+        source_uri=item.source_uri,
+        planned_from=state.revision if state else 0,
+        action=action,
+        nodes=build_nodes(item, document),
+        vectors=np.asarray(prepared.vectors, dtype=np.float32),
+        fingerprint=fingerprint(document.content_hash, collection.chunking),
+        content_hash=document.content_hash,
+        doc_hash=document.content_hash,
+        size=item.size,
+        mtime_ns=item.mtime_ns,
+        etag=item.etag,
+        metadata=document_metadata(item, document),
+        replaces=(old.document_id, old.revision) if old else None,
+        n_embedded=prepared.n_embedded,
+    )

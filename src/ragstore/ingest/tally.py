@@ -1,0 +1,87 @@
+"""Counts what an ingest does, and tells whoever watches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ragstore.ingest.ahead import Ahead
+from ragstore.model.document import SourceItem
+from ragstore.model.progress import Progress
+from ragstore.model.report import IngestReport
+
+TELL_EVERY_S = 0.1
+
+
+class Tally:
+    """The counts of one ingest; used from several threads."""
+
+    def __init__(self, tell: Callable[[Progress], None] | None = None) -> None:
+        self.report = IngestReport()
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._told = self._started
+        self._n_done = 0
+        self._bytes_done = 0
+        self._listing: Ahead[Any] | None = None
+
+    def watch(self, listing: Ahead[Any]) -> None:
+        """Take the size of the whole from this listing."""
+        self._listing = listing
+
+    def unchanged(self, item: SourceItem) -> None:
+        """The ledger already has this content."""
+        with self._lock:
+            self.report.unchanged += 1
+        self._did(item)
+
+    def failed(self, item: SourceItem) -> None:
+        """The document is in quarantine."""
+        with self._lock:
+            self.report.failed += 1
+        self._did(item)
+
+    def published(self, item: SourceItem, action: str, *, n_chunks: int, n_embedded: int) -> None:
+        """A new revision is live; ``action`` is added, updated or renamed."""
+        with self._lock:
+            setattr(self.report, action, getattr(self.report, action) + 1)
+            self.report.chunks += n_chunks
+            self.report.embedded += n_embedded
+            self.report.reused += n_chunks - n_embedded
+        self._did(item)
+
+    def finish(self) -> IngestReport:
+        """Tell the last time and return the counts."""
+        self.report.seconds = round(time.monotonic() - self._started, 3)
+        self._tell_now()
+        return self.report
+
+    def _did(self, item: SourceItem) -> None:
+        with self._lock:
+            self._n_done += 1
+            self._bytes_done += item.size
+            due = time.monotonic() - self._told >= TELL_EVERY_S
+            if due:
+                self._told = time.monotonic()
+        if due:
+            self._tell_now()
+
+    def _tell_now(self) -> None:
+        if self._tell is None:
+            return
+        listing = self._listing
+        self._tell(
+            Progress(
+                listed=listing.listed if listing else 0,
+                listing_done=listing.done if listing else False,
+                done=self._n_done,
+                failed=self.report.failed,
+                chunks=self.report.chunks,
+                bytes_done=self._bytes_done,
+                bytes_listed=listing.bytes_listed if listing else 0,
+                seconds=time.monotonic() - self._started,
+            )
+        )
