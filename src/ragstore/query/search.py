@@ -1,0 +1,200 @@
+"""Search: the hits of a collection that answer a question, best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ragstore.errors import EmbeddingSpaceError, UsageError
+from ragstore.model.collection import Collection
+from ragstore.model.filters import Filter
+from ragstore.model.hit import Hit
+from ragstore.postgres.filters import to_sql
+from ragstore.postgres.pool import Connection, PostgresPool
+from ragstore.postgres.search import DENSE_WEIGHT, Query, Row, hybrid_search, keyword_search, vector_search
+
+Mode = Literal["vector", "keyword", "hybrid"]
+
+_NEEDED: Mapping[Mode, Sequence[str]] = {"vector": ["vector"], "keyword": ["text"], "hybrid": ["text", "vector"]}
+
+MAX_TOP_K = 1_000
+_MIN_CANDIDATES = 20
+_CANDIDATES_PER_HIT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a collection.
+
+    Args:
+        text: needed by ``keyword`` and ``hybrid``.
+        vector: shape ``(dim,)``, finite, any length; needed by ``vector``, ``hybrid`` and ``mmr_lambda``.
+        top_k: hits wanted, 1 to 1,000.
+        document_ids: only nodes of these documents; an empty sequence allows none.
+        node_ids: only these nodes; an empty sequence allows none.
+        exact: compare with every allowed vector, without the index.
+        dense_weight: how much the rank by vector counts in ``hybrid``, where the rank by words counts 1; 0 or more.
+        mmr_lambda: None, or 0 (only different from each other) to 1 (only near the question).
+    """
+
+    text: str | None = None
+    vector: ArrayLike | None = None
+    mode: Mode = "hybrid"
+    top_k: int = 10
+    filters: Filter | None = None
+    document_ids: Sequence[str] | None = None
+    node_ids: Sequence[str] | None = None
+    exact: bool = False
+    dense_weight: float = DENSE_WEIGHT
+    mmr_lambda: float | None = None
+
+
+def search(pool: PostgresPool, collection: Collection, question: Question) -> list[Hit]:
+    """Hits by descending score, all scores finite; nodes of equal score by node id.
+
+    With ``mmr_lambda`` the score is that of maximal marginal relevance, see ``mmr``.
+
+    Raises:
+        UsageError: ``top_k``, ``mode`` or a weight cannot be used, or the text or vector it needs is missing.
+        EmbeddingSpaceError: the vector's length is not the collection's ``dim``.
+        FilterError: a filter cannot be understood.
+    """
+    _check(question)
+    if question.filters is not None:
+        to_sql(question.filters)  # a filter that cannot be understood is refused even while no server answers
+    vector = _checked_vector(collection, question)
+    n_rows = question.top_k
+    if question.mmr_lambda is not None:
+        n_rows = min(max(_CANDIDATES_PER_HIT * n_rows, _MIN_CANDIDATES), MAX_TOP_K)
+    query = Query(
+        k=n_rows,
+        filters=question.filters,
+        document_ids=question.document_ids,
+        node_ids=question.node_ids,
+        exact=question.exact,
+        dense_weight=question.dense_weight,
+        with_embeddings=question.mmr_lambda is not None,
+    )
+    with pool.autocommit() as connection:
+        rows = _rows(connection, collection, question, vector, query)
+    if question.mmr_lambda is None or vector is None or not rows:
+        return [_hit(row, row.score) for row in rows]
+    candidates = np.array([row.embedding for row in rows])
+    chosen = mmr(vector, candidates, question.top_k, question.mmr_lambda)
+    return [_hit(rows[position], score) for position, score in chosen]
+
+
+def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) -> list[tuple[int, float]]:
+    """Choose k candidates that are near the vector and not near each other: maximal marginal relevance.
+
+    Each next one has the highest ``lambda_ * similarity to the vector - (1 - lambda_) * highest similarity to one
+    already chosen``, where a negative similarity to a chosen one counts 0. So the scores never rise.
+
+    Args:
+        candidates: shape ``(n, dim)``; of equal ones the first is chosen.
+
+    Returns:
+        Position and score of each chosen candidate, in the order of choice.
+    """
+    units = _units(candidates)
+    relevance = units @ _units(vector[np.newaxis])[0]
+    redundancy = np.zeros(len(units))
+    available = np.ones(len(units), dtype=bool)
+    chosen: list[tuple[int, float]] = []
+    for _ in range(min(k, len(units))):
+        scores = np.where(available, lambda_ * relevance - (1 - lambda_) * redundancy, -np.inf)
+        best = int(np.argmax(scores))
+        chosen.append((best, float(scores[best])))
+        available[best] = False
+        redundancy = np.maximum(redundancy, units @ units[best])
+    return chosen
+
+
+def _units(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Of length one each; a zero vector stays zero and is similar to nothing."""
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    units: NDArray[np.float64] = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+    return units
+
+
+def _rows(
+    connection: Connection,
+    collection: Collection,
+    question: Question,
+    vector: NDArray[np.float32] | None,
+    query: Query,
+) -> list[Row]:
+    text = question.text or ""
+    if question.mode == "keyword" or vector is None:
+        return keyword_search(connection, collection, text, query)
+    if question.mode == "vector":
+        return vector_search(connection, collection, vector, query)
+    return hybrid_search(connection, collection, text, vector, query)
+
+
+def _check(question: Question) -> None:
+    if question.mode not in get_args(Mode):
+        raise UsageError(
+            f"unknown search mode {question.mode!r}", hint=f"use one of {' '.join(get_args(Mode))} for --mode"
+        )
+    for needed in _NEEDED[question.mode]:
+        if getattr(question, needed) is None:
+            raise UsageError(
+                f"a {question.mode} search needs the {needed} of the question",
+                hint="give text and vector, or choose the mode 'vector' or 'keyword' that needs one of them",
+            )
+    if isinstance(question.top_k, bool) or not isinstance(question.top_k, int) or not 1 <= question.top_k <= MAX_TOP_K:
+        raise UsageError(f"top_k is {question.top_k!r}", hint=f"use a number from 1 to {MAX_TOP_K} for -k")
+    if not (math.isfinite(question.dense_weight) and question.dense_weight >= 0):
+        raise UsageError(f"dense_weight is {question.dense_weight!r}", hint="use a number from 0 up")
+    if question.mmr_lambda is None:
+        return
+    if not 0 <= question.mmr_lambda <= 1:
+        raise UsageError(f"mmr_lambda is {question.mmr_lambda!r}", hint="use a number from 0 to 1")
+    if question.vector is None:
+        raise UsageError("mmr needs the vector of the question", hint="give a vector or leave mmr_lambda out")
+
+
+def _checked_vector(collection: Collection, question: Question) -> NDArray[np.float32] | None:
+    if question.vector is None:
+        return None
+    with np.errstate(over="ignore"):
+        vector = np.asarray(question.vector, dtype=np.float32)
+    if vector.shape != (collection.space.dim,):
+        shape = vector.shape[0] if vector.ndim == 1 else vector.shape
+        raise EmbeddingSpaceError(
+            f"the question's vector has {shape} dimensions, collection {collection.name!r} was made with "
+            f"{collection.space}",
+            hint=f"embed questions with {collection.space.model!r}, as the collection's documents were",
+            dim=shape,
+            collection_dim=collection.space.dim,
+        )
+    if not np.isfinite(vector).all():
+        raise UsageError("the question's vector has NaN or infinite components", hint="check the embedding model")
+    return vector
+
+
+def _hit(row: Row, score: float) -> Hit:
+    page, headings = row.user_metadata.get("page"), row.user_metadata.get("headings")
+    return Hit(
+        score=score,
+        text=row.text,
+        document_id=row.document_id or "",
+        source=row.source_uri or "",
+        node_id=row.node_id,
+        metadata=row.user_metadata,
+        start_char=row.start_char,
+        end_char=row.end_char,
+        page=page if isinstance(page, int) and not isinstance(page, bool) else None,
+        headings=tuple(filter(_is_text, headings)) if isinstance(headings, list) else (),
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
