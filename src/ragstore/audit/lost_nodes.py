@@ -1,0 +1,158 @@
+"""Nodes that only MongoDB has, made ready to come back: as they were, with a vector found or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ragstore.embedding import Embedder
+from ragstore.model.chunk import Chunk
+from ragstore.model.collection import Collection
+from ragstore.model.node import TYPE_KEYS, Node, content_and_text
+from ragstore.model.run import Vectors
+from ragstore.mongo.client import Document
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.vectors import reusable_vectors
+from ragstore.protocol.repair import LostNode
+
+EXTERNAL = "external"
+
+_FILE_KEYS = ["file_path", "file_name", "file_type"]
+_CHILD = "5"
+
+
+@dataclass(frozen=True, slots=True)
+class LostBody:
+    """A body and what it was.
+
+    Args:
+        revision: of its document, when it was found lost.
+        ordinal: position among the nodes of its document.
+    """
+
+    body: Document
+    document_id: str | None
+    revision: int | None = None
+    ordinal: int = 0
+    has_vector: bool = True
+
+
+def readable(body: Document) -> bool:
+    """Whether a body holds the node that its id says."""
+    data = body.get("__data__")
+    return (
+        isinstance(data, dict)
+        and data.get("id_") == body["_id"]
+        and isinstance(data.get("metadata"), dict)
+        and body.get("__type__") in TYPE_KEYS.values()
+    )
+
+
+def had_vector(body: Document) -> bool:
+    """Whether a node of a document that nothing else remembers had a vector: parents and documents had none."""
+    return body.get("__type__") != TYPE_KEYS["Document"] and _CHILD not in (body["__data__"].get("relationships") or {})
+
+
+class Revival:
+    """Makes lost nodes of one collection from their bodies.
+
+    Args:
+        embedder: loads the collection's model; not called as long as no vector has to be computed.
+    """
+
+    def __init__(self, pool: PostgresPool, collection: Collection, embedder: Callable[[], Embedder]) -> None:
+        self._pool = pool
+        self._collection = collection
+        self._embedder = embedder
+
+    def can_revive(self, *, has_vector: bool) -> bool:
+        """Whether such a node's vector can be had again."""
+        return not has_vector or self._collection.space.model != EXTERNAL
+
+    def revived(self, bodies: Sequence[LostBody]) -> list[LostNode]:
+        """The nodes with their vectors; equal texts are embedded once, and not at all where a live row has the vector.
+
+        Left out, where the vectors of the collection come from outside, are nodes that had one.
+
+        Raises:
+            ModelError: the model cannot be used.
+        """
+        wanted = [b for b in bodies if readable(b.body) and self.can_revive(has_vector=b.has_vector)]
+        nodes = [node_of(b.body, b.document_id, b.ordinal) for b in wanted]
+        texts = [embedded_text(node) if b.has_vector else None for node, b in zip(nodes, wanted, strict=True)]
+        known = self._known(nodes)
+        computed = self.embed(
+            [text for text, node in zip(texts, nodes, strict=True) if text is not None and node.chunk_hash not in known]
+        )
+        lost = []
+        for node, each, text in zip(nodes, wanted, texts, strict=True):
+            vector = None if text is None else known[node.chunk_hash] if node.chunk_hash in known else computed[text]
+            is_computed = vector is not None and node.chunk_hash not in known
+            lost.append(LostNode(node, each.body["stamp"], each.revision, vector, is_computed))
+        return lost
+
+    def embed(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """A vector for each distinct text."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return {}
+        return dict(zip(distinct, np.asarray(self._embedder().embed_documents(distinct), np.float32), strict=True))
+
+    def _known(self, nodes: Sequence[Node]) -> dict[bytes | None, Vectors]:
+        hashes = [n.chunk_hash for n in nodes if n.chunk_hash is not None]
+        return dict(reusable_vectors(self._pool, self._collection, hashes).items())
+
+
+def embedded_text(node: Node) -> str:
+    """The text that a node's vector was computed from."""
+    content = node.content
+    if _is_from_ingest(content):
+        return _chunk(node).embed_text
+    excluded = set(content.get("excluded_embed_metadata_keys") or ())
+    template = str(content.get("metadata_template") or "{key}: {value}")
+    separator = str(content.get("metadata_separator") or content.get("metadata_seperator") or "\n")
+    shown = separator.join(
+        template.format(key=key, value=str(value)) for key, value in node.metadata.items() if key not in excluded
+    ).strip()
+    if not shown:
+        return node.text
+    whole = str(content.get("text_template") or "{metadata_str}\n\n{content}")
+    return whole.format(metadata_str=shown, content=node.text).strip()
+
+
+def node_of(body: Document, document_id: str | None, ordinal: int = 0) -> Node:
+    """The node of a readable body, without its vector."""
+    data: dict[str, Any] = body["__data__"]
+    class_name = str(data.get("class_name") or "TextNode")
+    if TYPE_KEYS.get(class_name) != body["__type__"]:
+        class_name = next(name for name, key in TYPE_KEYS.items() if key == body["__type__"])
+    content, text = content_and_text(class_name, data)
+    node = Node(
+        node_id=body["_id"],
+        document_id=document_id,
+        text=text,
+        metadata=data["metadata"],
+        content=content,
+        class_name=class_name,
+        type_key=body["__type__"],
+        ordinal=ordinal,
+        start_char=data.get("start_char_idx"),
+        end_char=data.get("end_char_idx"),
+    )
+    if not _is_from_ingest(content):
+        return node
+    return replace(node, chunk_hash=_chunk(node).chunk_hash)
+
+
+def _is_from_ingest(content: Mapping[str, Any]) -> bool:
+    """Whether an ingest made it, which embeds a chunk under its headings and nothing else of the metadata."""
+    return content.get("excluded_llm_metadata_keys") == _FILE_KEYS and content.get(
+        "excluded_embed_metadata_keys"
+    ) == list(content["metadata"])
+
+
+def _chunk(node: Node) -> Chunk:
+    return Chunk(node.text, node.start_char or 0, node.end_char or 0, tuple(node.metadata.get("headings", ())))

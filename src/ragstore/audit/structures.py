@@ -1,0 +1,69 @@
+"""What stands around the nodes: table, indexes, index structs, registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from ragstore.migrate import mongo as mongo_steps
+from ragstore.model.collection import Collection
+from ragstore.mongo.client import MongoDatabase
+from ragstore.mongo.errors import translation
+from ragstore.mongo.scan import index_structs
+from ragstore.postgres.collections import get_collection
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.scan import PostgresScan
+from ragstore.postgres.vectors import LOCK_SPACE, index_name
+
+MAX_STRUCT_BYTES = 1_024
+_SUFFIXES = ("pkey", "node_id_key", "document_idx", "chunk_hash_idx", "text_idx", "metadata_idx")
+
+
+def has_registry(database: MongoDatabase) -> bool:
+    """Whether MongoDB says which PostgreSQL database it belongs to."""
+    with translation():
+        return mongo_steps.current(database) is not None and mongo_steps.deployment_id(database) is not None
+
+
+def unusable_indexes(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
+    """Indexes of the vector table that are invalid or missing, with the reason."""
+    if not scan.has_table:
+        return {}
+    found = _unusable(pool, scan)
+    # An index that another process was just finishing is in order on a second look.
+    return {name: reason for name, reason in _unusable(pool, scan).items() if name in found} if found else {}
+
+
+def stale_structs(database: MongoDatabase, collection: Collection) -> Iterator[dict[str, Any]]:
+    """Structs that hold the ids of nodes, which the ledger knows, and grow with them."""
+    for struct in index_structs(database, collection.name, min_bytes=MAX_STRUCT_BYTES):
+        if emptied(struct) != struct:
+            yield struct
+
+
+def emptied(struct: dict[str, Any]) -> dict[str, Any]:
+    """The same struct without node ids; as it is where it cannot be read."""
+    try:
+        data = orjson.loads(struct.get("__data__") or "{}")
+    except (orjson.JSONDecodeError, TypeError):
+        return struct
+    if not isinstance(data, dict) or not data.get("nodes_dict"):
+        return struct
+    return struct | {"__data__": orjson.dumps(data | {"nodes_dict": {}}).decode()}
+
+
+def _unusable(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
+    is_building = scan.is_building(LOCK_SPACE)
+    collection = get_collection(pool, scan.collection.name)
+    indexes = scan.indexes()
+    hnsw = index_name(collection)
+    wanted = {f"{collection.table}_{suffix}" for suffix in _SUFFIXES}
+    if collection.index_state == "ready":
+        wanted.add(hnsw)
+    broken = dict.fromkeys(wanted.difference(indexes), "is missing")
+    broken |= {name: "is invalid" for name, valid in indexes.items() if not valid}
+    if is_building or scan.is_building(LOCK_SPACE):
+        broken.pop(hnsw, None)
+    return broken

@@ -1,0 +1,99 @@
+"""Verify: whether ledger, PostgreSQL and MongoDB agree; right also while workers run, in constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ragstore.audit.documents import DocumentDrift, DocumentSurvey
+from ragstore.audit.nodes import NodeDrift, NodeSurvey
+from ragstore.audit.structures import has_registry, stale_structs, unusable_indexes
+from ragstore.model.collection import Collection
+from ragstore.model.drift import AuditProgress, Kind, Tally, VerifyReport
+from ragstore.mongo.client import MongoDatabase
+from ragstore.mongo.scan import MongoScan
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.scan import PostgresScan
+
+Listener = Callable[[AuditProgress], None]
+
+
+def verify(
+    pool: PostgresPool,
+    database: MongoDatabase,
+    collections: Sequence[tuple[Collection, int]],
+    *,
+    deep: bool = False,
+    tell: Listener | None = None,
+) -> VerifyReport:
+    """Compare both stores with the ledger; changes nothing.
+
+    Args:
+        collections: each with the number of its nodes that progress is told against.
+        deep: compare texts, metadata and vectors too.
+    """
+    began = time.monotonic()
+    report = VerifyReport()
+    if not has_registry(database):
+        report.drift.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
+    for collection, expected in collections:
+        _verify_collection(pool, database, collection, report, deep=deep, tell=told(tell, collection, expected))
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def told(tell: Listener | None, collection: Collection, expected: int) -> Callable[[int], None]:
+    """A listener for the survey of one collection."""
+    began = time.monotonic()
+
+    def listen(n_nodes: int) -> None:
+        if tell is not None:
+            tell(AuditProgress(collection.name, n_nodes, expected, time.monotonic() - began))
+
+    return listen
+
+
+def _verify_collection(
+    pool: PostgresPool,
+    database: MongoDatabase,
+    collection: Collection,
+    report: VerifyReport,
+    *,
+    deep: bool,
+    tell: Callable[[int], None],
+) -> None:
+    postgres, mongo = PostgresScan(pool, collection), MongoScan(database, collection.name)
+    if not postgres.has_table:
+        report.drift.add(Kind.MISSING_TABLE, [f"ragstore.{collection.table}"])
+    nodes = NodeSurvey(postgres, mongo, deep=deep, tell=tell)
+    for node_drift in nodes.drift():
+        count_nodes(report.drift, node_drift)
+    documents = DocumentSurvey(postgres, mongo, deep=deep)
+    for document_drift in documents.drift():
+        count_documents(report.drift, document_drift)
+    report.drift.add(Kind.INVALID_INDEX, [f"{n} {why}" for n, why in unusable_indexes(pool, postgres).items()])
+    report.drift.add(Kind.LARGE_STRUCT, (str(struct["_id"]) for struct in stale_structs(database, collection)))
+    report.documents += documents.n_documents
+    report.nodes += nodes.n_nodes
+    report.pending += postgres.count_pending()
+
+
+def count_nodes(tally: Tally, drift: NodeDrift) -> None:
+    """Add what a survey of nodes found."""
+    tally.add(Kind.MISSING_IN_MONGO, (node.node_id for node in drift.missing))
+    tally.add(Kind.ALTERED_IN_MONGO, (body.node.node_id for body in drift.altered))
+    tally.add(Kind.DOUBLED_ROW, (node.node_id for node in drift.doubled))
+    tally.add(Kind.UNREADABLE_ROW, drift.unreadable)
+    tally.add(Kind.UNUSABLE_VECTOR, (node.node_id for node in drift.unusable))
+    lost = [body for body in drift.unknown if body.verdict == "lost"]
+    orphans = [body for body in drift.unknown if body.verdict != "lost"]
+    tally.add(Kind.MISSING_IN_POSTGRES, (f"{body.origin.node_id}: {body.reason}" for body in lost))
+    tally.add(Kind.ORPHAN_IN_MONGO, (f"{body.origin.node_id}: {body.reason}" for body in orphans))
+
+
+def count_documents(tally: Tally, drift: DocumentDrift) -> None:
+    """Add what a survey of documents found."""
+    tally.add(Kind.MISSING_IN_LEDGER, (line.document_id for line in drift.unknown))
+    counts = (f"{d.document_id}: {d.n_rows} rows, the ledger says {d.n_nodes}" for d in drift.miscounted)
+    tally.add(Kind.WRONG_COUNT, counts)
+    tally.add(Kind.STALE_ENTRY, (f"{each.document_id}: {each.kind}" for each in drift.stale))
