@@ -1,0 +1,81 @@
+"""The storage context and the vector index of a collection."""
+
+from __future__ import annotations
+
+import threading
+from weakref import WeakValueDictionary
+
+from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+
+from ragstore.errors import UsageError
+from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.document_store import RagstoreDocumentStore
+from ragstore.llama.embedding import RagstoreEmbedding
+from ragstore.llama.index import NoNodes, RagstoreIndexDict, RagstoreVectorIndex
+from ragstore.llama.index_store import RagstoreIndexStore
+from ragstore.llama.vector_store import RagstoreVectorStore
+from ragstore.llama.writing import Writing
+from ragstore.model.collection import Collection
+
+_EXTERNAL = "external"
+
+# Programs take the document store from one context and the vector store from another: what one is told about a
+# document the other must know. Kept by the faces alone, so that nothing outlives them.
+_writings: WeakValueDictionary[tuple[int, int], Writing] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def storage_context(backend: Backend, collection: Collection) -> StorageContext:
+    """A StorageContext whose document, index and vector store are one collection.
+
+    Its graph, property graph and image stores stay LlamaIndex's own, in memory.
+    """
+    writing = _writing(backend, collection)
+    return StorageContext.from_defaults(
+        docstore=RagstoreDocumentStore(backend, writing.current, writing),
+        index_store=RagstoreIndexStore(backend, collection, writing),
+        vector_store=RagstoreVectorStore(backend, writing.current, writing),
+    )
+
+
+def vector_index(
+    backend: Backend, collection: Collection, *, embed_model: BaseEmbedding | None = None
+) -> VectorStoreIndex:
+    """The collection's vector index; nothing is read or written until it is used.
+
+    Args:
+        embed_model: instead of the collection's own; needed where that is ``external``.
+
+    Raises:
+        UsageError: the collection's vectors come from outside and no model was given.
+    """
+    context = storage_context(backend, collection)
+    embed_model = embed_model or own_embed_model(backend, collection)
+    struct = RagstoreIndexDict(index_id=collection.name, nodes_dict=NoNodes())
+    return RagstoreVectorIndex(index_struct=struct, storage_context=context, embed_model=embed_model)
+
+
+def own_embed_model(backend: Backend, collection: Collection) -> RagstoreEmbedding:
+    """The collection's own model, for LlamaIndex; loaded when first used.
+
+    Raises:
+        UsageError: its vectors come from outside.
+    """
+    if collection.space.model == _EXTERNAL:
+        raise UsageError(
+            f"the vectors of collection {collection.name!r} come with the nodes",
+            hint="give embed_model=",
+            collection=collection.name,
+        )
+    return RagstoreEmbedding(lambda: backend.embedder(collection), name=collection.space.model)
+
+
+def _writing(backend: Backend, collection: Collection) -> Writing:
+    """The one that all faces of a collection on one pool share."""
+    key = (id(backend.pool), collection.collection_id)
+    with _lock:
+        writing = _writings.get(key)
+        if writing is None:
+            writing = _writings[key] = Writing(backend, CurrentCollection(backend.pool, collection))
+        return writing

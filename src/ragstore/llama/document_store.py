@@ -1,0 +1,246 @@
+"""LlamaIndex's MongoDB document store, on ragstore's two databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llama_index.core.schema import BaseNode
+from llama_index.core.storage.docstore.types import RefDocInfo
+from llama_index.storage.docstore.mongodb import MongoDocumentStore
+from llama_index.storage.kvstore.mongodb import MongoDBKVStore
+
+from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.nodes import from_body, from_live
+from ragstore.llama.operation import announcing_operation, new_operation, this_operation
+from ragstore.llama.writing import Writing
+from ragstore.model.run import RefDoc
+from ragstore.postgres import live
+
+_AT_ONCE = 1_000
+
+
+class RagstoreDocumentStore(MongoDocumentStore):
+    """The nodes and documents of a collection, live ones only.
+
+    A node is read from MongoDB where that has its present state, else from PostgreSQL. Hashes, and which nodes a
+    document has, come from the ledger: a hash is there only for a document that is complete in both stores.
+    """
+
+    def __init__(self, backend: Backend, current: CurrentCollection, writing: Writing) -> None:
+        self._backend = backend
+        self._current = current
+        self._writing = writing
+        kvstore = MongoDBKVStore(backend.client, db_name=backend.database.name)
+        super().__init__(kvstore, namespace=current.get().name, batch_size=_AT_ONCE)
+
+    # Nodes
+
+    @property
+    def docs(self) -> dict[str, BaseNode]:
+        """All live nodes; reads the whole collection."""
+        pages = live.iter_node_ids(self._backend.pool, self._current.get())
+        return {node.node_id: node for ids in pages for node in self._found(ids).values()}
+
+    def add_documents(
+        self,
+        docs: Sequence[BaseNode],
+        allow_update: bool = True,
+        batch_size: int | None = None,  # noqa: ARG002 - all go at once
+        store_text: bool = True,
+    ) -> None:
+        """Put nodes into both stores; a node that the vector store has keeps its vector.
+
+        Raises:
+            InvalidNodeError: names the node; nothing was written.
+            ValueError: a node exists and ``allow_update`` is false.
+        """
+        self._add(docs, allow_update, store_text, this_operation())
+
+    def get_document(self, doc_id: str, raise_error: bool = True) -> BaseNode | None:
+        """The node or document of that id."""
+        found = self._found([doc_id]).get(doc_id)
+        if found is None and raise_error:
+            raise ValueError(f"doc_id {doc_id} not found.")
+        return found
+
+    def get_nodes(self, node_ids: list[str], raise_error: bool = True) -> list[BaseNode]:
+        """The nodes of these ids, in their order, read in batches."""
+        nodes: list[BaseNode] = []
+        for i in range(0, len(node_ids), _AT_ONCE):
+            batch = node_ids[i : i + _AT_ONCE]
+            found = self._found(batch)
+            missing = [node_id for node_id in batch if node_id not in found]
+            if missing and raise_error:
+                raise ValueError(f"doc_id {missing[0]} not found.")
+            nodes += [found[node_id] for node_id in batch if node_id in found]
+        return nodes
+
+    def get_node_dict(self, node_id_dict: dict[int, str]) -> dict[int, BaseNode]:
+        """The nodes of these ids, by the given keys."""
+        return dict(zip(node_id_dict, self.get_nodes(list(node_id_dict.values())), strict=True))
+
+    def document_exists(self, doc_id: str) -> bool:
+        """Whether the node is live."""
+        return bool(live.stamps(self._backend.pool, self._current.get(), [doc_id]))
+
+    def delete_document(self, doc_id: str, raise_error: bool = True) -> None:
+        """Delete the document of that id with all its nodes, or else the node, from both stores."""
+        if not self._writing.delete_document_or_node(doc_id) and raise_error:
+            raise ValueError(f"doc_id {doc_id} not found.")
+
+    # Documents
+
+    def delete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
+        """Delete a document, its hash and all its nodes from both stores."""
+        if not self._writing.delete_documents([ref_doc_id]) and raise_error:
+            raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
+
+    def get_ref_doc_info(self, ref_doc_id: str) -> RefDocInfo | None:
+        """Nodes and metadata of a document that was cut into nodes."""
+        found = live.ref_docs(self._backend.pool, self._current.get(), [ref_doc_id])
+        return next((info for _, info in _infos(found)), None)
+
+    def get_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
+        """The same of all documents."""
+        return dict(_infos(live.iter_ref_docs(self._backend.pool, self._current.get())))
+
+    def begin_document(self, doc_id: str, doc_hash: str) -> None:
+        """Say that the nodes added next are a new version: the first of them replace the former nodes."""
+        self._writing.begin_document(doc_id, doc_hash, owner=new_operation())
+
+    def end_document(self, doc_id: str) -> None:
+        """Say that all nodes of a version that was begun have been added."""
+        self._writing.end_document(doc_id, owner=this_operation())
+
+    def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
+        """Say a document's hash; it is recorded once all its nodes are in both stores."""
+        self._writing.set_hash(doc_id, doc_hash, owner=announcing_operation())
+
+    def set_document_hashes(self, doc_hashes: dict[str, str]) -> None:
+        """Say the hashes of documents that are added next."""
+        self._writing.set_hashes(doc_hashes, owner=announcing_operation())
+
+    def get_document_hash(self, doc_id: str) -> str | None:
+        """The hash of a document that is complete, or of a node."""
+        self._writing.settle()
+        hashes = live.document_hashes(self._backend.pool, self._current.get(), [doc_id])
+        if doc_id in hashes:
+            return hashes[doc_id]
+        node = self.get_document(doc_id, raise_error=False)
+        return node.hash if node is not None else None
+
+    def get_all_document_hashes(self) -> dict[str, str]:
+        """Hash → id of all documents that LlamaIndex code put; those that an ingest read are not among them.
+
+        LlamaIndex looks hashes up in the keys and takes the values for all ids. So where documents have the same
+        hash, the keys of the others carry their id behind it.
+        """
+        self._writing.settle()
+        pool, collection = self._backend.pool, self._current.get()
+        hashes: dict[str, str] = {}
+        for document_id, doc_hash in live.iter_hashes(pool, collection):
+            hashes[doc_hash if doc_hash not in hashes else f"{doc_hash} {document_id}"] = document_id
+        documents = set(hashes.values())
+        for node, owner in live.iter_parts_without_vector(pool, collection):
+            if owner in documents:
+                hashes.setdefault(from_live(node).hash, owner)
+        return hashes
+
+    # The same for event loops: in a thread, because a connection must not be bound to one loop
+
+    async def async_add_documents(
+        self,
+        docs: Sequence[BaseNode],
+        allow_update: bool = True,
+        batch_size: int | None = None,  # noqa: ARG002
+        store_text: bool = True,
+    ) -> None:
+        """As ``add_documents``."""
+        await asyncio.to_thread(self._add, docs, allow_update, store_text, this_operation())
+
+    async def aget_document(self, doc_id: str, raise_error: bool = True) -> BaseNode | None:
+        """As ``get_document``."""
+        return await asyncio.to_thread(self.get_document, doc_id, raise_error)
+
+    async def aget_nodes(self, node_ids: list[str], raise_error: bool = True) -> list[BaseNode]:
+        """As ``get_nodes``."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, raise_error)
+
+    async def aget_node_dict(self, node_id_dict: dict[int, str]) -> dict[int, BaseNode]:
+        """As ``get_node_dict``."""
+        return await asyncio.to_thread(self.get_node_dict, node_id_dict)
+
+    async def adocument_exists(self, doc_id: str) -> bool:
+        """As ``document_exists``."""
+        return await asyncio.to_thread(self.document_exists, doc_id)
+
+    async def adelete_document(self, doc_id: str, raise_error: bool = True) -> None:
+        """As ``delete_document``."""
+        await asyncio.to_thread(self.delete_document, doc_id, raise_error)
+
+    async def adelete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
+        """As ``delete_ref_doc``."""
+        await asyncio.to_thread(self.delete_ref_doc, ref_doc_id, raise_error)
+
+    async def aget_ref_doc_info(self, ref_doc_id: str) -> RefDocInfo | None:
+        """As ``get_ref_doc_info``."""
+        return await asyncio.to_thread(self.get_ref_doc_info, ref_doc_id)
+
+    async def aget_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
+        """As ``get_all_ref_doc_info``."""
+        return await asyncio.to_thread(self.get_all_ref_doc_info)
+
+    async def aend_document(self, doc_id: str) -> None:
+        """As ``end_document``."""
+        await asyncio.to_thread(self._writing.end_document, doc_id, owner=this_operation())
+
+    async def aset_document_hash(self, doc_id: str, doc_hash: str) -> None:
+        """As ``set_document_hash``."""
+        await asyncio.to_thread(self._writing.set_hash, doc_id, doc_hash, owner=announcing_operation())
+
+    async def aset_document_hashes(self, doc_hashes: dict[str, str]) -> None:
+        """As ``set_document_hashes``."""
+        await asyncio.to_thread(self._writing.set_hashes, doc_hashes, owner=announcing_operation())
+
+    async def aget_document_hash(self, doc_id: str) -> str | None:
+        """As ``get_document_hash``."""
+        return await asyncio.to_thread(self.get_document_hash, doc_id)
+
+    async def aget_all_document_hashes(self) -> dict[str, str]:
+        """As ``get_all_document_hashes``."""
+        return await asyncio.to_thread(self.get_all_document_hashes)
+
+    def _add(self, docs: Sequence[BaseNode], allow_update: bool, store_text: bool, owner: int) -> None:
+        if not docs:
+            return
+        if not allow_update:
+            self._refuse_existing([node.node_id for node in docs])
+        self._writing.add_documents(docs, store_text=store_text, owner=owner)
+
+    def _found(self, ids: Sequence[str]) -> dict[str, BaseNode]:
+        pool, collection = self._backend.pool, self._current.get()
+        stamps = live.stamps(pool, collection, ids)
+        found: dict[str, BaseNode] = {}
+        for body in self._backend.nodes.get_nodes(collection.name, list(stamps)):
+            expected = stamps[body["_id"]]
+            if body.get("stamp") == expected.stamp or (body.get("stamp") == 0 and expected.staged):
+                found[body["_id"]] = from_body(body["__type__"], body["__data__"])
+        behind = [node_id for node_id in stamps if node_id not in found]
+        if behind:
+            # MongoDB gets them in a moment: PostgreSQL keeps every node whole.
+            found |= {node.node_id: from_live(node) for node in live.live_nodes(pool, collection, behind)}
+        return found
+
+    def _refuse_existing(self, ids: Sequence[str]) -> None:
+        existing = live.stamps(self._backend.pool, self._current.get(), ids)
+        if existing:
+            raise ValueError(f"node_id {min(existing)} already exists. Set allow_update to True to overwrite.")
+
+
+def _infos(documents: Sequence[RefDoc] | Iterator[RefDoc]) -> Iterator[tuple[str, RefDocInfo]]:
+    for document in documents:
+        if document.node_ids:
+            metadata: dict[str, Any] = document.metadata
+            yield document.document_id, RefDocInfo(node_ids=document.node_ids, metadata=metadata)

@@ -1,0 +1,157 @@
+"""LlamaIndex nodes as ragstore's nodes, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from llama_index.core.constants import DATA_KEY, TYPE_KEY
+from llama_index.core.schema import BaseNode, MetadataMode, RelatedNodeInfo, TextNode
+from llama_index.core.schema import Node as MultimodalNode
+from llama_index.core.storage.docstore.utils import json_to_doc
+
+from ragstore.errors import InvalidNodeError
+from ragstore.model.node import MAX_NODE_BYTES, TYPE_KEYS, LiveNode, Node
+from ragstore.model.run import Vectors
+from ragstore.model.storable import storable_content, storable_metadata, storable_text
+
+_DOCUMENT_TYPE = TYPE_KEYS["Document"]
+_MEDIA = ("image_resource", "audio_resource", "video_resource")
+_CLASS_OF_TYPE = {"1": "TextNode", "2": "ImageNode", "3": "IndexNode", "4": "Document", "5": "Node"}
+
+
+def to_node(node: BaseNode, *, own_document: bool = False) -> Node:
+    """What both stores get of a LlamaIndex node.
+
+    Args:
+        own_document: a node without a source is a document of its own; of class ``Document`` it always is.
+
+    Raises:
+        InvalidNodeError: names the node and what is wrong with it.
+    """
+    try:
+        return _to_node(node, own_document)
+    except InvalidNodeError as error:
+        named = storable_text(str(node.node_id))[:100]
+        if error.facts.get("node_id"):
+            raise
+        raise InvalidNodeError(f"node {named}: {error.message}", hint=error.hint, node_id=named) from error
+    except ValueError as error:
+        # Pydantic's serialisation errors are ValueErrors, and so is LlamaIndex's own.
+        named = storable_text(str(node.node_id))[:100]
+        raise InvalidNodeError(
+            f"node {named} cannot be written as JSON: {error}",
+            hint="keep objects out of the node; an IndexNode's obj must be a node, a model or JSON",
+            node_id=named,
+        ) from error
+
+
+def to_vectors(nodes: Sequence[BaseNode], dim: int) -> Vectors:
+    """The nodes' embeddings, of shape ``(n_nodes, dim)``.
+
+    Raises:
+        InvalidNodeError: a node has no embedding, or one of another length.
+    """
+    vectors = np.empty((len(nodes), dim), dtype=np.float32)
+    for i, node in enumerate(nodes):
+        if node.embedding is None or len(node.embedding) != dim:
+            n = "no" if node.embedding is None else f"{len(node.embedding)}"
+            raise InvalidNodeError(
+                f"node {node.node_id} has {n} dimensions where the collection has {dim}",
+                hint="use the embedding model that the collection was made with",
+                node_id=node.node_id,
+            )
+        vectors[i] = node.embedding
+    return vectors
+
+
+def from_live(live: LiveNode) -> BaseNode:
+    """The LlamaIndex node as it was put."""
+    return from_body(live.type_key, live.content)
+
+
+def from_body(type_key: str, content: dict[str, Any]) -> BaseNode:
+    """The LlamaIndex node of a body as MongoDB holds it."""
+    return json_to_doc({TYPE_KEY: type_key, DATA_KEY: content})
+
+
+def source_hash(node: BaseNode) -> str | None:
+    """Hash of the document's version that the node was cut from, None where its maker did not say."""
+    source = node.source_node
+    return source.hash if source is not None else None
+
+
+def _to_node(node: BaseNode, own_document: bool) -> Node:
+    _check_id(node.node_id)
+    metadata = storable_metadata(node.metadata)
+    text = storable_text(node.get_content(metadata_mode=MetadataMode.NONE))
+    content = storable_content(_content(node, metadata))
+    size = len(orjson.dumps(content)) + len(text.encode())
+    if size > MAX_NODE_BYTES:
+        raise InvalidNodeError(
+            f"node {node.node_id} has {size:,} bytes, more than {MAX_NODE_BYTES:,}",
+            hint="split it into smaller nodes, and keep images and long texts out of the metadata",
+            node_id=node.node_id,
+        )
+    class_name = node.class_name()
+    if class_name not in TYPE_KEYS:
+        class_name = _CLASS_OF_TYPE.get(str(node.get_type()), "TextNode")
+    type_key = TYPE_KEYS[class_name]
+    document_id = node.ref_doc_id
+    if document_id is None and (own_document or type_key == _DOCUMENT_TYPE):
+        document_id = node.node_id
+    if document_id is not None:
+        _check_id(document_id)
+    return Node(
+        node_id=node.node_id,
+        document_id=document_id,
+        text=text,
+        metadata=metadata,
+        content=content,
+        class_name=class_name,
+        type_key=type_key,
+        start_char=getattr(node, "start_char_idx", None),
+        end_char=getattr(node, "end_char_idx", None),
+    )
+
+
+def _content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:
+    """``BaseNode.to_dict()`` in JSON's types, without text and embedding."""
+    changes: dict[str, Any] = {
+        "metadata": metadata,
+        "embedding": None,
+        "relationships": {kind: _related(related) for kind, related in node.relationships.items()},
+    }
+    if isinstance(node, TextNode):
+        changes["text"] = ""
+    elif isinstance(node, MultimodalNode) and node.text_resource is not None:
+        changes["text_resource"] = node.text_resource.model_copy(update={"text": ""})
+    content: dict[str, Any] = node.model_copy(update=changes).model_dump(mode="json")
+    if isinstance(node, MultimodalNode):
+        # Document repeats its text there.
+        content.pop("text", None)
+        for name in _MEDIA:
+            resource = getattr(node, name)
+            if resource is not None and resource.data is not None:
+                # LlamaIndex leaves the bytes out, which it keeps as base64.
+                content[name]["data"] = resource.data.decode("ascii")
+    return content
+
+
+def _related(related: Any) -> Any:
+    if isinstance(related, list):
+        return [_related(each) for each in related]
+    if isinstance(related, RelatedNodeInfo) and related.metadata:
+        return related.model_copy(update={"metadata": storable_metadata(related.metadata)})
+    return related
+
+
+def _check_id(text: str) -> None:
+    if text != storable_text(text):
+        raise InvalidNodeError(
+            f"id {storable_text(text)[:100]!r} holds a NUL or a lone surrogate",
+            hint="use ids that are text",
+            node_id=storable_text(text)[:100],
+        )

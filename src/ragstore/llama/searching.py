@@ -1,0 +1,88 @@
+"""LlamaIndex's vector store queries, answered by ragstore's search, with the nodes whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
+
+from ragstore.errors import UsageError
+from ragstore.llama.filters import to_restriction
+from ragstore.llama.nodes import from_live
+from ragstore.model.collection import Collection
+from ragstore.model.node import LiveNode
+from ragstore.postgres import live
+from ragstore.postgres.pool import PostgresPool
+from ragstore.query.search import Question, search
+
+_MMR_LAMBDA = 0.5  # LlamaIndex's own where a query says none
+_TRIES = 5
+
+
+def answer(
+    pool: PostgresPool, collection: Collection, query: VectorStoreQuery, options: dict[str, Any]
+) -> VectorStoreQueryResult:
+    """The nodes that answer a query, best first.
+
+    Args:
+        options: ``vector_store_kwargs`` of a retriever; only ``mmr_threshold`` means something here.
+
+    Raises:
+        UsageError, FilterError, EmbeddingSpaceError
+    """
+    question = _question(query, options)
+    for attempt in range(1, _TRIES + 1):
+        hits = search(pool, collection, question)
+        nodes: dict[str, LiveNode] = {}
+        if hits:
+            nodes = {n.node_id: n for n in live.live_nodes(pool, collection, [h.node_id for h in hits])}
+        # A revision published between the two statements took nodes away: its own are found by asking again.
+        if len(nodes) == len(hits) or attempt == _TRIES:
+            break
+    found = [hit for hit in hits if hit.node_id in nodes]
+    return VectorStoreQueryResult(
+        nodes=[from_live(nodes[hit.node_id]) for hit in found],
+        similarities=[hit.score for hit in found],
+        ids=[hit.node_id for hit in found],
+    )
+
+
+def _question(query: VectorStoreQuery, options: dict[str, Any]) -> Question:
+    # An index's retriever names its struct's nodes, which are none: that means all. No documents means none.
+    allowed = to_restriction(query.filters, document_ids=query.doc_ids, node_ids=query.node_ids or None)
+    asked: dict[str, Any] = {
+        "text": query.query_str,
+        "vector": query.query_embedding,
+        "top_k": query.similarity_top_k,
+        "filters": allowed.filter,
+        "document_ids": allowed.document_ids,
+        "node_ids": allowed.node_ids,
+    }
+    match query.mode:
+        case VectorStoreQueryMode.DEFAULT:
+            return Question(**asked | {"mode": "vector"})
+        case VectorStoreQueryMode.MMR:
+            weight = query.mmr_threshold if query.mmr_threshold is not None else options.get("mmr_threshold")
+            return Question(**asked | {"mode": "vector", "mmr_lambda": _MMR_LAMBDA if weight is None else weight})
+        case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
+            return Question(**asked | {"mode": "keyword", "top_k": query.sparse_top_k or query.similarity_top_k})
+        case VectorStoreQueryMode.HYBRID:
+            return Question(
+                **asked | {"top_k": query.hybrid_top_k or query.similarity_top_k} | _hybrid(query.alpha),
+            )
+    raise UsageError(
+        f"query mode {query.mode.value!r} is not supported",
+        hint="use default, sparse, text_search, hybrid or mmr",
+        mode=query.mode.value,
+    )
+
+
+def _hybrid(alpha: float | None) -> dict[str, Any]:
+    """``alpha`` is the share of the vector side: 0 is words alone, 1 vectors alone."""
+    if alpha is None:
+        return {"mode": "hybrid"}
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha {alpha} is out of range", hint="use 0 (words alone) to 1 (vectors alone)")
+    if alpha in (0, 1):
+        return {"mode": "vector" if alpha else "keyword"}
+    return {"mode": "hybrid", "dense_weight": alpha / (1 - alpha)}

@@ -1,0 +1,160 @@
+"""LlamaIndex's PostgreSQL vector store, on ragstore's two databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
+from llama_index.vector_stores.postgres import PGVectorStore
+from sqlalchemy.orm import Session, sessionmaker
+
+from ragstore.errors import UsageError
+from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.engine import engine_on
+from ragstore.llama.filters import to_restriction
+from ragstore.llama.nodes import from_live
+from ragstore.llama.operation import this_operation
+from ragstore.llama.searching import answer
+from ragstore.llama.writing import Writing
+from ragstore.postgres import live
+from ragstore.postgres.live import NodeQuery
+
+
+class RagstoreVectorStore(PGVectorStore):
+    """The nodes of a collection that have a vector.
+
+    Adding puts a node into both databases, and the same id again replaces it. Filters are bound parameters, find
+    k nodes wherever k match, and hold for deletes too. Nothing here issues DDL.
+    """
+
+    _backend: Backend = PrivateAttr()
+    _current: CurrentCollection = PrivateAttr()
+    _writing: Writing = PrivateAttr()
+
+    def __init__(self, backend: Backend, current: CurrentCollection, writing: Writing) -> None:
+        collection = current.get()
+        super().__init__(
+            table_name=collection.name,
+            schema_name="ragstore",
+            hybrid_search=True,
+            text_search_config=collection.text_search_config,
+            embed_dim=collection.space.dim,
+            perform_setup=False,
+            use_jsonb=True,
+            initialization_fail_on_error=True,
+        )
+        self._backend = backend
+        self._current = current
+        self._writing = writing
+        self._engine = engine_on(backend.pool)
+
+    @property
+    def client(self) -> Any:
+        """A SQLAlchemy engine on ragstore's pool."""
+        return self._engine
+
+    async def close(self) -> None:
+        """Nothing to close: the pool belongs to ragstore."""
+
+    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:  # noqa: ARG002
+        """Put nodes with their embeddings into both stores; the same id again replaces.
+
+        Raises:
+            InvalidNodeError, EmbeddingSpaceError: nothing was written.
+
+        Crash safety:
+            Readers see all of it or none; once it returns both stores hold it.
+        """
+        return self._writing.add(nodes, owner=this_operation()) if nodes else []
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
+        """Delete a document, its hash and all its nodes from both stores."""
+        self._writing.delete_documents([ref_doc_id])
+
+    def delete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Delete these nodes, of them those that a filter allows, from both stores; none where nothing is given."""
+        if not node_ids and not (filters and filters.filters):
+            return
+        if filters and filters.filters:
+            found = self._found(node_ids or None, filters, with_embeddings=False)
+            node_ids = [node.node_id for node in found]
+        if node_ids:
+            self._writing.delete_nodes(node_ids)
+
+    def clear(self) -> None:
+        """Delete everything in the collection from both stores."""
+        self._writing.clear()
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Nodes of these ids that a filter allows, with their embeddings; ``[]`` asks for none."""
+        if node_ids is None and filters is None:
+            raise UsageError("get_nodes was asked for nothing", hint="give node_ids, filters or both")
+        return self._found(node_ids, filters, with_embeddings=True)
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """The nodes that answer best, best first.
+
+        Raises:
+            UsageError, FilterError, EmbeddingSpaceError
+        """
+        return answer(self._backend.pool, self._current.get(), query, kwargs)
+
+    # The same for event loops: in a thread, because a connection must not be bound to one loop
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
+        """As ``add``."""
+        if not nodes:
+            return []
+        return await asyncio.to_thread(self._writing.add, nodes, owner=this_operation())
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """As ``delete``."""
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """As ``delete_nodes``."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    async def aclear(self) -> None:
+        """As ``clear``."""
+        await asyncio.to_thread(self.clear)
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """As ``get_nodes``."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """As ``query``."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
+
+    def _initialize(self) -> None:
+        if not self._is_initialized:
+            # Upstream declares the session that this makes.
+            self._session = cast("Session", sessionmaker(self._engine))
+            self._is_initialized = True
+
+    def _found(
+        self, node_ids: list[str] | None, filters: MetadataFilters | None, *, with_embeddings: bool
+    ) -> list[BaseNode]:
+        allowed = to_restriction(filters, node_ids=node_ids)
+        query = NodeQuery(node_ids=allowed.node_ids, document_ids=allowed.document_ids, filter=allowed.filter)
+        found = live.find_nodes(self._backend.pool, self._current.get(), query, with_embeddings=with_embeddings)
+        nodes = []
+        for each, embedding in found:
+            node = from_live(each)
+            node.embedding = None if embedding is None else embedding.tolist()
+            nodes.append(node)
+        return nodes

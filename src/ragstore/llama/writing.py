@@ -1,0 +1,191 @@
+"""All that the faces of a collection write, and when a document counts as complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from llama_index.core.schema import BaseNode
+
+from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.drafts import Drafts, Embedded, Part
+from ragstore.llama.nodes import source_hash, to_node, to_vectors
+from ragstore.model.node import Node
+from ragstore.postgres import live, vectors
+from ragstore.protocol.completion import Closing, Completion
+from ragstore.protocol.direct import DirectWriter
+
+_NODES_BETWEEN_LOOKS = 1_000
+"""So many nodes are added before it is looked whether the collection should have an index."""
+
+
+_DOCUMENTS_AT_ONCE = 500
+"""Closed in one transaction, which locks them."""
+
+
+class Writing:
+    """Writes to one collection; safe to use from several threads."""
+
+    def __init__(self, backend: Backend, current: CurrentCollection) -> None:
+        self._backend = backend
+        self.current = current
+        self._writer = DirectWriter(backend.pool, backend.recoverer, worker=backend.worker)
+        self._drafts = Drafts()
+        self._n_unlooked = 0
+        self._has_added = False
+
+    def add(self, nodes: Sequence[BaseNode], *, owner: int) -> list[str]:
+        """Put nodes with their embeddings into both stores; returns their ids.
+
+        Args:
+            owner: the operation that they are part of.
+
+        Raises:
+            InvalidNodeError, EmbeddingSpaceError: nothing was written.
+        """
+        self.settle()
+        # Before any is held back: one that cannot be stored is refused by the call that brings it.
+        to_vectors(nodes, self.current.get().space.dim)
+        incoming = [Embedded(node, to_node(node)) for node in nodes]
+        self._put(self._drafts.release(incoming, owner=owner), owner)
+        return [node.node_id for node in nodes]
+
+    def add_documents(self, nodes: Sequence[BaseNode], *, store_text: bool, owner: int) -> None:
+        """Put nodes without embeddings; a node without a source is a document of its own, with a hash of its own.
+
+        Raises:
+            InvalidNodeError: nothing was written.
+        """
+        self._put(self._drafts.held([node.node_id for node in nodes if node.ref_doc_id is None]), owner)
+        # One that is held back is written with its vector.
+        nodes = [node for node in nodes if not self._drafts.is_held(node.ref_doc_id, node.node_id)]
+        bodies = [to_node(node, own_document=True) for node in nodes]
+        parts = _parts(nodes, [node.ref_doc_id for node in nodes]) if store_text else {}
+        closings, own_hashes = self._drafts.completed_by({n.node_id: n.hash for n in nodes if n.ref_doc_id is None})
+        completion = Completion(self._drafts.begun_by(parts, "bodies", owner=owner), closings, own_hashes)
+        self._writer.add_bodies(self.current.get(), bodies if store_text else [], completion)
+        self._drafts.added(parts, "bodies", owner=owner)
+        self._drafts.closed(closings)
+        # Hashes of parts of documents were told too, and mean nothing.
+        self._drafts.forget_documents([n.node_id for n in nodes if n.ref_doc_id is not None])
+        self.settle()
+        self._index_when_due()
+
+    def set_hash(self, document_id: str, doc_hash: str, *, owner: int) -> None:
+        """A document's hash, told before its nodes or after."""
+        self.settle()
+        closing = self._drafts.told(document_id, doc_hash, owner=owner)
+        self._close([closing] if closing else [])
+
+    def begin_document(self, document_id: str, doc_hash: str, *, owner: int) -> None:
+        """The nodes that come next are the whole of a new version."""
+        self._drafts.begin(document_id, doc_hash, owner=owner)
+
+    def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
+        """Hashes of documents that are written next."""
+        self._drafts.told_before_the_document(hashes, owner=owner)
+
+    def settle(self) -> None:
+        """Record the hashes that waited for their documents, which did not come."""
+        self._close(self._drafts.waiting())
+
+    def end_document(self, document_id: str, *, owner: int) -> None:
+        """All nodes of a document that was begun have come."""
+        self._put(self._drafts.held([document_id]), owner)
+        self._close([closing for closing in self._drafts.ended_by(owner) if closing.document_id == document_id])
+
+    def end_operation(self, *, owner: int, built: bool) -> bool:
+        """An operation is complete; returns whether nodes were ever added here.
+
+        Args:
+            built: an index was built, so that no more nodes come.
+        """
+        if built and (unsure := self._drafts.held_by(owner)):
+            # Their last nodes were left out on the way, or what built the index is not what held them back: they
+            # are stored, and have no hash.
+            self._put(self._drafts.held(unsure), owner)
+            self._drafts.forget_documents(unsure)
+        self._close([*self._drafts.ended_by(owner), *self._drafts.waiting()])
+        self._drafts.give_up_announced(owner)
+        self._index_when_due()
+        return self._has_added
+
+    def delete_documents(self, document_ids: Sequence[str]) -> int:
+        """Delete documents with all their nodes; returns how many were live."""
+        self._drafts.forget_documents(document_ids)
+        return self._writer.delete_documents(self.current.get(), document_ids)
+
+    def delete_nodes(self, node_ids: Sequence[str]) -> int:
+        """Delete nodes; returns how many were live."""
+        self._drafts.forget_nodes(node_ids)
+        return self._writer.delete_nodes(self.current.get(), node_ids)
+
+    def delete_document_or_node(self, id: str) -> int:  # noqa: A002 - LlamaIndex has one name space for both
+        """Delete the document of that id with all its nodes, or else the node; returns how many were live."""
+        if id in live.document_hashes(self._backend.pool, self.current.get(), [id]):
+            return self.delete_documents([id])
+        return self.delete_nodes([id])
+
+    def clear(self) -> None:
+        """Delete everything."""
+        self._drafts.clear()
+        self._writer.clear(self.current.get())
+
+    def _put(self, ready: Sequence[Embedded], owner: int) -> None:
+        if not ready:
+            return
+        collection = self.current.get()
+        parts = _parts([each.node for each in ready], [each.stored.document_id for each in ready])
+        anew = self._drafts.begun_by(parts, "vectors", owner=owner)
+        stored = _numbered([each.stored for each in ready], lambda i: 0 if i in anew else self._drafts.n_nodes(i))
+        hashes = {i: part.source_hash for i, part in parts.items() if part.source_hash is not None}
+        embedded = to_vectors([each.node for each in ready], collection.space.dim)
+        self._writer.add(collection, stored, embedded, anew=anew, source_hashes=hashes)
+        self._drafts.added(parts, "vectors", owner=owner)
+        self._n_unlooked += len(stored)
+        self._has_added = True
+
+    def _close(self, closings: Sequence[Closing]) -> None:
+        for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):
+            batch = closings[i : i + _DOCUMENTS_AT_ONCE]
+            self._writer.close(self.current.get(), batch)
+            self._drafts.closed(batch)
+
+    def _index_when_due(self) -> None:
+        """Build the collection's HNSW index once it has grown enough to need one."""
+        if self._n_unlooked < _NODES_BETWEEN_LOOKS:
+            return
+        self._n_unlooked = 0
+        pool, collection = self._backend.pool, self.current.look_again()
+        if collection.index_state != "ready":
+            vectors.refresh_statistics(pool, collection)
+            vectors.ensure_index(pool, collection, min_nodes=self._backend.index_min_nodes)
+            self.current.look_again()
+
+
+def _parts(nodes: Sequence[BaseNode], document_ids: Sequence[str | None]) -> dict[str, Part]:
+    """The nodes by document, without those that have none."""
+    grouped: dict[str, list[BaseNode]] = {}
+    for node, document_id in zip(nodes, document_ids, strict=True):
+        if document_id is not None:
+            grouped.setdefault(document_id, []).append(node)
+    parts = {}
+    for document_id, group in grouped.items():
+        hashes = {source_hash(node) for node in group}
+        parts[document_id] = Part([node.node_id for node in group], hashes.pop() if len(hashes) == 1 else None)
+    return parts
+
+
+def _numbered(nodes: Sequence[Node], first: Callable[[str], int]) -> list[Node]:
+    """The nodes with their position in their document."""
+    numbers: dict[str, int] = {}
+    numbered = []
+    for node in nodes:
+        if node.document_id is None:
+            numbered.append(node)
+            continue
+        ordinal = numbers.get(node.document_id)
+        ordinal = first(node.document_id) if ordinal is None else ordinal
+        numbers[node.document_id] = ordinal + 1
+        numbered.append(replace(node, ordinal=ordinal))
+    return numbered

@@ -1,0 +1,184 @@
+"""When a document counts as complete, by the calls that LlamaIndex code makes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+
+from ragstore.llama.drafts import Drafts, Embedded, Part
+from ragstore.llama.nodes import to_node
+from ragstore.llama.operation import announcing_operation, new_operation, this_operation
+from ragstore.protocol.completion import Closing
+
+ME, OTHER = 1, 2
+
+
+def a_part(*node_ids: str, of: str | None = "h1") -> Part:
+    return Part(list(node_ids), of)
+
+
+def closed(*node_ids: str, document: str = "d", doc_hash: str = "h1") -> Closing:
+    return Closing(document, doc_hash, frozenset(node_ids))
+
+
+def nodes_of(document: str, names: str, *, of: str = "h1") -> list[Embedded]:
+    """Nodes named ``document`` + letter, linked with their neighbours in the alphabet from a to d."""
+    nodes = []
+    for name in names:
+        relationships = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document, hash=of)}
+        if name > "a":
+            relationships[NodeRelationship.PREVIOUS] = RelatedNodeInfo(node_id=f"{document}{chr(ord(name) - 1)}")
+        if name < "d":
+            relationships[NodeRelationship.NEXT] = RelatedNodeInfo(node_id=f"{document}{chr(ord(name) + 1)}")
+        node = TextNode(id_=f"{document}{name}", text=name, relationships=dict(relationships))
+        nodes.append(Embedded(node, to_node(node)))
+    return nodes
+
+
+def ids(nodes: Sequence[Embedded]) -> list[str]:
+    return [each.stored.node_id for each in nodes]
+
+
+def test_a_hash_told_after_the_nodes_closes_the_document() -> None:
+    drafts = Drafts()
+    drafts.added({"d": a_part("n1")}, "vectors", owner=ME)
+    drafts.added({"d": a_part("n2")}, "vectors", owner=ME)
+    assert drafts.told("d", "h1", owner=ME) == closed("n1", "n2")
+
+
+def test_a_hash_told_before_the_nodes_makes_the_first_of_them_replace_the_former() -> None:
+    drafts = Drafts()
+    assert drafts.told("d", "h1", owner=ME) is None
+    assert drafts.begun_by({"d": a_part("n1"), "e": a_part("m")}, "vectors", owner=ME) == {"d"}
+    drafts.added({"d": a_part("n1")}, "vectors", owner=ME)
+    assert drafts.begun_by({"d": a_part("n2")}, "vectors", owner=ME) == set()
+    drafts.added({"d": a_part("n2")}, "vectors", owner=ME)
+    assert drafts.ended_by(OTHER) == []
+    assert drafts.ended_by(ME) == [closed("n1", "n2")]
+    drafts.closed(drafts.ended_by(ME))
+    assert drafts.ended_by(ME) == []
+
+
+def test_vectors_and_bodies_of_a_document_replace_only_their_own_kind() -> None:
+    drafts = Drafts()
+    drafts.told("d", "h1", owner=ME)
+    drafts.added({"d": a_part("n1")}, "vectors", owner=ME)
+    assert drafts.begun_by({"d": a_part("b1")}, "bodies", owner=ME) == {"d"}
+    assert drafts.begun_by({"d": a_part("n1")}, "bodies", owner=ME) == set(), "it has its vector already"
+
+
+def test_nodes_from_elsewhere_do_not_replace_what_was_announced_for_another_version() -> None:
+    drafts = Drafts()
+    drafts.told("d", "h2", owner=ME)
+    assert drafts.begun_by({"d": a_part("extra", of="h1")}, "vectors", owner=OTHER) == set()
+    drafts.added({"d": a_part("extra", of="h1")}, "vectors", owner=OTHER)
+    assert drafts.ended_by(ME) == []
+
+
+def test_a_transformation_may_change_the_hash_within_one_operation() -> None:
+    drafts = Drafts()
+    drafts.told("d", "raw", owner=ME)
+    assert drafts.begun_by({"d": a_part("n", of="cleaned")}, "vectors", owner=ME) == {"d"}
+    drafts.added({"d": a_part("n", of="cleaned")}, "vectors", owner=ME)
+    assert drafts.ended_by(ME) == [closed("n", doc_hash="raw")]
+
+
+def test_what_was_announced_and_did_not_come_is_given_up_at_the_end() -> None:
+    drafts = Drafts()
+    drafts.told("d", "h1", owner=ME)
+    drafts.give_up_announced(ME)
+    assert drafts.begun_by({"d": a_part("n")}, "vectors", owner=ME) == set()
+
+
+def test_a_hash_that_waits_is_closed_with_its_document_or_when_something_else_is_asked() -> None:
+    drafts = Drafts()
+    drafts.added({"d": a_part("n"), "e": a_part("m")}, "vectors", owner=ME)
+    drafts.told_before_the_document({"d": "h1", "e": "h1", "empty": "h1"}, owner=ME)
+    closings, own = drafts.completed_by({"d": "h1", "empty": "h1", "untold": "h1"})
+    assert closings == [closed("n"), Closing("empty", "h1", emptied=True)]
+    assert own == {"untold": "h1"}
+    drafts.closed(closings)
+    assert drafts.waiting() == [closed("m", document="e")]
+
+
+def test_deleted_nodes_and_documents_are_forgotten() -> None:
+    drafts = Drafts()
+    drafts.added({"d": a_part("n1", "n2"), "e": a_part("m")}, "vectors", owner=ME)
+    drafts.forget_nodes(["n1"])
+    drafts.forget_documents(["e"])
+    assert drafts.told("d", "h1", owner=ME) == closed("n2")
+    assert drafts.told("e", "h1", owner=ME) is None
+
+
+def test_an_announced_document_is_held_back_until_its_last_node_comes() -> None:
+    drafts = Drafts()
+    drafts.told("c", "h1", owner=ME)
+    drafts.told("d", "h1", owner=ME)
+    first = drafts.release([*nodes_of("c", "abcd"), *nodes_of("d", "ab")], owner=ME)
+    assert ids(first) == ["ca", "cb", "cc", "cd"]
+    assert drafts.is_held("d", "da") and not drafts.is_held("c", "ca")
+    assert drafts.release(nodes_of("d", "c"), owner=ME) == []
+    assert ids(drafts.release(nodes_of("d", "d"), owner=ME)) == ["da", "db", "dc", "dd"]
+
+
+def test_a_document_that_was_not_announced_is_never_held_back() -> None:
+    drafts = Drafts()
+    assert ids(drafts.release(nodes_of("d", "ab"), owner=ME)) == ["da", "db"]
+
+
+def test_a_held_document_is_whole_when_the_operation_goes_on_to_the_next() -> None:
+    drafts = Drafts()
+    for document in "de":
+        drafts.told(document, "h1", owner=ME)
+    assert drafts.release(nodes_of("d", "abc"), owner=ME) == [], "a filter dropped the last node"
+    assert ids(drafts.release(nodes_of("e", "abcd"), owner=ME)) == ["da", "db", "dc", "ea", "eb", "ec", "ed"]
+
+
+def test_what_a_failed_operation_held_back_is_dropped_by_the_next() -> None:
+    for begin_again in (True, False):
+        drafts = Drafts()
+        drafts.told("d", "h1", owner=ME)
+        drafts.release(nodes_of("d", "ab"), owner=ME)
+        if begin_again:
+            drafts.told("e", "h1", owner=ME)
+        assert ids(drafts.release(nodes_of("e", "abcd"), owner=ME)) == ["ea", "eb", "ec", "ed"]
+        assert drafts.held_by(ME) == []
+
+
+def test_a_held_document_that_is_begun_again_is_not_doubled() -> None:
+    drafts = Drafts()
+    drafts.told("d", "h1", owner=ME)
+    drafts.release(nodes_of("d", "ab"), owner=ME)
+    assert ids(drafts.release(nodes_of("d", "abcd"), owner=ME)) == ["da", "db", "dc", "dd"]
+
+
+def test_memory_is_bounded_where_no_hash_is_ever_told() -> None:
+    drafts = Drafts()
+    for i in range(10_500):
+        drafts.added({f"d{i}": a_part(f"n{i}")}, "vectors", owner=ME)
+    assert drafts.n_nodes("d0") == 0 and drafts.n_nodes("d10499") == 1
+
+
+def test_operations_follow_into_tasks_and_threads_and_are_told_apart() -> None:
+    async def inherited() -> tuple[int, int]:
+        return this_operation(), await asyncio.to_thread(this_operation)
+
+    async def announcing() -> int:
+        return announcing_operation()
+
+    async def begun_each() -> list[int]:
+        return await asyncio.gather(announcing(), announcing())
+
+    mine = new_operation()
+    assert this_operation() == announcing_operation() == mine
+    assert asyncio.run(inherited()) == (mine, mine)
+    a, b = asyncio.run(begun_each())
+    assert len({a, b, mine}) == 3
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(this_operation()))
+    thread.start()
+    thread.join()
+    assert found[0] != mine
