@@ -1,3 +1,49 @@
 """Two databases, one atomic index: production storage for LlamaIndex on PostgreSQL + pgvector and MongoDB."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ragstore.app import Ragstore
+    from ragstore.errors import RagstoreError
+    from ragstore.model.hit import Hit
+    from ragstore.model.report import IngestReport
+    from ragstore.settings import Settings
+
 __version__ = "0.1.0"
+
+__all__ = ["Hit", "IngestReport", "Ragstore", "RagstoreError", "Settings", "__version__", "open"]
+
+_HOMES = {
+    "Hit": "ragstore.model.hit",
+    "IngestReport": "ragstore.model.report",
+    "Ragstore": "ragstore.app",
+    "RagstoreError": "ragstore.errors",
+    "Settings": "ragstore.settings",
+}
+
+
+def open(settings: Settings | None = None) -> Ragstore:  # noqa: A001 - ragstore.open() is how one says it
+    """Open the stores; use it as a context manager.
+
+    Args:
+        settings: read from the environment and the configuration files where not given.
+
+    Raises:
+        SettingsError: an option's value cannot be used.
+        StoreError: a database cannot be reached or used.
+        SchemaVersionError: a database is older or newer than this program.
+    """
+    from ragstore.app import open_ragstore
+
+    return open_ragstore(settings)
+
+
+def __getattr__(name: str) -> Any:
+    # Names are loaded when first used, so that the command line starts quickly.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ragstore' has no attribute {name!r}")

@@ -1,1 +1,7 @@
 """The composition root: settings → pools → services."""
+
+from __future__ import annotations
+
+from ragstore.app.ragstore import Ragstore, open_ragstore
+
+__all__ = ["Ragstore", "open_ragstore"]

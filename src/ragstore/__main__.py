@@ -1,0 +1,10 @@
+"""``python -m ragstore`` is the same as ``ragstore``."""
+
+from __future__ import annotations
+
+import sys
+
+from ragstore.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Migrating both databases, and refusing to work on the wrong schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ragstore.app.addresses import Addresses, reachable
+from ragstore.errors import EmptyStoreError, SchemaVersionError
+from ragstore.migrate import postgres as postgres_steps
+from ragstore.migrate.versions import Step, head
+from ragstore.postgres.errors import translation
+from ragstore.postgres.pool import Connection, PostgresPool
+from ragstore.settings import Settings
+
+if TYPE_CHECKING:
+    from ragstore.mongo.client import MongoDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    """``current`` and ``head`` name the versions of PostgreSQL and of MongoDB."""
+
+    ok: bool
+    current: str | None
+    head: str
+
+
+def plan(settings: Settings) -> list[Step]:
+    """Steps that ``apply`` would run."""
+    addresses = reachable(settings)
+    with _connected(settings, addresses) as connection, _mongo(settings, addresses) as database:
+        from ragstore.migrate import mongo as mongo_steps
+
+        return [*postgres_steps.pending(connection), *mongo_steps.pending(database)]
+
+
+def apply(settings: Settings) -> list[Step]:
+    """Run what is pending in both databases; returns what was run."""
+    return apply_at(settings, reachable(settings))
+
+
+def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
+    """As ``apply``, on databases that are known to be there."""
+    from ragstore.migrate import mongo as mongo_steps
+
+    with _mongo(settings, addresses) as database:  # first: both must be usable before either is changed
+        with translation():
+            done = postgres_steps.apply(addresses.postgres_url)
+        done += mongo_steps.apply(database)
+        with _connected(settings, addresses) as connection:
+            if not _n_documents(connection):
+                mongo_steps.set_deployment_id(database, _deployment_id(connection))
+    return done
+
+
+def status(settings: Settings) -> SchemaStatus:
+    """Versions of both schemas."""
+    addresses = reachable(settings)
+    with _connected(settings, addresses) as connection, _mongo(settings, addresses) as database:
+        from ragstore.migrate import mongo as mongo_steps
+
+        current = (postgres_steps.current(connection), mongo_steps.current(database))
+    wanted = (head("postgres"), head("mongo"))
+    shown = f"postgres {current[0] or 'none'}, mongo {current[1] or 'none'}" if any(current) else None
+    return SchemaStatus(current == wanted, shown, f"postgres {wanted[0]}, mongo {wanted[1]}")
+
+
+def check_postgres(pool: PostgresPool) -> None:
+    """Refuse to work on a PostgreSQL schema of another version.
+
+    Raises:
+        SchemaVersionError: names both versions and the command.
+    """
+    with pool.autocommit() as connection:
+        current = postgres_steps.current(connection)
+    _check("PostgreSQL", current, head("postgres"))
+
+
+def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
+    """Refuse to work on a MongoDB database of another schema version or another deployment.
+
+    Raises:
+        SchemaVersionError, EmptyStoreError
+    """
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.errors import translation as mongo_translation
+
+    with mongo_translation():
+        current = mongo_steps.current(database)
+        theirs = mongo_steps.deployment_id(database)
+    with pool.autocommit() as connection:
+        n_documents = _n_documents(connection)
+    if n_documents and (current is None or theirs is None):
+        raise EmptyStoreError(
+            f"MongoDB database {database.name!r} is empty, but PostgreSQL knows {n_documents} documents",
+            hint="check RAGSTORE_MONGO_URL and RAGSTORE_MONGO_DATABASE; if they are right and its content is lost, "
+            "'ragstore repair' rebuilds it from PostgreSQL",
+        )
+    _check("MongoDB", current, head("mongo"))
+    check_deployment(database, pool, may_be_unset=False)
+
+
+def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unset: bool = True) -> None:
+    """Refuse a MongoDB database that was made for another PostgreSQL database.
+
+    Args:
+        may_be_unset: take one that says nothing, because it was emptied.
+
+    Raises:
+        EmptyStoreError
+    """
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.errors import translation as mongo_translation
+
+    with mongo_translation():
+        theirs = mongo_steps.deployment_id(database)
+    with pool.autocommit() as connection:
+        ours = _deployment_id(connection)
+    if theirs == ours or (theirs is None and may_be_unset):
+        return
+    raise EmptyStoreError(
+        f"MongoDB database {database.name!r} was made for another PostgreSQL database",
+        hint="check that RAGSTORE_POSTGRES_URL, RAGSTORE_MONGO_URL and RAGSTORE_MONGO_DATABASE belong together",
+        expected=ours,
+        found=theirs,
+    )
+
+
+def register_mongo(database: MongoDatabase, pool: PostgresPool) -> bool:
+    """Bring an emptied MongoDB database to the present schema and tie it to PostgreSQL; returns whether it was not.
+
+    Raises:
+        SchemaVersionError, EmptyStoreError: it is newer than this program, or another deployment's.
+
+    Crash safety:
+        Idempotent; the deployment is recorded last, so that a killed one is done again.
+    """
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.errors import translation as mongo_translation
+
+    check_deployment(database, pool)
+    with mongo_translation():
+        if mongo_steps.current(database) == head("mongo") and mongo_steps.deployment_id(database) is not None:
+            return False
+        mongo_steps.apply(database)
+        with pool.autocommit() as connection:
+            mongo_steps.set_deployment_id(database, _deployment_id(connection))
+    return True
+
+
+def _check(store: str, current: str | None, wanted: str) -> None:
+    if current == wanted:
+        return
+    if current is not None and current > wanted:
+        raise SchemaVersionError(
+            f"{store} has schema version {current}, this program works with {wanted}",
+            hint="install the ragstore that migrated it",
+        )
+    raise SchemaVersionError(
+        f"{store} has {'no schema' if current is None else f'schema version {current}'}, this program needs {wanted}",
+        hint="run 'ragstore migrate apply'",
+    )
+
+
+def _deployment_id(connection: Connection) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT deployment_id::text FROM ragstore.deployment")
+        row = cursor.fetchone()
+        return str(row[0]) if row else ""
+
+
+def _n_documents(connection: Connection) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM (SELECT 1 FROM ragstore.document WHERE deleted_at IS NULL LIMIT 1000) d")
+        row = cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+@contextmanager
+def _connected(settings: Settings, addresses: Addresses) -> Iterator[Connection]:
+    pool = PostgresPool(addresses.postgres_url, size=1, connect_timeout_s=settings.connect_timeout_s)
+    try:
+        with pool.autocommit() as connection:
+            yield connection
+    finally:
+        pool.close()
+
+
+@contextmanager
+def _mongo(settings: Settings, addresses: Addresses) -> Iterator[MongoDatabase]:
+    from ragstore.mongo.client import check_replica_set, connect, database
+    from ragstore.mongo.errors import translation as mongo_translation
+
+    client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s)
+    try:
+        check_replica_set(client)
+        with mongo_translation():
+            yield database(client, settings.mongo_database)
+    finally:
+        client.close()

@@ -1,0 +1,434 @@
+"""The object that ``ragstore.open()`` gives: every use case on one pair of databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from ragstore.app.addresses import Addresses, reachable
+from ragstore.app.migrations import apply_at, check_postgres
+from ragstore.app.models import EXTERNAL, Models
+from ragstore.audit import trail
+from ragstore.errors import EmbeddingSpaceError, SchemaVersionError, UsageError
+from ragstore.model.audit import Event, QuarantineEntry
+from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, checked_name
+from ragstore.model.document import DocumentState
+from ragstore.model.drift import AuditProgress, RepairReport, VerifyReport
+from ragstore.model.filters import Filter
+from ragstore.model.hit import Hit
+from ragstore.model.progress import Progress
+from ragstore.model.report import IngestReport
+from ragstore.model.run import Vectors
+from ragstore.postgres import collections
+from ragstore.postgres.pool import PostgresPool
+from ragstore.settings import Settings
+
+if TYPE_CHECKING:
+    from llama_index.core import StorageContext, VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from ragstore.app.writer import Writer
+    from ragstore.llama import Backend
+    from ragstore.query.answer import Answer
+    from ragstore.query.search import Mode
+
+
+class Ragstore:
+    """Every use case on one pair of databases; safe to use from several threads."""
+
+    def __init__(self, settings: Settings, addresses: Addresses, pool: PostgresPool) -> None:
+        self.settings = settings
+        self._addresses = addresses
+        self._pool = pool
+        self._models = Models(settings)
+        self._writer_lock = threading.Lock()
+        self._opened_writer: Writer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; embedded servers go on running."""
+        if self._opened_writer is not None:
+            self._opened_writer.close()
+        self._pool.close()
+
+    # Collections
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        model: str | None = None,
+        dim: int | None = None,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+    ) -> Collection:
+        """Make a collection, or return the one of that name.
+
+        Args:
+            model: as the setting; ``external`` where the vectors come with the nodes, which needs ``dim``.
+
+        Raises:
+            EmbeddingSpaceError: it exists with another model or ``dim``; both are named.
+            UsageError: a name, model or length that cannot be used.
+        """
+        found = collections.find_collection(self._pool, checked_name(name))
+        if found is None:
+            chunking = Chunking(
+                self.settings.chunk_size if chunk_size is None else chunk_size,
+                self.settings.chunk_overlap if chunk_overlap is None else chunk_overlap,
+            )
+            _check_chunking(chunking)
+            found = collections.create_collection(
+                self._pool,
+                name,
+                space=self._space(model or self.settings.model, dim),
+                chunking=chunking,
+                text_search_config=self.settings.text_search_config,
+            )
+        _check_space(found, model, dim)
+        return found
+
+    def collections(self) -> list[CollectionSummary]:
+        """All collections with their sizes."""
+        return collections.list_collections(self._pool)
+
+    # Documents
+
+    def ingest(
+        self,
+        *paths: str | Path,
+        collection: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> IngestReport:
+        """Add and update documents from files and folders; a renamed file moves, others that are gone stay.
+
+        The collection is made when there is none of that name. Documents that cannot be read go to quarantine and
+        are counted as failed.
+
+        Raises:
+            UsageError: a path does not exist.
+            EmbeddingSpaceError: the collection was made with another model.
+            StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
+        """
+        from ragstore.ingest.parsing import ParserPool
+        from ragstore.ingest.pipeline import Limits, Services, ingest
+        from ragstore.sources import walk
+        from ragstore.sources.presence import Roots
+
+        settings = self.settings
+        listing = walk(paths, max_bytes=settings.max_file_mb * 2**20)
+        into = self._collection_or_new(collection)
+        writer = self._writer()
+        with ParserPool(
+            chunking=into.chunking,
+            timeout_s=settings.parse_timeout_s,
+            memory_mb=settings.parse_memory_mb,
+            n_children=settings.parse_processes,
+        ) as parsers:
+            services = Services(
+                pool=self._pool,
+                publisher=writer.publisher,
+                recoverer=writer.recoverer,
+                embedder=lambda: self._models.of(into),
+                parsers=parsers,
+                worker=writer.worker,
+                is_lost=Roots(paths).lost,
+            )
+            limits = Limits(batch_chunks=settings.batch_chunks, index_min_nodes=settings.index_min_nodes)
+            return ingest(services, into, listing, limits=limits, tell=progress)
+
+    def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
+        """Live documents in the order of their ids."""
+        return trail.live_documents(self._pool, self._collection(collection))
+
+    def history(self, document_id: str, collection: str | None = None) -> list[Event]:
+        """All that happened to a document, oldest first; empty for an id never seen."""
+        return trail.history(self._pool, self._collection(collection), document_id)
+
+    def delete(self, *document_ids: str, collection: str | None = None) -> int:
+        """Delete documents from both stores; returns how many were live."""
+        found, writer = self._collection(collection), self._writer()
+        n_deleted = writer.publisher.delete(found, document_ids)
+        writer.recoverer.retire()
+        return n_deleted
+
+    def quarantined(self, collection: str | None = None) -> list[QuarantineEntry]:
+        """Documents that were set aside, with the reason."""
+        return trail.quarantined(self._pool, self._collection(collection))
+
+    def retry_quarantine(self, *document_ids: str, collection: str | None = None) -> int:
+        """Let the next ingest try these documents again, all where none is named; returns how many."""
+        return trail.release(self._pool, self._collection(collection), document_ids)
+
+    # Health
+
+    def verify(
+        self,
+        collection: str | None = None,
+        *,
+        deep: bool = False,
+        progress: Callable[[AuditProgress], None] | None = None,
+    ) -> VerifyReport:
+        """Compare both stores with the ledger; changes nothing, and is right also while workers run.
+
+        Args:
+            collection: only this one; all where none is named.
+            deep: compare texts, metadata and vectors too, not only which nodes there are.
+
+        Raises:
+            EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            CollectionNotFoundError, StoreError
+        """
+        from ragstore.app.health import opened_for_audit
+        from ragstore.audit.verify import verify
+
+        wanted = self._audited(collection)
+        with opened_for_audit(self.settings, self._addresses) as audited:
+            return verify(audited.pool, audited.database, wanted, deep=deep, tell=progress)
+
+    def repair(
+        self,
+        collection: str | None = None,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[AuditProgress], None] | None = None,
+    ) -> RepairReport:
+        """Remove the drift that ``verify(deep=True)`` finds; what cannot be proved garbage is kept and reported.
+
+        Args:
+            collection: only this one; all where none is named.
+            dry_run: say what would be done, and change nothing.
+
+        Raises:
+            EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            RefusedError: another repair is at work.
+            ModelError: vectors must be computed and the model cannot be used; what was done by then stays.
+            CollectionNotFoundError, StoreError
+        """
+        from ragstore.app.health import opened_for_audit, repairing
+        from ragstore.audit.repair import RepairOptions, repair
+
+        wanted = self._audited(collection)
+        of, min_nodes = self._models.of, self.settings.index_min_nodes
+        with opened_for_audit(self.settings, self._addresses) as audited:
+            if dry_run:
+                options = RepairOptions(of, min_nodes)
+                return repair(audited.pool, audited.database, wanted, options, None, progress)
+            with repairing(audited) as (repairer, registered):
+                options = RepairOptions(of, min_nodes, registered)
+                return repair(audited.pool, audited.database, wanted, options, repairer, progress)
+
+    # Questions
+
+    def query(  # noqa: PLR0913 - one argument per choice of the person who asks
+        self,
+        text: str,
+        *,
+        collection: str | None = None,
+        top_k: int | None = None,
+        filters: Filter | None = None,
+        mode: Mode = "hybrid",
+        mmr_lambda: float | None = None,
+        embedding: Sequence[float] | None = None,
+    ) -> list[Hit]:
+        """The nodes that answer best, best first.
+
+        Args:
+            embedding: the question's vector, for collections whose model is ``external``.
+            mmr_lambda: 0 to 1, weight of relevance against variety; None for relevance alone.
+
+        Raises:
+            CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
+        """
+        from ragstore.query.search import Question, search
+
+        found = self._collection(collection)
+        needs_vector = mode != "keyword" or mmr_lambda is not None
+        question = Question(
+            text=text,
+            vector=self._vector(found, text, embedding) if needs_vector else None,
+            mode=mode,
+            top_k=self.settings.top_k if top_k is None else top_k,
+            filters=filters,
+            dense_weight=self.settings.dense_weight,
+            mmr_lambda=mmr_lambda,
+        )
+        return search(self._pool, found, question)
+
+    def ask(
+        self,
+        text: str,
+        *,
+        collection: str | None = None,
+        top_k: int | None = None,
+        filters: Filter | None = None,
+        mode: Mode = "hybrid",
+        mmr_lambda: float | None = None,
+    ) -> Answer:
+        """An answer written by the configured LLM, its citations checked; without an LLM the hits alone."""
+        from ragstore.query.answer import ask
+
+        hits = self.query(text, collection=collection, top_k=top_k, filters=filters, mode=mode, mmr_lambda=mmr_lambda)
+        if self.settings.llm is None:
+            return ask(text, hits, None)
+        from ragstore.query.llm import LlmOptions, load_llm
+
+        key = self.settings.llm_api_key
+        options = LlmOptions(
+            base_url=self.settings.llm_base_url,
+            api_key=key.get_secret_value() if key else None,
+            timeout_s=self.settings.llm_timeout_s,
+        )
+        return ask(text, hits, load_llm(self.settings.llm, options))
+
+    # LlamaIndex
+
+    def storage_context(self, collection: str | None = None) -> StorageContext:
+        """A LlamaIndex StorageContext on the collection; code that uses it needs no other change."""
+        from ragstore.llama import storage_context
+
+        found = self._collection(collection)
+        return storage_context(self._backend(), found)
+
+    def index(self, collection: str | None = None, *, embed_model: BaseEmbedding | None = None) -> VectorStoreIndex:
+        """A LlamaIndex VectorStoreIndex on the collection.
+
+        Args:
+            embed_model: needed where the collection's model is ``external``.
+        """
+        from ragstore.llama import vector_index
+
+        return vector_index(self._backend(), self._collection(collection), embed_model=embed_model)
+
+    def embed_model(self, collection: str | None = None) -> BaseEmbedding:
+        """The collection's own embedding model, for LlamaIndex code that asks for one.
+
+        Raises:
+            UsageError: the collection's model is ``external``.
+        """
+        from ragstore.llama import own_embed_model
+
+        return own_embed_model(self._backend(), self._collection(collection))
+
+    # Parts
+
+    def _backend(self) -> Backend:
+        from ragstore.llama import Backend
+
+        writer = self._writer()
+        return Backend(
+            pool=self._pool,
+            client=writer.client,
+            database=writer.database,
+            nodes=writer.nodes,
+            recoverer=writer.recoverer,
+            worker=writer.worker,
+            timing=writer.timing,
+            embedder=self._models.of,
+            index_min_nodes=self.settings.index_min_nodes,
+        )
+
+    def _writer(self) -> Writer:
+        from ragstore.app.writer import open_writer
+
+        with self._writer_lock:
+            if self._opened_writer is None:
+                self._opened_writer = open_writer(self.settings, self._addresses, self._pool)
+            return self._opened_writer
+
+    def _audited(self, name: str | None) -> list[tuple[Collection, int]]:
+        """The collection of that name, or all, each with the ledger's count of its nodes."""
+        wanted = None if name is None else collections.get_collection(self._pool, name).name
+        return [
+            (collections.get_collection(self._pool, summary.name), summary.nodes)
+            for summary in self.collections()
+            if wanted in (None, summary.name)
+        ]
+
+    def _collection(self, name: str | None) -> Collection:
+        found = collections.get_collection(self._pool, name or self.settings.collection)
+        self._models.check(found)
+        return found
+
+    def _collection_or_new(self, name: str | None) -> Collection:
+        wanted = checked_name(name or self.settings.collection)
+        if collections.find_collection(self._pool, wanted) is None:
+            return self.create_collection(wanted)
+        return self._collection(wanted)
+
+    def _space(self, model: str, dim: int | None) -> EmbeddingSpace:
+        if model == EXTERNAL:
+            if dim is None:
+                raise UsageError(
+                    "a collection whose vectors come with the nodes needs their length",
+                    hint="say dim=, for example create_collection(name, model='external', dim=256)",
+                )
+            return EmbeddingSpace(model, dim)
+        own = self._models.named(model).dim
+        if dim is not None and dim != own:
+            raise UsageError(f"model {model} gives {own} dimensions, not {dim}", hint="leave dim out")
+        return EmbeddingSpace(model, own)
+
+    def _vector(self, collection: Collection, text: str, embedding: Sequence[float] | None) -> Vectors:
+        if embedding is not None:
+            return np.asarray(embedding, dtype=np.float32)
+        if collection.space.model == EXTERNAL:
+            raise UsageError(
+                f"the vectors of collection {collection.name!r} come from outside, so the question's must too",
+                hint="say embedding=, or ask with --mode keyword",
+            )
+        return self._models.of(collection).embed_query(text)
+
+
+def open_ragstore(settings: Settings | None = None) -> Ragstore:
+    """Open both databases as the settings say; embedded ones are started and migrated."""
+    settings = settings or Settings()
+    addresses = reachable(settings)
+    pool = PostgresPool(
+        addresses.postgres_url,
+        size=settings.pool_size,
+        connect_timeout_s=settings.connect_timeout_s,
+        idle_in_transaction_s=max(10.0, 2 * settings.lease_ttl_s),
+        statement_timeout_s=settings.statement_timeout_s,
+    )
+    try:
+        check_postgres(pool)
+    except SchemaVersionError:
+        if not settings.embedded:
+            pool.close()
+            raise
+        apply_at(settings, addresses)
+        check_postgres(pool)
+    return Ragstore(settings, addresses, pool)
+
+
+def _check_space(collection: Collection, model: str | None, dim: int | None) -> None:
+    made = collection.space
+    if (model is None or model == made.model) and (dim is None or dim == made.dim):
+        return
+    asked = EmbeddingSpace(model or made.model, dim or made.dim)
+    raise EmbeddingSpaceError(
+        f"collection {collection.name!r} was made with {made}, not with {asked}",
+        hint="use another collection name",
+        collection=collection.name,
+    )
+
+
+def _check_chunking(chunking: Chunking) -> None:
+    if not 0 <= chunking.chunk_overlap < chunking.chunk_size:
+        raise UsageError(
+            f"chunk_overlap {chunking.chunk_overlap} must be below chunk_size {chunking.chunk_size}",
+            hint="see RAGSTORE_CHUNK_SIZE and RAGSTORE_CHUNK_OVERLAP",
+        )

@@ -1,0 +1,142 @@
+"""The servers themselves: starting and stopping embedded ones, and looking at either kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragstore import embedded
+from ragstore.app import migrations
+from ragstore.app.addresses import Addresses, configured, home_of
+from ragstore.embedded import ServerUrls
+from ragstore.errors import RagstoreError, UsageError
+from ragstore.migrate import postgres as postgres_steps
+from ragstore.migrate.versions import head
+from ragstore.model.collection import CollectionSummary
+from ragstore.postgres.collections import list_collections
+from ragstore.postgres.pool import PostgresPool
+from ragstore.settings import Settings, masked_url
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What ``ragstore status`` shows; each part says itself whether it is ok."""
+
+    postgres: dict[str, Any]
+    mongo: dict[str, Any]
+    schema: dict[str, Any]
+    collections: list[CollectionSummary] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape ``status --json`` prints."""
+        return {
+            "postgres": self.postgres,
+            "mongo": self.mongo,
+            "schema": self.schema,
+            "collections": [summary.as_dict() for summary in self.collections],
+        }
+
+
+def up(settings: Settings) -> ServerUrls:
+    """Start the embedded servers and migrate them.
+
+    Raises:
+        UsageError: the settings name servers of one's own.
+        EmbeddedServerError: they cannot be run here.
+    """
+    _refuse_configured(settings, "start")
+    urls = embedded.ensure_running(home_of(settings))
+    migrations.apply_at(settings, Addresses(urls.postgres_url, urls.mongo_url))
+    return urls
+
+
+def down(settings: Settings) -> bool:
+    """Stop the embedded servers; returns whether any was running."""
+    _refuse_configured(settings, "stop")
+    return embedded.stop(home_of(settings))
+
+
+def status(settings: Settings, *, show_secrets: bool = False) -> Status:
+    """Look at both servers without starting or changing anything."""
+    addresses = configured(settings) or _embedded_running(settings)
+    if addresses is None:
+        absent = {"ok": False, "version": None, "url": None, "error": "not running; start it with 'ragstore up'"}
+        return Status(
+            dict(absent),
+            absent | {"database": settings.mongo_database},
+            {"ok": False, "current": None, "head": _head()},
+        )
+    postgres, current, summaries = _look_at_postgres(settings, addresses)
+    mongo, mongo_current = _look_at_mongo(settings, addresses)
+    versions = (current, mongo_current)
+    schema = {
+        "ok": versions == (head("postgres"), head("mongo")),
+        "current": f"postgres {current or 'none'}, mongo {mongo_current or 'none'}" if any(versions) else None,
+        "head": _head(),
+    }
+    for part in (postgres, mongo):
+        if not show_secrets:
+            part["url"] = masked_url(part["url"])
+    return Status(postgres, mongo, schema, summaries)
+
+
+def _embedded_running(settings: Settings) -> Addresses | None:
+    home = home_of(settings)
+    urls = embedded.remembered_urls(home)
+    if urls is None or not any(server.running for server in embedded.status(home)):
+        return None
+    return Addresses(urls.postgres_url, urls.mongo_url)
+
+
+def _look_at_postgres(
+    settings: Settings, addresses: Addresses
+) -> tuple[dict[str, Any], str | None, list[CollectionSummary]]:
+    part: dict[str, Any] = {"ok": False, "version": None, "url": addresses.postgres_url}
+    pool = PostgresPool(addresses.postgres_url, size=1, connect_timeout_s=settings.connect_timeout_s)
+    try:
+        with pool.autocommit() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW server_version")
+            row = cursor.fetchone()
+            current = postgres_steps.current(connection)
+        part |= {"ok": True, "version": str(row[0]).split()[0] if row else None}
+        return part, current, list_collections(pool) if current == head("postgres") else []
+    except RagstoreError as error:
+        part["error"] = str(error)
+        return part, None, []
+    finally:
+        pool.close()
+
+
+def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, Any], str | None]:
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.client import check_replica_set, connect, database
+    from ragstore.mongo.errors import translation
+
+    part: dict[str, Any] = {
+        "ok": False,
+        "version": None,
+        "url": addresses.mongo_url,
+        "database": settings.mongo_database,
+    }
+    try:
+        client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s)
+        with client, translation():
+            part["version"] = client.server_info()["version"]
+            check_replica_set(client)
+            part["ok"] = True
+            return part, mongo_steps.current(database(client, settings.mongo_database))
+    except RagstoreError as error:
+        part |= {"ok": False, "error": str(error)}
+        return part, None
+
+
+def _head() -> str:
+    return f"postgres {head('postgres')}, mongo {head('mongo')}"
+
+
+def _refuse_configured(settings: Settings, verb: str) -> None:
+    if configured(settings) is not None:
+        raise UsageError(
+            f"the databases are servers of your own, ragstore does not {verb} them",
+            hint="unset RAGSTORE_POSTGRES_URL and RAGSTORE_MONGO_URL to use embedded servers",
+        )

@@ -1,0 +1,61 @@
+"""What a process needs to change the stores, built when it first does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ragstore.app.addresses import Addresses
+from ragstore.app.migrations import check_mongo
+from ragstore.mongo.client import Client, MongoDatabase, check_replica_set, connect, database
+from ragstore.mongo.nodes import NodeStore
+from ragstore.postgres.ledger import Ledger
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.caretaker import Caretaker
+from ragstore.protocol.publish import Publisher, Timing
+from ragstore.protocol.recover import Recoverer
+from ragstore.protocol.worker import this_worker
+from ragstore.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Both stores and the protocol over them."""
+
+    client: Client
+    database: MongoDatabase
+    nodes: NodeStore
+    ledger: Ledger
+    publisher: Publisher
+    recoverer: Recoverer
+    worker: str
+    timing: Timing
+    caretaker: Caretaker
+
+    def close(self) -> None:
+        """Stop the threads and close the MongoDB client."""
+        self.caretaker.close()
+        self.publisher.close()
+        self.client.close()
+
+
+def open_writer(settings: Settings, addresses: Addresses, pool: PostgresPool) -> Writer:
+    """Connect to MongoDB, check that the two databases belong together, and recover what died.
+
+    Raises:
+        StoreError, RefusedError
+    """
+    client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s, pool_size=settings.pool_size)
+    try:
+        check_replica_set(client)
+        mongo = database(client, settings.mongo_database)
+        check_mongo(mongo, pool)
+        nodes, ledger, worker = NodeStore(mongo), Ledger(pool), this_worker()
+        timing = Timing(lease_ttl_s=settings.lease_ttl_s, grace_s=settings.grace_s)
+        recoverer = Recoverer(pool, ledger, nodes, grace_s=settings.grace_s)
+        recoverer.recover()
+    except BaseException:
+        client.close()
+        raise
+    publisher = Publisher(ledger, nodes, worker=worker, timing=timing)
+    caretaker = Caretaker(recoverer, every_s=timing.lease_ttl_s)
+    return Writer(client, mongo, nodes, ledger, publisher, recoverer, worker, timing, caretaker)

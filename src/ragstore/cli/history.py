@@ -1,0 +1,58 @@
+"""``ragstore history``: what happened to a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragstore.cli.invocation import invocation_of
+from ragstore.cli.local_paths import spellings
+from ragstore.cli.options import CollectionOption, JsonOption
+from ragstore.cli.output import table, write, write_json_list
+from ragstore.errors import DocumentNotFoundError
+
+if TYPE_CHECKING:
+    from ragstore.model.audit import Event
+
+
+def history(
+    ctx: typer.Context,
+    document: Annotated[str, typer.Argument(metavar="DOCUMENT", help="Its id, or a path.")],
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what happened to a document.
+
+    The oldest event first; also of a document that is deleted.
+
+    --json: {"events": [{"event_id", "at", "worker", "document_id", "revision", "action", "run_id", "n_nodes",
+    "n_embedded", "n_reused", "detail"}]}, times in ISO 8601.
+    """
+    with invocation_of(ctx).store() as store:
+        found = (store.history(spelling, collection) for spelling in spellings(document))
+        events = next((events for events in found if events), None)
+    if events is None:
+        raise DocumentNotFoundError(
+            f"no document {document}",
+            hint="run: ragstore documents; -c names another collection",
+            document_id=document,
+        )
+    if as_json:
+        write_json_list("events", (event.as_dict() for event in events))
+        return
+    for line in event_lines(events):
+        write(line)
+
+
+def event_lines(events: Sequence[Event]) -> list[str]:
+    """A table of events for people."""
+    headings = ("at", "action", "revision", "nodes", "embedded", "reused", "worker")
+    return table(
+        headings,
+        [
+            (each.at, each.action, each.revision, each.n_nodes, each.n_embedded, each.n_reused, each.worker)
+            for each in events
+        ],
+    )

@@ -1,0 +1,49 @@
+"""How hits look to people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ragstore.cli.output import one_line
+
+if TYPE_CHECKING:
+    from ragstore.model.hit import Hit
+
+TEXT_LINES = 4
+_INDENT = "    "
+_MORE = " …"
+
+
+def hit_lines(hits: Sequence[Hit], width: int) -> list[str]:
+    """Rank, score, source and the first lines of the text of each hit."""
+    if not hits:
+        return ["no hits"]
+    lines: list[str] = []
+    for rank, hit in enumerate(hits, start=1):
+        lines += [f"{rank}. {hit.score:.4f}  {place(hit)}", *excerpt(hit.text, width), ""]
+    return lines[:-1]
+
+
+def place(hit: Hit) -> str:
+    """``/manuals/pump.pdf, page 3, Care > Cleaning, characters 120-480``."""
+    words = [one_line(hit.source or hit.document_id)]
+    if hit.page is not None:
+        words.append(f"page {hit.page}")
+    if hit.headings:
+        words.append(" > ".join(one_line(heading) for heading in hit.headings))
+    if hit.start_char is not None and hit.end_char is not None:
+        words.append(f"characters {hit.start_char}-{hit.end_char}")
+    return ", ".join(words)
+
+
+def excerpt(text: str, width: int) -> list[str]:
+    """The first lines of a text, wrapped and indented."""
+    room = max(width - len(_INDENT), 20)
+    beginning = "\n".join(one_line(line) for line in text.splitlines() if line.strip())[: room * (TEXT_LINES + 1)]
+    wrapped = [piece for line in beginning.splitlines() for piece in textwrap.wrap(line, room - len(_MORE))]
+    shown = wrapped[:TEXT_LINES]
+    if len(wrapped) > TEXT_LINES:
+        shown[-1] += _MORE
+    return [_INDENT + line for line in shown]

@@ -1,0 +1,59 @@
+"""One call of the command line: what was asked of it as a whole, and how a verb gets at settings and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ragstore.app import Ragstore
+    from ragstore.settings import Settings
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What holds for every verb.
+
+    Args:
+        debug: show tracebacks and every log line; ``RAGSTORE_LOG_LEVEL=debug`` does the same.
+        json: standard output is read by a program.
+    """
+
+    debug: bool = False
+    json: bool = False
+
+    def settings(self) -> Settings:
+        """Read the settings, and log as they say from here on."""
+        from ragstore.settings import Settings
+        from ragstore.telemetry.logging import configure_logging
+
+        settings = Settings()
+        self.debug = self.debug or settings.log_level == "debug"
+        configure_logging("debug" if self.debug else settings.log_level, settings.log_format)
+        return settings
+
+    @contextmanager
+    def store(self) -> Iterator[Ragstore]:
+        """The opened stores."""
+        import ragstore
+
+        with ragstore.open(self.settings()) as store:
+            yield store
+
+
+def invocation_of(ctx: typer.Context) -> Invocation:
+    """The call that a verb belongs to."""
+    found = ctx.find_object(Invocation)
+    return found or Invocation()
+
+
+def split_off(arguments: Sequence[str]) -> tuple[Invocation, list[str]]:
+    """The flags that hold for every verb, wherever they stand before ``--``, and the other arguments."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags, rest = arguments[:end], arguments[end:]
+    others = [argument for argument in flags if argument != "--debug"]
+    return Invocation(debug="--debug" in flags, json="--json" in flags), [*others, *rest]

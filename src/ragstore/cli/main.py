@@ -1,0 +1,130 @@
+"""The command line: one verb, one module beside this one."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ragstore.cli.ask import ask
+from ragstore.cli.delete import delete
+from ragstore.cli.documents import documents
+from ragstore.cli.down import down
+from ragstore.cli.edge import (
+    EXIT_OUTPUT_CLOSED,
+    EXIT_USAGE,
+    STOP_SIGNALS,
+    InterruptedBySignal,
+    raise_interrupted,
+    tell_error,
+    tell_interrupted,
+    tell_unexpected,
+    tell_usage,
+)
+from ragstore.cli.history import history
+from ragstore.cli.ingest import ingest
+from ragstore.cli.invocation import Invocation, split_off
+from ragstore.cli.migrate import migrate
+from ragstore.cli.output import OutputClosedError, flush
+from ragstore.cli.quarantine import quarantine
+from ragstore.cli.query import query
+from ragstore.cli.repair import repair
+from ragstore.cli.status import status
+from ragstore.cli.up import up
+from ragstore.cli.verify import verify
+from ragstore.errors import RagstoreError
+
+PROGRAM = "ragstore"
+VERBS = (up, down, status, migrate, ingest, query, ask, documents, history, delete, quarantine, verify, repair)
+
+_EPILOG = (
+    "Exit status: 0 done, 1 failed, 2 usage, 3 partly done, 4 refused, 5 drift found. "
+    "Options come from RAGSTORE_* variables, .env, ragstore.toml and secret files: see `ragstore status --settings`."
+)
+
+
+def _version_wanted(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+def _root(
+    ctx: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version_wanted, is_eager=True, help="Show the version and leave.")
+    ] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and every log line; may stand after the verb too.")
+    ] = False,
+) -> None:
+    """Two databases, one atomic index: production storage for LlamaIndex."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(EXIT_USAGE)
+
+
+def app() -> typer.Typer:
+    """The command line as a Typer application."""
+    # No rich in the help and the errors: it costs 0.15 s, and its tracebacks print local variables, passwords included.
+    application = typer.Typer(
+        name=PROGRAM,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    application.callback(invoke_without_command=True, epilog=_EPILOG)(_root)
+    for verb in VERBS:
+        application.command()(verb)
+    return application
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:  # a shell asks for completions
+        app()(prog_name=PROGRAM)
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, raise_interrupted)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
+    invocation, rest = split_off(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        try:
+            exit_status = _run(rest, invocation)
+        except InterruptedBySignal as interrupted:
+            exit_status = tell_interrupted(interrupted.signum)
+        flush()
+    except OutputClosedError:
+        # The interpreter flushes both streams once more at its end; there must be somewhere to flush to.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return EXIT_OUTPUT_CLOSED
+    return exit_status
+
+
+def _run(arguments: list[str], invocation: Invocation) -> int:
+    """Parse and run, with every error told."""
+    command = typer.main.get_command(app())
+    try:
+        with command.make_context(PROGRAM, arguments, obj=invocation) as ctx:
+            command.invoke(ctx)
+    except typer.Exit as done:
+        return done.exit_code
+    except RagstoreError as error:
+        return tell_error(error, invocation)
+    except typer.TyperException as error:
+        verb = next((name for name in arguments if name in {verb.__name__ for verb in VERBS}), "")
+        return tell_usage(error, f"{PROGRAM} {verb}".rstrip(), invocation)
+    except OutputClosedError:
+        raise
+    except Exception as error:
+        return tell_unexpected(error, invocation)
+    return 0

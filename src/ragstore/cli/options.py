@@ -1,0 +1,46 @@
+"""Options that several verbs take, spelled and explained once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Mode = Literal["vector", "keyword", "hybrid"]
+
+
+def not_blank(text: str) -> str:
+    """Refuse a text without a word in it."""
+    if not text.strip():
+        raise typer.BadParameter("there is nothing to look for in an empty text")
+    return text
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+CollectionOption = Annotated[
+    str | None,
+    typer.Option("--collection", "-c", metavar="NAME", help="Collection; RAGSTORE_COLLECTION where none is named."),
+]
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", "-k", min=1, max=1000, help="Hits; RAGSTORE_TOP_K where none is named.")
+]
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        metavar="KEY=VALUE",
+        help="Only nodes whose metadata match, such as lang=en, year>=2020 or tags:any=red,blue; all of several.",
+    ),
+]
+ModeOption = Annotated[Mode, typer.Option("--mode", help="Rank by meaning, by words, or by both.")]
+MmrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--mmr",
+        metavar="LAMBDA",
+        min=0,
+        max=1,
+        help="Prefer hits that differ: 1 ranks by likeness alone, 0 by variety.",
+    ),
+]

@@ -1,0 +1,124 @@
+"""Standard output carries results and nothing else; standard error carries everything said about them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class OutputClosedError(Exception):
+    """Whoever reads our output has stopped reading, as ``head`` does."""
+
+
+def write(text: str = "", *, end: str = "\n") -> None:
+    """Print a line of results.
+
+    Raises:
+        OutputClosedError: nobody reads any more.
+    """
+    try:
+        sys.stdout.write(text + end)
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
+
+def flush() -> None:
+    """Bring everything written to its reader; raises like ``write``."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
+
+def say(text: str) -> None:
+    """Print a line about the results on standard error; raises like ``write``."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
+
+def write_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON document."""
+    write(_json(value, indent=2))
+
+
+def write_json_list(key: str, items: Iterable[Mapping[str, Any]]) -> None:
+    """Print ``{key: [items]}``, one item a line and each as it comes, so that a million of them fit in memory."""
+    remaining = iter(items)
+    first = next(remaining, None)  # an error that stops the listing must come before the first character of it
+    write(f'{{"{key}": [')
+    if first is not None:
+        write(_json(first), end="")
+    for item in remaining:
+        write(f",\n{_json(item)}", end="")
+    write("" if first is None else "\n", end="]}\n")
+
+
+def plain(text: object) -> str:
+    """Text that cannot steer a terminal: stored text comes from anywhere."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text).encode(errors="replace").decode())
+
+
+def one_line(text: object) -> str:
+    """The same on one line."""
+    return plain(" ".join(str(text).split()))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of aligned columns; numbers stand to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    values = list(zip(*cells, strict=True)) if cells else [()] * len(headings)
+    widths = [max(len(word) for word in (heading, *column)) for heading, column in zip(headings, values, strict=True)]
+    right = [any(word != "-" for word in column) and all(_is_number(word) for word in column) for column in values]
+    return [
+        "  ".join(
+            word.rjust(width) if is_right else word.ljust(width)
+            for word, width, is_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [list(headings), *cells]
+    ]
+
+
+def terminal_width() -> int:
+    """Columns to write in, at most 120 so that text stays readable."""
+    return min(shutil.get_terminal_size((100, 24)).columns, 120)
+
+
+def bytes_in_words(n_bytes: int | None) -> str:
+    """``1.4 MB``."""
+    if n_bytes is None:
+        return "-"
+    size, unit = float(n_bytes), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, bigger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return one_line(value)
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"-|[\d.,]+( (B|kB|MB|GB|TB))?", word) is not None
+
+
+def _json(value: Mapping[str, Any], *, indent: int | None = None) -> str:
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, indent=indent, ensure_ascii=not unicode, default=str)
+    # A path that is no valid text holds lone surrogates, which only the escaped form can carry.
+    return re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,0 +1,91 @@
+"""How far an ingest has come, on standard error: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ragstore.cli.output import say
+from ragstore.model.progress import Progress
+
+LINE_EVERY_S = 5.0
+
+Listener = Callable[[Progress], None]
+
+
+@contextmanager
+def shown_progress(*, quiet: bool) -> Iterator[Listener | None]:
+    """Something to pass to ``ingest``, drawn until the block is left."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar() as listener:
+            yield listener
+    else:
+        yield lines()
+
+
+def lines(every_s: float = LINE_EVERY_S, clock: Callable[[], float] = time.monotonic) -> Listener:
+    """Say a line when the last one is ``every_s`` old; nothing about an ingest that is shorter."""
+    said_at = clock()
+
+    def listen(progress: Progress) -> None:
+        nonlocal said_at
+        if clock() - said_at >= every_s:
+            said_at = clock()
+            say(in_words(progress))
+
+    return listen
+
+
+def in_words(progress: Progress) -> str:
+    """``120 of 500 documents, 3 failed, 4,210 chunks, 310 chunks/s, 2 min left``."""
+    total = f"{progress.listed:,}" + ("" if progress.listing_done else "+")
+    words = [f"{progress.done:,} of {total} documents"]
+    if progress.failed:
+        words.append(f"{progress.failed:,} failed")
+    words.append(f"{progress.chunks:,} chunks")
+    if progress.seconds > 0:
+        words.append(f"{progress.chunks / progress.seconds:,.0f} chunks/s")
+    left = seconds_left(progress)
+    if left is not None:
+        words.append(f"{duration_in_words(left)} left")
+    return ", ".join(words)
+
+
+def seconds_left(progress: Progress) -> float | None:
+    """Expected from the bytes so far; None while the end is not known or too little is done to tell."""
+    too_early = progress.bytes_done * 100 < progress.bytes_listed
+    if not progress.listing_done or too_early or progress.bytes_done <= 0 or progress.done >= progress.listed:
+        return None
+    return progress.seconds * max(progress.bytes_listed - progress.bytes_done, 0) / progress.bytes_done
+
+
+def duration_in_words(seconds: float) -> str:
+    """``45 s``, ``2 min`` or ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def _bar() -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    one_line = Column(no_wrap=True, overflow="ellipsis")
+    words = TextColumn("{task.description}", markup=False, table_column=one_line)
+    columns = (SpinnerColumn(), BarColumn(bar_width=12), words)
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("listing", total=None)
+
+        def listen(progress: Progress) -> None:
+            total = max(progress.bytes_listed, 1) if progress.listing_done else None
+            bar.update(task, description=in_words(progress), completed=progress.bytes_done, total=total)
+
+        yield listen
