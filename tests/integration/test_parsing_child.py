@@ -1,0 +1,344 @@
+"""Parsing in real child processes: limits, crashes, kills, and what is left of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ragstore.errors import (
+    ContentError,
+    LimitExceededError,
+    ParseError,
+    RagstoreError,
+    UnreadableError,
+    UnsupportedTypeError,
+    UsageError,
+)
+from ragstore.ingest.parsing import ParserPool
+from ragstore.model.chunk import ParsedDocument
+from ragstore.model.collection import Chunking
+from ragstore.model.document import SourceItem
+from tests.support.files import a_docx, a_pdf, a_word_paragraph
+
+pytestmark = pytest.mark.timeout(120)
+
+CHUNKING = Chunking(256, 32)
+
+
+def a_pool(*, timeout_s: float = 60, memory_mb: int = 2000, n_children: int = 1) -> ParserPool:
+    return ParserPool(chunking=CHUNKING, timeout_s=timeout_s, memory_mb=memory_mb, n_children=n_children)
+
+
+@pytest.fixture
+def pool() -> Iterator[ParserPool]:
+    with a_pool() as opened:
+        yield opened
+
+
+def an_item(path: Path, data: bytes | str = b"Some words.") -> SourceItem:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return SourceItem(str(path), str(path), path.stat().st_size)
+
+
+def a_slow_item(folder: Path) -> SourceItem:
+    """A page that takes many seconds and some hundred MB."""
+    return an_item(folder / "slow.html", "<html>" + "<p><b>word</b> <i>word</i></p>" * 150_000)
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if is_parser(child)]
+
+
+def is_parser(process: psutil.Process) -> bool:
+    try:
+        return "ragstore.ingest.parse_child" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    waiting = threading.Event()
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was never met"
+        waiting.wait(0.01)
+
+
+def until_busy(process: psutil.Process) -> None:
+    """Until it has worked for longer than a start takes without pause."""
+    begun = sum(process.cpu_times()[:2])
+    until(lambda: sum(process.cpu_times()[:2]) > begun + 1)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def assert_works(pool: ParserPool, folder: Path) -> None:
+    assert [chunk.text for chunk in pool.parse(an_item(folder / "fine.txt")).chunks] == ["Some words."]
+
+
+def test_a_document_comes_back_with_all_that_was_found(pool: ParserPool, tmp_path: Path) -> None:
+    data = b"---\ntitle: T\n---\n# A\n\nOne\0 word.\n\n## B\n\nTwo.\n"
+    document = pool.parse(an_item(tmp_path / "a.md", data))
+    assert document.content_hash == hashlib.blake2b(data, digest_size=16).hexdigest()
+    assert [(chunk.text, chunk.headings) for chunk in document.chunks] == [
+        ("# A\n\nOne word.", ("A",)),
+        ("## B\n\nTwo.", ("A", "B")),
+    ]
+    assert document.metadata == {"title": "T"}
+    assert document.cleaned == {"nul_bytes": 1}
+    assert document.n_chars == len("# A\n\nOne word.\n\n## B\n\nTwo.\n")
+    assert pool.hash_only(an_item(tmp_path / "a.md", data)) == document.content_hash
+
+
+def test_pages_and_word_documents_are_read_in_the_child(pool: ParserPool, tmp_path: Path) -> None:
+    pdf = pool.parse(an_item(tmp_path / "a.pdf", a_pdf(["One.", "Two."])))
+    assert [(chunk.text, chunk.page) for chunk in pdf.chunks] == [("One.\n\nTwo.", 1)]
+    docx = pool.parse(an_item(tmp_path / "a.docx", a_docx(a_word_paragraph("Words."))))
+    assert [chunk.text for chunk in docx.chunks] == ["Words."]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind", "message"),
+    [
+        ("empty.txt", b"", ParseError, "is empty"),
+        ("cut.pdf", a_pdf(["One."])[:200], ParseError, "truncated"),
+        ("image.txt", b"\x89PNG\r\n\x1a\n\0\0\0\0", UnsupportedTypeError, "PNG"),
+        ("bomb.docx", a_docx("", extra={"word/x": b"0" * 40_000_000}), LimitExceededError, "would unpack to"),
+        ("bad.json", b"{\n]", ParseError, "line 2"),
+        ("deep.json", b"[" * 100_000, ParseError, "nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_name(
+    pool: ParserPool, tmp_path: Path, name: str, data: bytes, kind: type[ContentError], message: str
+) -> None:
+    item = an_item(tmp_path / name, data)
+    with pytest.raises(kind, match=message) as raised:
+        pool.parse(item)
+    assert raised.value.message.startswith(item.document_id)
+    assert raised.value.hint
+    assert_works(pool, tmp_path)
+
+
+def test_a_file_that_vanished_or_became_a_pipe_does_not_stop_the_pool(pool: ParserPool, tmp_path: Path) -> None:
+    item = an_item(tmp_path / "a.txt")
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(UnreadableError, match="is gone"):
+        pool.parse(item)
+    with pytest.raises(UnreadableError, match=r"a\.txt is gone"):
+        pool.hash_only(item)
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(UnsupportedTypeError, match="no regular file"):
+        pool.parse(item)
+    assert_works(pool, tmp_path)
+
+
+def test_twenty_megabytes_on_one_line_come_through(tmp_path: Path) -> None:
+    with a_pool(memory_mb=512) as pool:
+        document = pool.parse(an_item(tmp_path / "line.txt", "x" * 20_000_000))
+    assert sum(len(chunk.text) for chunk in document.chunks) == document.n_chars == 20_000_000
+
+
+def test_a_file_of_too_many_chunks_is_refused_as_a_whole(pool: ParserPool, tmp_path: Path) -> None:
+    with pytest.raises(LimitExceededError, match="100,001 chunks"):
+        pool.parse(an_item(tmp_path / "headings.md", "# a\n" * 100_001))
+    assert_works(pool, tmp_path)
+
+
+def test_a_file_that_takes_too_long_names_the_option_and_the_others_go_on(tmp_path: Path) -> None:
+    item = a_slow_item(tmp_path)
+    with a_pool(timeout_s=1) as pool:
+        with pytest.raises(LimitExceededError, match=r"slow\.html took longer than 1 s") as raised:
+            pool.parse(item)
+        assert "RAGSTORE_PARSE_TIMEOUT_S" in raised.value.hint
+        assert_works(pool, tmp_path)
+
+
+def test_a_file_that_takes_too_much_memory_names_the_option_and_the_others_go_on(tmp_path: Path) -> None:
+    item = a_slow_item(tmp_path)
+    with a_pool(memory_mb=64) as pool:
+        assert_works(pool, tmp_path)
+        with pytest.raises(LimitExceededError, match=r"slow\.html needs more than 64 MB") as raised:
+            pool.parse(item)
+        assert "RAGSTORE_PARSE_MEMORY_MB" in raised.value.hint
+        assert_works(pool, tmp_path)
+
+
+def test_llama_index_does_not_count_against_the_memory_of_a_file(tmp_path: Path) -> None:
+    with a_pool(memory_mb=32) as pool:
+        assert len(pool.parse(an_item(tmp_path / "a.txt", "word " * 20_000)).chunks) > 50
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(signal.SIGKILL, LimitExceededError), (signal.SIGSEGV, ParseError), (signal.SIGABRT, ParseError)],
+)
+def test_a_child_that_dies_over_a_file_is_replaced(
+    pool: ParserPool, tmp_path: Path, number: signal.Signals, kind: type[ContentError]
+) -> None:
+    assert_works(pool, tmp_path)
+    (child,) = children()
+    item = a_slow_item(tmp_path)
+    with ThreadPoolExecutor(1) as thread:
+        outcome = thread.submit(pool.parse, item)
+        until_busy(child)
+        child.send_signal(number)
+        with pytest.raises(kind, match=r"slow\.html: its reader") as raised:
+            outcome.result()
+    assert "RAGSTORE_PARSE_MEMORY_MB" in raised.value.hint
+    assert raised.value.facts["signal"] == number.name
+    assert_works(pool, tmp_path)
+    assert children()[0].pid != child.pid
+
+
+def test_a_child_that_dies_between_two_files_costs_none(pool: ParserPool, tmp_path: Path) -> None:
+    assert_works(pool, tmp_path)
+    (child,) = children()
+    child.kill()
+    until(lambda: is_gone(child.pid))
+    assert_works(pool, tmp_path)
+
+
+def test_closing_ends_the_children_also_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    pool = a_pool(n_children=2)
+    with pool, ThreadPoolExecutor(1) as thread:
+        assert_works(pool, tmp_path)
+        until(lambda: len(children()) == 2)
+        pids = [child.pid for child in children()]
+        outcome = thread.submit(pool.parse, a_slow_item(tmp_path))
+        until(lambda: any(child.cpu_percent(0.05) > 50 for child in children()))
+        pool.close()
+        with pytest.raises(RagstoreError):
+            outcome.result()
+    assert all(is_gone(pid) for pid in pids)
+    with pytest.raises(UsageError, match="closed"):
+        pool.parse(an_item(tmp_path / "a.txt"))
+
+
+def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    item = a_slow_item(tmp_path)
+    script = (
+        "import sys\n"
+        "from ragstore.ingest.parsing import ParserPool\n"
+        "from ragstore.model.collection import Chunking\n"
+        "from ragstore.model.document import SourceItem\n"
+        "pool = ParserPool(chunking=Chunking(256, 32), timeout_s=600, memory_mb=2000)\n"
+        "pool.parse(SourceItem(sys.argv[1], sys.argv[1], 1))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, item.source_uri]) as parent:
+        process = psutil.Process(parent.pid)
+        until(lambda: any(is_parser(child) for child in process.children()))
+        (child,) = process.children()
+        assert os.getsid(child.pid) == child.pid, "a Ctrl-C of the terminal would reach it"
+        until_busy(child)
+        parent.kill()
+    # Far sooner than it would be done with the file and see the end of its stdin.
+    until(lambda: is_gone(child.pid), timeout_s=3)
+
+
+def test_outcomes_come_in_the_order_of_the_items(tmp_path: Path) -> None:
+    items = []
+    for i in range(600):
+        items.append(an_item(tmp_path / f"{i:03}.txt", f"Words of file {i}." * (1 + i % 7 * 50) if i % 10 else b""))
+    with a_pool(n_children=2) as pool:
+        outcomes = list(pool.parse_all(items))
+    assert [item for item, _ in outcomes] == items
+    for i, (_, outcome) in enumerate(outcomes):
+        if i % 10:
+            assert isinstance(outcome, ParsedDocument)
+            assert outcome.chunks[0].text.startswith(f"Words of file {i}.")
+        else:
+            assert isinstance(outcome, ParseError)
+
+
+def test_parsing_stays_a_bounded_number_of_files_ahead(pool: ParserPool, tmp_path: Path) -> None:
+    item = an_item(tmp_path / "a.txt")
+    taken = 0
+
+    def endless() -> Iterator[SourceItem]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield item
+
+    outcomes = pool.parse_all(endless())
+    for _ in range(3):
+        next(outcomes)
+    assert 200 < taken < 300
+    assert isinstance(outcomes, Generator)
+    outcomes.close()
+    assert_works(pool, tmp_path)
+
+
+def test_parsing_stays_a_bounded_number_of_bytes_ahead(pool: ParserPool, tmp_path: Path) -> None:
+    small = an_item(tmp_path / "a.txt")
+    large = SourceItem(small.document_id, small.source_uri, 20 * 1024 * 1024)
+    taken = 0
+
+    def endless() -> Iterator[SourceItem]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield large
+
+    next(pool.parse_all(endless()))
+    assert taken <= 4
+
+
+def test_large_answers_do_not_block_the_pipes(tmp_path: Path) -> None:
+    text = "".join(f"Sentence number {i} says something about the store. " for i in range(200_000))
+    items = [an_item(tmp_path / f"{i}.txt", text) for i in range(4)]
+    with a_pool(n_children=2) as pool:
+        for _, document in pool.parse_all(items):
+            assert isinstance(document, ParsedDocument)
+            assert document.n_chars == len(text)
+            assert document.chunks[-1].end_char == len(text.rstrip())
+
+
+def test_a_library_that_prints_does_not_disturb_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pypdfium2.py").write_text(
+        "import os\n"
+        "class PdfiumError(Exception): pass\n"
+        "def PdfDocument(data):\n"
+        "    print('noise', flush=True); os.write(1, b'noise'); os.write(2, b'noise'); os.read(0, 10)\n"
+        "    raise PdfiumError('as expected')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with a_pool() as pool, pytest.raises(ParseError, match="damaged") as raised:
+        pool.parse(an_item(tmp_path / "a.pdf", b"%PDF-1.4 %%EOF"))
+    assert raised.value.facts["reason"] == "as expected"
+
+
+def test_a_child_that_cannot_start_is_no_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mammoth.py").write_text("raise ImportError('mammoth is broken')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with a_pool() as pool, pytest.raises(RagstoreError, match="mammoth is broken") as raised:
+        pool.parse(an_item(tmp_path / "a.txt"))
+    assert not isinstance(raised.value, ContentError)
+
+
+def test_a_child_knows_no_passwords_and_imports_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "orjson.py").write_text("raise ImportError('imported from the working folder')")
+    monkeypatch.setenv("RAGSTORE_POSTGRES_URL", "postgresql://u:secret@h/d")
+    monkeypatch.chdir(tmp_path)
+    with a_pool() as pool:
+        assert_works(pool, tmp_path)
+        (child,) = children()
+        assert "secret" not in str(child.environ())

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+import ragstore
+from ragstore.errors import SchemaVersionError, StoreUnavailableError
+from ragstore.migrate import postgres, versions
+from ragstore.settings import Settings
+from tests.migration.catalog import EXPECTED, add_a_collection, catalog_of
+from tests.support import servers
+from tests.support.servers import Servers
+
+
+@pytest.fixture
+def empty_database(test_servers: Servers) -> Iterator[str]:
+    with servers.cloned_database(test_servers, None) as url:
+        yield url
+
+
+@pytest.fixture
+def own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder of steps, used instead of the real one."""
+    copy = shutil.copytree(versions.folder(), tmp_path / "migrations")
+    monkeypatch.setattr(versions, "folder", lambda: copy)
+    monkeypatch.setattr(postgres, "folder", lambda: copy)
+    return copy / "postgres" / "versions"
+
+
+def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    waiting, deadline = threading.Event(), time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was never met"
+        waiting.wait(0.02)
+
+
+def a_step(folder: Path, number: int, sql: str) -> None:
+    name = f"{number:04d}_pre_add_step"
+    (folder / f"{name}.sql").write_text(f"-- Why: a test\n{sql}")
+    text = (folder / "0001_pre_create_ledger.py").read_text()
+    text = text.replace('revision = "0001"', f'revision = "{number:04d}"')
+    (folder / f"{name}.py").write_text(text.replace("down_revision = None", f'down_revision = "{number - 1:04d}"'))
+
+
+def test_the_catalog_after_all_migrations_is_the_expected_one(postgres_database: str) -> None:
+    add_a_collection(postgres_database)
+    assert catalog_of(postgres_database) == EXPECTED.read_text(encoding="utf-8"), (
+        "run 'make catalog' and review the diff"
+    )
+
+
+def test_applying_twice_changes_nothing(empty_database: str) -> None:
+    assert [step.name for step in postgres.apply(empty_database)] == [s.name for s in versions.steps("postgres")]
+    before = catalog_of(empty_database)
+    assert postgres.apply(empty_database) == []
+    assert catalog_of(empty_database) == before
+
+
+def test_processes_that_migrate_at_the_same_time_do_it_once(empty_database: str) -> None:
+    with ThreadPoolExecutor(4) as migrators:
+        applied = list(migrators.map(lambda _: postgres.apply(empty_database), range(4)))
+    assert sorted(map(len, applied)) == [0, 0, 0, len(versions.steps("postgres"))]
+
+
+def test_a_step_that_was_changed_after_it_was_applied_is_refused(empty_database: str, own_steps: Path) -> None:
+    postgres.apply(empty_database)
+    step = own_steps / "0001_pre_create_ledger.sql"
+    step.write_text(step.read_text() + "\n-- edited\n")
+    with pytest.raises(SchemaVersionError, match="was changed after it was applied"):
+        postgres.apply(empty_database)
+
+
+def test_a_new_step_is_planned_and_applied(postgres_database: str, own_steps: Path) -> None:
+    a_step(own_steps, 2, "CREATE TABLE ragstore.second (percent text DEFAULT '100 %: all');")
+    with psycopg2.connect(postgres_database) as connection:
+        assert [step.name for step in postgres.pending(connection)] == ["0002_pre_add_step"]
+    connection.close()
+    assert [step.name for step in postgres.apply(postgres_database)] == ["0002_pre_add_step"]
+    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [("0002",)]
+    assert execute(postgres_database, "INSERT INTO ragstore.second DEFAULT VALUES RETURNING *") == [("100 %: all",)]
+
+
+def test_a_step_that_fails_leaves_the_version_before_it(postgres_database: str, own_steps: Path) -> None:
+    a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int); SELECT 1 / 0;")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        postgres.apply(postgres_database)
+    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [("0001",)]
+    assert execute(postgres_database, "SELECT to_regclass('ragstore.second')") == [(None,)]
+
+
+def test_a_database_newer_than_the_program_is_refused(settings: Settings, postgres_database: str) -> None:
+    execute(postgres_database, "UPDATE ragstore.schema_version SET version_num = '9999'")
+    with pytest.raises(SchemaVersionError, match="9999"):
+        ragstore.open(settings)
+
+
+def test_an_unmigrated_configured_database_is_refused_with_the_command(settings: Settings, empty_database: str) -> None:
+    with pytest.raises(SchemaVersionError) as refused:
+        ragstore.open(Settings(postgres_url=empty_database, mongo_url=settings.mongo_url.get_secret_value()))  # type: ignore[union-attr]
+    assert "ragstore migrate apply" in refused.value.hint
+
+
+def test_a_waiting_migrator_does_not_block_an_index_that_is_built_concurrently(
+    postgres_database: str, own_steps: Path
+) -> None:
+    holder = psycopg2.connect(postgres_database)
+    holder.autocommit = True
+    with holder.cursor() as cursor, ThreadPoolExecutor(1) as waiting:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (postgres._LOCK_KEY,))
+        a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int);")
+        migrator = waiting.submit(postgres.apply, postgres_database)
+        until(lambda: n_tries(postgres_database) > 0)
+        # Deadlocks, and leaves an invalid index, if the migrator waits inside pg_advisory_lock().
+        cursor.execute("SET statement_timeout = '20s'")
+        cursor.execute("CREATE INDEX CONCURRENTLY event_at_idx ON ragstore.event (at)")
+        cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ragstore.event_at_idx'::regclass")
+        assert cursor.fetchone() == (True,)
+        cursor.execute("SELECT pg_advisory_unlock(%s)", (postgres._LOCK_KEY,))
+        assert [step.version for step in migrator.result(timeout=30)] == ["0002"]
+    holder.close()
+
+
+def n_tries(url: str) -> int:
+    rows = execute(
+        url,
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND pid <> pg_backend_pid() AND query LIKE '%pg_try_advisory_lock%'",
+    )
+    return int(str(rows[0][0]))
+
+
+def test_a_migrator_that_waits_too_long_says_for_what(postgres_database: str) -> None:
+    holder = psycopg2.connect(postgres_database)
+    with holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (postgres._LOCK_KEY,))
+        with pytest.raises(StoreUnavailableError, match="another migration held the lock"):
+            postgres.apply(postgres_database, wait_s=0.3)
+    holder.close()
+
+
+def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_database: str, own_steps: Path) -> None:
+    a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int); SELECT pg_sleep(600);")
+    script = (
+        "import sys; from pathlib import Path; from ragstore.migrate import postgres, versions\n"
+        "versions.folder = postgres.folder = lambda: Path(sys.argv[2])\n"
+        "postgres.apply(sys.argv[1])"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, empty_database, str(own_steps.parents[1])])
+    try:
+        sleeping = (
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            "AND query LIKE '%pg_sleep(600)%' AND query NOT LIKE '%pg_stat_activity%'"
+        )
+        until(lambda: bool(execute(empty_database, sleeping)))
+    finally:
+        child.kill()
+        child.wait()
+    execute(empty_database, f"SELECT pg_terminate_backend(pid) FROM ({sleeping}) AS s")
+    assert execute(empty_database, "SELECT version_num FROM ragstore.schema_version") == [("0001",)]
+    a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int);")
+    until(lambda: not execute(empty_database, sleeping))
+    assert [step.version for step in postgres.apply(empty_database)] == ["0002"]

@@ -1,0 +1,131 @@
+"""LlamaIndex operations in processes of their own, that may be killed at a failpoint or run at the same time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
+from llama_index.core.schema import TextNode
+
+from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
+
+# A clean process that has imported LlamaIndex once, from which each child is forked.
+PRELOADED = [
+    "llama_index.core",
+    "llama_index.storage.docstore.mongodb",
+    "llama_index.storage.index_store.mongodb",
+    "llama_index.vector_stores.postgres",
+    "ragstore.app.writer",
+    "ragstore.llama",
+]
+"""One list for all who fork children: the module that is imported last sets it."""
+
+_context = multiprocessing.get_context("forkserver")
+# Modules of tests/ could not be among these: the process that forks does not look for modules where this one does.
+_context.set_forkserver_preload(PRELOADED)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a child finds the databases."""
+
+    postgres_url: str
+    mongo_url: str
+    mongo_name: str
+
+    def run(self, operation: str, *arguments: object, failpoint: str | None = None) -> bool:
+        """Run an operation; returns whether it survived."""
+        child = self.start(operation, *arguments, failpoint=failpoint)
+        child.join(60)
+        assert child.exitcode in (0, -signal.SIGKILL), f"{operation} ended with {child.exitcode}"
+        return child.exitcode == 0
+
+    def run_together(self, calls: Sequence[tuple[object, ...]]) -> None:
+        """Run operations at the same time, each in a process; all must succeed."""
+        barrier = _context.Barrier(len(calls))
+        children = [self.start(*call, barrier=barrier) for call in calls]  # type: ignore[arg-type]
+        for child in children:
+            child.join(60)
+        assert [child.exitcode for child in children] == [0] * len(calls)
+
+    def start(self, operation: str, *arguments: object, failpoint: str | None = None, barrier: object = None):  # type: ignore[no-untyped-def]
+        child = _context.Process(target=_child, args=(self, operation, arguments, failpoint, barrier))
+        child.start()
+        return child
+
+
+def _child(place: Place, operation: str, arguments: Sequence[object], failpoint: str | None, barrier) -> None:  # type: ignore[no-untyped-def]
+    if failpoint is not None:
+        os.environ.update(RAGSTORE_ENV="test", RAGSTORE_FAILPOINT=failpoint)
+    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as faces:
+        if barrier is not None:
+            barrier.wait(60)
+        OPERATIONS[operation](faces, *arguments)
+
+
+def from_documents(faces: Faces, documents: Sequence[Document], batch: int = 4) -> None:
+    VectorStoreIndex.from_documents(
+        list(documents),
+        storage_context=faces.context(),
+        embed_model=HashEmbedding(),
+        transformations=[a_splitter()],
+        insert_batch_size=batch,
+    )
+
+
+def refresh(faces: Faces, documents: Sequence[Document]) -> None:
+    """On the index that ragstore makes."""
+    faces.index().refresh_ref_docs(list(documents))
+
+
+def refresh_plain(faces: Faces, documents: Sequence[Document]) -> None:
+    """On LlamaIndex's own index class."""
+    index = VectorStoreIndex(
+        nodes=[], storage_context=faces.context(), embed_model=HashEmbedding(), transformations=[a_splitter()]
+    )
+    index.refresh_ref_docs(list(documents))
+
+
+def insert(faces: Faces, documents: Sequence[Document]) -> None:
+    index = faces.index()
+    for document in documents:
+        index.insert(document)
+
+
+def insert_nodes(faces: Faces, nodes: Sequence[TextNode]) -> None:
+    faces.index().insert_nodes(list(nodes))
+
+
+def pipeline(strategy: DocstoreStrategy) -> Callable[[Faces, Sequence[Document]], None]:
+    def run(faces: Faces, documents: Sequence[Document]) -> None:
+        context = faces.context()
+        IngestionPipeline(
+            transformations=[a_splitter(), HashEmbedding()],
+            docstore=context.docstore,
+            vector_store=context.vector_store,
+            docstore_strategy=strategy,
+            disable_cache=True,
+        ).run(documents=list(documents))
+
+    return run
+
+
+OPERATIONS: dict[str, Callable[..., None]] = {
+    "from_documents": from_documents,
+    "refresh": refresh,
+    "refresh_plain": refresh_plain,
+    "insert": insert,
+    "insert_nodes": insert_nodes,
+    "upserts": pipeline(DocstoreStrategy.UPSERTS),
+    "duplicates_only": pipeline(DocstoreStrategy.DUPLICATES_ONLY),
+    "upserts_and_delete": pipeline(DocstoreStrategy.UPSERTS_AND_DELETE),
+}
+
+
+def some_documents(version: int, names: str = "abc", n_sentences: int = 3) -> list[Document]:
+    return [a_document(name, version, n_sentences) for name in names]
