@@ -1,0 +1,18 @@
+"""The soak in a form short enough for every run; ``make soak`` is the long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crash.soak import soak
+
+
+@pytest.mark.timeout(240)
+def test_nothing_is_lost_doubled_or_torn_while_workers_and_servers_are_killed_at_random() -> None:
+    report = soak(45, seed=20)
+    print(report)
+    assert not report.violations, str(report)
+    assert report.rounds >= 2
+    assert report.steps
+    assert report.looks
+    assert report.done["kill worker"]
