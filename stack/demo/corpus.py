@@ -20,7 +20,8 @@ def write_corpus(folder: Path) -> int:
     for distribution in distributions():
         metadata = distribution.metadata
         text = metadata.get_payload() or metadata.get("Description") or ""
-        if len(text) >= MIN_CHARS:
+        # Our own manual would answer questions about everybody else's.
+        if len(text) >= MIN_CHARS and metadata["Name"] != "ragstore":
             documents[packages / f"{_file_name(metadata['Name'])}.md"] = text
     for path, text in documents.items():
         path.write_text(text, encoding="utf-8", errors="replace")
