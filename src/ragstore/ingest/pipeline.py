@@ -118,6 +118,7 @@ def ingest(
         for future in stored:
             future.result()
     # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
+    patiently(services.publisher.settle)
     patiently(services.recoverer.recover)
     if tally.report.chunks:
         patiently(lambda: vectors.refresh_statistics(services.pool, collection))

@@ -45,6 +45,7 @@ class Publisher:
         self._worker = worker
         self._timing = timing
         self._heartbeat = Heartbeat(ledger, lease_ttl_s=timing.lease_ttl_s)
+        self._not_given_up: list[tuple[Run, Collection]] = []
 
     def close(self) -> None:
         """Stop the heartbeat."""
@@ -92,6 +93,17 @@ class Publisher:
             seconds=round(time.monotonic() - begun_at, 3),
         )
         return result
+
+    def settle(self) -> None:
+        """Give up the runs that failed while PostgreSQL could not be told.
+
+        Crash safety:
+            Idempotent; a run whose commit succeeded after all stays published.
+        """
+        for entry in list(self._not_given_up):
+            self._ledger.abandon(*entry, grace_s=self._timing.grace_s)
+            if entry in self._not_given_up:
+                self._not_given_up.remove(entry)
 
     def delete(self, collection: Collection, document_ids: Sequence[str]) -> int:
         """Delete documents from both stores; returns how many were live.
@@ -166,8 +178,8 @@ class Publisher:
         try:
             self._ledger.abandon(run, collection, grace_s=self._timing.grace_s)
         except RagstoreError:
-            # The lease running out does the same, later: the first error is the one to report.
-            return
+            # The first error is the one to report; ``settle`` does it later, or the lease running out.
+            self._not_given_up.append((run, collection))
 
 
 def _touched(revision: PlannedRevision) -> list[str]:
