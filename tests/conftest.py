@@ -17,8 +17,8 @@ from ragstore.settings import Settings
 from tests.support import servers
 from tests.support.servers import Servers
 
-# A shared machine makes no promise about the time of one example.
-hypothesis.settings.register_profile("ragstore", deadline=None, print_blob=True)
+# A shared machine makes no promise about the time of one example. CI tries the same examples each time; others explore.
+hypothesis.settings.register_profile("ragstore", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("ragstore")
 
 

@@ -8,7 +8,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragstore.ingest.splitting import count_tokens, split
@@ -58,6 +58,7 @@ pieces = st.sampled_from(
     st.integers(1, 40),
     st.integers(0, 40),
 )
+@example("| a | b |\n| a | b |\n", "prose", 2, 1)
 @settings(max_examples=300, deadline=None)
 def test_every_span_is_its_text_and_no_word_is_lost(text: str, shape: Shape, size: int, overlap: int) -> None:
     chunks = chunks_of(text, shape, Chunking(size, min(overlap, size)))

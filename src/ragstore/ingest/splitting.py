@@ -98,7 +98,9 @@ class _Cut:
             last = self._boundary(units, first, self._size - n_repeated)
             if self._read.text[units[first].start : units[last - 1].end].strip():
                 yield self._chunk(start, units[last - 1].end)
-            previous, first = first, last
+            # Where its text begins: blank units in front are stripped.
+            previous = next((i for i in range(first, last) if units[i].n_tokens), first)
+            first = last
 
     def _chunk(self, start: int, end: int) -> Chunk:
         raw = self._read.text[start:end]
