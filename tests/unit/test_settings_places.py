@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ragstore.app.addresses import configured
 from ragstore.errors import SettingsError
 from ragstore.settings import Settings
 
@@ -108,3 +109,16 @@ def test_variables_of_others_in_dotenv_are_left_alone(tmp_path: Path) -> None:
 def test_home_is_made_absolute(tmp_path: Path) -> None:
     assert Settings(home="data").home == tmp_path / "data"
     assert Settings(home="~/data").home == Path.home() / "data"
+
+
+def test_passwords_from_secret_files_go_into_the_urls_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ragstore_postgres_password").write_text("p@ss/word%\n")
+    (tmp_path / "ragstore_mongo_password").write_text("m:ngo")
+    monkeypatch.setenv("RAGSTORE_SECRETS_DIR", str(tmp_path))
+    settings = Settings(
+        postgres_url="postgresql://me@db:5432/rag?sslmode=require", mongo_url="mongodb://me@m1,m2/?tls=true"
+    )
+    found = configured(settings)
+    assert found is not None
+    assert found.postgres_url == "postgresql://me:p%40ss%2Fword%25@db:5432/rag?sslmode=require"
+    assert found.mongo_url == "mongodb://me:m%3Ango@m1,m2/?tls=true"

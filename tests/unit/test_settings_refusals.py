@@ -134,3 +134,14 @@ def test_names_that_are_set_for_other_reasons_are_left_alone(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert Settings().top_k == 10
+
+
+@pytest.mark.parametrize("url", [None, "postgresql://db/rag", "postgresql://me:other@db/rag"])
+def test_a_password_without_a_place_in_the_url_is_refused_and_not_shown(url: str | None) -> None:
+    servers = {"postgres_url": url, "mongo_url": "mongodb://m/"} if url else {}
+    error = the_refusal(postgres_password="hunter2", **servers)
+    assert error.message == (
+        "RAGSTORE_POSTGRES_PASSWORD is '********' (from the call), and it must go with a RAGSTORE_POSTGRES_URL that "
+        "names a user and no password"
+    )
+    assert "hunter2" not in f"{error} {error.hint} {error.facts}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from ragstore import embedded
-from ragstore.settings import Settings
+from ragstore.settings import Settings, with_password
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,14 @@ def configured(settings: Settings) -> Addresses | None:
     """The URLs from the settings, None where the servers are embedded."""
     if settings.postgres_url is None or settings.mongo_url is None:
         return None
-    return Addresses(settings.postgres_url.get_secret_value(), settings.mongo_url.get_secret_value())
+    return Addresses(
+        _complete(settings.postgres_url, settings.postgres_password),
+        _complete(settings.mongo_url, settings.mongo_password),
+    )
+
+
+def _complete(url: SecretStr, password: SecretStr | None) -> str:
+    return with_password(url.get_secret_value(), password.get_secret_value()) if password else url.get_secret_value()
 
 
 def reachable(settings: Settings) -> Addresses:

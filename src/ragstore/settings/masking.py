@@ -1,8 +1,9 @@
-"""Values with their secrets covered, for people to see."""
+"""Secrets in URLs: put in for the driver, covered for people."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 MASK = "********"
 
@@ -11,6 +12,7 @@ MASK = "********"
 _PASSWORD_IN_AUTHORITY = re.compile(r"://([^:@/?#]*):.*@", re.DOTALL)
 _PASSWORD_IN_QUERY = re.compile(r"(?i)([?&](?:ssl|tlsCertificateKeyFile)?password=)[^&#]*")
 _AUTHORITY = re.compile(r"[a-z0-9+]+://([^/?#]*)(.*)", re.DOTALL)
+_USER_ALONE = re.compile(r"([a-z0-9+]+://[^:@/?#]+)(@.*)", re.DOTALL)
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -23,3 +25,14 @@ def is_encoded(url: str) -> bool:
 def masked_url(url: str) -> str:
     """The URL with its password covered; other text, and a URL without a password, come back as they are."""
     return _PASSWORD_IN_QUERY.sub(rf"\g<1>{MASK}", _PASSWORD_IN_AUTHORITY.sub(rf"://\g<1>:{MASK}@", url))
+
+
+def takes_password(url: str) -> bool:
+    """Whether the URL names a user and no password."""
+    return _USER_ALONE.fullmatch(url) is not None
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with this password for its user; one that names no user, or has a password, comes back as it is."""
+    found = _USER_ALONE.fullmatch(url)
+    return f"{found[1]}:{quote(password, safe='')}{found[2]}" if found else url

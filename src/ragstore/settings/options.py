@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from ragstore.model.collection import NAME_PATTERN
-from ragstore.settings.masking import is_encoded
+from ragstore.settings.masking import is_encoded, takes_password
 from ragstore.settings.places import Origin, Place, read_places
 from ragstore.settings.refusal import refuse_unknown_names, refuse_values
 
@@ -70,6 +70,12 @@ class Settings(BaseModel):
     )
     mongo_url: Annotated[SecretStr, _one_of_schemes("mongodb", "mongodb+srv")] | None = Field(
         None, description="MongoDB replica set, mongodb://user:password@host:27017/?replicaSet=rs0; unset: embedded"
+    )
+    postgres_password: SecretStr | None = Field(
+        None, description="password of the user in postgres_url, for a URL without one; best as a secret file"
+    )
+    mongo_password: SecretStr | None = Field(
+        None, description="password of the user in mongo_url, for a URL without one; best as a secret file"
     )
     mongo_database: str = Field(
         "ragstore", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="database in MongoDB that holds the nodes"
@@ -174,6 +180,15 @@ class Settings(BaseModel):
         size: int | None = info.data.get("chunk_size")  # absent when it is wrong itself
         if size is not None and value >= size:
             raise ValueError(f"must be smaller than chunk_size, which is {size}")
+        return value
+
+    @field_validator("postgres_password", "mongo_password")
+    @classmethod
+    def _password_belongs_to_a_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        name = str(info.field_name).replace("password", "url")
+        url: SecretStr | None = info.data.get(name)  # absent when it is wrong itself
+        if value is not None and name in info.data and (url is None or not takes_password(url.get_secret_value())):
+            raise ValueError(f"must go with a RAGSTORE_{name.upper()} that names a user and no password")
         return value
 
     @model_validator(mode="after")
