@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Hit", "IngestReport", "Ragstore", "RagstoreError", "Settings", "__version__", "open"]
+__all__ = [
+    "Hit",
+    "IngestReport",
+    "Ragstore",
+    "RagstoreError",
+    "Settings",
+    "__version__",
+    "open",
+]
 
 _HOMES = {
     "Hit": "ragstore.model.hit",

@@ -9,6 +9,7 @@
     │   ├── CollectionNotFoundError no collection of that name
     │   └── DocumentNotFoundError   no live document of that id
     ├── RefusedError                understood, and not done, to protect data         exit 4
+    │   ├── MassDeletionError       a sync would delete more than is likely to be meant
     │   ├── EmbeddingSpaceError     collection was made with another model or dim
     │   ├── SchemaVersionError      databases are older or newer than this program
     │   └── EmptyStoreError         the stores do not belong together or were emptied
@@ -17,7 +18,8 @@
     │   ├── StoreSetupError         reachable, but wrong password, database, extension …
     │   └── StoreFullError          no disk space left
     ├── ProtocolError               a run cannot go on                                exit 1
-    │   └── LeaseLostError          the run was recovered by someone else
+    │   ├── LeaseLostError          the run was recovered by someone else
+    │   └── CollectionBusyError     others write to a collection that is to be dropped
     ├── ContentError                one document cannot become nodes → quarantine     exit 3
     │   ├── UnreadableError         the bytes cannot be had
     │   ├── UnsupportedTypeError    no reader for such a file
@@ -27,6 +29,7 @@
     ├── ModelError                  the embedding model or the LLM failed             exit 1
     │   ├── ModelUnavailableError   unreachable, overloaded, rate limited
     │   └── ModelMissingError       its package or its files are not installed
+    ├── TransferError               what is to be imported is damaged                 exit 1
     └── EmbeddedServerError         an embedded server cannot be run here             exit 1
 
 ``retry`` is all that a worker looks at: NEVER (the same input fails the same way), LATER (the
@@ -109,6 +112,12 @@ class RefusedError(RagstoreError):
     exit_status = 4
 
 
+class MassDeletionError(RefusedError):
+    """A sync would delete more than is likely to be meant; ``facts`` has the numbers and what was done before."""
+
+    code = "refused.mass_deletion"
+
+
 class EmbeddingSpaceError(RefusedError):
     """The collection was made with another model or ``dim``; both are named."""
 
@@ -167,6 +176,13 @@ class LeaseLostError(ProtocolError):
     retry = Retry.LATER
 
 
+class CollectionBusyError(ProtocolError):
+    """Others go on writing to a collection that is to be dropped, or reading it."""
+
+    code = "collection.busy"
+    retry = Retry.LATER
+
+
 class ContentError(RagstoreError):
     """One document cannot become nodes; it goes to quarantine and the others go on."""
 
@@ -222,6 +238,13 @@ class ModelMissingError(ModelError):
     """The model's package or files are not installed."""
 
     code = "model.missing"
+    retry = Retry.AFTER_REPAIR
+
+
+class TransferError(RagstoreError):
+    """What is to be imported is damaged; ``facts`` has file and byte offset."""
+
+    code = "transfer.damaged"
     retry = Retry.AFTER_REPAIR
 
 

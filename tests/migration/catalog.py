@@ -54,6 +54,8 @@ def catalog_of(url: str) -> str:
     connection = psycopg2.connect(url)
     try:
         with connection.cursor() as cursor:
+            # Else the names would depend on that of the user, whose own schema is searched first.
+            cursor.execute("SET search_path = public")
             for title, query in _QUERIES.items():
                 cursor.execute(query)
                 lines += ["", f"[{title}]", *(" | ".join(row) for row in cursor.fetchall())]

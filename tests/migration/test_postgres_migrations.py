@@ -54,12 +54,17 @@ def until(condition: Callable[[], bool]) -> None:
         waiting.wait(0.02)
 
 
-def a_step(folder: Path, number: int, sql: str) -> None:
-    name = f"{number:04d}_pre_add_step"
+LAST = versions.head("postgres")
+NEXT = f"{int(LAST) + 1:04d}"
+
+
+def a_step(folder: Path, sql: str) -> None:
+    """The one after the real ones."""
+    name = f"{NEXT}_pre_add_step"
     (folder / f"{name}.sql").write_text(f"-- Why: a test\n{sql}")
     text = (folder / "0001_pre_create_ledger.py").read_text()
-    text = text.replace('revision = "0001"', f'revision = "{number:04d}"')
-    (folder / f"{name}.py").write_text(text.replace("down_revision = None", f'down_revision = "{number - 1:04d}"'))
+    text = text.replace('revision = "0001"', f'revision = "{NEXT}"')
+    (folder / f"{name}.py").write_text(text.replace("down_revision = None", f'down_revision = "{LAST}"'))
 
 
 def test_the_catalog_after_all_migrations_is_the_expected_one(postgres_database: str) -> None:
@@ -91,20 +96,20 @@ def test_a_step_that_was_changed_after_it_was_applied_is_refused(empty_database:
 
 
 def test_a_new_step_is_planned_and_applied(postgres_database: str, own_steps: Path) -> None:
-    a_step(own_steps, 2, "CREATE TABLE ragstore.second (percent text DEFAULT '100 %: all');")
+    a_step(own_steps, "CREATE TABLE ragstore.second (percent text DEFAULT '100 %: all');")
     with psycopg2.connect(postgres_database) as connection:
-        assert [step.name for step in postgres.pending(connection)] == ["0002_pre_add_step"]
+        assert [step.name for step in postgres.pending(connection)] == [f"{NEXT}_pre_add_step"]
     connection.close()
-    assert [step.name for step in postgres.apply(postgres_database)] == ["0002_pre_add_step"]
-    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [("0002",)]
+    assert [step.name for step in postgres.apply(postgres_database)] == [f"{NEXT}_pre_add_step"]
+    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [(NEXT,)]
     assert execute(postgres_database, "INSERT INTO ragstore.second DEFAULT VALUES RETURNING *") == [("100 %: all",)]
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(postgres_database: str, own_steps: Path) -> None:
-    a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int); SELECT 1 / 0;")
+    a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT 1 / 0;")
     with pytest.raises(psycopg2.errors.DivisionByZero):
         postgres.apply(postgres_database)
-    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [("0001",)]
+    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [(LAST,)]
     assert execute(postgres_database, "SELECT to_regclass('ragstore.second')") == [(None,)]
 
 
@@ -127,7 +132,7 @@ def test_a_waiting_migrator_does_not_block_an_index_that_is_built_concurrently(
     holder.autocommit = True
     with holder.cursor() as cursor, ThreadPoolExecutor(1) as waiting:
         cursor.execute("SELECT pg_advisory_lock(%s)", (postgres._LOCK_KEY,))
-        a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int);")
+        a_step(own_steps, "CREATE TABLE ragstore.second (a int);")
         migrator = waiting.submit(postgres.apply, postgres_database)
         until(lambda: n_tries(postgres_database) > 0)
         # Deadlocks, and leaves an invalid index, if the migrator waits inside pg_advisory_lock().
@@ -136,7 +141,7 @@ def test_a_waiting_migrator_does_not_block_an_index_that_is_built_concurrently(
         cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ragstore.event_at_idx'::regclass")
         assert cursor.fetchone() == (True,)
         cursor.execute("SELECT pg_advisory_unlock(%s)", (postgres._LOCK_KEY,))
-        assert [step.version for step in migrator.result(timeout=30)] == ["0002"]
+        assert [step.version for step in migrator.result(timeout=30)] == [NEXT]
     holder.close()
 
 
@@ -159,7 +164,7 @@ def test_a_migrator_that_waits_too_long_says_for_what(postgres_database: str) ->
 
 
 def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_database: str, own_steps: Path) -> None:
-    a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int); SELECT pg_sleep(600);")
+    a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT pg_sleep(600);")
     script = (
         "import sys; from pathlib import Path; from ragstore.migrate import postgres, versions\n"
         "versions.folder = postgres.folder = lambda: Path(sys.argv[2])\n"
@@ -176,7 +181,7 @@ def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_databas
         child.kill()
         child.wait()
     execute(empty_database, f"SELECT pg_terminate_backend(pid) FROM ({sleeping}) AS s")
-    assert execute(empty_database, "SELECT version_num FROM ragstore.schema_version") == [("0001",)]
-    a_step(own_steps, 2, "CREATE TABLE ragstore.second (a int);")
+    assert execute(empty_database, "SELECT version_num FROM ragstore.schema_version") == [(LAST,)]
+    a_step(own_steps, "CREATE TABLE ragstore.second (a int);")
     until(lambda: not execute(empty_database, sleeping))
-    assert [step.version for step in postgres.apply(empty_database)] == ["0002"]
+    assert [step.version for step in postgres.apply(empty_database)] == [NEXT]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import pytest
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index_instrumentation.span import active_span_id
 
-from ragstore.llama.drafts import Drafts, Embedded, Part
+from ragstore.llama.draft import Embedded, Part
+from ragstore.llama.drafts import Drafts
 from ragstore.llama.nodes import to_node
 from ragstore.llama.operation import announcing_operation, new_operation, this_operation
+from ragstore.llama.rewriting import is_run, rewriting, writing_whole
 from ragstore.protocol.completion import Closing
 
 ME, OTHER = 1, 2
@@ -153,6 +158,84 @@ def test_a_held_document_that_is_begun_again_is_not_doubled() -> None:
     drafts.told("d", "h1", owner=ME)
     drafts.release(nodes_of("d", "ab"), owner=ME)
     assert ids(drafts.release(nodes_of("d", "abcd"), owner=ME)) == ["da", "db", "dc", "dd"]
+
+
+@pytest.fixture
+def update() -> Iterator[str]:
+    """Within an ``update_ref_doc`` of LlamaIndex."""
+    with CallbackManager().as_trace("update_ref_doc"):
+        yield "update_ref_doc"
+
+
+def test_what_an_update_deleted_is_replaced_by_the_first_nodes_that_it_brings(update: str) -> None:
+    drafts = Drafts()
+    drafts.replace("d", "h1", update=update, owner=ME)
+    assert drafts.not_written(update) == drafts.not_written(update, "d") == {"d": "h1"}
+    assert drafts.not_written(update, "other") == drafts.not_written("of another run") == drafts.not_written(None) == {}
+    parts = {"d": a_part("n", of="h2")}
+    assert drafts.begun_by(parts, "vectors", owner=OTHER) == {"d"} == drafts.deleted_first(["d", "e"])
+    drafts.added(parts, "vectors", owner=OTHER)
+    assert drafts.not_written(update) == {} and drafts.deleted_first(["d"]) == set()
+    assert drafts.told("d", "h2", owner=OTHER) == closed("n", doc_hash="h2")
+
+
+def test_what_an_update_deleted_is_held_back_until_its_last_node_comes(update: str) -> None:
+    drafts = Drafts()
+    drafts.replace("d", "h1", update=update, owner=ME)
+    assert drafts.release(nodes_of("d", "ab"), owner=ME) == []
+    assert ids(drafts.held_in(update, "d")) == ["da", "db"] and drafts.held_in(update, "e") == []
+    assert drafts.not_written(update) == {}
+
+
+def test_nodes_that_come_after_the_update_replace_nothing() -> None:
+    drafts = Drafts()
+    drafts.replace("d", "h1", update="update_ref_doc", owner=ME)
+    assert drafts.begun_by({"d": a_part("n")}, "vectors", owner=ME) == set()
+    assert ids(drafts.release(nodes_of("d", "ab"), owner=ME)) == ["da", "db"]
+    drafts.added({"d": a_part("n")}, "vectors", owner=ME)
+    assert drafts.told("d", "h1", owner=ME) == closed("n")
+
+
+def test_updates_that_failed_are_forgotten_after_a_thousand_others() -> None:
+    drafts = Drafts()
+    for i in range(1_500):
+        drafts.replace(f"d{i}", "h1", update=f"run {i}", owner=ME)
+    assert drafts.not_written("run 0") == {} and drafts.not_written("run 1499") == {"d1499": "h1"}
+
+
+def test_nodes_of_an_insert_that_failed_are_no_part_of_the_next() -> None:
+    drafts, callbacks = Drafts(), CallbackManager()
+    for first in "ax":
+        with callbacks.as_trace("insert"):
+            with callbacks.as_trace("insert_nodes"):
+                for name in (first, f"{first}2"):
+                    drafts.leave_earlier({"d": a_part(name)})
+                    drafts.added({"d": a_part(name)}, "vectors", owner=ME)
+    assert drafts.told("d", "h1", owner=ME) == closed("x", "x2")
+
+
+def test_nodes_that_are_neighbours_or_come_by_themselves_add_up() -> None:
+    drafts, callbacks = Drafts(), CallbackManager()
+    drafts.added({"d": a_part("a")}, "vectors", owner=ME)
+    with callbacks.as_trace("insert"):
+        part = Part(["b"], "h1", frozenset({"a"}))
+        drafts.leave_earlier({"d": part})
+        drafts.added({"d": part}, "vectors", owner=ME)
+    drafts.leave_earlier({"d": a_part("c")})
+    drafts.added({"d": a_part("c")}, "vectors", owner=ME)
+    assert drafts.told("d", "h1", owner=ME) == closed("a", "b", "c")
+
+
+def test_a_delete_within_a_transformation_or_outside_an_update_is_meant() -> None:
+    assert rewriting() is None and writing_whole() is None
+    with CallbackManager().as_trace("update_ref_doc"):
+        assert rewriting() == "update_ref_doc" and not is_run(rewriting())
+        token = active_span_id.set("Cleaning.__call__-1")
+        assert rewriting() is None
+        active_span_id.reset(token)
+    token = active_span_id.set("IngestionPipeline.arun-1")
+    assert rewriting() == writing_whole() == "IngestionPipeline.arun-1" and is_run(rewriting())
+    active_span_id.reset(token)
 
 
 def test_memory_is_bounded_where_no_hash_is_ever_told() -> None:

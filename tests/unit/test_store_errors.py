@@ -78,6 +78,11 @@ def test_a_message_of_mongo_is_one_short_line(error: mongo.PyMongoError, message
             Retry.AFTER_REPAIR,
         ),
         (psycopg2.ProgrammingError("invalid dsn: no such option"), StoreSetupError, Retry.AFTER_REPAIR),
+        (
+            psycopg2.OperationalError('FATAL: pg_hba.conf rejects connection for host "h", user "x", no encryption'),
+            StoreSetupError,
+            Retry.AFTER_REPAIR,
+        ),
     ],
 )
 def test_postgres_errors_say_who_may_retry(error: psycopg2.Error, kind: type[StoreError], retry: Retry) -> None:

@@ -65,7 +65,7 @@ CREATE TABLE ragstore.outbox (
     outbox_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     namespace text NOT NULL,
     collection_id bigint NOT NULL,
-    action text NOT NULL CHECK (action IN ('delete_nodes', 'put_nodes', 'put_ref_docs', 'drop_namespace')),
+    action text NOT NULL CHECK (action IN ('delete_nodes', 'put_nodes', 'put_ref_docs')),
     ids text[] NOT NULL,
     stamp bigint NOT NULL DEFAULT 0,
     run_id uuid,

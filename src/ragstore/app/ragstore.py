@@ -26,6 +26,7 @@ from ragstore.model.report import IngestReport
 from ragstore.model.run import Vectors
 from ragstore.postgres import collections
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ragstore.llama import Backend
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
+    from ragstore.work.health import Health
+    from ragstore.work.upkeep import Upkeep
 
 
 class Ragstore:
@@ -104,6 +107,17 @@ class Ragstore:
         """All collections with their sizes."""
         return collections.list_collections(self._pool)
 
+    def drop_collection(self, name: str) -> int:
+        """Delete a collection and all that is in it from both stores; returns how many documents were live.
+
+        Raises:
+            CollectionNotFoundError: there is none of that name.
+            StoreSetupError: only the PostgreSQL role that owns its table can; nothing was deleted.
+            CollectionBusyError: others go on writing to it; run it again.
+        """
+        found, writer = collections.get_collection(self._pool, name), self._writer()
+        return writer.dropper(self._pool).drop(found)
+
     # Documents
 
     def ingest(
@@ -122,32 +136,43 @@ class Ragstore:
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
         """
-        from ragstore.ingest.parsing import ParserPool
-        from ragstore.ingest.pipeline import Limits, Services, ingest
-        from ragstore.sources import walk
-        from ragstore.sources.presence import Roots
+        from ragstore.app.ingesting import Ingesting, list_paths
 
-        settings = self.settings
-        listing = walk(paths, max_bytes=settings.max_file_mb * 2**20)
+        listing = list_paths(self.settings, paths)
         into = self._collection_or_new(collection)
-        writer = self._writer()
-        with ParserPool(
-            chunking=into.chunking,
-            timeout_s=settings.parse_timeout_s,
-            memory_mb=settings.parse_memory_mb,
-            n_children=settings.parse_processes,
-        ) as parsers:
-            services = Services(
-                pool=self._pool,
-                publisher=writer.publisher,
-                recoverer=writer.recoverer,
-                embedder=lambda: self._models.of(into),
-                parsers=parsers,
-                worker=writer.worker,
-                is_lost=Roots(paths).lost,
-            )
-            limits = Limits(batch_chunks=settings.batch_chunks, index_min_nodes=settings.index_min_nodes)
-            return ingest(services, into, listing, limits=limits, tell=progress)
+        return Ingesting(self.settings, self._pool, self._models, self._writer()).ingest(into, listing, paths, progress)
+
+    def sync(
+        self,
+        *paths: str | Path,
+        collection: str | None = None,
+        allow_mass_delete: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> IngestReport:
+        """As ``ingest``, and afterwards delete documents that an ingest read from these folders and that are gone.
+
+        Documents from elsewhere stay, also those that LlamaIndex code added. Where a folder cannot be listed, nothing
+        is deleted.
+
+        Args:
+            allow_mass_delete: also where more than 20 % of the collection and more than 10 documents are gone, or
+                where a folder shows none of its documents any more.
+            dry_run: count what would be done, and change nothing; files are read only to recognise them.
+
+        Raises:
+            MassDeletionError: nothing was deleted; what was added and updated stays.
+            UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
+        """
+        from ragstore.app.ingesting import Ingesting, list_paths, look_only
+
+        listing = list_paths(self.settings, paths)
+        if dry_run:
+            name = checked_name(collection or self.settings.collection)
+            return look_only(self._pool, collections.find_collection(self._pool, name), listing, paths, progress)
+        into = self._collection_or_new(collection)
+        syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
+        return syncing.sync(into, listing, paths, progress, allow_mass_delete=allow_mass_delete)
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
         """Live documents in the order of their ids."""
@@ -229,6 +254,18 @@ class Ragstore:
             with repairing(audited) as (repairer, registered):
                 options = RepairOptions(of, min_nodes, registered)
                 return repair(audited.pool, audited.database, wanted, options, repairer, progress)
+
+    def upkeep(self, health: Health | None = None) -> Upkeep:
+        """What ``ragstore maintain`` does, a round at a time.
+
+        Args:
+            health: told of long steps, where somebody watches.
+        """
+        from ragstore.work.health import Health
+        from ragstore.work.upkeep import Upkeep
+
+        min_nodes, watched = self.settings.index_min_nodes, health or Health(0)
+        return Upkeep(self._pool, self._writer().recoverer, min_nodes=min_nodes, health=watched)
 
     # Questions
 
@@ -365,6 +402,8 @@ class Ragstore:
     def _collection_or_new(self, name: str | None) -> Collection:
         wanted = checked_name(name or self.settings.collection)
         if collections.find_collection(self._pool, wanted) is None:
+            # Databases that do not belong together must get no collection: that it is empty would be an answer.
+            self._writer()
             return self.create_collection(wanted)
         return self._collection(wanted)
 
@@ -375,11 +414,11 @@ class Ragstore:
                     "a collection whose vectors come with the nodes needs their length",
                     hint="say dim=, for example create_collection(name, model='external', dim=256)",
                 )
-            return EmbeddingSpace(model, dim)
+            return EmbeddingSpace(model, _checked_dim(dim))
         own = self._models.named(model).dim
         if dim is not None and dim != own:
             raise UsageError(f"model {model} gives {own} dimensions, not {dim}", hint="leave dim out")
-        return EmbeddingSpace(model, own)
+        return EmbeddingSpace(model, _checked_dim(own))
 
     def _vector(self, collection: Collection, text: str, embedding: Sequence[float] | None) -> Vectors:
         if embedding is not None:
@@ -412,6 +451,17 @@ def open_ragstore(settings: Settings | None = None) -> Ragstore:
         apply_at(settings, addresses)
         check_postgres(pool)
     return Ragstore(settings, addresses, pool)
+
+
+def _checked_dim(dim: int) -> int:
+    if not 1 <= dim <= MAX_INDEXED_DIM:
+        raise UsageError(
+            f"vectors of {dim:,} dimensions cannot be stored",
+            hint=f"use 1 to {MAX_INDEXED_DIM:,}, the most that an index takes; many models give shorter vectors when "
+            "asked (dimensions=), and of those trained for it the first values of a long one are a good short one",
+            dim=dim,
+        )
+    return dim
 
 
 def _check_space(collection: Collection, model: str | None, dim: int | None) -> None:

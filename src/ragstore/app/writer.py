@@ -11,6 +11,7 @@ from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.caretaker import Caretaker
+from ragstore.protocol.drop import Dropper
 from ragstore.protocol.publish import Publisher, Timing
 from ragstore.protocol.recover import Recoverer
 from ragstore.protocol.worker import this_worker
@@ -30,6 +31,11 @@ class Writer:
     worker: str
     timing: Timing
     caretaker: Caretaker
+
+    def dropper(self, pool: PostgresPool) -> Dropper:
+        """What drops collections."""
+        grace_s = self.timing.grace_s
+        return Dropper(pool, self.database, self.publisher, self.recoverer, worker=self.worker, grace_s=grace_s)
 
     def close(self) -> None:
         """Stop the threads and close the MongoDB client."""

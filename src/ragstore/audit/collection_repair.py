@@ -12,7 +12,7 @@ from ragstore.audit.lost_documents import find_lost
 from ragstore.audit.lost_nodes import LostBody, Revival, embedded_text, node_of
 from ragstore.audit.nodes import AlteredBody, NodeDrift, NodeSurvey
 from ragstore.audit.origins import UnknownBody
-from ragstore.audit.structures import emptied, stale_structs, unusable_indexes
+from ragstore.audit.structures import emptied, stale_copies, stale_structs, unusable_indexes
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
 from ragstore.model.drift import Kind, Tally
@@ -69,6 +69,7 @@ class CollectionRepair:
             self._done.add(Kind.LARGE_STRUCT, [str(struct["_id"])])
             if self._repairer:
                 self._repairer.replace_struct(struct, emptied(struct))
+        self._put_structs()
 
     def _make_table(self) -> None:
         if self._postgres.has_table:
@@ -200,6 +201,15 @@ class CollectionRepair:
             self._repairer.put_entries(self._collection, kind, [(each.found, each.expected) for each in stale])
 
     # Indexes
+
+    def _put_structs(self) -> None:
+        for stale in stale_copies(self._means.pool, self._means.database, self._collection):
+            index_id = stale.struct.index_id
+            if self._repairer and not self._repairer.put_struct(self._collection, stale.struct, stale.found):
+                reason = "its id is another collection's; delete the entry in MongoDB"
+                self._kept.add(Kind.STALE_STRUCT, [f"{index_id}: {reason}"])
+            else:
+                self._done.add(Kind.STALE_STRUCT, [index_id])
 
     def _rebuild_indexes(self) -> None:
         broken = unusable_indexes(self._means.pool, self._postgres)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from ragstore.migrate import mongo as mongo_steps
 from ragstore.model.collection import Collection
-from ragstore.mongo.client import MongoDatabase
+from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.mongo import structs as in_mongo
+from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 from ragstore.mongo.scan import index_structs
+from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import PostgresScan
@@ -19,6 +23,19 @@ from ragstore.postgres.vectors import LOCK_SPACE, index_name
 
 MAX_STRUCT_BYTES = 1_024
 _SUFFIXES = ("pkey", "node_id_key", "document_idx", "chunk_hash_idx", "text_idx", "metadata_idx")
+
+
+@dataclass(frozen=True, slots=True)
+class StaleStruct:
+    """A struct of which one store has another state than PostgreSQL, or that only MongoDB has.
+
+    Args:
+        struct: as it should be; without a stamp PostgreSQL lost it.
+        found: MongoDB's entry.
+    """
+
+    struct: Struct
+    found: Document | None
 
 
 def has_registry(database: MongoDatabase) -> bool:
@@ -43,6 +60,14 @@ def stale_structs(database: MongoDatabase, collection: Collection) -> Iterator[d
             yield struct
 
 
+def stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Collection) -> list[StaleStruct]:
+    """Structs of the collection in which the stores disagree, also on a second look: one may be just being written."""
+    found = _stale_copies(pool, database, collection)
+    if not found:
+        return []
+    return [each for each in _stale_copies(pool, database, collection) if each in found]
+
+
 def emptied(struct: dict[str, Any]) -> dict[str, Any]:
     """The same struct without node ids; as it is where it cannot be read."""
     try:
@@ -52,6 +77,26 @@ def emptied(struct: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict) or not data.get("nodes_dict"):
         return struct
     return struct | {"__data__": orjson.dumps(data | {"nodes_dict": {}}).decode()}
+
+
+def _stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Collection) -> list[StaleStruct]:
+    entries = {entry["_id"]: entry for entry in in_mongo.entries(database, collection.name)}
+    stale = []
+    for struct in in_postgres.list_structs(pool, collection):
+        entry = entries.pop(struct.index_id, None)
+        # A vector index's is small but for what plain LlamaIndex writes there, which is looked at by itself.
+        if (
+            entry is None
+            or entry.get("stamp") != struct.stamp
+            or (struct.kind != VECTOR_STORE and not struct.is_same(in_mongo.struct_of(entry)))
+        ):
+            stale.append(StaleStruct(struct, entry))
+    lost = (in_mongo.struct_of(entry) for entry in entries.values())
+    return stale + [
+        StaleStruct(Struct(each.index_id, each.kind, each.body), entries[each.index_id])
+        for each in lost
+        if each.kind != VECTOR_STORE
+    ]
 
 
 def _unusable(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:

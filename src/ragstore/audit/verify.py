@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ragstore.audit.documents import DocumentDrift, DocumentSurvey
 from ragstore.audit.nodes import NodeDrift, NodeSurvey
-from ragstore.audit.structures import has_registry, stale_structs, unusable_indexes
+from ragstore.audit.structures import has_registry, stale_copies, stale_structs, unusable_indexes
 from ragstore.model.collection import Collection
 from ragstore.model.drift import AuditProgress, Kind, Tally, VerifyReport
 from ragstore.mongo.client import MongoDatabase
@@ -73,6 +73,7 @@ def _verify_collection(
         count_documents(report.drift, document_drift)
     report.drift.add(Kind.INVALID_INDEX, [f"{n} {why}" for n, why in unusable_indexes(pool, postgres).items()])
     report.drift.add(Kind.LARGE_STRUCT, (str(struct["_id"]) for struct in stale_structs(database, collection)))
+    report.drift.add(Kind.STALE_STRUCT, (each.struct.index_id for each in stale_copies(pool, database, collection)))
     report.documents += documents.n_documents
     report.nodes += nodes.n_nodes
     report.pending += postgres.count_pending()

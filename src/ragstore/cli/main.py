@@ -15,6 +15,7 @@ from ragstore.cli.ask import ask
 from ragstore.cli.delete import delete
 from ragstore.cli.documents import documents
 from ragstore.cli.down import down
+from ragstore.cli.drop import drop
 from ragstore.cli.edge import (
     EXIT_OUTPUT_CLOSED,
     EXIT_USAGE,
@@ -29,18 +30,39 @@ from ragstore.cli.edge import (
 from ragstore.cli.history import history
 from ragstore.cli.ingest import ingest
 from ragstore.cli.invocation import Invocation, split_off
+from ragstore.cli.maintain import maintain
 from ragstore.cli.migrate import migrate
 from ragstore.cli.output import OutputClosedError, flush
 from ragstore.cli.quarantine import quarantine
 from ragstore.cli.query import query
 from ragstore.cli.repair import repair
 from ragstore.cli.status import status
+from ragstore.cli.sync import sync
 from ragstore.cli.up import up
 from ragstore.cli.verify import verify
+from ragstore.cli.worker import worker
 from ragstore.errors import RagstoreError
 
 PROGRAM = "ragstore"
-VERBS = (up, down, status, migrate, ingest, query, ask, documents, history, delete, quarantine, verify, repair)
+VERBS = (
+    up,
+    down,
+    status,
+    migrate,
+    ingest,
+    sync,
+    worker,
+    maintain,
+    query,
+    ask,
+    documents,
+    history,
+    delete,
+    drop,
+    quarantine,
+    verify,
+    repair,
+)
 
 _EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage, 3 partly done, 4 refused, 5 drift found. "

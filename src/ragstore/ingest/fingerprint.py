@@ -36,3 +36,18 @@ def is_same(state: DocumentState | None, content_hash: str | None, chunking: Chu
         and content_hash is not None
         and state.fingerprint == fingerprint(content_hash, chunking)
     )
+
+
+def is_overtaken(state: DocumentState, item: SourceItem, now: tuple[int, int] | None) -> bool:
+    """Whether the ledger follows the source more closely than what was read of it some time ago.
+
+    Args:
+        item: as it was when it was read.
+        now: size and time of the source unit after ``state`` was looked up, None where it is gone.
+    """
+    if now == (item.size, item.mtime_ns):
+        return False
+    if now is None and state.deleted_at is not None:
+        return True
+    is_newer = state.mtime_ns is not None and item.mtime_ns is not None and state.mtime_ns > item.mtime_ns
+    return state.live and (is_newer or (state.size, state.mtime_ns) == now)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from ragstore.errors import ProtocolError, Retry, StoreError
 
@@ -15,12 +23,18 @@ WAIT_FOR_STORES_S = 60.0
 """A database that restarts is back within seconds; after this the ingest ends, and a later one goes on."""
 
 
-def patiently(work: Callable[[], T]) -> T:
-    """Call again for a minute while it fails for a cause that passes by itself; the last error is raised."""
+def patiently(work: Callable[[], T], *, giving_up: threading.Event | None = None) -> T:
+    """Call again for a minute while it fails for a cause that passes by itself; the last error is raised.
+
+    Args:
+        giving_up: ends the waiting at once when it is set, for a thread that others wait for.
+    """
+    ending = giving_up or threading.Event()
     retrying = Retrying(
         retry=retry_if_exception(_passes_by_itself),
         wait=wait_random_exponential(multiplier=0.2, max=5.0),
-        stop=stop_after_delay(WAIT_FOR_STORES_S),
+        stop=stop_after_delay(WAIT_FOR_STORES_S) | stop_when_event_set(ending),
+        sleep=sleep_using_event(ending),
         reraise=True,
     )
     return retrying(work)

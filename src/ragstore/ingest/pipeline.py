@@ -109,14 +109,19 @@ def ingest(
     parsed = services.parsers.parse_all(planner.changed(ahead))
     with ThreadPoolExecutor(STORED_AT_ONCE, thread_name_prefix="ragstore-store") as storing:
         stored: deque[Future[None]] = deque()
-        for batch, failures in _batches(parsed, limits.batch_chunks):
-            prepared, refused = vectorizer.prepare(batch)
-            storer.set_aside(failures + refused)
-            if len(stored) == STORED_AT_ONCE:
-                stored.popleft().result()
-            stored.append(storing.submit(storer.store, prepared))
-        for future in stored:
-            future.result()
+        try:
+            for batch, failures in _batches(parsed, limits.batch_chunks):
+                prepared, refused = vectorizer.prepare(batch)
+                storer.set_aside(failures + refused)
+                if len(stored) == STORED_AT_ONCE:
+                    stored.popleft().result()
+                stored.append(storing.submit(storer.store, prepared))
+            for future in stored:
+                future.result()
+        except BaseException:
+            # An interrupt, too: the threads end with what they do now, and do not wait a minute for it to succeed.
+            storer.give_up()
+            raise
     # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
     patiently(services.publisher.settle)
     patiently(services.recoverer.recover)

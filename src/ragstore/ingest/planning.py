@@ -20,7 +20,11 @@ LOOK_UP_AT_ONCE = 1_000
 
 
 class Planner:
-    """Compares a listing with the ledger, a batch of documents per round trip."""
+    """Compares a listing with the ledger, a batch of documents per round trip.
+
+    Args:
+        writes: False only looks: nothing is set aside, and no new time is noted.
+    """
 
     def __init__(
         self,
@@ -30,12 +34,14 @@ class Planner:
         *,
         content_hash_of: Callable[[SourceItem], str],
         worker: str,
+        writes: bool = True,
     ) -> None:
         self._pool = pool
         self._collection = collection
         self._tally = tally
         self._content_hash_of = content_hash_of
         self._worker = worker
+        self._writes = writes
 
     @property
     def chunking(self) -> Chunking:
@@ -66,7 +72,8 @@ class Planner:
                 self._tally.unchanged(item)
             else:
                 yield item
-        patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
+        if self._writes:
+            patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
 
     def _has_same_content(self, state: DocumentState, item: SourceItem) -> bool:
         # A document of another size was edited; reading it once more to be sure would be wasted.
@@ -80,6 +87,7 @@ class Planner:
 
     def _set_aside(self, entries: Sequence[Unlistable]) -> None:
         failures = [Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries]
-        patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
+        if self._writes:
+            patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
         for failure in failures:
             self._tally.failed(failure.item)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ragstore.errors import ContentError, Retry, StoreError
-from ragstore.ingest.fingerprint import fingerprint, is_same
+from ragstore.ingest.fingerprint import fingerprint, is_overtaken, is_same
 from ragstore.ingest.nodes import build_nodes, document_metadata
 from ragstore.ingest.patience import patiently
 from ragstore.ingest.tally import Tally
 from ragstore.ingest.vectors import Prepared
 from ragstore.model.collection import Collection
-from ragstore.model.document import DocumentState
+from ragstore.model.document import DocumentState, SourceItem
 from ragstore.model.run import Action, PlannedRevision
 from ragstore.postgres import documents
 from ragstore.postgres.documents import Failure
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.publish import Publisher
 from ragstore.protocol.recover import Recoverer
+from ragstore.sources.presence import size_and_time
 
 
 class Storer:
@@ -43,6 +45,11 @@ class Storer:
         self._tally = tally
         self._worker = worker
         self._is_lost = is_lost
+        self._giving_up = threading.Event()
+
+    def give_up(self) -> None:
+        """Let no thread wait any longer for a database that is away."""
+        self._giving_up.set()
 
     def store(self, batch: Sequence[Prepared]) -> None:
         """Publish all of a batch; a document that a store refuses for good is set aside, the others go on.
@@ -55,7 +62,7 @@ class Storer:
         """
         remaining = list(batch)
         try:
-            patiently(lambda: self._store_once(remaining))
+            patiently(lambda: self._store_once(remaining), giving_up=self._giving_up)
         except StoreError as error:
             # With nothing left to store no document is to blame.
             if error.retry is not Retry.NEVER or not remaining:
@@ -105,6 +112,9 @@ class Storer:
                 # Another worker was faster, or a commit succeeded whose answer was lost.
                 self._tally.unchanged(prepared.item)
                 continue
+            if state is not None and state.revision and is_overtaken_now(state, prepared.item):
+                self._tally.unchanged(prepared.item)
+                continue
             try:
                 old = renamed.get(prepared.item.document_id)
                 planned.append((prepared, _planned(prepared, state, old, self._collection)))
@@ -131,6 +141,14 @@ class Storer:
                     renamed[prepared.item.document_id] = candidate
                     break
         return renamed
+
+
+def is_overtaken_now(state: DocumentState, item: SourceItem) -> bool:
+    """Whether a worker that was faster read the source unit after we did, so that ours would bring old text back."""
+    try:
+        return is_overtaken(state, item, size_and_time(item.source_uri))
+    except OSError:
+        return False
 
 
 def _planned(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ragstore.embedding import Embedder
+from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
 from ragstore.mongo.client import Client, MongoDatabase
 from ragstore.mongo.nodes import NodeStore
@@ -37,6 +38,14 @@ class Backend:
     timing: Timing
     embedder: Callable[[Collection], Embedder]
     index_min_nodes: int = 10_000
+
+
+def not_made_so(name: str) -> UsageError:
+    """For constructors of LlamaIndex's stores that know one database."""
+    return UsageError(
+        f"a {name} cannot be made from the parameters of one database",
+        hint="take it from rs.storage_context(collection)",
+    )
 
 
 class CurrentCollection:

@@ -12,8 +12,11 @@ from ragstore.errors import UsageError
 from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.document_store import RagstoreDocumentStore
 from ragstore.llama.embedding import RagstoreEmbedding
+from ragstore.llama.graph_store import RagstoreGraphStore
+from ragstore.llama.image_store import NoImageStore
 from ragstore.llama.index import NoNodes, RagstoreIndexDict, RagstoreVectorIndex
 from ragstore.llama.index_store import RagstoreIndexStore
+from ragstore.llama.property_graph_store import RagstorePropertyGraphStore
 from ragstore.llama.vector_store import RagstoreVectorStore
 from ragstore.llama.writing import Writing
 from ragstore.model.collection import Collection
@@ -27,15 +30,18 @@ _lock = threading.Lock()
 
 
 def storage_context(backend: Backend, collection: Collection) -> StorageContext:
-    """A StorageContext whose document, index and vector store are one collection.
+    """A StorageContext whose stores are one collection: what is put there is durable when the call returns.
 
-    Its graph, property graph and image stores stay LlamaIndex's own, in memory.
+    So ``persist()`` writes nothing. Its image store refuses images, which need a collection of their own.
     """
     writing = _writing(backend, collection)
     return StorageContext.from_defaults(
         docstore=RagstoreDocumentStore(backend, writing.current, writing),
         index_store=RagstoreIndexStore(backend, collection, writing),
         vector_store=RagstoreVectorStore(backend, writing.current, writing),
+        image_store=NoImageStore(collection_name=collection.name),
+        graph_store=RagstoreGraphStore(backend, collection),
+        property_graph_store=RagstorePropertyGraphStore(backend, collection),
     )
 
 

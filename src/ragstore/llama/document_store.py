@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from llama_index.core.schema import BaseNode
 from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.backend import Backend, CurrentCollection, not_made_so
 from ragstore.llama.nodes import from_body, from_live
-from ragstore.llama.operation import announcing_operation, new_operation, this_operation
+from ragstore.llama.operation import announcing_operation, this_operation
 from ragstore.llama.writing import Writing
 from ragstore.model.run import RefDoc
 from ragstore.postgres import live
@@ -34,6 +34,16 @@ class RagstoreDocumentStore(MongoDocumentStore):
         self._writing = writing
         kvstore = MongoDBKVStore(backend.client, db_name=backend.database.name)
         super().__init__(kvstore, namespace=current.get().name, batch_size=_AT_ONCE)
+
+    @classmethod
+    def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refused: it is made of both databases."""
+        raise not_made_so(cls.__name__)
+
+    @classmethod
+    def from_host_and_port(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refused, as ``from_uri``."""
+        raise not_made_so(cls.__name__)
 
     # Nodes
 
@@ -93,9 +103,11 @@ class RagstoreDocumentStore(MongoDocumentStore):
     # Documents
 
     def delete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
-        """Delete a document, its hash and all its nodes from both stores."""
-        if not self._writing.delete_documents([ref_doc_id]) and raise_error:
-            raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
+        """Delete a document, its hash and all its nodes from both stores.
+
+        Within ``update_ref_doc`` and a pipeline's upserts it stays until its new version takes its place.
+        """
+        self._delete_ref_doc(ref_doc_id, raise_error, this_operation())
 
     def get_ref_doc_info(self, ref_doc_id: str) -> RefDocInfo | None:
         """Nodes and metadata of a document that was cut into nodes."""
@@ -105,14 +117,6 @@ class RagstoreDocumentStore(MongoDocumentStore):
     def get_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
         """The same of all documents."""
         return dict(_infos(live.iter_ref_docs(self._backend.pool, self._current.get())))
-
-    def begin_document(self, doc_id: str, doc_hash: str) -> None:
-        """Say that the nodes added next are a new version: the first of them replace the former nodes."""
-        self._writing.begin_document(doc_id, doc_hash, owner=new_operation())
-
-    def end_document(self, doc_id: str) -> None:
-        """Say that all nodes of a version that was begun have been added."""
-        self._writing.end_document(doc_id, owner=this_operation())
 
     def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """Say a document's hash; it is recorded once all its nodes are in both stores."""
@@ -182,7 +186,7 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     async def adelete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
         """As ``delete_ref_doc``."""
-        await asyncio.to_thread(self.delete_ref_doc, ref_doc_id, raise_error)
+        await asyncio.to_thread(self._delete_ref_doc, ref_doc_id, raise_error, this_operation())
 
     async def aget_ref_doc_info(self, ref_doc_id: str) -> RefDocInfo | None:
         """As ``get_ref_doc_info``."""
@@ -191,10 +195,6 @@ class RagstoreDocumentStore(MongoDocumentStore):
     async def aget_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
         """As ``get_all_ref_doc_info``."""
         return await asyncio.to_thread(self.get_all_ref_doc_info)
-
-    async def aend_document(self, doc_id: str) -> None:
-        """As ``end_document``."""
-        await asyncio.to_thread(self._writing.end_document, doc_id, owner=this_operation())
 
     async def aset_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """As ``set_document_hash``."""
@@ -218,6 +218,10 @@ class RagstoreDocumentStore(MongoDocumentStore):
         if not allow_update:
             self._refuse_existing([node.node_id for node in docs])
         self._writing.add_documents(docs, store_text=store_text, owner=owner)
+
+    def _delete_ref_doc(self, ref_doc_id: str, raise_error: bool, owner: int) -> None:
+        if not self._writing.delete_or_replace(ref_doc_id, owner=owner) and raise_error:
+            raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
 
     def _found(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         pool, collection = self._backend.pool, self._current.get()

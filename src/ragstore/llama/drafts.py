@@ -11,10 +11,11 @@ the process: a re-run then finds no hash and does the document again.
 ``set_document_hashes``            the same, but it waits for ``add_documents`` of the document, or any other question
 ``add_index_struct``               documents that the operation announced and wrote are complete
 ``add_documents`` of a document    complete, if its hash was announced or waits
+a delete within an update          nothing yet: the first nodes that come replace all that the document had
 =================================  ==================================================================================
 
-An announced document whose nodes come in several calls is held back until its last node has come, so that readers never
-see a part of it: the NEXT relationship of a call's last node says that more come.
+An announced or replaced document whose nodes come in several calls is held back until its last node has come, so that
+readers never see a part of it: the NEXT relationship of a call's last node says that more come.
 
 Calls belong together when they are of one operation (see ``operation``), or when the nodes say that they were cut from
 the version with that hash; transformations that change a document before it is cut make that hash another one.
@@ -25,72 +26,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
-from llama_index.core.schema import BaseNode
-
-from ragstore.llama.nodes import source_hash
-from ragstore.model.node import Node
+from ragstore.llama.draft import Draft, Embedded, Kind, Part, agrees, begins, belongs, goes_on, is_of_another, new_of
+from ragstore.llama.rewriting import writing_whole
 from ragstore.protocol.completion import Closing
-
-Kind = Literal["vectors", "bodies"]
 
 _MAX_UNTOLD = 10_000
 
-
-@dataclass(slots=True)
-class Draft:
-    """One document in the making.
-
-    Args:
-        announced: its hash, told before the nodes; None where none was told.
-        waiting: its hash, told after the nodes, by a caller that goes on to write the document itself.
-        owner: operation that announced it, or added its first nodes.
-        source_hash: hash of the version its nodes were cut from, where they say.
-        held: nodes with their embeddings that are not written yet, because more of the document comes.
-    """
-
-    announced: str | None = None
-    waiting: str | None = None
-    owner: int = 0
-    source_hash: str | None = None
-    vectors: set[str] = field(default_factory=set)
-    bodies: set[str] = field(default_factory=set)
-    held: list[Embedded] = field(default_factory=list)
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether it has nodes yet."""
-        return bool(self.vectors or self.bodies)
-
-    def closing(self, document_id: str, doc_hash: str) -> Closing:
-        """Its nodes are all of it."""
-        return Closing(document_id, doc_hash, frozenset(self.vectors), frozenset(self.bodies))
-
-    def of(self, kind: Kind) -> set[str]:
-        """Its nodes of that kind."""
-        return self.vectors if kind == "vectors" else self.bodies
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A node with its embedding, and what is stored of it."""
-
-    node: BaseNode
-    stored: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Nodes of one document in one call.
-
-    Args:
-        source_hash: of the version they were cut from, None where they do not say or do not agree.
-    """
-
-    node_ids: list[str]
-    source_hash: str | None
+_MAX_UPDATES = 1_000
+"""Those that failed stay known until so many others came."""
 
 
 class Drafts:
@@ -104,20 +48,46 @@ class Drafts:
         self._waiting: set[str] = set()
         self._holding: set[str] = set()
         self._untold: OrderedDict[str, None] = OrderedDict()
+        self._replaced: dict[str, set[str]] = {}
 
     def told(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
         """A hash was set: returns the closing if the document's nodes came before it."""
         with self._lock:
             draft = self._drafts.get(document_id)
-            if draft is not None and draft.is_begun and draft.announced is None and _agrees(draft, doc_hash, owner):
+            if draft is not None and draft.is_begun and draft.announced is None and agrees(draft, doc_hash, owner):
                 return draft.closing(document_id, doc_hash)
             self._announce(document_id, doc_hash, owner)
             return None
 
-    def begin(self, document_id: str, doc_hash: str, *, owner: int) -> None:
-        """A new version of the document is about to be written; its first nodes replace the former ones."""
+    def replace(self, document_id: str, former: str, *, update: str, owner: int) -> None:
+        """A document that has this hash was deleted in an update, which goes on to write it anew."""
         with self._lock:
-            self._announce(document_id, doc_hash, owner)
+            self._forget(document_id)
+            self._drafts[document_id] = Draft(replaced_in=update, former=former, owner=owner)
+            self._replaced.setdefault(update, set()).add(document_id)
+            while len(self._replaced) > _MAX_UPDATES:
+                for stale in list(next(iter(self._replaced.values()))):
+                    self._forget(stale)
+
+    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, str]:
+        """Documents that an update deleted and wrote nothing of, all or that one, with their former hashes."""
+        with self._lock:
+            return {
+                i: draft.former
+                for i, draft in self._drafts_in(update, document_id)
+                if draft.former is not None and not draft.is_begun and not draft.held
+            }
+
+    def held_in(self, update: str | None, document_id: str | None = None) -> list[Embedded]:
+        """What is held of documents that an update deleted, all or that one."""
+        with self._lock:
+            return [each for _, draft in self._drafts_in(update, document_id) for each in draft.held]
+
+    def deleted_first(self, document_ids: Iterable[str]) -> set[str]:
+        """Which of these documents an update deleted, and has written nothing of."""
+        with self._lock:
+            drafts = {i: self._drafts.get(i) for i in document_ids}
+            return {i for i, d in drafts.items() if d is not None and d.replaced_in is not None and not d.is_begun}
 
     def told_before_the_document(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Hashes were set by a caller that is likely to write the documents themselves next."""
@@ -130,10 +100,19 @@ class Drafts:
                 else:
                     self._announce(document_id, doc_hash, owner)
 
+    def leave_earlier(self, parts: Mapping[str, Part]) -> None:
+        """Forget what another call, which failed or goes on beside this one, added of these documents."""
+        call = writing_whole()
+        with self._lock:
+            for document_id, part in parts.items():
+                draft = self._drafts.get(document_id)
+                if call is not None and draft is not None and is_of_another(draft, part, call):
+                    self._forget(document_id)
+
     def begun_by(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> set[str]:
         """Which of these documents begin with these nodes, so that their former nodes of that kind go."""
         with self._lock:
-            return {i for i, part in parts.items() if _begins(self._drafts.get(i), part, kind, owner)}
+            return {i for i, part in parts.items() if begins(self._drafts.get(i), part, kind, owner)}
 
     def release(self, incoming: Sequence[Embedded], *, owner: int) -> list[Embedded]:
         """Of these nodes and of those held back the ones to write now; the others are held back from here on."""
@@ -149,7 +128,7 @@ class Drafts:
                 if draft is not None and draft.held and group[0].node.prev_node is not None:
                     whole = draft.held + group
                 # Nodes come in the order of their documents: only the last document can go on in the next call.
-                if document_id is not None and group[-1] is incoming[-1] and _goes_on(draft, group, ids, owner):
+                if document_id is not None and group[-1] is incoming[-1] and goes_on(draft, group, ids, owner):
                     self._hold(document_id, whole)
                 else:
                     now += whole
@@ -180,18 +159,23 @@ class Drafts:
 
     def added(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> None:
         """These nodes are written."""
+        call = writing_whole()
         with self._lock:
             for document_id, part in parts.items():
                 draft = self._drafts.get(document_id)
-                if draft is not None and not _new_of(draft, part, kind):
+                if draft is not None and not new_of(draft, part, kind):
                     continue
-                if draft is None or (draft.announced is not None and not _belongs(draft, part, owner)):
+                if draft is None or (draft.is_expected and not belongs(draft, part, owner)):
                     # Of another version, and from elsewhere: what was announced was given up.
                     self._forget(document_id)
                     draft = self._drafts[document_id] = Draft(owner=owner)
                     self._untold[document_id] = None
+                if draft.replaced_in is not None:
+                    # The delete may have come from a task of its own.
+                    draft.owner = owner
                 draft.source_hash = part.source_hash or draft.source_hash
-                draft.of(kind).update(_new_of(draft, part, kind))
+                draft.call = call
+                draft.of(kind).update(new_of(draft, part, kind))
                 if kind == "vectors":
                     self._hold(document_id, [])
             while len(self._untold) > _MAX_UNTOLD:
@@ -268,6 +252,13 @@ class Drafts:
             for document_id in list(self._drafts):
                 self._forget(document_id)
 
+    def _drafts_in(self, update: str | None, document_id: str | None) -> list[tuple[str, Draft]]:
+        if update is None:
+            return []
+        replaced = self._replaced.get(update, set())
+        named = sorted(replaced) if document_id is None else replaced.intersection([document_id])
+        return [(i, self._drafts[i]) for i in named]
+
     def _announce(self, document_id: str, doc_hash: str, owner: int) -> None:
         for other in [i for i in self._holding if self._drafts[i].owner == owner]:
             # Whatever held its nodes back did not come to its end.
@@ -302,35 +293,13 @@ class Drafts:
         self._waiting.discard(document_id)
         self._holding.discard(document_id)
         self._untold.pop(document_id, None)
+        if draft.replaced_in is not None:
+            replaced = self._replaced[draft.replaced_in]
+            replaced.discard(document_id)
+            if not replaced:
+                del self._replaced[draft.replaced_in]
         announced = self._announced.get(draft.owner)
         if announced is not None:
             announced.discard(document_id)
             if not announced:
                 del self._announced[draft.owner]
-
-
-def _begins(draft: Draft | None, part: Part, kind: Kind, owner: int) -> bool:
-    if draft is None or draft.announced is None or draft.of(kind):
-        return False
-    return bool(_new_of(draft, part, kind)) and _belongs(draft, part, owner)
-
-
-def _goes_on(draft: Draft | None, group: Sequence[Embedded], ids: set[str], owner: int) -> bool:
-    """Whether more nodes of an announced document come."""
-    if draft is None or draft.announced is None:
-        return False
-    more, part = group[-1].node.next_node, Part([], source_hash(group[-1].node))
-    return more is not None and more.node_id not in ids and _belongs(draft, part, owner)
-
-
-def _new_of(draft: Draft, part: Part, kind: Kind) -> list[str]:
-    """The nodes of a part that count as that kind: one that was just put with its vector is no body."""
-    return [i for i in part.node_ids if kind == "vectors" or i not in draft.vectors]
-
-
-def _belongs(draft: Draft, part: Part, owner: int) -> bool:
-    return draft.owner == owner or part.source_hash in (None, draft.announced)
-
-
-def _agrees(draft: Draft, doc_hash: str, owner: int) -> bool:
-    return draft.owner == owner or draft.source_hash in (None, doc_hash)

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import orjson
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, MetadataMode, RelatedNodeInfo, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.schema import Node as MultimodalNode
 from llama_index.core.storage.docstore.utils import json_to_doc
 
 from ragstore.errors import InvalidNodeError
-from ragstore.model.node import MAX_NODE_BYTES, TYPE_KEYS, LiveNode, Node
+from ragstore.model.node import MAX_NODE_BYTES, TYPE_KEYS, LiveNode, Node, content_with_text
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_content, storable_metadata, storable_text
+from ragstore.mongo.structs import MAX_BYTES, encoded_size
 
 _DOCUMENT_TYPE = TYPE_KEYS["Document"]
 _MEDIA = ("image_resource", "audio_resource", "video_resource")
+_ALWAYS_FITS = MAX_BYTES // 8
+"""Bytes of JSON that MongoDB's own format never makes too long: a digit and a comma become 13 bytes."""
+_ROOM_FOR_ID = 4_096
 _CLASS_OF_TYPE = {"1": "TextNode", "2": "ImageNode", "3": "IndexNode", "4": "Document", "5": "Node"}
 
 
@@ -83,21 +87,25 @@ def source_hash(node: BaseNode) -> str | None:
     return source.hash if source is not None else None
 
 
+def neighbours(nodes: Sequence[BaseNode]) -> frozenset[str]:
+    """Ids of the nodes that these name as before, behind, above or below them."""
+    named: set[str] = set()
+    for node in nodes:
+        for kind, related in node.relationships.items():
+            if kind != NodeRelationship.SOURCE:
+                named.update(each.node_id for each in (related if isinstance(related, list) else [related]))
+    return frozenset(named)
+
+
 def _to_node(node: BaseNode, own_document: bool) -> Node:
     _check_id(node.node_id)
     metadata = storable_metadata(node.metadata)
     text = storable_text(node.get_content(metadata_mode=MetadataMode.NONE))
     content = storable_content(_content(node, metadata))
-    size = len(orjson.dumps(content)) + len(text.encode())
-    if size > MAX_NODE_BYTES:
-        raise InvalidNodeError(
-            f"node {node.node_id} has {size:,} bytes, more than {MAX_NODE_BYTES:,}",
-            hint="split it into smaller nodes, and keep images and long texts out of the metadata",
-            node_id=node.node_id,
-        )
     class_name = node.class_name()
     if class_name not in TYPE_KEYS:
         class_name = _CLASS_OF_TYPE.get(str(node.get_type()), "TextNode")
+    _check_size(node.node_id, class_name, content, text)
     type_key = TYPE_KEYS[class_name]
     document_id = node.ref_doc_id
     if document_id is None and (own_document or type_key == _DOCUMENT_TYPE):
@@ -146,6 +154,18 @@ def _related(related: Any) -> Any:
     if isinstance(related, RelatedNodeInfo) and related.metadata:
         return related.model_copy(update={"metadata": storable_metadata(related.metadata)})
     return related
+
+
+def _check_size(node_id: str, class_name: str, content: dict[str, Any], text: str) -> None:
+    size, most = len(orjson.dumps(content)) + len(text.encode()), MAX_NODE_BYTES
+    if _ALWAYS_FITS < size <= most:
+        size, most = encoded_size(content_with_text(class_name, content, text)), MAX_BYTES - _ROOM_FOR_ID
+    if size > most:
+        raise InvalidNodeError(
+            f"node {node_id} has {size:,} bytes, more than {most:,}",
+            hint="split it into smaller nodes, and keep images and long texts out of the metadata",
+            node_id=node_id,
+        )
 
 
 def _check_id(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -13,7 +13,7 @@ from llama_index.vector_stores.postgres import PGVectorStore
 from sqlalchemy.orm import Session, sessionmaker
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.backend import Backend, CurrentCollection, not_made_so
 from ragstore.llama.engine import engine_on
 from ragstore.llama.filters import to_restriction
 from ragstore.llama.nodes import from_live
@@ -52,6 +52,21 @@ class RagstoreVectorStore(PGVectorStore):
         self._writing = writing
         self._engine = engine_on(backend.pool)
 
+    @classmethod
+    def from_params(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refused: it is made of both databases."""
+        raise not_made_so(cls.__name__)
+
+    @classmethod
+    def from_dict(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refused, as ``from_params``."""
+        raise not_made_so(cls.__name__)
+
+    @classmethod
+    def from_json(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refused, as ``from_params``."""
+        raise not_made_so(cls.__name__)
+
     @property
     def client(self) -> Any:
         """A SQLAlchemy engine on ragstore's pool."""
@@ -72,8 +87,11 @@ class RagstoreVectorStore(PGVectorStore):
         return self._writing.add(nodes, owner=this_operation()) if nodes else []
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
-        """Delete a document, its hash and all its nodes from both stores."""
-        self._writing.delete_documents([ref_doc_id])
+        """Delete a document, its hash and all its nodes from both stores.
+
+        Within ``update_ref_doc`` and a pipeline's upserts it stays until its new version takes its place.
+        """
+        self._writing.delete_or_replace(ref_doc_id, owner=this_operation())
 
     def delete_nodes(
         self,
@@ -116,9 +134,9 @@ class RagstoreVectorStore(PGVectorStore):
             return []
         return await asyncio.to_thread(self._writing.add, nodes, owner=this_operation())
 
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """As ``delete``."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+        await asyncio.to_thread(self._writing.delete_or_replace, ref_doc_id, owner=this_operation())
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any

@@ -8,8 +8,10 @@ from dataclasses import replace
 from llama_index.core.schema import BaseNode
 
 from ragstore.llama.backend import Backend, CurrentCollection
-from ragstore.llama.drafts import Drafts, Embedded, Part
-from ragstore.llama.nodes import source_hash, to_node, to_vectors
+from ragstore.llama.draft import Embedded, Part
+from ragstore.llama.drafts import Drafts
+from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
+from ragstore.llama.rewriting import is_run, rewriting
 from ragstore.model.node import Node
 from ragstore.postgres import live, vectors
 from ragstore.protocol.completion import Closing, Completion
@@ -69,30 +71,27 @@ class Writing:
         # Hashes of parts of documents were told too, and mean nothing.
         self._drafts.forget_documents([n.node_id for n in nodes if n.ref_doc_id is not None])
         self.settle()
+        if is_run(update := rewriting()):
+            self._delete_not_written(self._drafts.not_written(update))
         self._index_when_due()
 
     def set_hash(self, document_id: str, doc_hash: str, *, owner: int) -> None:
         """A document's hash, told before its nodes or after."""
         self.settle()
+        update = rewriting()
+        self._put(self._drafts.held_in(update, document_id), owner)
+        self._delete_not_written(self._drafts.not_written(update, document_id))
         closing = self._drafts.told(document_id, doc_hash, owner=owner)
         self._close([closing] if closing else [])
 
-    def begin_document(self, document_id: str, doc_hash: str, *, owner: int) -> None:
-        """The nodes that come next are the whole of a new version."""
-        self._drafts.begin(document_id, doc_hash, owner=owner)
-
     def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Hashes of documents that are written next."""
+        self._put(self._drafts.held_in(rewriting()), owner)
         self._drafts.told_before_the_document(hashes, owner=owner)
 
     def settle(self) -> None:
         """Record the hashes that waited for their documents, which did not come."""
         self._close(self._drafts.waiting())
-
-    def end_document(self, document_id: str, *, owner: int) -> None:
-        """All nodes of a document that was begun have come."""
-        self._put(self._drafts.held([document_id]), owner)
-        self._close([closing for closing in self._drafts.ended_by(owner) if closing.document_id == document_id])
 
     def end_operation(self, *, owner: int, built: bool) -> bool:
         """An operation is complete; returns whether nodes were ever added here.
@@ -109,6 +108,21 @@ class Writing:
         self._drafts.give_up_announced(owner)
         self._index_when_due()
         return self._has_added
+
+    def delete_or_replace(self, document_id: str, *, owner: int) -> bool:
+        """Delete a document with all its nodes, or keep it until its new version comes where an update is what deletes.
+
+        Returns:
+            Whether it was live.
+        """
+        update = rewriting()
+        if update is not None:
+            found = live.document_hashes(self._backend.pool, self.current.get(), [document_id])
+            former = found.get(document_id)
+            if former is not None:
+                self._drafts.replace(document_id, former, update=update, owner=owner)
+                return True
+        return bool(self.delete_documents([document_id]))
 
     def delete_documents(self, document_ids: Sequence[str]) -> int:
         """Delete documents with all their nodes; returns how many were live."""
@@ -136,14 +150,23 @@ class Writing:
             return
         collection = self.current.get()
         parts = _parts([each.node for each in ready], [each.stored.document_id for each in ready])
+        self._drafts.leave_earlier(parts)
         anew = self._drafts.begun_by(parts, "vectors", owner=owner)
+        deleted = self._drafts.deleted_first(anew)
         stored = _numbered([each.stored for each in ready], lambda i: 0 if i in anew else self._drafts.n_nodes(i))
         hashes = {i: part.source_hash for i, part in parts.items() if part.source_hash is not None}
         embedded = to_vectors([each.node for each in ready], collection.space.dim)
-        self._writer.add(collection, stored, embedded, anew=anew, source_hashes=hashes)
+        self._writer.add(collection, stored, embedded, anew=anew, deleted=deleted, source_hashes=hashes)
         self._drafts.added(parts, "vectors", owner=owner)
         self._n_unlooked += len(stored)
         self._has_added = True
+
+    def _delete_not_written(self, former: Mapping[str, str]) -> None:
+        """Delete what an update deleted and has no new version of; not what others wrote since."""
+        if not former:
+            return
+        now = live.document_hashes(self._backend.pool, self.current.get(), list(former))
+        self.delete_documents([i for i, doc_hash in former.items() if now.get(i) == doc_hash])
 
     def _close(self, closings: Sequence[Closing]) -> None:
         for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):
@@ -172,7 +195,8 @@ def _parts(nodes: Sequence[BaseNode], document_ids: Sequence[str | None]) -> dic
     parts = {}
     for document_id, group in grouped.items():
         hashes = {source_hash(node) for node in group}
-        parts[document_id] = Part([node.node_id for node in group], hashes.pop() if len(hashes) == 1 else None)
+        common = hashes.pop() if len(hashes) == 1 else None
+        parts[document_id] = Part([node.node_id for node in group], common, neighbours(group))
     return parts
 
 

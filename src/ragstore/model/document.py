@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ragstore.errors import LimitExceededError
+
+MAX_ENTRY_BYTES = 16 * 1024 * 1024 - 65_536
+"""Of MongoDB's entry of a document, which names all its nodes and may have 16 MB."""
+
 MAX_DOCUMENT_ID_BYTES = 1024
 """Far below the 2,704 bytes that a btree entry takes, so that every index on it works."""
 
@@ -51,3 +56,15 @@ class DocumentState:
     def live(self) -> bool:
         """Whether readers can see it."""
         return self.revision > 0 and self.deleted_at is None
+
+
+def check_entry_size(document_id: str, size: int) -> None:
+    """Raise LimitExceededError where MongoDB could not hold the entry that names a document's nodes."""
+    if size > MAX_ENTRY_BYTES:
+        raise LimitExceededError(
+            f"document {document_id[:100]} has more nodes than one entry of MongoDB can name: {size:,} bytes of ids "
+            f"and metadata, more than {MAX_ENTRY_BYTES:,}",
+            hint="cut it into several documents, or into fewer and larger nodes",
+            document_id=document_id,
+            size=size,
+        )

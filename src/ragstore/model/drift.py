@@ -26,6 +26,7 @@ class Kind(StrEnum):
     STALE_ENTRY = "stale_entries"
     INVALID_INDEX = "invalid_indexes"
     LARGE_STRUCT = "large_index_structs"
+    STALE_STRUCT = "stale_index_structs"
     MISSING_TABLE = "missing_tables"
     MISSING_REGISTRY = "missing_registry"
 

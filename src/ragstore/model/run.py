@@ -67,7 +67,7 @@ class OutboxItem:
     outbox_id: int
     namespace: str
     collection_id: int
-    action: Literal["delete_nodes", "put_nodes", "put_ref_docs", "drop_namespace"]
+    action: Literal["delete_nodes", "put_nodes", "put_ref_docs"]
     ids: list[str]
     stamp: int
 

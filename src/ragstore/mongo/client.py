@@ -15,6 +15,9 @@ Document = dict[str, Any]
 Client = MongoClient[Document]
 MongoDatabase = Database[Document]
 
+ANSWER_WITHIN_S = 60.0
+"""For one command; the largest takes a second or two. What takes longer has fallen silent, server or network."""
+
 
 def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
     """A client that connects when first used.
@@ -28,6 +31,7 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
             appname="ragstore",
             serverSelectionTimeoutMS=round(timeout_s * 1000),
             connectTimeoutMS=round(timeout_s * 1000),
+            socketTimeoutMS=round(ANSWER_WITHIN_S * 1000),
             maxPoolSize=pool_size,
             retryWrites=True,
             retryReads=True,
@@ -36,10 +40,9 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
 
 
 def database(client: Client, name: str) -> MongoDatabase:
-    """The database, with majority and journaled writes and majority reads."""
-    return client.get_database(
-        name, write_concern=WriteConcern(w="majority", j=True), read_concern=ReadConcern("majority")
-    )
+    """The database, with majority and journaled writes and majority reads; a majority that is away is an error."""
+    concern = WriteConcern(w="majority", j=True, wtimeout=round(ANSWER_WITHIN_S * 1000))
+    return client.get_database(name, write_concern=concern, read_concern=ReadConcern("majority"))
 
 
 def check_replica_set(client: Client) -> None:

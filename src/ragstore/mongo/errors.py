@@ -33,11 +33,15 @@ _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
 # What pymongo adds behind the reason: time-outs, the topology, the server's whole answer.
 _APPENDIX = re.compile(r",? \(configured timeouts: |, Timeout: |, full error: ")
 _NONE_OF_THE_SET = "No replica set members available"
+_NONE_YET = "No replica set members found yet"
 
 _HINT_REPLICA_SET = (
     "MongoDB must be a replica set, one member is enough: start mongod with --replSet, run rs.initiate()"
 )
-_HINT_STATUS = "see 'ragstore status'; nothing is lost, run the same command again when MongoDB answers"
+_HINT_STATUS = (
+    "see 'ragstore status', and MongoDB's own log where it does not start: a full disk ends it; "
+    "nothing is lost, run the same command again when MongoDB answers"
+)
 _HINT_SETUP = "check RAGSTORE_MONGO_URL with 'ragstore status --settings'"
 
 
@@ -71,7 +75,8 @@ def _passes(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     parts = _parts(error) if isinstance(error, BulkWriteError) else []
     text = str(parts[0].get("errmsg", "")) if parts else str(error)
-    return _APPENDIX.split(" ".join(text.split()))[0]
+    reason = _APPENDIX.split(" ".join(text.split()))[0]
+    return "none of the servers that the URL names answered in time" if reason == _NONE_YET else reason
 
 
 def _parts(error: OperationFailure) -> list[Mapping[str, Any]]:

@@ -114,12 +114,6 @@ class NodeStore:
         between()
         self._bulk(self._database[f"{namespace}/metadata"], hashes)
 
-    def drop_namespace(self, namespace: str) -> None:
-        """Remove all that a collection has here."""
-        with translation():
-            for suffix in ("data", "ref_doc_info", "metadata"):
-                self._database.drop_collection(f"{namespace}/{suffix}")
-
     def get_nodes(self, namespace: str, ids: Sequence[str]) -> Iterator[Document]:
         """The bodies of these ids that exist, in no order."""
         with translation():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ragstore.errors import CollectionNotFoundError
+from ragstore.errors import CollectionNotFoundError, StoreSetupError
 from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, IndexState
 from ragstore.postgres import statements
 from ragstore.postgres.pool import Cursor, PostgresPool
+
+_UNDEFINED_TABLE = "42P01"
 
 
 def create_collection(
@@ -33,6 +37,7 @@ def create_collection(
         )
         if cursor.rowcount:
             cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": name})
+            cursor.execute(statements.RESTORE_REVISIONS, {"name": name})
         cursor.execute(statements.GET_COLLECTION, {"name": name})
         return _collection(cursor.fetchone())
 
@@ -59,11 +64,49 @@ def get_collection(pool: PostgresPool, name: str) -> Collection:
     return found
 
 
-def get_collection_by_id(cursor: Cursor, collection_id: int) -> Collection | None:
-    """The collection of that id, inside a caller's transaction."""
-    cursor.execute(statements.GET_COLLECTION_BY_ID, {"collection_id": collection_id})
+def hold(cursor: Cursor, collection: Collection) -> None:
+    """Keep this collection from being dropped until the transaction ends; before any other lock.
+
+    Raises:
+        CollectionNotFoundError: it was dropped; one of the same name made since is another.
+    """
+    cursor.execute(statements.HOLD_COLLECTION, {"collection_id": collection.collection_id})
+    if not cursor.rowcount:
+        raise dropped(collection)
+
+
+def hold_named(cursor: Cursor, name: str) -> Collection | None:
+    """The collection that has this name now, kept from being dropped until the transaction ends."""
+    cursor.execute(statements.HOLD_COLLECTION_BY_NAME, {"name": name})
     row = cursor.fetchone()
     return _collection(row) if row else None
+
+
+def dropped(collection: Collection) -> CollectionNotFoundError:
+    """What is told to who goes on using a collection."""
+    return CollectionNotFoundError(
+        f"collection {collection.name!r} is gone: it was dropped",
+        hint=f"'ragstore ingest PATH -c {collection.name}' makes it anew; a program must open the new one again",
+        name=collection.name,
+    )
+
+
+@contextmanager
+def told_when_dropped(pool: PostgresPool, collection: Collection) -> Iterator[None]:
+    """For readers, who hold nothing: say that the collection was dropped, not that its table is missing.
+
+    Raises:
+        CollectionNotFoundError: it was dropped.
+    """
+    try:
+        yield
+    except StoreSetupError as error:
+        found = find_collection(pool, collection.name)
+        if error.facts.get("sqlstate") == _UNDEFINED_TABLE and (
+            found is None or found.collection_id != collection.collection_id
+        ):
+            raise dropped(collection) from error
+        raise
 
 
 def list_collections(pool: PostgresPool) -> list[CollectionSummary]:

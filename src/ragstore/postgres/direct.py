@@ -15,8 +15,10 @@ from typing import Any
 import orjson
 
 from ragstore.model.collection import Collection
+from ragstore.model.document import check_entry_size
 from ragstore.model.node import LiveNode, Node, content_with_text
 from ragstore.model.run import Run
+from ragstore.postgres.collections import hold
 from ragstore.postgres.copy import pgvector_metadata
 from ragstore.postgres.ledger import Publication
 from ragstore.postgres.names import quoted_table
@@ -25,6 +27,9 @@ from ragstore.postgres.pool import Cursor, PostgresPool
 
 _IDS_PER_ITEM = 2_000
 """Of one outbox row: what it names is read and written at once."""
+
+_ENTRY_ALWAYS_FITS = 1_000
+"""So many nodes of a document MongoDB can name in one entry, however long their ids are."""
 
 _LOCK_SPACE = 0x5241_474E  # "RAGN": nodes without a document
 
@@ -113,6 +118,21 @@ UPDATE ragstore.document d SET
 FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(metadata)s::jsonb[], %(anew)s::bool[],
             %(source_hash)s::text[]) AS new (document_id, source_uri, metadata, anew, source_hash)
 WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
+RETURNING d.document_id, d.n_nodes + (SELECT count(*) FROM ragstore.body b
+                                      WHERE b.collection_id = d.collection_id AND b.document_id = d.document_id)
+"""
+
+# A byte of type, at most 7 digits and a NUL of name, 4 of length and a NUL for each id; JSON becomes 7 times as long.
+ENTRY_SIZES = """
+SELECT d.document_id, sum(octet_length(part.node_id) + 14) + 7 * octet_length(d.metadata::text)
+FROM ragstore.document d JOIN (
+    SELECT document_id, node_id FROM {table} WHERE document_id = ANY(%(document_ids)s::text[])
+    UNION ALL
+    SELECT document_id, node_id FROM ragstore.body
+    WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
+) AS part USING (document_id)
+WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
+GROUP BY d.collection_id, d.document_id ORDER BY d.document_id
 """
 
 STATES = """
@@ -238,7 +258,7 @@ class DirectChange:
 
     def lock_live(self, document_ids: Sequence[str]) -> list[str]:
         """Lock those of these documents that are live; returns their ids."""
-        return self._publication.lock_live_documents(document_ids)
+        return list(self._publication.lock_live_documents(document_ids))
 
     def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
         """Revision, hash and whether readers see it, of documents that the ledger knows."""
@@ -295,8 +315,12 @@ class DirectChange:
         )
 
     def put_documents(self, documents: Sequence[WrittenDocument]) -> None:
-        """Move these documents to their next revision."""
-        self._execute(
+        """Move these documents to their next revision.
+
+        Raises:
+            LimitExceededError: a document has more nodes than one entry of MongoDB can name.
+        """
+        rows = self._fetch(
             PUT_DOCUMENTS,
             document_id=[d.document_id for d in documents],
             source_uri=[d.source_uri for d in documents],
@@ -304,6 +328,9 @@ class DirectChange:
             anew=[d.anew for d in documents],
             source_hash=[d.source_hash for d in documents],
         )
+        large = [document_id for document_id, n_nodes in rows if n_nodes > _ENTRY_ALWAYS_FITS]
+        for document_id, size in self._fetch(ENTRY_SIZES, document_ids=large) if large else ():
+            check_entry_size(document_id, int(size))
 
     def settle_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
         """Count what is left of live documents that lost nodes; returns which of them are gone."""
@@ -356,6 +383,11 @@ class DirectChange:
 
 @contextmanager
 def changing(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[DirectChange]:
-    """The transaction of a direct write, committed at the end of the block."""
+    """The transaction of a direct write, committed at the end of the block.
+
+    Raises:
+        CollectionNotFoundError: the collection was dropped.
+    """
     with pool.transaction() as cursor:
+        hold(cursor, collection)
         yield DirectChange(cursor, collection, Publication(cursor, collection, run))

@@ -9,16 +9,26 @@ import psycopg2
 
 from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
 
-_UNAVAILABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53", "25P03", "40", "55P03", "57014", "58030")
+_UNAVAILABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53", "25P03", "40", "55P03", "57014", "58030", "25006")
 _FULL = ("53100",)
 _SETUP = ("28", "3D000", "3F000", "42501", "42P01", "42883", "58P01")
 
 # libpq reports a refused connection without an SQLSTATE: only its text tells a wrong password from a dead host.
-_SETUP_TEXTS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
+_SETUP_TEXTS = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "not permitted to log in",
+)
 
 _UNDEFINED_TABLE = "42P01"
+_FOREIGN_KEY = "23503"
 
-_HINT_TABLE = "the vectors of a collection are gone; 'ragstore repair' brings them back from MongoDB"
+_HINT_TABLE = (
+    "the vectors of a collection are gone; if it was not dropped, 'ragstore repair' brings them back from MongoDB"
+)
+_HINT_DROPPED = "run the same command again to make it anew; a program must open the new one"
 _HINT_STATUS = "see 'ragstore status'; nothing is lost, run the same command again when PostgreSQL answers"
 _HINT_SETUP = "check RAGSTORE_POSTGRES_URL with 'ragstore status --settings', then run 'ragstore migrate apply'"
 
@@ -30,6 +40,8 @@ def translated(error: psycopg2.Error) -> StoreError:
     message = f"PostgreSQL: {text}"
     if state.startswith(_FULL):
         return StoreFullError(message, hint="free disk space on the PostgreSQL server, then run the same again")
+    if state == _FOREIGN_KEY and (error.diag.constraint_name or "").endswith("_collection_id_fkey"):
+        return StoreError("the collection is gone: it was dropped meanwhile", hint=_HINT_DROPPED, sqlstate=state)
     if state.startswith(_SETUP) or (not state and _is_setup(error)):
         hint = _HINT_TABLE if state == _UNDEFINED_TABLE and '"ragstore.data_' in text else _HINT_SETUP
         return StoreSetupError(message, hint=hint, sqlstate=state)

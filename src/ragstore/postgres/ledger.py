@@ -12,6 +12,7 @@ from ragstore.errors import LeaseLostError
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.postgres import copy, statements
+from ragstore.postgres.collections import hold, hold_named
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 
@@ -29,6 +30,7 @@ class Ledger:
             Committed before the first node is written, so that no staged node is ever unknown.
         """
         with self._pool.transaction() as cursor:
+            hold(cursor, collection)
             cursor.execute(
                 statements.BEGIN_RUN,
                 {
@@ -81,9 +83,7 @@ class Ledger:
                 {"run_id": run.run_id, "grace_s": grace_s},
             )
             if cursor.rowcount == 0 and run.node_ids:
-                ids = {"ids": run.node_ids, "collection_id": collection.collection_id}
-                cursor.execute(statements.LIVE_NODE_IDS.format(table=quoted_table(collection)), ids)
-                live = {row[0] for row in cursor.fetchall()}
+                live = _live(cursor, hold_named(cursor, collection.name), run.node_ids)
                 garbage = [i for i in run.node_ids if i not in live]
                 Publication(cursor, collection, run).queue_garbage(garbage, grace_s=grace_s)
 
@@ -93,8 +93,10 @@ class Ledger:
 
         Raises:
             LeaseLostError: the run was recovered by someone else; nothing was written.
+            CollectionNotFoundError: the collection was dropped; nothing was written.
         """
         with self._pool.transaction() as cursor:
+            hold(cursor, collection)
             cursor.execute(statements.END_RUN, {"run_id": run.run_id})
             if cursor.rowcount != 1:
                 raise LeaseLostError(
@@ -106,8 +108,13 @@ class Ledger:
 
     @contextmanager
     def changing(self, collection: Collection, run: Run) -> Iterator[Publication]:
-        """The transaction of a change that stages nothing, and so needs no begun run."""
+        """The transaction of a change that stages nothing, and so needs no begun run.
+
+        Raises:
+            CollectionNotFoundError: the collection was dropped.
+        """
         with self._pool.transaction() as cursor:
+            hold(cursor, collection)
             yield Publication(cursor, collection, run)
 
 
@@ -127,13 +134,13 @@ class Publication:
         )
         return dict(self._cursor.fetchall())
 
-    def lock_live_documents(self, document_ids: Sequence[str]) -> list[str]:
-        """Lock those of these documents that are live, in order; returns their ids."""
+    def lock_live_documents(self, document_ids: Sequence[str]) -> dict[str, int]:
+        """Lock those of these documents that are live, in order; returns their revisions now."""
         self._cursor.execute(
             statements.LOCK_LIVE_DOCUMENTS,
             {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
         )
-        return [row[0] for row in self._cursor.fetchall()]
+        return dict(self._cursor.fetchall())
 
     def retire_nodes(self, document_ids: Sequence[str], *, grace_s: float) -> None:
         """Take the live nodes of these documents out of search and queue them for removal from MongoDB."""
@@ -212,3 +219,12 @@ class Publication:
             "collection_id": self._collection.collection_id,
             "run_id": self._run.run_id,
         }
+
+
+def _live(cursor: Cursor, collection: Collection | None, node_ids: Sequence[str]) -> set[str]:
+    """Those of these nodes that are live; none where the collection was dropped."""
+    if collection is None:
+        return set()
+    ids = {"ids": list(node_ids), "collection_id": collection.collection_id}
+    cursor.execute(statements.LIVE_NODE_IDS.format(table=quoted_table(collection)), ids)
+    return {row[0] for row in cursor.fetchall()}

@@ -11,13 +11,17 @@ from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc
 from ragstore.postgres import statements
-from ragstore.postgres.collections import get_collection_by_id
+from ragstore.postgres.collections import hold_named
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 
 class TakenOutbox:
-    """Outbox rows that this transaction holds; nobody else works on them."""
+    """Outbox rows that this transaction holds; nobody else works on them.
+
+    The ledger is asked about the collection that has the item's name now: that is whose nodes are in the namespace,
+    also where the item is of one that was dropped.
+    """
 
     def __init__(self, cursor: Cursor, items: list[OutboxItem]) -> None:
         self._cursor = cursor
@@ -25,26 +29,28 @@ class TakenOutbox:
 
     def ref_docs(self, item: OutboxItem) -> list[RefDoc]:
         """The ledger's word on the documents of a ``put_ref_docs`` item, now."""
-        collection = get_collection_by_id(self._cursor, item.collection_id)
+        collection = hold_named(self._cursor, item.namespace)
         if collection is None:
-            return [RefDoc(document_id, 2**62, None) for document_id in item.ids]
+            # No later revision: by the time MongoDB is asked, a new collection of this name may have one.
+            self._cursor.execute(statements.LAST_REVISIONS, {"name": item.namespace, "ids": item.ids})
+            return [RefDoc(document_id, revision, None) for document_id, revision in self._cursor.fetchall()]
         return ref_docs(self._cursor, collection, item.ids)
 
     def garbage(self, item: OutboxItem) -> list[str]:
         """The node ids of a ``delete_nodes`` item that nothing live names."""
-        collection = get_collection_by_id(self._cursor, item.collection_id)
+        collection = hold_named(self._cursor, item.namespace)
         if collection is None:
             return item.ids
         self._cursor.execute(
             statements.LIVE_NODE_IDS.format(table=quoted_table(collection)),
-            {"collection_id": item.collection_id, "ids": item.ids},
+            {"collection_id": collection.collection_id, "ids": item.ids},
         )
         live = {row[0] for row in self._cursor.fetchall()}
         return [node_id for node_id in item.ids if node_id not in live]
 
     def live_nodes(self, item: OutboxItem) -> list[LiveNode]:
         """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now."""
-        collection = get_collection_by_id(self._cursor, item.collection_id)
+        collection = hold_named(self._cursor, item.namespace)
         return live_nodes(self._cursor, collection, item.ids) if collection else []
 
     def done(self, items: Sequence[OutboxItem]) -> None:

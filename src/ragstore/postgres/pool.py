@@ -8,13 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg2
 import psycopg2.extensions
 
 from ragstore.errors import StoreUnavailableError
 from ragstore.postgres.errors import translation
+from ragstore.postgres.silence import SilenceWatch
 
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
@@ -58,6 +59,7 @@ class PostgresPool:
         self._pid = os.getpid()
         self._idle: deque[tuple[Connection, float]] = deque()
         self._places = threading.BoundedSemaphore(self._size)
+        self._silence = SilenceWatch(self._url, answer_within_s=self._connect_timeout_s)
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
@@ -76,7 +78,8 @@ class PostgresPool:
                     yield cursor
                 connection.commit()
             except BaseException:
-                if not connection.closed:
+                # An interrupt stays one, also where the connection broke with it.
+                with suppress(psycopg2.Error):
                     connection.rollback()
                 raise
 
@@ -85,6 +88,7 @@ class PostgresPool:
         if self._pid != os.getpid():
             return
         self._size = 0
+        self._silence.close()
         while self._idle:
             self._idle.pop()[0].close()
 
@@ -115,13 +119,19 @@ class PostgresPool:
     def checkin(self, connection: Connection) -> None:
         """Give back what ``checkout`` lent."""
         status = connection.info.transaction_status if not connection.closed else None
-        if status in (None, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN) or self._size == 0:
-            connection.close()
-        else:
+        try:
+            if status in (None, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN) or self._size == 0:
+                self._end(connection)
+                return
             if status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
                 connection.rollback()
+            self._silence.returned(connection)
             self._idle.append((connection, time.monotonic()))
-        self._places.release()
+        except psycopg2.Error:
+            # It broke while nothing of it was needed any more.
+            self._end(connection)
+        finally:
+            self._places.release()
 
     def _usable_idle(self) -> Connection | None:
         while True:
@@ -129,12 +139,13 @@ class PostgresPool:
                 connection, since = self._idle.pop()
             except IndexError:
                 return None
+            self._silence.lent(connection)
             if not _was_ended(connection) and (time.monotonic() - since < PING_AFTER_IDLE_S or _answers(connection)):
                 return connection
-            connection.close()
+            self._end(connection)
 
     def _connect(self) -> Connection:
-        return psycopg2.connect(
+        connection = psycopg2.connect(
             self._url,
             connect_timeout=self._connect_timeout_s,
             application_name="ragstore",
@@ -142,7 +153,15 @@ class PostgresPool:
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
+            # Keepalives rest while something is on its way; without this a lost network is noticed in 15 minutes.
+            tcp_user_timeout=30_000,
         )
+        self._silence.lent(connection)
+        return connection
+
+    def _end(self, connection: Connection) -> None:
+        self._silence.returned(connection)
+        connection.close()
 
 
 def _was_ended(connection: Connection) -> bool:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ragstore.errors import RefusedError
+from ragstore.errors import RefusedError, StoreSetupError
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import Run, Vectors
 from ragstore.postgres import scan, statements
-from ragstore.postgres.collections import set_index_state
+from ragstore.postgres.collections import hold, set_index_state
 from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.direct import DirectChange
 from ragstore.postgres.ledger import Publication
@@ -60,10 +60,11 @@ UPDATE ragstore.document d SET revision = d.revision + 1,
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(ids)s::text[])
 """
 
-# Without what says that the source is known, the next ingest or refresh takes the document up again.
+# Without what says that the source is known, the next ingest or refresh takes the document up again. Only documents of
+# an ingest have a fingerprint, and go on having one: by it a sync knows that they are its own.
 FORGET_SOURCES = """
-UPDATE ragstore.document SET fingerprint = NULL, content_hash = NULL, doc_hash = NULL, size = NULL, mtime_ns = NULL,
-    etag = NULL
+UPDATE ragstore.document SET fingerprint = CASE WHEN fingerprint IS NOT NULL THEN '' END, content_hash = NULL,
+    doc_hash = NULL, size = NULL, mtime_ns = NULL, etag = NULL
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
 """
 
@@ -76,6 +77,12 @@ WHERE t.node_id = new.node_id AND t.id = new.stamp
 FIRST_ROWS = """
 SELECT DISTINCT ON (document_id) document_id, user_metadata, chunk_hash IS NOT NULL, metadata_->>'_node_content'
 FROM {table} WHERE document_id = ANY(%(ids)s::text[]) ORDER BY document_id, ordinal, id
+"""
+
+IS_OWNER = """
+SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'ragstore' AND c.relname = %(relation)s
 """
 
 # Without a revision: what readers see of the document is the revision that it was.
@@ -213,8 +220,13 @@ class RebuildChange:
 
 @contextmanager
 def rebuilding(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[RebuildChange]:
-    """The transaction of one step of a repair, committed at the end of the block."""
+    """The transaction of one step of a repair, committed at the end of the block.
+
+    Raises:
+        CollectionNotFoundError: the collection was dropped.
+    """
     with pool.transaction() as cursor:
+        hold(cursor, collection)
         yield RebuildChange(cursor, collection, run)
 
 
@@ -272,6 +284,7 @@ def reindex(pool: PostgresPool, index: str) -> None:
         A killed one leaves an invalid index, which the next repair builds again or drops.
     """
     with pool.autocommit() as connection, connection.cursor() as cursor:
+        _require_owner(cursor, index)
         # What a killed one left behind would never be used.
         if index.endswith(("_ccnew", "_ccold")):
             cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index}"')
@@ -286,8 +299,20 @@ def drop_hnsw_index(pool: PostgresPool, collection: Collection) -> None:
         The state is committed first: no query relies on an index that is not there.
     """
     with pool.autocommit() as connection, connection.cursor() as cursor:
+        _require_owner(cursor, collection.table)
         set_index_state(cursor, collection, "none")
         cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index_name(collection)}"')
+
+
+def _require_owner(cursor: Cursor, relation: str) -> None:
+    """Refuse before anything is changed, where only the owner could go on."""
+    cursor.execute(IS_OWNER, {"relation": relation})
+    row = cursor.fetchone()
+    if row is not None and not row[0]:
+        raise StoreSetupError(
+            f"{relation} must be built anew, and belongs to the role {row[1]}",
+            hint=f"run 'ragstore repair' with RAGSTORE_POSTGRES_URL of the role {row[1]}",
+        )
 
 
 def _content(text: str | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ SELECT id, NULL FROM ragstore.run, unnest(node_ids) AS id
 WHERE collection_id = %(collection_id)s AND id = ANY(%(ids)s::text[])
 UNION ALL
 SELECT id, NULL FROM ragstore.outbox, unnest(ids) AS id
-WHERE collection_id = %(collection_id)s AND action <> 'put_ref_docs' AND id = ANY(%(ids)s::text[])
+WHERE namespace = %(name)s AND action <> 'put_ref_docs' AND id = ANY(%(ids)s::text[])
 """
 
 # Published and unpublished in one transaction with their rows, so that one statement sees them agree.
@@ -95,7 +95,7 @@ WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 
 
 PENDING_ENTRIES = """
 SELECT DISTINCT id FROM ragstore.outbox, unnest(ids) AS id
-WHERE collection_id = %(collection_id)s AND action = 'put_ref_docs' AND id = ANY(%(ids)s::text[])
+WHERE namespace = %(name)s AND action = 'put_ref_docs' AND id = ANY(%(ids)s::text[])
 """
 
 # A copy of a row under another node id. Of which the other is the original is for MongoDB to say: it has a body.
@@ -119,7 +119,7 @@ SELECT least((SELECT min(begun_at) FROM ragstore.run WHERE collection_id = %(col
 """
 
 COUNT_PENDING = """
-SELECT (SELECT count(*) FROM ragstore.outbox WHERE collection_id = %(collection_id)s)
+SELECT (SELECT count(*) FROM ragstore.outbox WHERE namespace = %(name)s)
      + (SELECT count(*) FROM ragstore.run WHERE collection_id = %(collection_id)s)
 """
 

@@ -67,7 +67,7 @@ WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
 """
 
 LOCK_LIVE_DOCUMENTS = """
-SELECT document_id FROM ragstore.document
+SELECT document_id, revision FROM ragstore.document
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
     AND deleted_at IS NULL AND revision > 0
 ORDER BY document_id FOR UPDATE
@@ -163,6 +163,26 @@ WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 
 ORDER BY document_id LIMIT %(limit)s
 """
 
+COUNT_LIVE = """
+SELECT count(*) FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
+"""
+
+# Only documents that an ingest read have a fingerprint. A URI may name a folder's file by its bytes, escaped.
+PAGE_SOURCES = """
+SELECT document_id, source_uri, revision FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND fingerprint IS NOT NULL
+    AND (source_uri ^@ ANY(%(folders)s::text[]) OR source_uri ^@ 'file://') AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
+PAGE_QUARANTINED_SOURCES = """
+SELECT document_id, source_uri, 0 FROM ragstore.quarantine
+WHERE collection_id = %(collection_id)s
+    AND (source_uri ^@ ANY(%(folders)s::text[]) OR source_uri ^@ 'file://') AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
 # Locked in order first, as everywhere: an UPDATE locks in whatever order its plan finds the rows.
 TOUCH_DOCUMENTS = """
 SELECT FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_id)s)
@@ -189,6 +209,7 @@ SELECT document_id, retry, size, mtime_ns, etag FROM ragstore.quarantine
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
 """
 
+# The audit trail gets a line when the reason is another one: a worker meets the same one every few seconds.
 PUT_QUARANTINE = """
 WITH new AS (
     SELECT * FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(code)s::text[], %(reason)s::text[],
@@ -198,7 +219,9 @@ WITH new AS (
 ), noted AS (
     INSERT INTO ragstore.event (worker, collection, document_id, action, detail)
     SELECT %(worker)s, %(collection)s, document_id, 'quarantined', jsonb_build_object('code', code, 'reason', reason)
-    FROM new
+    FROM new WHERE NOT EXISTS (
+        SELECT FROM ragstore.quarantine q WHERE q.collection_id = %(collection_id)s
+            AND (q.document_id, q.code, q.reason) = (new.document_id, new.code, new.reason))
 )
 INSERT INTO ragstore.quarantine AS old (collection_id, document_id, source_uri, code, reason, hint, retry, size,
                                         mtime_ns, etag)
@@ -238,7 +261,24 @@ GROUP BY c.collection_id ORDER BY c.name
 
 SET_INDEX_STATE = "UPDATE ragstore.collection SET index_state = %(state)s WHERE collection_id = %(collection_id)s"
 
-GET_COLLECTION_BY_ID = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE collection_id = %(collection_id)s"
+# Nobody can drop a collection that a transaction holds; a drop that is under way is waited for.
+HOLD_COLLECTION = "SELECT FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR KEY SHARE"
+
+HOLD_COLLECTION_BY_NAME = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s FOR KEY SHARE"
+
+# As the rows of deleted documents, which a drop takes away: entries in MongoDB that knew a dropped collection of this
+# name are older than those of the new one, whoever writes them late.
+RESTORE_REVISIONS = """
+INSERT INTO ragstore.document (collection_id, document_id, source_uri, revision, deleted_at)
+SELECT c.collection_id, e.document_id, '', max(e.revision), now()
+FROM ragstore.collection c JOIN ragstore.event e ON e.collection = c.name
+WHERE c.name = %(name)s AND e.document_id IS NOT NULL AND e.revision > 0 GROUP BY 1, 2
+"""
+
+LAST_REVISIONS = """
+SELECT document_id, max(revision) FROM ragstore.event
+WHERE collection = %(name)s AND document_id = ANY(%(ids)s::text[]) AND revision > 0 GROUP BY document_id
+"""
 
 # One statement, because two would see two snapshots: a revision would be told with the nodes of the one before.
 # Nodes without a vector come last; a document's own node is not one of its parts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragstore.errors import StoreError
 from ragstore.model.collection import Collection
@@ -24,7 +25,10 @@ _REUSABLE = """
 SELECT DISTINCT ON (chunk_hash) chunk_hash, vector_send(embedding) FROM {table}
 WHERE chunk_hash = ANY(%(hashes)s) ORDER BY chunk_hash
 """
-_HAS_ROWS = "SELECT count(*) >= %(n)s FROM (SELECT 1 FROM {table} LIMIT %(n)s) AS probe"
+_IS_WANTED = """
+SELECT count(*) >= %(n)s, (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = '{table}'::regclass)
+FROM (SELECT 1 FROM {table} LIMIT %(n)s) AS probe
+"""
 _INDEX_VALID = """
 SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'ragstore' AND c.relname = %(name)s
@@ -44,7 +48,10 @@ def reusable_vectors(pool: PostgresPool, collection: Collection, hashes: Sequenc
 
 
 def refresh_statistics(pool: PostgresPool, collection: Collection) -> None:
-    """Tell the planner about a bulk of new rows now; autovacuum would be a minute late."""
+    """Tell the planner about a bulk of new rows now; autovacuum would be a minute late.
+
+    Where this role may not, PostgreSQL passes over it with a warning that nobody sees.
+    """
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(f"ANALYZE {quoted_table(collection)}")
 
@@ -56,10 +63,24 @@ def index_expression(collection: Collection) -> str:
     return f"(embedding::halfvec({collection.space.dim}))"
 
 
+def holdable(collection: Collection, vectors: Vectors) -> NDArray[np.bool_]:
+    """Which of these vectors, shape ``(n_nodes, dim)``, the HNSW index can hold.
+
+    Beyond 2,000 dimensions it is of float16, which has no values above 65,504, and none but 0 below 0.00000003.
+    """
+    if not _MAX_FLOAT32_DIM < collection.space.dim <= MAX_INDEXED_DIM:
+        return np.ones(len(vectors), dtype=np.bool_)
+    with np.errstate(over="ignore"):
+        halves = vectors.astype(np.float16)
+    has_vanished = ~halves.any(axis=1) & vectors.any(axis=1)
+    return np.asarray(np.isfinite(halves).all(axis=1) & ~has_vanished, dtype=np.bool_)
+
+
 def ensure_index(pool: PostgresPool, collection: Collection, *, min_nodes: int) -> bool:
     """Build the collection's HNSW index once it has ``min_nodes``; returns whether queries can use it.
 
-    Below that an exact scan is as fast. Returns at once when another process is building.
+    Below that an exact scan is as fast. Returns at once when another process is building, and where the table belongs
+    to another role: then ``ragstore maintain`` builds.
 
     Crash safety:
         Built concurrently: readers and writers go on. An index that a killed build left behind is invalid, is
@@ -70,9 +91,9 @@ def ensure_index(pool: PostgresPool, collection: Collection, *, min_nodes: int) 
     if collection.space.dim > MAX_INDEXED_DIM:
         return False
     with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(_HAS_ROWS.format(table=quoted_table(collection)), {"n": min_nodes})
-        row = cursor.fetchone()
-        if not (row and row[0]):
+        cursor.execute(_IS_WANTED.format(table=quoted_table(collection)), {"n": min_nodes})
+        has_enough, owns = cursor.fetchone() or (False, False)
+        if not has_enough or not (owns or _is_valid(connection, collection)):
             return False
         # Waiting for a lock would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for.
         key = {"space": LOCK_SPACE, "id": collection.collection_id}

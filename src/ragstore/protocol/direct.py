@@ -22,6 +22,7 @@ from ragstore.model.run import Run, Vectors
 from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.direct import DirectChange, Place, WrittenDocument, changing
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.vectors import holdable
 from ragstore.protocol.completion import Closing, Completion, closing_ids, complete, settle
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
@@ -46,13 +47,16 @@ class DirectWriter:
         vectors: Vectors,
         *,
         anew: Ids[str] = (),
+        deleted: Ids[str] = (),
         source_hashes: Mapping[str, str] | None = None,
     ) -> None:
         """Put nodes with their vectors; an id that is live is replaced, of an id twice in the call the last counts.
 
         Args:
             vectors: shape ``(len(nodes), dim)``.
-            anew: documents whose former nodes these nodes replace; otherwise the others of a document stay.
+            anew: documents whose former nodes with a vector these nodes replace; otherwise the others of a document
+                stay.
+            deleted: those of them of which all goes that they had.
             source_hashes: hash of the version that a document's nodes were cut from; where it is another than the
                 ledger has, the ledger's counts no more.
 
@@ -77,6 +81,8 @@ class DirectWriter:
                 change.delete_nodes(ids)
             begun = [i for i in documents if i in anew]
             replaced = change.delete_other_vectors(begun, keep=[]) if begun else []
+            if deleted:
+                replaced += change.delete_nodes_of(list(deleted))
             change.copy_rows(rows)
             _note(change, kept, places, _Noted(begun, source_hashes or {}, with_vectors=True))
             change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(places))
@@ -224,6 +230,15 @@ def _check(collection: Collection, nodes: Sequence[Node], vectors: Vectors) -> N
         raise InvalidNodeError(
             f"the vector of node {node_id} has a value that is not finite",
             hint="check what the embedding model returned for it",
+            node_id=node_id,
+        )
+    fits = holdable(collection, vectors)
+    if not fits.all():
+        node_id = nodes[int(np.argmin(fits))].node_id
+        raise InvalidNodeError(
+            f"the vector of node {node_id} has values too large, or all too small, for float16, of which the index is "
+            f"at {collection.space.dim:,} dimensions",
+            hint="bring the vectors to length 1: that changes no cosine",
             node_id=node_id,
         )
 

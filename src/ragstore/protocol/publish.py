@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -105,20 +105,26 @@ class Publisher:
             if entry in self._not_given_up:
                 self._not_given_up.remove(entry)
 
-    def delete(self, collection: Collection, document_ids: Sequence[str]) -> int:
+    def delete(
+        self, collection: Collection, document_ids: Sequence[str], *, planned_from: Mapping[str, int] | None = None
+    ) -> int:
         """Delete documents from both stores; returns how many were live.
+
+        Args:
+            planned_from: the revision from which each deletion was decided; a document that moved on stays.
 
         Crash safety:
             One transaction makes them invisible; MongoDB is cleaned afterwards through the outbox.
         """
         with self._ledger.changing(collection, Run(new_run_id(), self._worker, [])) as publication:
-            live = publication.lock_live_documents(document_ids)
+            now = publication.lock_live_documents(document_ids)
+            live = [i for i, revision in now.items() if planned_from is None or planned_from[i] == revision]
             if live:
                 publication.retire_nodes(live, grace_s=self._timing.grace_s)
                 publication.mark_deleted(live)
                 publication.add_events([(i, "deleted", 0, None) for i in live])
                 publication.queue_ref_docs(live)
-            publication.clear_quarantine(document_ids)
+            publication.clear_quarantine(document_ids if planned_from is None else live)
             reached(Failpoint.DOCUMENTS_DELETED)
         reached(Failpoint.DELETE_PUBLISHED)
         return len(live)

@@ -97,8 +97,6 @@ class Recoverer:
             case "put_ref_docs":
                 self._put_ref_docs(taken, item)
                 reached(Failpoint.REF_DOCS_PUT)
-            case "drop_namespace":
-                self._nodes.drop_namespace(item.namespace)
 
     def _sweep(self, taken: TakenOutbox, item: OutboxItem) -> None:
         """Remove what was put although it had just been deleted, by this put or by one that died."""

@@ -19,11 +19,14 @@ from ragstore.model.collection import Collection
 from ragstore.model.ids import new_run_id
 from ragstore.model.node import LiveNode, Node
 from ragstore.model.run import RefDoc, Run, Vectors
+from ragstore.model.struct import Struct
 from ragstore.mongo import states
+from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.nodes import NodeStore
 from ragstore.mongo.scan import Entries
 from ragstore.postgres import rebuild, vectors
+from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.rebuild import LostDocument, RebuildChange
@@ -111,6 +114,22 @@ class Repairer:
         """
         states.replace_struct(self._database, found, new)
         reached(Failpoint.REPAIR_REPLACED)
+
+    def put_struct(self, collection: Collection, struct: Struct, found: Document | None) -> bool:
+        """Bring an index struct to the store that lacks it; False where PostgreSQL has its id for another collection.
+
+        Args:
+            struct: without a stamp it is PostgreSQL that lost it; MongoDB's copy gets its stamp in another round.
+            found: MongoDB's entry.
+
+        Crash safety:
+            Idempotent; a struct that was written meanwhile stays.
+        """
+        if struct.stamp is None:
+            return in_postgres.restore_struct(self._pool, collection, struct)
+        in_mongo.replace_struct(self._database, collection.name, struct, found)
+        reached(Failpoint.REPAIR_REPLACED)
+        return True
 
     # PostgreSQL, from MongoDB
 

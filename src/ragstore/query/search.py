@@ -14,6 +14,7 @@ from ragstore.errors import EmbeddingSpaceError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.hit import Hit
+from ragstore.postgres.collections import told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import DENSE_WEIGHT, Query, Row, hybrid_search, keyword_search, vector_search
@@ -63,6 +64,7 @@ def search(pool: PostgresPool, collection: Collection, question: Question) -> li
         UsageError: ``top_k``, ``mode`` or a weight cannot be used, or the text or vector it needs is missing.
         EmbeddingSpaceError: the vector's length is not the collection's ``dim``.
         FilterError: a filter cannot be understood.
+        CollectionNotFoundError: the collection was dropped.
     """
     _check(question)
     if question.filters is not None:
@@ -80,7 +82,7 @@ def search(pool: PostgresPool, collection: Collection, question: Question) -> li
         dense_weight=question.dense_weight,
         with_embeddings=question.mmr_lambda is not None,
     )
-    with pool.autocommit() as connection:
+    with told_when_dropped(pool, collection), pool.autocommit() as connection:
         rows = _rows(connection, collection, question, vector, query)
     if question.mmr_lambda is None or vector is None or not rows:
         return [_hit(row, row.score) for row in rows]

@@ -3,30 +3,105 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ragstore.sources.location import read_path
+from ragstore.model.document import SourceItem
+from ragstore.sources.listing import Unlistable
+from ragstore.sources.location import read_path, source_uri_of
 
 
 class Roots:
     """The files and folders that one ingest was asked to list."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
-        self._folders = [os.path.join(os.path.abspath(path), "") for path in paths if os.path.isdir(path)]
+        folders = [os.path.abspath(path) for path in paths if os.path.isdir(path)]
+        # Another folder under the same name is another one's absence: a drive that was taken away.
+        self._identities = {folder: _identity(folder) for folder in folders}
+        self._prefixes = {folder: os.path.join(folder, "") for folder in folders}
+        self._beginnings = tuple(self._prefixes.values())
+        self._silent = set(folders)
+
+    @property
+    def uris(self) -> list[str]:
+        """Beginnings of the URIs of files below the folders; those that are escaped begin as all escaped ones do."""
+        return [source_uri_of(prefix) for prefix in self._prefixes.values()]
+
+    @property
+    def silent(self) -> set[str]:
+        """Folders below which a watched listing has shown nothing so far."""
+        return set(self._silent)
+
+    @property
+    def replaced(self) -> list[str]:
+        """Folders that are not the ones they were at the beginning."""
+        return [folder for folder, identity in self._identities.items() if _identity(folder) != identity]
+
+    def watching(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem | Unlistable]:
+        """The same listing; what it shows is remembered, a word for each folder."""
+        for entry in listing:
+            if self._silent and not (isinstance(entry, Unlistable) and entry.is_folder):
+                self._silent.difference_update(self.of(entry.source_uri))
+            yield entry
+
+    def of(self, source_uri: str) -> list[str]:
+        """The folders that this file stands or stood below."""
+        path = _path(source_uri)
+        return [folder for folder, prefix in self._prefixes.items() if path.startswith(prefix)]
 
     def lost(self, source_uri: str) -> bool:
         """Whether a file that stood below one of these folders is certainly not there any more.
 
-        False for files elsewhere: a drive that is not mounted looks empty too.
+        False for files elsewhere: a drive that is not mounted looks empty too; and behind a link that leads nowhere.
         """
-        path = os.fspath(read_path(source_uri))
-        if not any(path.startswith(folder) for folder in self._folders):
+        path = _path(source_uri)
+        if not path.startswith(self._beginnings):
             return False
         try:
-            os.lstat(path)
+            return stat.S_ISDIR(os.lstat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
-            return True
+            return not _is_behind_dead_link(path)
         except OSError:
             return False
-        return False
+
+
+def size_and_time(source_uri: str) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in nanoseconds, as they are now; None where nothing is there.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        status = os.stat(_path(source_uri))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _path(source_uri: str) -> str:
+    # Most URIs are their path; a sync asks for every document it knows.
+    is_path = source_uri.isascii() and not source_uri.startswith("file://")
+    return source_uri if is_path else os.fspath(read_path(source_uri))
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _is_behind_dead_link(path: str) -> bool:
+    """Whether the nearest thing on the way to it that is there is a link, and not to a folder."""
+    folder = os.path.dirname(path)
+    while True:
+        try:
+            status = os.lstat(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(folder)
+            continue
+        except OSError:
+            return True
+        return stat.S_ISLNK(status.st_mode) and not os.path.isdir(folder)

@@ -8,7 +8,7 @@ placed AS (
     SELECT tid, node_id, 1::float8 / (%(rrf_k)s + row_number() OVER (ORDER BY rank DESC, node_id COLLATE "C"))
     FROM keyword
 ),
-winner AS (
+winner AS MATERIALIZED (
     SELECT tid, sum(part) AS score FROM placed
     GROUP BY tid, node_id
     ORDER BY score DESC, node_id COLLATE "C"

@@ -1,0 +1,219 @@
+"""Processes that live long, put together: ``worker`` and ``maintain``."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import ragstore
+from ragstore import embedded
+from ragstore.app.addresses import Addresses, configured, home_of, reachable
+from ragstore.app.ingesting import list_paths
+from ragstore.app.ragstore import Ragstore, open_ragstore
+from ragstore.errors import StoreUnavailableError
+from ragstore.model.collection import checked_name
+from ragstore.model.progress import Progress
+from ragstore.model.report import IngestReport
+from ragstore.postgres.gauges import LedgerGauges, ping, read_gauges
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.turn import Turn
+from ragstore.settings import Settings
+from ragstore.work.health import Health
+from ragstore.work.looking import Impatient
+from ragstore.work.metrics import Metrics, Probes
+from ragstore.work.rounds import Done, Rounds
+from ragstore.work.serving import serving
+from ragstore.work.upkeep import Upkeep
+from ragstore.work.worker import Worker
+
+if TYPE_CHECKING:
+    from ragstore.mongo.client import Client
+
+_PROBE_S = 2.0
+_ANSWER_S = 2.5
+"""For each of three questions; Prometheus gives up after 10 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a process lives.
+
+    Args:
+        every_s: pause between two rounds.
+        metrics_at: HOST:PORT to serve metrics and health at, None for nowhere.
+    """
+
+    every_s: float
+    metrics_at: str | None = None
+
+
+def run_worker(settings: Settings, paths: Sequence[str], *, collection: str | None, manner: Manner) -> None:
+    """Keep a collection equal to its paths for ever.
+
+    Raises:
+        UsageError: a path does not exist, or nothing can listen where metrics are wanted.
+        RagstoreError: the same would fail the same way for ever.
+    """
+    list_paths(settings, paths)
+    name = checked_name(collection or settings.collection)
+    health = Health(manner.every_s)
+    turns = _Turns(settings, name, paths)
+    with closing(turns), _Opened(settings) as opened, serving_metrics(settings, manner, health) as metrics:
+
+        def told(_progress: Progress) -> None:
+            health.alive()
+
+        def sync() -> IngestReport:
+            return opened.store().sync(*paths, collection=name, progress=told)
+
+        worker = Worker(
+            collection=name,
+            turns=turns,
+            sync=sync,
+            every_s=manner.every_s,
+            metrics=metrics,
+        )
+        Rounds(every_s=manner.every_s, health=health, watcher=metrics).run(worker.go_round)
+
+
+def run_maintain(settings: Settings, *, manner: Manner, once: bool) -> None:
+    """Do what a deployment needs beside its workers, for ever or once.
+
+    Raises:
+        UsageError: nothing can listen where metrics are wanted.
+        RagstoreError: once: whatever goes wrong; else what would fail the same way for ever.
+    """
+    health = Health(manner.every_s)
+    with _Opened(settings) as opened, serving_metrics(settings, manner, health) as metrics:
+        upkeeps: list[Upkeep] = []
+
+        def go_round() -> Done:
+            if not upkeeps:
+                upkeeps.append(opened.store().upkeep(health))
+            changed = upkeeps[0].go_round()
+            return Done("changed" if changed else "idle", manner.every_s)
+
+        metrics.working(True)
+        if once:
+            go_round()
+            return
+        Rounds(every_s=manner.every_s, health=health, watcher=metrics).run(go_round)
+
+
+@contextmanager
+def serving_metrics(settings: Settings, manner: Manner, health: Health) -> Iterator[Metrics]:
+    """Metrics of this process, served if the manner says where."""
+    with ExitStack() as closing:
+        looks = _Looks(settings, closing)
+        probes = Probes(
+            Impatient(looks.postgres, within_s=_ANSWER_S),
+            Impatient(looks.mongo, within_s=_ANSWER_S),
+            Impatient(looks.ledger, within_s=_ANSWER_S),
+        )
+        metrics = Metrics(version=ragstore.__version__, probes=probes)
+        with serving(manner.metrics_at, metrics.registry, health):
+            yield metrics
+
+
+class _Opened:
+    """The stores and the turn, opened when first needed: at the start of a process they may be away."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store: Ragstore | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def store(self) -> Ragstore:
+        """Both databases; once open they stay so, whatever becomes of them.
+
+        Raises:
+            StoreError, RefusedError
+        """
+        if self._store is None:
+            self._store = open_ragstore(self._settings)
+        return self._store
+
+
+class _Turns:
+    """The turn of this process among those that have the same paths."""
+
+    def __init__(self, settings: Settings, collection: str, paths: Sequence[str]) -> None:
+        self._settings = settings
+        self._collection = collection
+        self._paths = [os.path.abspath(path) for path in paths]
+        self._turn: Turn | None = None
+
+    def mine(self) -> bool:
+        """Whether it is this process's turn."""
+        if self._turn is None:
+            self._turn = Turn(
+                reachable(self._settings).postgres_url,
+                collection=self._collection,
+                paths=self._paths,
+                connect_timeout_s=self._settings.connect_timeout_s,
+            )
+        return self._turn.mine()
+
+    def close(self) -> None:
+        """Let another one work."""
+        if self._turn is not None:
+            self._turn.close()
+
+
+class _Looks:
+    """Looks at both databases, on connections of their own and with little patience."""
+
+    def __init__(self, settings: Settings, closing: ExitStack) -> None:
+        self._settings = settings
+        self._closing = closing
+        self._lock = threading.Lock()
+        self._pool: PostgresPool | None = None
+        self._client: Client | None = None
+
+    def postgres(self) -> None:
+        """Raises StoreError where PostgreSQL does not answer."""
+        ping(self._postgres())
+
+    def ledger(self) -> LedgerGauges:
+        """What the ledger holds."""
+        return read_gauges(self._postgres())
+
+    def mongo(self) -> None:
+        """Raises StoreError where no member of MongoDB's set can be written to."""
+        from ragstore.mongo.client import check_replica_set, connect
+
+        with self._lock:
+            if self._client is None:
+                self._client = connect(self._addresses().mongo_url, timeout_s=_PROBE_S, pool_size=2)
+                self._closing.callback(self._client.close)
+        check_replica_set(self._client)
+
+    def _postgres(self) -> PostgresPool:
+        with self._lock:
+            if self._pool is None:
+                url = self._addresses().postgres_url
+                self._pool = PostgresPool(
+                    url, size=2, connect_timeout_s=_PROBE_S, statement_timeout_s=_PROBE_S, idle_in_transaction_s=10
+                )
+                self._closing.callback(self._pool.close)
+            return self._pool
+
+    def _addresses(self) -> Addresses:
+        """Of servers that are there: a look starts none."""
+        found = configured(self._settings)
+        if found:
+            return found
+        urls = embedded.remembered_urls(home_of(self._settings))
+        if urls is None:
+            raise StoreUnavailableError("the embedded servers do not run", hint="start them with 'ragstore up'")
+        return Addresses(urls.postgres_url, urls.mongo_url)

@@ -1,0 +1,119 @@
+"""A sync: an ingest, and then the deletion of what the source no longer has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ragstore.errors import MassDeletionError
+from ragstore.ingest.deletion import Deletion, refusal, survey
+from ragstore.ingest.pipeline import Limits, Services, ingest
+from ragstore.model.collection import Collection
+from ragstore.model.progress import Progress
+from ragstore.model.report import IngestReport
+from ragstore.sources import Listing, read_path
+from ragstore.sources.presence import Roots
+from ragstore.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a sync makes a collection equal to.
+
+    Args:
+        relist: lists files that came back while they were being deleted.
+    """
+
+    listing: Listing
+    roots: Roots
+    relist: Callable[[Sequence[str]], Listing]
+
+
+def sync(
+    services: Services,
+    collection: Collection,
+    source: Source,
+    *,
+    allow_mass_delete: bool,
+    limits: Limits,
+    tell: Callable[[Progress], None] | None = None,
+) -> IngestReport:
+    """Bring a collection up to date with a listing, and delete documents whose file is certainly gone.
+
+    Only documents that an ingest read from below the listed folders are deleted. Where a folder could not be listed,
+    nothing is.
+
+    Raises:
+        MassDeletionError: too many are gone to be true; what was added and updated stays, ``facts`` has the report.
+        StoreError, ModelError: as ``ingest``.
+
+    Crash safety:
+        As ``ingest``; each batch of deletions is one transaction, and the next sync finds the rest again.
+    """
+    begun_at = time.monotonic()
+    told = _Told(tell)
+    report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=told)
+    if not source.listing.complete:
+        _log.warning(
+            "deleted nothing: a folder could not be listed, see 'ragstore quarantine'",
+            action="sync_incomplete",
+            collection=collection.name,
+        )
+        return report
+    deletion = Deletion(
+        services.pool,
+        collection,
+        source.roots,
+        publisher=services.publisher,
+        recoverer=services.recoverer,
+        alive=told.again,
+    )
+    try:
+        loss = survey(services.pool, collection, source.roots)
+        refused = None if allow_mass_delete else refusal(loss, source.roots.silent)
+        if refused:
+            raise refused
+        deletion.run(loss, allow_mass_delete=allow_mass_delete)
+    except MassDeletionError as error:
+        error.facts["report"] = report
+        raise
+    finally:
+        report.deleted += deletion.n_deleted
+    if deletion.returned:
+        _take_back(services, collection, source.relist(_paths(deletion.returned)), limits, report)
+    report.seconds = round(time.monotonic() - begun_at, 3)
+    return report
+
+
+class _Told:
+    """Passes on how far the ingest has come, and tells its end again while documents are deleted."""
+
+    def __init__(self, tell: Callable[[Progress], None] | None) -> None:
+        self._tell = tell
+        self._last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self._last = progress
+        if self._tell is not None:
+            self._tell(progress)
+
+    def again(self) -> None:
+        """A sign of life."""
+        if self._tell is not None and self._last is not None:
+            self._tell(self._last)
+
+
+def _paths(source_uris: Sequence[str]) -> list[str]:
+    return [str(read_path(uri)) for uri in source_uris]
+
+
+def _take_back(
+    services: Services, collection: Collection, listing: Listing, limits: Limits, report: IngestReport
+) -> None:
+    """Read again what was deleted and is there again."""
+    again = ingest(services, collection, listing, limits=limits)
+    for count in ("added", "updated", "renamed", "failed", "chunks", "embedded", "reused"):
+        setattr(report, count, getattr(report, count) + getattr(again, count))

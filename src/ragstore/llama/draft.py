@@ -1,0 +1,122 @@
+"""One document in the making, and which nodes are part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llama_index.core.schema import BaseNode
+
+from ragstore.llama.nodes import source_hash
+from ragstore.llama.rewriting import rewriting
+from ragstore.model.node import Node
+from ragstore.protocol.completion import Closing
+
+Kind = Literal["vectors", "bodies"]
+
+
+@dataclass(slots=True)
+class Draft:
+    """One document in the making.
+
+    Args:
+        announced: its hash, told before the nodes; None where none was told.
+        waiting: its hash, told after the nodes, by a caller that goes on to write the document itself.
+        replaced_in: the update that deleted it, and whose first nodes take the place of all that it had.
+        former: hash that the document had then.
+        owner: operation that announced it, or added its first nodes.
+        source_hash: hash of the version its nodes were cut from, where they say.
+        call: that brought its nodes, if one brings all of them.
+        held: nodes with their embeddings that are not written yet, because more of the document comes.
+    """
+
+    announced: str | None = None
+    waiting: str | None = None
+    replaced_in: str | None = None
+    former: str | None = None
+    owner: int = 0
+    source_hash: str | None = None
+    call: object | None = None
+    vectors: set[str] = field(default_factory=set)
+    bodies: set[str] = field(default_factory=set)
+    held: list[Embedded] = field(default_factory=list)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has nodes yet."""
+        return bool(self.vectors or self.bodies)
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether its first nodes replace former ones."""
+        return self.announced is not None or self.replaced_in is not None
+
+    def closing(self, document_id: str, doc_hash: str) -> Closing:
+        """Its nodes are all of it."""
+        return Closing(document_id, doc_hash, frozenset(self.vectors), frozenset(self.bodies))
+
+    def of(self, kind: Kind) -> set[str]:
+        """Its nodes of that kind."""
+        return self.vectors if kind == "vectors" else self.bodies
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A node with its embedding, and what is stored of it."""
+
+    node: BaseNode
+    stored: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Nodes of one document in one call.
+
+    Args:
+        source_hash: of the version they were cut from, None where they do not say or do not agree.
+        neighbours: nodes before, behind, above and below them.
+    """
+
+    node_ids: list[str]
+    source_hash: str | None
+    neighbours: frozenset[str] = frozenset()
+
+
+def is_of_another(draft: Draft, part: Part, call: object) -> bool:
+    """Whether the draft has nodes that another call brought than the one that brings these, and all of them."""
+    # What was announced replaces former nodes by itself; neighbours were cut together, whatever the call.
+    nodes = draft.vectors | draft.bodies
+    return draft.announced is None and bool(nodes) and draft.call is not call and part.neighbours.isdisjoint(nodes)
+
+
+def begins(draft: Draft | None, part: Part, kind: Kind, owner: int) -> bool:
+    """Whether these are the first nodes of that kind, which replace former ones."""
+    if draft is None or not draft.is_expected or draft.of(kind):
+        return False
+    return bool(new_of(draft, part, kind)) and belongs(draft, part, owner)
+
+
+def goes_on(draft: Draft | None, group: Sequence[Embedded], ids: set[str], owner: int) -> bool:
+    """Whether more nodes of an announced or replaced document come."""
+    if draft is None or not draft.is_expected:
+        return False
+    more, part = group[-1].node.next_node, Part([], source_hash(group[-1].node))
+    return more is not None and more.node_id not in ids and belongs(draft, part, owner)
+
+
+def new_of(draft: Draft, part: Part, kind: Kind) -> list[str]:
+    """The nodes of a part that count as that kind: one that was just put with its vector is no body."""
+    return [i for i in part.node_ids if kind == "vectors" or i not in draft.vectors]
+
+
+def belongs(draft: Draft, part: Part, owner: int) -> bool:
+    """Whether these nodes are of the operation, or of the version, that was announced."""
+    if draft.replaced_in is not None:
+        return rewriting() == draft.replaced_in
+    return draft.owner == owner or part.source_hash in (None, draft.announced)
+
+
+def agrees(draft: Draft, doc_hash: str, owner: int) -> bool:
+    """Whether that hash is told of the nodes that the draft has."""
+    return draft.owner == owner or draft.source_hash in (None, doc_hash)

@@ -1,0 +1,43 @@
+"""What LlamaIndex is doing when it calls, as its own instrumentation says.
+
+``update_ref_doc`` and the upserts of an ``IngestionPipeline`` delete a document, then cut and embed its new version.
+Meanwhile nobody would find it, and for good where they fail. ``insert`` and a pipeline's run bring all nodes of a
+document; where they fail before they say so, they are called again with other nodes of the same text.
+"""
+
+from __future__ import annotations
+
+from llama_index.core.callbacks.base import global_stack_trace_ids
+from llama_index_instrumentation.span import active_span_id
+
+_UPDATES = frozenset({"update_ref_doc", "aupdate_ref_doc"})
+_INSERTS = frozenset({"insert", "ainsert"})
+_RUNS = ("IngestionPipeline.run-", "IngestionPipeline.arun-")
+_OF_A_TRANSFORMATION = ".__call__-"
+
+
+def rewriting() -> str | None:
+    """What the caller is part of, if that writes anew what it deletes: a trace, or a span of one pipeline's run.
+
+    A transformation that deletes a document means it.
+    """
+    span = active_span_id.get() or ""
+    if _OF_A_TRANSFORMATION in span:
+        return None
+    update = next((trace for trace in global_stack_trace_ids.get() if trace in _UPDATES), None)
+    return update or (span if span.startswith(_RUNS) else None)
+
+
+def is_run(name: str | None) -> bool:
+    """Whether that is one run of a pipeline, with a beginning and an end of its own."""
+    return name is not None and name not in _UPDATES
+
+
+def writing_whole() -> object | None:
+    """The call that the caller is part of, if it brings all nodes of a document; compare by ``is``."""
+    span = active_span_id.get() or ""
+    if span.startswith(_RUNS):
+        return span
+    # LlamaIndex makes a new list where a trace begins: this one is that of the one insert_nodes in an insert.
+    traces = global_stack_trace_ids.get()
+    return traces if not _INSERTS.isdisjoint(traces) else None

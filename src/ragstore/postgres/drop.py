@@ -1,0 +1,157 @@
+"""Dropping a collection, PostgreSQL's side: what is still in it, and the transaction that takes it away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from ragstore.errors import StoreSetupError
+from ragstore.model.collection import Collection
+from ragstore.model.run import Run
+from ragstore.postgres import statements
+from ragstore.postgres.collections import dropped
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.rebuild import IS_OWNER
+
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
+"""Readers queue behind whoever waits for the table, and a long export may be reading it."""
+
+PAGE_DOCUMENTS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
+PAGE_NODES = """
+SELECT node_id FROM (
+    (SELECT node_id FROM {table} WHERE node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT node_id FROM ragstore.body
+     WHERE collection_id = %(collection_id)s AND node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
+) AS live (node_id) ORDER BY node_id LIMIT %(limit)s
+"""
+
+LOCK = "SELECT FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR UPDATE"
+
+IS_EMPTY = """
+SELECT NOT EXISTS (SELECT FROM ragstore.document
+                   WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0)
+    AND NOT EXISTS (SELECT FROM ragstore.body WHERE collection_id = %(collection_id)s)
+    AND NOT EXISTS (SELECT FROM {table})
+"""
+
+OF_COLLECTION = "collection_id = %(collection_id)s"
+
+ADD_EVENT = """
+INSERT INTO ragstore.event (worker, collection, action, run_id)
+VALUES (%(worker)s, %(name)s, 'collection_dropped', %(run_id)s)
+"""
+
+
+def prepare(pool: PostgresPool, collection: Collection) -> None:
+    """Make sure that the collection can be dropped, and that it has a table to be emptied.
+
+    Raises:
+        StoreSetupError: only the owner of its table can drop it.
+        CollectionNotFoundError: somebody else dropped it.
+    """
+    with pool.transaction() as cursor:
+        _lock(cursor, collection)
+        cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
+        if cursor.fetchone() == (True,):
+            cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
+        cursor.execute(IS_OWNER, {"relation": collection.table})
+        row = cursor.fetchone()
+    if row is not None and not row[0]:
+        raise StoreSetupError(
+            f"collection {collection.name!r} belongs to the role {row[1]}, which alone can drop it",
+            hint=f"run the same with RAGSTORE_POSTGRES_URL of the role {row[1]}; nothing was deleted",
+            owner=row[1],
+        )
+
+
+def live_documents(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
+    """Ids of all live documents, so many at a time."""
+    return _pages(pool, collection, PAGE_DOCUMENTS, at_once)
+
+
+def nodes(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
+    """Ids of all nodes that are there, with a vector or without, so many at a time."""
+    return _pages(pool, collection, PAGE_NODES, at_once)
+
+
+class Drop:
+    """The steps inside the transaction that drops a collection, in this order; nobody else can write to it."""
+
+    def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
+        self._cursor = cursor
+        self._collection = collection
+        self._run = run
+
+    def is_empty(self) -> bool:
+        """Whether nothing came in since it was emptied."""
+        self._execute(IS_EMPTY)
+        row = self._cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def abandon_runs(self, *, grace_s: float) -> None:
+        """Turn the runs in flight into outbox rows: what they staged is garbage, and they publish nothing."""
+        self._execute(statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked=""), grace_s=grace_s)
+
+    def stamp(self) -> int:
+        """Later than all that was written to the collection."""
+        self._execute("SELECT nextval('ragstore.stamp')")
+        row = self._cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def finish(self) -> None:
+        """Drop the table, and with the collection's row all that refers to it."""
+        self._execute(ADD_EVENT)
+        self._execute("DROP TABLE {table}")
+        self._execute("DELETE FROM ragstore.collection WHERE collection_id = %(collection_id)s")
+
+    def _execute(self, statement: str, **parameters: object) -> None:
+        own = {
+            "collection_id": self._collection.collection_id,
+            "name": self._collection.name,
+            "worker": self._run.worker,
+            "run_id": self._run.run_id,
+        }
+        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
+
+
+@contextmanager
+def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[Drop]:
+    """The transaction that drops a collection, committed at the end of the block.
+
+    Raises:
+        CollectionNotFoundError: somebody else dropped it.
+    """
+    with pool.transaction() as cursor:
+        cursor.execute(_LOCK_TIMEOUT)
+        _lock(cursor, collection)
+        yield Drop(cursor, collection, run)
+
+
+def _lock(cursor: Cursor, collection: Collection) -> None:
+    cursor.execute(LOCK, {"collection_id": collection.collection_id})
+    if not cursor.rowcount:
+        raise dropped(collection)
+
+
+def _pages(pool: PostgresPool, collection: Collection, statement: str, at_once: int) -> Iterator[list[str]]:
+    page = partial(_page, pool, collection, statement, at_once)
+    ids: Sequence[str] = page("")
+    while ids:
+        yield list(ids)
+        ids = page(ids[-1])
+
+
+def _page(pool: PostgresPool, collection: Collection, statement: str, limit: int, after: str) -> list[str]:
+    parameters = {"collection_id": collection.collection_id, "after": after, "limit": limit}
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement.replace("{table}", quoted_table(collection)), parameters)
+        return [row[0] for row in cursor.fetchall()]

@@ -1,0 +1,72 @@
+"""What the ledger holds, in one statement: for whoever watches from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ragstore.postgres.pool import PostgresPool
+
+GAUGES = """
+SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined
+FROM (
+    SELECT (SELECT count(*) FROM ragstore.outbox),
+           (SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0)::float8 FROM ragstore.outbox
+            WHERE not_before <= now()),
+           (SELECT count(*) FROM ragstore.run),
+           (SELECT count(*) FROM ragstore.run WHERE lease_until < now())
+) AS totals (n_outbox, oldest_due_s, n_runs, n_runs_expired)
+LEFT JOIN (
+    SELECT name, coalesce(d.n, 0) AS n_documents, coalesce(d.n_nodes, 0)::bigint AS n_nodes,
+           coalesce(q.n, 0) AS n_quarantined
+    FROM ragstore.collection
+    LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.document
+               WHERE deleted_at IS NULL AND revision > 0 GROUP BY 1) AS d USING (collection_id)
+    LEFT JOIN (SELECT collection_id, count(*) AS n FROM ragstore.quarantine GROUP BY 1) AS q USING (collection_id)
+) AS c ON true ORDER BY c.name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionGauges:
+    """What is live in one collection, and what was set aside."""
+
+    name: str
+    n_documents: int
+    n_nodes: int
+    n_quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerGauges:
+    """The ledger at one moment.
+
+    Args:
+        oldest_due_s: since when MongoDB waits for something that is due, 0 where nothing is.
+        n_runs_expired: runs whose lease ran out and that nobody has recovered yet.
+    """
+
+    n_outbox: int
+    oldest_due_s: float
+    n_runs: int
+    n_runs_expired: int
+    collections: list[CollectionGauges]
+
+
+def read_gauges(pool: PostgresPool) -> LedgerGauges:
+    """All of it, as one snapshot.
+
+    Raises:
+        StoreError
+    """
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(GAUGES)
+        rows = cursor.fetchall()
+    n_outbox, oldest_due_s, n_runs, n_runs_expired = rows[0][:4]
+    each = [CollectionGauges(*row[4:]) for row in rows if row[4] is not None]
+    return LedgerGauges(n_outbox, oldest_due_s, n_runs, n_runs_expired, each)
+
+
+def ping(pool: PostgresPool) -> None:
+    """Raises StoreError where PostgreSQL does not answer."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")

@@ -1,0 +1,106 @@
+"""Index structs: PostgreSQL has the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragstore.model.collection import Collection
+from ragstore.model.struct import Struct
+from ragstore.postgres.pool import PostgresPool
+
+# The stamp is taken once the row is locked, so that the write that counts has the largest.
+PUT = """
+INSERT INTO ragstore.index_struct AS old (index_id, collection_id, stamp, kind, body)
+VALUES (%(index_id)s, %(collection_id)s, nextval('ragstore.stamp'), %(kind)s, %(body)s)
+ON CONFLICT (index_id) DO UPDATE SET stamp = nextval('ragstore.stamp'), kind = excluded.kind, body = excluded.body
+WHERE old.collection_id = excluded.collection_id RETURNING stamp
+"""
+
+RESTORE = """
+INSERT INTO ragstore.index_struct (index_id, collection_id, stamp, kind, body)
+VALUES (%(index_id)s, %(collection_id)s, nextval('ragstore.stamp'), %(kind)s, %(body)s)
+ON CONFLICT DO NOTHING RETURNING stamp
+"""
+
+DELETE = "DELETE FROM ragstore.index_struct WHERE collection_id = %(collection_id)s AND index_id = %(index_id)s"
+
+GET = """
+SELECT index_id, kind, body, stamp FROM ragstore.index_struct
+WHERE collection_id = %(collection_id)s AND index_id = %(index_id)s
+"""
+
+LIST = """
+SELECT index_id, kind, body, stamp FROM ragstore.index_struct
+WHERE collection_id = %(collection_id)s ORDER BY index_id
+"""
+
+STAMPS = """
+SELECT index_id, stamp FROM ragstore.index_struct WHERE collection_id = %(collection_id)s ORDER BY index_id
+"""
+
+OF_KIND = """
+SELECT index_id FROM ragstore.index_struct WHERE collection_id = %(collection_id)s AND kind = %(kind)s ORDER BY index_id
+"""
+
+
+def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> int | None:
+    """Write a struct; returns its stamp, None where the id is another collection's.
+
+    Crash safety:
+        One transaction.
+    """
+    return _stamp(_execute(pool, collection, PUT, **_values(struct)))
+
+
+def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> bool:
+    """Write a struct that PostgreSQL has lost; False where it has one that is in its way.
+
+    Crash safety:
+        One transaction.
+    """
+    return _stamp(_execute(pool, collection, RESTORE, **_values(struct))) is not None
+
+
+def delete_struct(pool: PostgresPool, collection: Collection, index_id: str) -> None:
+    """Remove a struct, if it is there.
+
+    Crash safety:
+        One transaction.
+    """
+    _execute(pool, collection, DELETE, index_id=index_id)
+
+
+def find_struct(pool: PostgresPool, collection: Collection, index_id: str) -> Struct | None:
+    """The struct of that id."""
+    rows = _execute(pool, collection, GET, index_id=index_id)
+    return Struct(*rows[0]) if rows else None
+
+
+def list_structs(pool: PostgresPool, collection: Collection) -> list[Struct]:
+    """All structs of a collection."""
+    return [Struct(*row) for row in _execute(pool, collection, LIST)]
+
+
+def struct_stamps(pool: PostgresPool, collection: Collection) -> dict[str, int]:
+    """The stamp of each struct of a collection."""
+    return dict(_execute(pool, collection, STAMPS))
+
+
+def ids_of_kind(pool: PostgresPool, collection: Collection, kind: str) -> list[str]:
+    """Ids of the structs of one type."""
+    return [row[0] for row in _execute(pool, collection, OF_KIND, kind=kind)]
+
+
+def _values(struct: Struct) -> dict[str, str]:
+    return {"index_id": struct.index_id, "kind": struct.kind, "body": struct.body}
+
+
+def _stamp(rows: list[tuple[Any, ...]]) -> int | None:
+    return int(rows[0][0]) if rows else None
+
+
+def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    parameters["collection_id"] = collection.collection_id
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []

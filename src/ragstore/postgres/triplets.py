@@ -1,0 +1,116 @@
+"""A graph of plain triplets: subject, relation, object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ragstore.model.collection import Collection
+from ragstore.postgres.graph_statements import LOCK_GRAPH, LOCK_SPACE
+from ragstore.postgres.pool import PostgresPool
+
+Triplet = tuple[str, str, str]
+
+PUT = (
+    LOCK_GRAPH
+    + """
+INSERT INTO ragstore.triplet (collection_id, subject, relation, object)
+SELECT %(collection_id)s, subject, relation, object
+FROM unnest(%(subject)s::text[], %(relation)s::text[], %(object)s::text[])
+    WITH ORDINALITY AS new (subject, relation, object, position)
+ORDER BY position
+ON CONFLICT DO NOTHING
+"""
+)
+
+DELETE = """
+DELETE FROM ragstore.triplet WHERE collection_id = %(collection_id)s
+    AND (subject, relation, object) = (%(subject)s, %(relation)s, %(object)s)
+"""
+
+GET = """
+SELECT relation, object FROM ragstore.triplet
+WHERE collection_id = %(collection_id)s AND subject = %(subject)s ORDER BY triplet_id
+"""
+
+SUBJECTS = """
+SELECT subject FROM ragstore.triplet WHERE collection_id = %(collection_id)s
+GROUP BY subject ORDER BY min(triplet_id) LIMIT %(limit)s
+"""
+
+RELATIONS = """
+SELECT DISTINCT relation FROM ragstore.triplet WHERE collection_id = %(collection_id)s ORDER BY relation
+"""
+
+# The first so many triplets of every subject that can be reached in so many steps.
+NEAR = """
+WITH RECURSIVE reached (subject, depth) AS (
+    SELECT unnest(%(subjects)s::text[]), 1
+    UNION
+    SELECT next.object, r.depth + 1 FROM reached r CROSS JOIN LATERAL (
+        SELECT object FROM ragstore.triplet
+        WHERE collection_id = %(collection_id)s AND subject = r.subject ORDER BY triplet_id LIMIT %(limit)s
+    ) AS next WHERE r.depth < %(depth)s
+)
+SELECT r.subject, t.relation, t.object FROM (SELECT DISTINCT subject FROM reached) AS r CROSS JOIN LATERAL (
+    SELECT relation, object, triplet_id FROM ragstore.triplet
+    WHERE collection_id = %(collection_id)s AND subject = r.subject ORDER BY triplet_id LIMIT %(limit)s
+) AS t ORDER BY t.triplet_id
+"""
+
+
+def put_triplets(pool: PostgresPool, collection: Collection, triplets: Sequence[Triplet]) -> None:
+    """Add triplets; one that is there stays where it is.
+
+    Crash safety:
+        One transaction.
+    """
+    columns = {name: [t[i] for t in triplets] for i, name in enumerate(("subject", "relation", "object"))}
+    _execute(pool, collection, PUT, space=LOCK_SPACE, **columns)
+
+
+def delete_triplet(pool: PostgresPool, collection: Collection, triplet: Triplet) -> None:
+    """Remove a triplet, if it is there.
+
+    Crash safety:
+        One transaction.
+    """
+    subject, relation, object_ = triplet
+    _execute(pool, collection, DELETE, subject=subject, relation=relation, object=object_)
+
+
+def triplets_of(pool: PostgresPool, collection: Collection, subject: str) -> list[tuple[str, str]]:
+    """(relation, object) of a subject, oldest first."""
+    return _execute(pool, collection, GET, subject=subject)
+
+
+def subjects(pool: PostgresPool, collection: Collection, *, limit: int) -> list[str]:
+    """The first subjects, oldest first."""
+    return [row[0] for row in _execute(pool, collection, SUBJECTS, limit=limit)]
+
+
+def relations(pool: PostgresPool, collection: Collection) -> list[str]:
+    """The relations in use."""
+    return [row[0] for row in _execute(pool, collection, RELATIONS)]
+
+
+def triplets_near(
+    pool: PostgresPool, collection: Collection, subjects: Sequence[str], *, depth: int, limit: int
+) -> dict[str, list[tuple[str, str]]]:
+    """(relation, object) of each subject that is reached from these in so many steps, oldest first.
+
+    Args:
+        depth: at least 1, which is these subjects alone.
+        limit: of each subject at most.
+    """
+    near: dict[str, list[tuple[str, str]]] = {}
+    for subject, *rest in _execute(pool, collection, NEAR, subjects=list(subjects), depth=depth, limit=limit):
+        near.setdefault(subject, []).append((rest[0], rest[1]))
+    return near
+
+
+def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    parameters["collection_id"] = collection.collection_id
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []

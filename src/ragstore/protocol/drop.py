@@ -1,0 +1,109 @@
+"""Dropping a collection: it is emptied as documents are deleted, and then goes in one PostgreSQL transaction.
+
+MongoDB's bodies are deleted by ids alone, never by the collection's name: whoever sleeps over such a deletion and wakes
+up late must not hit a new collection of the same name.
+"""
+
+from __future__ import annotations
+
+from ragstore.errors import CollectionBusyError, StoreError
+from ragstore.model.collection import Collection
+from ragstore.model.ids import new_run_id
+from ragstore.model.run import Run
+from ragstore.mongo import structs
+from ragstore.mongo.client import MongoDatabase
+from ragstore.postgres import drop as in_postgres
+from ragstore.postgres.collections import told_when_dropped
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.direct import DirectWriter
+from ragstore.protocol.publish import Publisher
+from ragstore.protocol.recover import Recoverer
+from ragstore.telemetry.failpoint import Failpoint, reached
+from ragstore.telemetry.logging import get_logger
+
+_DOCUMENTS_AT_ONCE = 100
+_NODES_AT_ONCE = 1_000
+_TRIES = 5
+_IN_THE_WAY = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+
+_log = get_logger(__name__)
+
+
+class Dropper:
+    """Drops collections.
+
+    Args:
+        grace_s: seconds before what runs in flight staged leaves MongoDB.
+    """
+
+    def __init__(
+        self,
+        pool: PostgresPool,
+        database: MongoDatabase,
+        publisher: Publisher,
+        recoverer: Recoverer,
+        *,
+        worker: str,
+        grace_s: float,
+    ) -> None:
+        self._pool = pool
+        self._database = database
+        self._publisher = publisher
+        self._recoverer = recoverer
+        self._direct = DirectWriter(pool, recoverer, worker=worker)
+        self._worker = worker
+        self._grace_s = grace_s
+
+    def drop(self, collection: Collection) -> int:
+        """Delete a collection and all that is in it from both stores; returns how many documents were live.
+
+        Raises:
+            StoreSetupError: only the owner of its table can; nothing was deleted.
+            CollectionBusyError: others go on writing or reading; what was deleted by then stays so.
+            CollectionNotFoundError: somebody else dropped it meanwhile.
+
+        Crash safety:
+            Each batch of documents is one transaction, and so is the end of the collection; dropping it again goes on.
+            MongoDB is cleaned through the outbox, also when nobody drops again.
+        """
+        in_postgres.prepare(self._pool, collection)
+        n_documents = 0
+        for _ in range(_TRIES):
+            n_documents += self._empty(collection)
+            reached(Failpoint.COLLECTION_EMPTIED)
+            if self._drop_empty(collection):
+                reached(Failpoint.COLLECTION_DROPPED)
+                _log.info("collection dropped", action="drop", collection=collection.name, n_documents=n_documents)
+                self._recoverer.retire()
+                return n_documents
+        raise CollectionBusyError(
+            f"collection {collection.name!r} is in use: it was emptied {_TRIES} times, and not dropped",
+            hint="stop what ingests into it or exports it, then run: ragstore drop " + collection.name,
+            collection=collection.name,
+        )
+
+    def _empty(self, collection: Collection) -> int:
+        n_documents = 0
+        with told_when_dropped(self._pool, collection):
+            for ids in in_postgres.live_documents(self._pool, collection, at_once=_DOCUMENTS_AT_ONCE):
+                n_documents += self._publisher.delete(collection, ids)
+            for ids in in_postgres.nodes(self._pool, collection, at_once=_NODES_AT_ONCE):
+                self._direct.delete_nodes(collection, ids)
+        return n_documents
+
+    def _drop_empty(self, collection: Collection) -> bool:
+        """Drop it unless something came in, or somebody holds it."""
+        try:
+            with in_postgres.dropping(self._pool, collection, Run(new_run_id(), self._worker, [])) as drop:
+                if not drop.is_empty():
+                    return False
+                drop.abandon_runs(grace_s=self._grace_s)
+                # Before the commit: nobody would come back for them afterwards.
+                structs.delete_structs(self._database, collection.name, stamp=drop.stamp())
+                drop.finish()
+                reached(Failpoint.COLLECTION_DROPPING)
+        except StoreError as error:
+            if error.facts.get("sqlstate") in _IN_THE_WAY:
+                return False
+            raise
+        return True

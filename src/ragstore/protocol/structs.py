@@ -1,0 +1,110 @@
+"""Writes of index structs: PostgreSQL first, which has the truth, then MongoDB, for plain readers.
+
+Removed they are the other way round: one that only MongoDB has was not to go, PostgreSQL lost it.
+"""
+
+from __future__ import annotations
+
+from ragstore.errors import LimitExceededError, StoreError, UsageError
+from ragstore.model.collection import Collection
+from ragstore.model.graph import checked_key
+from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.mongo import structs as in_mongo
+from ragstore.mongo.client import MongoDatabase
+from ragstore.postgres import structs as in_postgres
+from ragstore.postgres.pool import PostgresPool
+
+_UNIQUE_VIOLATION = "23505"
+
+
+class StructWriter:
+    """Index structs of one collection."""
+
+    def __init__(self, pool: PostgresPool, database: MongoDatabase, collection: Collection) -> None:
+        self._pool = pool
+        self._database = database
+        self._collection = collection
+
+    def check(self, struct: Struct) -> None:
+        """Raise LimitExceededError for a struct that MongoDB would refuse, UsageError where the id is taken."""
+        checked_key(struct.index_id, "index id")
+        size = in_mongo.struct_size(self._collection.name, struct)
+        if size > in_mongo.MAX_BYTES:
+            raise LimitExceededError(
+                f"the struct of index {struct.index_id!r} has {size:,} bytes, more than the {in_mongo.MAX_BYTES:,} of "
+                "one entry of MongoDB",
+                hint="a summary, keyword or tree index lists all its nodes in one entry: build several over fewer "
+                "nodes, or a vector index, which lists none",
+                index_id=struct.index_id,
+                size=size,
+            )
+
+    def put(self, struct: Struct) -> None:
+        """Write a struct to both stores; one that did not change is not written.
+
+        Raises:
+            LimitExceededError: it is larger than an entry of MongoDB; nothing was written.
+            UsageError: the id is another collection's, or the collection's vector index has another name.
+
+        Crash safety:
+            Readers on ragstore see it once PostgreSQL has it; MongoDB follows at once, after a kill with ``repair``.
+        """
+        self.check(struct)
+        there = in_mongo.owner_and_stamp(self._database, struct.index_id)
+        if there is not None and there[0] != self._collection.name:
+            raise self._taken(struct.index_id)
+        found = in_postgres.find_struct(self._pool, self._collection, struct.index_id)
+        stamp = found.stamp if found is not None and found.is_same(struct) else self._put(struct)
+        if stamp is None:
+            raise self._taken(struct.index_id)
+        if there is None or there[1] != stamp:
+            in_mongo.put_struct(self._database, self._collection.name, struct, stamp)
+
+    def delete(self, index_id: str) -> None:
+        """Remove a struct from both stores.
+
+        Crash safety:
+            Killed in between, it is still there.
+        """
+        in_mongo.delete_struct(self._database, self._collection.name, index_id)
+        in_postgres.delete_struct(self._pool, self._collection, index_id)
+
+    def find(self, index_id: str) -> Struct | None:
+        """The struct of that id; from MongoDB where only that has it."""
+        found = in_postgres.find_struct(self._pool, self._collection, index_id)
+        return found or in_mongo.find_struct(self._database, self._collection.name, index_id)
+
+    def all(self) -> list[Struct]:
+        """All structs of the collection, by their ids."""
+        structs = in_postgres.list_structs(self._pool, self._collection)
+        others = in_mongo.entries(self._database, self._collection.name, but=[each.index_id for each in structs])
+        return sorted([*structs, *map(in_mongo.struct_of, others)], key=lambda each: each.index_id)
+
+    def vector_index_ids(self) -> list[str]:
+        """The name that the collection's vector index was given, if any."""
+        found = in_postgres.ids_of_kind(self._pool, self._collection, VECTOR_STORE)
+        return found or [each.index_id for each in self.all() if each.kind == VECTOR_STORE]
+
+    def _put(self, struct: Struct) -> int | None:
+        try:
+            return in_postgres.put_struct(self._pool, self._collection, struct)
+        except StoreError as error:
+            if error.facts.get("sqlstate") != _UNIQUE_VIOLATION:
+                raise
+            raise self._second_vector_index(struct.index_id) from error
+
+    def _second_vector_index(self, index_id: str) -> UsageError:
+        return UsageError(
+            f"collection {self._collection.name!r} has one vector index, of all its nodes, named "
+            f"{', '.join(self.vector_index_ids())!r} and not {index_id!r}",
+            hint="load it by that name, or make another collection for nodes that are to be found apart",
+            index_id=index_id,
+            collection=self._collection.name,
+        )
+
+    def _taken(self, index_id: str) -> UsageError:
+        return UsageError(
+            f"index id {index_id!r} belongs to another collection or program",
+            hint="give the index an id of its own",
+            index_id=index_id,
+        )

@@ -1,0 +1,1 @@
+"""Processes that live long: workers, upkeep, and what they tell about themselves."""

@@ -1,0 +1,156 @@
+"""What Prometheus may ask of a worker or of ``maintain``.
+
+==========================================  =========  =========================================================
+name                                        type       meaning
+==========================================  =========  =========================================================
+ragstore_build_info{version}                gauge      1, for the version that runs
+ragstore_documents{collection}              gauge      live documents, from the ledger
+ragstore_nodes{collection}                  gauge      live nodes, from the ledger
+ragstore_quarantined_documents{collection}  gauge      documents set aside, from the ledger
+ragstore_outbox_rows                        gauge      what must still happen in MongoDB, from the ledger
+ragstore_outbox_oldest_due_seconds          gauge      how long the oldest of it that is due waits, 0 for none
+ragstore_runs                               gauge      runs in flight, from the ledger
+ragstore_runs_expired                       gauge      runs whose lease ran out, not recovered yet
+ragstore_store_up{store}                    gauge      1 where postgres or mongo answers, else 0
+ragstore_passes_total{outcome}              counter    rounds: changed, idle, refused, failed, standing_by
+ragstore_pass_duration_seconds              histogram  length of the rounds at work
+ragstore_last_success_timestamp_seconds     gauge      end of the last round changed or idle, 0 before it
+ragstore_documents_total{action}            counter    added, updated, renamed, deleted, failed: by this process
+ragstore_chunks_total{kind}                 counter    embedded, reused: published by this process
+ragstore_working                            gauge      1 at work, 0 standing by
+==========================================  =========  =========================================================
+
+The ledger is asked when Prometheus asks. Where it does not answer in time, its gauges are left out; counters always
+answer. Served as text, not as OpenMetrics, where a gauge and a counter cannot share the name ``ragstore_documents``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ragstore.errors import StoreError
+from ragstore.model.report import IngestReport
+from ragstore.postgres.gauges import LedgerGauges
+from ragstore.work.rounds import Outcome
+
+OUTCOMES: tuple[Outcome, ...] = ("changed", "idle", "refused", "failed", "standing_by")
+ACTIONS = ("added", "updated", "renamed", "deleted", "failed")
+KINDS = ("embedded", "reused")
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """How to look at the stores; each raises StoreError where its store does not answer in time."""
+
+    postgres: Callable[[], None]
+    mongo: Callable[[], None]
+    ledger: Callable[[], LedgerGauges]
+
+
+class Metrics:
+    """The counters of this process, and the ledger's gauges when somebody asks."""
+
+    def __init__(self, *, version: str, probes: Probes) -> None:
+        without_times_of_creation: Callable[[], None] = disable_created_metrics
+        without_times_of_creation()
+        self.registry = registry = CollectorRegistry()
+        build = Gauge("ragstore_build_info", "1, for the version that runs", ["version"], registry=registry)
+        build.labels(version).set(1)
+        self._passes = Counter("ragstore_passes", "rounds, by how they ended", ["outcome"], registry=registry)
+        self._durations = Histogram(
+            "ragstore_pass_duration_seconds", "length of a round at work", buckets=_SECONDS, registry=registry
+        )
+        self._succeeded = Gauge(
+            "ragstore_last_success_timestamp_seconds", "end of the last round that succeeded", registry=registry
+        )
+        self._documents = Counter(
+            "ragstore_documents", "documents that this process changed", ["action"], registry=registry
+        )
+        self._chunks = Counter("ragstore_chunks", "chunks that this process published", ["kind"], registry=registry)
+        self._working = Gauge("ragstore_working", "1 at work, 0 standing by", registry=registry)
+        for outcome in OUTCOMES:
+            self._passes.labels(outcome)
+        for action in ACTIONS:
+            self._documents.labels(action)
+        for kind in KINDS:
+            self._chunks.labels(kind)
+        registry.register(_Stores(probes))
+
+    def passed(self, outcome: Outcome, seconds: float) -> None:
+        """A round ended."""
+        self._passes.labels(outcome).inc()
+        if outcome != "standing_by":
+            self._durations.observe(seconds)
+        if outcome in ("changed", "idle"):
+            self._succeeded.set(time.time())
+
+    def reported(self, report: IngestReport, *, n_failed: int) -> None:
+        """A sync did this, also one that refused to delete; ``n_failed`` of its failures are new."""
+        for action in ACTIONS:
+            self._documents.labels(action).inc(n_failed if action == "failed" else getattr(report, action))
+        for kind in KINDS:
+            self._chunks.labels(kind).inc(getattr(report, kind))
+
+    def working(self, at_work: bool) -> None:
+        """Whether this process is the one at work."""
+        self._working.set(1 if at_work else 0)
+
+
+class _Stores(Collector):
+    """Asks both stores, each time somebody asks for the metrics."""
+
+    def __init__(self, probes: Probes) -> None:
+        self._probes = probes
+
+    def collect(self) -> Iterator[Metric]:
+        """Gauges of what answers in time."""
+        has_postgres, has_mongo = _answers(self._probes.postgres), _answers(self._probes.mongo)
+        up = GaugeMetricFamily("ragstore_store_up", "1 where the store answers, else 0", labels=["store"])
+        up.add_metric(["postgres"], int(has_postgres))
+        up.add_metric(["mongo"], int(has_mongo))
+        yield up
+        if has_postgres:
+            try:
+                yield from _ledger_metrics(self._probes.ledger())
+            except StoreError:
+                # Too slow, or not migrated yet: what cannot be known is left out.
+                return
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: asking takes time, and a name of ours belongs to a gauge and to a counter."""
+        return []
+
+
+def _answers(ask: Callable[[], None]) -> bool:
+    try:
+        ask()
+    except StoreError:
+        return False
+    return True
+
+
+def _ledger_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
+    for name, help_text, value in (
+        ("ragstore_outbox_rows", "what must still happen in MongoDB", ledger.n_outbox),
+        ("ragstore_outbox_oldest_due_seconds", "how long the oldest of it that is due waits", ledger.oldest_due_s),
+        ("ragstore_runs", "runs in flight", ledger.n_runs),
+        ("ragstore_runs_expired", "runs whose lease ran out, not recovered yet", ledger.n_runs_expired),
+    ):
+        yield GaugeMetricFamily(name, help_text, value=value)
+    for name, help_text, attribute in (
+        ("ragstore_documents", "live documents", "n_documents"),
+        ("ragstore_nodes", "live nodes", "n_nodes"),
+        ("ragstore_quarantined_documents", "documents set aside", "n_quarantined"),
+    ):
+        family = GaugeMetricFamily(name, help_text, labels=["collection"])
+        for collection in ledger.collections:
+            family.add_metric([collection.name], getattr(collection, attribute))
+        yield family

@@ -1,0 +1,87 @@
+"""One round after the other for ever, whatever becomes of the databases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ragstore.errors import ContentError, MassDeletionError, RagstoreError, Retry
+from ragstore.telemetry.logging import get_logger
+from ragstore.work.health import Health
+from ragstore.work.pauses import Once, Pauses
+
+_log = get_logger(__name__)
+
+Outcome = Literal["changed", "idle", "refused", "failed", "standing_by"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a round ended, and how long to wait for the next."""
+
+    outcome: Outcome
+    pause_s: float
+
+
+class Watcher(Protocol):
+    """Who counts the rounds."""
+
+    def passed(self, outcome: Outcome, seconds: float) -> None:
+        """A round ended."""
+
+
+class Rounds:
+    """Runs rounds; what fails for a cause that passes, or that somebody may mend, is tried again.
+
+    Args:
+        wait: sleeps; whatever stops the process must be able to end it.
+    """
+
+    def __init__(
+        self, *, every_s: float, health: Health, watcher: Watcher, wait: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._every_s = every_s
+        self._health = health
+        self._watcher = watcher
+        self._wait = wait
+        self._pauses = Pauses()
+        self._once = Once()
+
+    def run(self, go_round: Callable[[], Done]) -> None:
+        """Never returns.
+
+        Raises:
+            RagstoreError: the same would fail the same way for ever.
+        """
+        while True:
+            self._wait(self.one(go_round))
+
+    def one(self, go_round: Callable[[], Done]) -> float:
+        """One round; returns the pause until the next. Raises as ``run``."""
+        begun_at = time.monotonic()
+        try:
+            done = go_round()
+        except MassDeletionError as error:
+            # What was added and updated stays, so the worker is of use as long as nobody has decided.
+            self._tell("deleted nothing", "sync_refused", error)
+            done = Done("refused", self._every_s)
+        except RagstoreError as error:
+            if error.retry is Retry.NEVER and not isinstance(error, ContentError):
+                _log.error("gave up", action="gave_up", code=error.code, error=error.message, hint=error.hint)
+                raise
+            done = Done("failed", self._pauses.next_s())
+            self._health.failed(error.message)
+            self._tell("failed, will try again", "failed", error)
+        if done.outcome != "failed":
+            self._pauses.reset()
+            self._health.succeeded()
+            if done.outcome != "refused":
+                self._once.reset()
+        self._watcher.passed(done.outcome, time.monotonic() - begun_at)
+        return done.pause_s
+
+    def _tell(self, message: str, action: str, error: RagstoreError) -> None:
+        if self._once.is_new(f"{action} {error.code} {error.message}"):
+            _log.warning(message, action=action, code=error.code, error=error.message, hint=error.hint)

@@ -1,0 +1,70 @@
+"""What a deployment needs beside its workers, done by the role that owns the tables."""
+
+from __future__ import annotations
+
+from ragstore.postgres import upkeep, vectors
+from ragstore.postgres.collections import find_collection, list_collections
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.recover import Recoverer
+from ragstore.telemetry.logging import get_logger
+from ragstore.work.health import Health
+
+_log = get_logger(__name__)
+
+
+class Upkeep:
+    """One round recovers, empties the outbox, builds indexes that are wanted and refreshes statistics.
+
+    Args:
+        min_nodes: nodes from which a collection gets a vector index.
+    """
+
+    def __init__(self, pool: PostgresPool, recoverer: Recoverer, *, min_nodes: int, health: Health) -> None:
+        self._pool = pool
+        self._recoverer = recoverer
+        self._min_nodes = min_nodes
+        self._health = health
+        self._has_warned = False
+
+    def go_round(self) -> bool:
+        """Returns whether there was something to do.
+
+        Raises:
+            StoreError
+
+        Crash safety:
+            Every step is idempotent; what a killed one left is done by the next.
+        """
+        recovery = self._recoverer.recover()
+        self._health.alive()
+        built = self._build_indexes()
+        refreshed = upkeep.refresh_changed(self._pool)
+        if built or refreshed:
+            _log.info("kept up", action="maintain", built=", ".join(built), refreshed=", ".join(refreshed))
+        return bool(recovery.runs_abandoned or recovery.outbox_done or built or refreshed)
+
+    def _build_indexes(self) -> list[str]:
+        """Build those that are wanted; returns the names of their collections."""
+        wanted = [s.name for s in list_collections(self._pool) if s.index_state != "ready" and s.nodes]
+        if wanted:
+            self._warn_unless_owner()
+        built = []
+        for name in wanted:
+            collection = find_collection(self._pool, name)
+            with self._health.long_step():
+                if collection and vectors.ensure_index(self._pool, collection, min_nodes=self._min_nodes):
+                    built.append(name)
+        return built
+
+    def _warn_unless_owner(self) -> None:
+        if self._has_warned:
+            return
+        owner = upkeep.other_owner(self._pool)
+        if owner:
+            _log.warning(
+                "builds no index: the tables belong to another role",
+                action="maintain",
+                owner=owner,
+                hint=f"run 'ragstore maintain' with RAGSTORE_POSTGRES_URL of the role {owner}",
+            )
+        self._has_warned = True

@@ -1,0 +1,90 @@
+"""A worker: keeps a collection equal to its paths, or stands by while another one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ragstore.errors import MassDeletionError, StoreError
+from ragstore.model.report import IngestReport
+from ragstore.telemetry.logging import get_logger
+from ragstore.work.metrics import Metrics
+from ragstore.work.rounds import Done
+
+STAND_BY_S = 1.0
+"""Between two looks of a worker that stands by: so long it takes until it takes over."""
+
+_log = get_logger(__name__)
+
+
+class Turns(Protocol):
+    """Says whose turn it is."""
+
+    def mine(self) -> bool:
+        """Whether this process is the one at work."""
+
+
+class Worker:
+    """One round: take the turn or stand by; at work, one sync.
+
+    Args:
+        sync: one pass over the paths; opens the stores when it is first called.
+    """
+
+    def __init__(
+        self, *, collection: str, turns: Turns, sync: Callable[[], IngestReport], every_s: float, metrics: Metrics
+    ) -> None:
+        self._collection = collection
+        self._turns = turns
+        self._sync = sync
+        self._every_s = every_s
+        self._metrics = metrics
+        self._at_work: bool | None = None
+        self._n_failed = 0
+
+    def go_round(self) -> Done:
+        """Raises what ``sync`` raises."""
+        try:
+            self._note(self._turns.mine())
+        except StoreError:
+            self._note(False)
+            raise
+        if not self._at_work:
+            return Done("standing_by", STAND_BY_S)
+        try:
+            report = self._sync()
+        except MassDeletionError as error:
+            done = error.facts.get("report")
+            if isinstance(done, IngestReport):
+                self._tell(done)
+            raise
+        return Done("changed" if self._tell(report) else "idle", self._every_s)
+
+    def _note(self, at_work: bool) -> None:
+        if at_work is not self._at_work:
+            _log.info("at work" if at_work else "standing by", action="turn", collection=self._collection)
+        self._at_work = at_work
+        self._metrics.working(at_work)
+
+    def _tell(self, report: IngestReport) -> bool:
+        """Count a pass; returns whether it did something that the last one had not done already."""
+        # What cannot be read is met again in every pass.
+        n_failed, self._n_failed = self._n_failed, report.failed
+        self._metrics.reported(report, n_failed=max(0, report.failed - n_failed))
+        if not (report.added or report.updated or report.renamed or report.deleted or report.failed != n_failed):
+            return False
+        _log.info(
+            "synced",
+            action="sync",
+            collection=self._collection,
+            n_added=report.added,
+            n_updated=report.updated,
+            n_renamed=report.renamed,
+            n_deleted=report.deleted,
+            n_unchanged=report.unchanged,
+            n_failed=report.failed,
+            n_chunks=report.chunks,
+            n_embedded=report.embedded,
+            seconds=report.seconds,
+        )
+        return True
