@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
+    from ragstore.app.transfers import PlainStack
     from ragstore.errors import RagstoreError
     from ragstore.model.hit import Hit
     from ragstore.model.report import IngestReport
+    from ragstore.model.transfer import TransferReport
     from ragstore.settings import Settings
 
 __version__ = "0.1.0"
@@ -16,9 +18,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Hit",
     "IngestReport",
+    "PlainStack",
     "Ragstore",
     "RagstoreError",
     "Settings",
+    "TransferReport",
     "__version__",
     "open",
 ]
@@ -26,9 +30,11 @@ __all__ = [
 _HOMES = {
     "Hit": "ragstore.model.hit",
     "IngestReport": "ragstore.model.report",
+    "PlainStack": "ragstore.app.transfers",
     "Ragstore": "ragstore.app",
     "RagstoreError": "ragstore.errors",
     "Settings": "ragstore.settings",
+    "TransferReport": "ragstore.model.transfer",
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ragstore.app.addresses import Addresses, reachable
 from ragstore.app.migrations import apply_at, check_postgres
 from ragstore.app.models import EXTERNAL, Models
+from ragstore.app.transfers import Transfers
 from ragstore.audit import trail
 from ragstore.errors import EmbeddingSpaceError, SchemaVersionError, UsageError
 from ragstore.model.audit import Event, QuarantineEntry
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ragstore.work.upkeep import Upkeep
 
 
-class Ragstore:
+class Ragstore(Transfers):
     """Every use case on one pair of databases; safe to use from several threads."""
 
     def __init__(self, settings: Settings, addresses: Addresses, pool: PostgresPool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ragstore.cli.adopt import adopt
 from ragstore.cli.ask import ask
 from ragstore.cli.delete import delete
 from ragstore.cli.documents import documents
@@ -27,7 +28,9 @@ from ragstore.cli.edge import (
     tell_unexpected,
     tell_usage,
 )
+from ragstore.cli.export import export
 from ragstore.cli.history import history
+from ragstore.cli.import_ import import_
 from ragstore.cli.ingest import ingest
 from ragstore.cli.invocation import Invocation, split_off
 from ragstore.cli.maintain import maintain
@@ -62,6 +65,9 @@ VERBS = (
     quarantine,
     verify,
     repair,
+    import_,
+    export,
+    adopt,
 )
 
 _EPILOG = (

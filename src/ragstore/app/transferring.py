@@ -1,0 +1,119 @@
+"""Puts together what import, export and adopt work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ragstore.app.models import EXTERNAL
+from ragstore.app.transfers import PlainStack
+from ragstore.app.writer import Writer
+from ragstore.errors import UsageError
+from ragstore.model.collection import Collection, checked_name
+from ragstore.model.transfer import TransferProgress, TransferReport
+from ragstore.mongo.client import connect, database
+from ragstore.mongo.plain_docstore import PlainDocstore
+from ragstore.postgres import collections
+from ragstore.postgres.plain_table import plain_table
+from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.direct import DirectWriter
+from ragstore.protocol.structs import StructWriter
+from ragstore.settings import Settings
+from ragstore.transfer.loading import Destination
+
+Tell = Callable[[TransferProgress], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transferring:
+    """Transfers into and out of one pair of databases.
+
+    Args:
+        create_collection: as that of the store: makes one, or finds it and checks that it is of that model and length.
+    """
+
+    settings: Settings
+    pool: PostgresPool
+    writer: Writer
+    create_collection: Callable[..., Collection]
+
+    def import_(self, persist_dir: str, name: str, tell: Tell, *, model: str | None, namespace: str) -> TransferReport:
+        """Bring a persist_dir into the collection of that name."""
+        from ragstore.transfer.importing import import_persist_dir
+        from ragstore.transfer.persist_dir import open_persist_dir
+
+        source = open_persist_dir(persist_dir)
+        return import_persist_dir(source, namespace, self._into(name, model), tell)
+
+    def export(self, found: Collection, target: str, tell: Tell, *, overwrite: bool) -> TransferReport:
+        """Write a collection as a persist_dir."""
+        from ragstore.transfer.exporting import export_collection
+        from ragstore.transfer.persist_dir import open_folder
+
+        structs = self._structs(found).all()
+        return export_collection(self.pool, found, structs, open_folder(target), overwrite=overwrite, tell=tell)
+
+    def adopt(self, stack: PlainStack, name: str, tell: Tell, *, model: str | None) -> TransferReport:
+        """Bring plain stores into the collection of that name."""
+        from ragstore.transfer.adopting import adopt
+
+        with (
+            self._plain_pool(stack) as pool,
+            self._plain_docstore(stack) as docstore,
+            plain_table(pool, stack.schema, stack.table) as table,
+        ):
+            return adopt(table, docstore, self._into(name, model), tell)
+
+    def _into(self, name: str, model: str | None) -> Destination:
+        checked_name(name)
+
+        def collection(dim: int | None) -> Collection:
+            return self._collection(name, model, dim)
+
+        direct = DirectWriter(self.pool, self.writer.recoverer, worker=self.writer.worker)
+        return Destination(self.pool, direct, collection, self._structs, self.settings.index_min_nodes)
+
+    def _structs(self, collection: Collection) -> StructWriter:
+        return StructWriter(self.pool, self.writer.database, collection)
+
+    def _collection(self, name: str, model: str | None, dim: int | None) -> Collection:
+        if dim is not None:
+            return self.create_collection(name, model=model or EXTERNAL, dim=dim)
+        found = collections.find_collection(self.pool, name)
+        if found is not None:
+            return self.create_collection(name, model=model)
+        if model in (None, EXTERNAL):
+            raise UsageError(
+                f"there is no vector, so that nothing says how long those of collection {name!r} are to be",
+                hint="name a collection that exists with -c, or a model with --model",
+                collection=name,
+            )
+        return self.create_collection(name, model=model)
+
+    @contextmanager
+    def _plain_pool(self, stack: PlainStack) -> Iterator[PostgresPool]:
+        if stack.postgres_url is None:
+            yield self.pool
+            return
+        # LlamaIndex names the driver in the URL, libpq does not know that.
+        scheme, separator, rest = stack.postgres_url.partition("://")
+        url = f"{scheme.partition('+')[0]}{separator}{rest}"
+        pool = PostgresPool(url, size=1, connect_timeout_s=self.settings.connect_timeout_s)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    @contextmanager
+    def _plain_docstore(self, stack: PlainStack) -> Iterator[PlainDocstore | None]:
+        if stack.mongo_database is None:
+            yield None
+        elif stack.mongo_url is None:
+            yield PlainDocstore(self.writer.client[stack.mongo_database], stack.namespace)
+        else:
+            client = connect(stack.mongo_url, timeout_s=self.settings.connect_timeout_s)
+            try:
+                yield PlainDocstore(database(client, stack.mongo_database), stack.namespace)
+            finally:
+                client.close()

@@ -1,0 +1,96 @@
+"""What import, export and adopt show in the same way: progress, and what became of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.output import one_line, say, write, write_json
+from ragstore.cli.progress import LINE_EVERY_S
+
+if TYPE_CHECKING:
+    from ragstore.model.transfer import Findings, TransferProgress, TransferReport
+
+MAX_SHOWN = 5
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Model that made the vectors, where you know it; else external."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+Listener = Callable[["TransferProgress"], None]
+
+
+@contextmanager
+def shown_transfer(*, quiet: bool) -> Iterator[Listener | None]:
+    """Something to tell progress to: one line that changes on a terminal, a line every few seconds elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        yield _lines(say=_overwrite, every_s=0.2)
+        _overwrite("")
+    else:
+        yield _lines(say=say, every_s=LINE_EVERY_S)
+
+
+def in_words(progress: TransferProgress) -> str:
+    """``12,000 of 50,000 nodes, 4,000/s``."""
+    if progress.step == "index":
+        return "building the index"
+    total = f" of {progress.expected:,}" if progress.expected is not None else ""
+    rate = f", {progress.done / progress.seconds:,.0f}/s" if progress.seconds > 0 else ""
+    return f"{progress.done:,}{total} {progress.step}{rate}"
+
+
+def tell_report(report: TransferReport, done: str, *, as_json: bool) -> None:
+    """Print a report, and leave with the exit status that it deserves."""
+    if as_json:
+        write_json(report.as_dict())
+    else:
+        write(report_line(report, done))
+    for line in findings_lines("left behind", report.left_behind) + findings_lines("noted", report.noted):
+        say(line)
+    if not report.ok:
+        raise typer.Exit(EXIT_PARTLY)
+
+
+def report_line(report: TransferReport, done: str) -> str:
+    """``500 documents, 2,000 nodes imported, 1,000 skipped; 0 embedded, in 1.2 s``."""
+    skipped = f", {report.skipped:,} skipped" if report.skipped else ""
+    counts = f"{report.documents:,} documents, {report.nodes:,} nodes {done}{skipped}"
+    return f"{counts}; {report.embedded} embedded, in {report.seconds:.1f} s"
+
+
+def findings_lines(heading: str, findings: Findings) -> list[str]:
+    """Each kind with its count and its first few."""
+    lines = []
+    for kind, count in sorted(findings.counts.items()):
+        lines.append(f"{heading}: {count:,} {kind.replace('_', ' ')}")
+        shown = findings.examples[kind][:MAX_SHOWN]
+        lines += [f"  {one_line(example)}" for example in shown]
+        lines += [f"  and {count - len(shown):,} more"] if count > len(shown) else []
+    return lines
+
+
+def _lines(*, say: Callable[[str], None], every_s: float) -> Listener:
+    said_at = time.monotonic()
+
+    def listen(progress: TransferProgress) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= every_s:
+            said_at = time.monotonic()
+            say(in_words(progress))
+
+    return listen
+
+
+def _overwrite(text: str) -> None:
+    sys.stderr.write(f"\r\x1b[K{text}")
+    sys.stderr.flush()

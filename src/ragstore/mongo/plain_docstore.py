@@ -1,0 +1,53 @@
+"""The collections of a plain MongoDocumentStore, read as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ragstore.errors import UsageError
+from ragstore.mongo.client import Document, MongoDatabase
+from ragstore.mongo.errors import translation
+
+_PAGE = 1_000
+
+
+class PlainDocstore:
+    """One namespace of one database.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+
+    def __init__(self, database: MongoDatabase, namespace: str) -> None:
+        self._database = database
+        self._namespace = namespace
+        with translation():
+            there = set(database.list_collection_names())
+        if not there & {f"{namespace}/{part}" for part in ("data", "metadata")}:
+            spaces = sorted({name.removesuffix("/data") for name in there if name.endswith("/data")})
+            raise UsageError(
+                f"MongoDB database {database.name!r} has no document store {namespace!r}",
+                hint=f"name one that is there with --namespace: {', '.join(spaces) or 'none'}",
+                namespace=namespace,
+            )
+
+    def bodies(self) -> Iterator[list[Document]]:
+        """All nodes, in pages."""
+        yield from self._pages("data")
+
+    def hashes(self) -> Iterator[list[Document]]:
+        """``{"_id", "doc_hash"}`` of documents and nodes, in pages."""
+        yield from self._pages("metadata")
+
+    def _pages(self, part: str) -> Iterator[list[Document]]:
+        # Ids of other types are not LlamaIndex's.
+        query = {"_id": {"$type": "string"}}
+        with translation():
+            page: list[Document] = []
+            for entry in self._database[f"{self._namespace}/{part}"].find(query, batch_size=_PAGE):
+                page.append(entry)
+                if len(page) == _PAGE:
+                    yield page
+                    page = []
+            if page:
+                yield page

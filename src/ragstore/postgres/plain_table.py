@@ -1,0 +1,150 @@
+"""A table that a plain PGVectorStore filled: read as it is, whatever its settings were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from psycopg2 import sql
+
+from ragstore.errors import UsageError
+from ragstore.model.run import Vectors
+from ragstore.postgres.pool import Cursor, PostgresPool
+
+_PAGE = 1_000
+_NEEDED = {"text", "metadata_", "node_id", "embedding"}
+
+_BEGIN = """
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '15min';
+SET LOCAL cursor_tuple_fraction = 1
+"""
+
+# The extension may be in any schema, and the role's search path without it.
+_EXTENSION = """
+SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+"""
+
+_COLUMNS = """
+SELECT column_name FROM information_schema.columns WHERE table_schema = %(schema)s AND table_name = %(table)s
+"""
+
+# PGVectorStore does not keep a node id from being there twice; of several rows the one that was added last counts.
+# MATERIALIZED: the ids alone are sorted, not the vectors.
+_ROWS = """
+DECLARE plain NO SCROLL CURSOR FOR
+WITH last AS MATERIALIZED (SELECT max(id) AS id FROM {table} GROUP BY node_id)
+SELECT t.node_id, t.metadata_::text, t.text, CASE WHEN t.embedding IS NOT NULL THEN vector_send(t.embedding::vector) END
+FROM {table} t JOIN last USING (id) ORDER BY t.id
+"""
+
+_DIMS = """
+SELECT vector_dims(embedding::vector), count(*) FROM {table} WHERE embedding IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1
+"""
+
+_COUNT = "SELECT count(*), count(DISTINCT node_id) FROM {table}"
+
+_DOUBLED = """
+SELECT node_id, count(*) FROM {table} GROUP BY node_id HAVING count(*) > 1 ORDER BY node_id NULLS FIRST LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRow:
+    """One node of the table.
+
+    Args:
+        metadata: its ``metadata_``, None where that is no object.
+        content: its ``_node_content``, None where there is none.
+        vector: None where the row has none.
+    """
+
+    node_id: str | None
+    metadata: dict[str, Any] | None
+    content: dict[str, Any] | None
+    text: str
+    vector: Vectors | None
+
+
+class PlainTable:
+    """One table within one transaction; every reading sees the same."""
+
+    def __init__(self, cursor: Cursor, schema: str, table: str) -> None:
+        self._cursor = cursor
+        self._name = sql.Identifier(schema, table)
+        self._check(schema, table)
+
+    def dim(self) -> int | None:
+        """Length of most of its vectors, None where it has none."""
+        self._execute(_DIMS)
+        row = self._cursor.fetchone()
+        return row[0] if row else None
+
+    def n_rows(self) -> tuple[int, int]:
+        """How many rows there are, and how many node ids."""
+        self._execute(_COUNT)
+        row = self._cursor.fetchone()
+        return (row[0], row[1]) if row else (0, 0)
+
+    def doubled(self, limit: int) -> list[tuple[str, int]]:
+        """(node id, rows) of the first of those that have several rows."""
+        self._execute(_DOUBLED, limit=limit)
+        return self._cursor.fetchall()
+
+    def batches(self) -> Iterator[list[PlainRow]]:
+        """Each node once, in the order in which they were added."""
+        self._execute(_ROWS)
+        while True:
+            self._cursor.execute(f"FETCH {_PAGE} FROM plain")
+            rows = self._cursor.fetchall()
+            if not rows:
+                return
+            yield [_row(*row) for row in rows]
+
+    def _check(self, schema: str, table: str) -> None:
+        self._cursor.execute(_EXTENSION)
+        row = self._cursor.fetchone()
+        self._cursor.execute(_COLUMNS, {"schema": schema, "table": table})
+        columns = {column for (column,) in self._cursor.fetchall()}
+        if row is None or not columns.issuperset(_NEEDED):
+            found = "it does not exist" if not columns else "it has other columns"
+            raise UsageError(
+                f"{schema}.{table} is no table of a PGVectorStore: {found if row else 'the database has no pgvector'}",
+                hint="PGVectorStore(table_name='x') makes public.data_x: see --postgres-table and --schema",
+                table=table,
+            )
+        self._cursor.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(row[0])))
+
+    def _execute(self, statement: str, **parameters: Any) -> None:
+        self._cursor.execute(sql.SQL(statement).format(table=self._name), parameters)
+
+
+@contextmanager
+def plain_table(pool: PostgresPool, schema: str, table: str) -> Iterator[PlainTable]:
+    """The table as it is now, for the length of the block; nothing of it is changed or locked.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    with pool.transaction() as cursor:
+        cursor.execute(_BEGIN)
+        yield PlainTable(cursor, schema, table)
+
+
+def _row(node_id: str | None, metadata: str | None, text: str | None, sent: Any) -> PlainRow:
+    held = _object(metadata)
+    content = _object(held.get("_node_content")) if held else None
+    vector = None if sent is None else np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
+    return PlainRow(node_id, held, content, text or "", vector)
+
+
+def _object(text: Any) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(text) if isinstance(text, str) else None
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,1 @@
+"""Import, adopt and export: collections that come from, or go to, plain LlamaIndex."""

@@ -1,0 +1,176 @@
+"""Export: a collection becomes a persist_dir that plain LlamaIndex loads."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import groupby
+
+import numpy as np
+import orjson
+
+from ragstore.model.collection import Collection
+from ragstore.model.run import Vectors
+from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.model.transfer import TransferProgress, TransferReport
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.snapshot import Snapshot, StoredNode, snapshot
+from ragstore.transfer.loading import Tell
+from ragstore.transfer.persist_dir import (
+    DEFAULT_NAMESPACE,
+    DOCSTORE,
+    GRAPH_STORE,
+    IMAGE_NAMESPACE,
+    INDEX_STORE,
+    Folder,
+    vector_store_name,
+)
+from ragstore.transfer.structs import around_nodes, own_struct
+from ragstore.transfer.target import Sink, Target
+
+_TELL_EVERY = 1_000
+
+
+def export_collection(
+    pool: PostgresPool,
+    collection: Collection,
+    structs: Sequence[Struct],
+    folder: Folder,
+    *,
+    overwrite: bool,
+    tell: Tell = None,
+) -> TransferReport:
+    """Write a collection as it is at one moment; nothing is held whole in memory.
+
+    Args:
+        structs: the collection's index structs.
+        overwrite: replace the persist_dir that is there.
+
+    Raises:
+        RefusedError: the folder is not empty.
+
+    Crash safety:
+        Written under other names, and renamed when all is there, the document store last: without that LlamaIndex
+        loads nothing.
+    """
+    begun = time.monotonic()
+    target = Target(folder, overwrite=overwrite)
+    with snapshot(pool, collection) as now:
+        export = _Export(now, target, begun, tell)
+        export.write(structs or [own_struct(collection.name)])
+    target.publish(last=DOCSTORE)
+    export.report.seconds = time.monotonic() - begun
+    return export.report
+
+
+class _Export:
+    def __init__(self, now: Snapshot, target: Target, begun: float, tell: Tell) -> None:
+        self.report = TransferReport()
+        self._now = now
+        self._target = target
+        self._begun = begun
+        self._tell = tell
+        self._n_vectors, self._n_bodies = now.n_nodes()
+
+    def write(self, structs: Sequence[Struct]) -> None:
+        with self._file(vector_store_name(DEFAULT_NAMESPACE)) as sink:
+            sink.section("embedding_dict", self._counted("vectors", _vectors(self._now.vectors())))
+            sink.section("text_id_to_ref_doc_id", _documents_of_nodes(self._now))
+            sink.section("metadata_dict", ((node_id, data.encode()) for node_id, _, data in self._now.metadata()))
+        with self._file(DOCSTORE) as sink:
+            sink.section("docstore/metadata", _hashes(self._now))
+            sink.section("docstore/data", self._counted("nodes", _bodies(self._now.nodes())))
+            sink.section("docstore/ref_doc_info", self._ref_docs())
+        with self._file(INDEX_STORE) as sink:
+            sink.section("index_store/data", ((s.index_id, _struct(self._now, s)) for s in structs))
+        with self._file(GRAPH_STORE) as sink:
+            sink.section("graph_dict", _triplets(self._now.triplets()))
+        with self._file(vector_store_name(IMAGE_NAMESPACE)) as sink:
+            for name in ("embedding_dict", "text_id_to_ref_doc_id", "metadata_dict"):
+                sink.section(name, ())
+        self.report.nodes = self._n_vectors + self._n_bodies
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Sink]:
+        with self._target.opened(name) as stream, Sink.on(stream) as sink:
+            yield sink
+
+    def _ref_docs(self) -> Iterator[tuple[str, bytes]]:
+        for document in self._now.documents():
+            self.report.documents += 1
+            # A document that was never cut into nodes has no entry in LlamaIndex either.
+            if document.node_ids:
+                entry = {"node_ids": document.node_ids, "metadata": document.metadata}
+                yield document.document_id, orjson.dumps(entry)
+
+    def _counted(self, step: str, entries: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        expected = self._n_vectors + (self._n_bodies if step == "nodes" else 0)
+        for n, entry in enumerate(entries, start=1):
+            yield entry
+            if self._tell is not None and n % _TELL_EVERY == 0:
+                self._tell(TransferProgress(step, n, expected, time.monotonic() - self._begun))
+
+
+def _vectors(vectors: Iterable[tuple[str, Vectors]]) -> Iterator[tuple[str, bytes]]:
+    for node_id, vector in vectors:
+        yield node_id, orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _documents_of_nodes(now: Snapshot) -> Iterator[tuple[str, bytes]]:
+    for node_id, document_id, _ in now.metadata():
+        yield node_id, orjson.dumps(document_id if document_id is not None else "None")
+
+
+def _bodies(nodes: Iterable[StoredNode]) -> Iterator[tuple[str, bytes]]:
+    for node in nodes:
+        yield node.node_id, orjson.dumps({"__data__": node.content, "__type__": node.type_key})
+
+
+def _hashes(now: Snapshot) -> Iterator[tuple[str, bytes]]:
+    """Of documents as the ledger has them; of nodes as LlamaIndex computes them."""
+    for document in now.documents():
+        if document.doc_hash is not None:
+            yield document.document_id, orjson.dumps({"doc_hash": document.doc_hash})
+    for node in now.nodes():
+        if node.document_id != node.node_id:
+            source = {} if node.document_id is None else {"ref_doc_id": node.document_id}
+            yield node.node_id, orjson.dumps({"doc_hash": _hash(node), **source})
+
+
+def _hash(node: StoredNode) -> str:
+    if node.content.get("class_name") == "TextNode":
+        identity = str(node.content["text"]) + str(node.content["metadata"])
+        return sha256(identity.encode()).hexdigest()
+    from llama_index.core.storage.docstore.utils import json_to_doc
+
+    return json_to_doc({"__type__": node.type_key, "__data__": node.content}).hash
+
+
+def _struct(now: Snapshot, struct: Struct) -> Iterable[bytes]:
+    """The entry of a struct, in pieces: that of a vector index names every node."""
+    yield f'{{"__type__": {json.dumps(struct.kind)}, "__data__": "'.encode()
+    if struct.kind != VECTOR_STORE:
+        yield _escaped(struct.body)
+    else:
+        before, behind = around_nodes(struct)
+        yield _escaped(before)
+        separator = ""
+        for node_id in now.node_ids():
+            key = json.dumps(node_id)
+            yield _escaped(f"{separator}{key}: {key}")
+            separator = ", "
+        yield _escaped(behind)
+    yield b'"}'
+
+
+def _triplets(triplets: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, bytes]]:
+    """By subject, as they come together."""
+    for subject, group in groupby(triplets, key=lambda triplet: triplet[0]):
+        yield subject, orjson.dumps([[relation, other] for _, relation, other in group])
+
+
+def _escaped(text: str) -> bytes:
+    return json.dumps(text)[1:-1].encode()

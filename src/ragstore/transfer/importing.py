@@ -1,0 +1,242 @@
+"""Import: a persist_dir of plain LlamaIndex comes into a collection, its vectors as they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ragstore.errors import InvalidNodeError, RagstoreError, Retry, UsageError
+from ragstore.model.collection import Collection
+from ragstore.model.node import Node
+from ragstore.model.run import Vectors
+from ragstore.model.storable import storable_text
+from ragstore.model.transfer import LeftBehind, Noted, TransferProgress, TransferReport
+from ragstore.postgres.triplets import put_triplets
+from ragstore.transfer import graphs
+from ragstore.transfer.json_entries import Entry
+from ragstore.transfer.loading import CHARS_AT_ONCE, NODES_AT_ONCE, Destination, Loader, Tell, usable
+from ragstore.transfer.nodes import node_of_body
+from ragstore.transfer.persist_dir import DEFAULT_NAMESPACE, DOCSTORE, INDEX_STORE, PROPERTY_GRAPH_STORE, PersistDir
+from ragstore.transfer.spill import Spill
+from ragstore.transfer.structs import FoundStruct, struct_of_entry
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What a first reading found, so that nothing is written before all of it was read once."""
+
+    n_nodes: int = 0
+    structs: list[FoundStruct] = field(default_factory=list)
+    unreadable_structs: list[str] = field(default_factory=list)
+    n_in_property_graph: int = 0
+    other_stores: list[str] = field(default_factory=list)
+
+
+def import_persist_dir(source: PersistDir, namespace: str, into: Destination, tell: Tell = None) -> TransferReport:
+    """Bring nodes, vectors, hashes and index structs into a collection.
+
+    Everything is read twice, never held whole: first vectors and hashes go to a file of their own and all files are
+    checked, then nodes are joined to their vectors and written.
+
+    Args:
+        namespace: which of several vector stores.
+
+    Raises:
+        UsageError: no such vector store.
+        TransferError: a file is damaged; nothing was written.
+        EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
+
+    Crash safety:
+        Run again it finds what is there and goes on; nothing is doubled.
+    """
+    begun = time.monotonic()
+    _check_namespace(source, namespace)
+    with Spill() as spill:
+        survey = _surveyed(source, namespace, spill, tell)
+        dim = next(iter(spill.dims()), None)
+        collection = into.collection(dim)
+        loader = Loader(into, collection, spill, tell)
+        for batch in _batches(source, loader, spill) if source.has(DOCSTORE) else ():
+            vectors = spill.join_vectors([node.node_id for node in batch], collection.space.dim)
+            loader.put(batch, vectors, expected=survey.n_nodes)
+        _report_vectors(loader, spill, collection)
+        _put_structs(loader, into, survey)
+        _put_triplets(loader, into, source)
+        report = loader.finish()
+    _report_the_rest(report, source, survey)
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+def _check_namespace(source: PersistDir, namespace: str) -> None:
+    if namespace in source.vector_stores or (namespace == DEFAULT_NAMESPACE and source.has(DOCSTORE)):
+        return
+    there = ", ".join(sorted(source.vector_stores)) or "none"
+    raise UsageError(
+        f"{source.folder.url} has no vector store {namespace!r}",
+        hint=f"name one that is there with --namespace: {there}",
+        namespaces=sorted(source.vector_stores),
+    )
+
+
+def _surveyed(source: PersistDir, namespace: str, spill: Spill, tell: Tell) -> _Survey:
+    survey, begun = _Survey(), time.monotonic()
+    n_vectors = 0
+    for vectors in _vector_batches(source, namespace):
+        spill.put_vectors(vectors)
+        n_vectors += len(vectors)
+        if tell is not None:
+            tell(TransferProgress("vectors", n_vectors, None, time.monotonic() - begun))
+    for other in sorted(set(source.vector_stores) - {namespace}):
+        for vectors in _vector_batches(source, other):
+            spill.put_elsewhere(vectors)
+            # LlamaIndex always writes a vector store for images too, an empty one.
+            if vectors and other not in survey.other_stores:
+                survey.other_stores.append(other)
+    survey.n_nodes = _survey_docstore(source, spill)
+    for entry in source.entries(INDEX_STORE) if source.has(INDEX_STORE) else ():
+        if entry.key is not None:
+            found = struct_of_entry(entry.key, entry.value)
+            if found is None:
+                survey.unreadable_structs.append(entry.key)
+            else:
+                survey.structs.append(found)
+    for _ in graphs.triplets(source):
+        """Read whole, and so not damaged."""
+    survey.n_in_property_graph = graphs.n_in_property_graph(source)
+    return survey
+
+
+def _survey_docstore(source: PersistDir, spill: Spill) -> int:
+    """Keep the hashes; returns how many nodes there are."""
+    n_nodes = 0
+    hashes: dict[str, str] = {}
+    for entry in source.entries(DOCSTORE) if source.has(DOCSTORE) else ():
+        part = _part(entry)
+        n_nodes += part == "data"
+        if part == "metadata" and isinstance(entry.value, dict):
+            doc_hash = entry.value.get("doc_hash")
+            if isinstance(doc_hash, str) and doc_hash:
+                hashes[storable_text(str(entry.key))] = storable_text(doc_hash)
+        if len(hashes) == NODES_AT_ONCE:
+            spill.put_hashes(hashes)
+            hashes.clear()
+    spill.put_hashes(hashes)
+    return n_nodes
+
+
+def _part(entry: Entry) -> str | None:
+    """``docstore/data`` is ``data``, whatever the namespace."""
+    return entry.section.rpartition("/")[2] if entry.key is not None else None
+
+
+def _vector_batches(source: PersistDir, namespace: str) -> Iterator[dict[str, Vectors | None]]:
+    batch: dict[str, Vectors | None] = {}
+    name = source.vector_stores.get(namespace)
+    for entry in source.entries(name) if name is not None else ():
+        if entry.section != "embedding_dict" or entry.key is None:
+            continue
+        batch[storable_text(entry.key)] = _vector(entry)
+        if len(batch) == NODES_AT_ONCE:
+            yield batch
+            batch = {}
+    yield batch
+
+
+def _vector(entry: Entry) -> Vectors | None:
+    try:
+        # NaN for null, which some exporters write for it.
+        floats = np.array(entry.value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return usable(floats) if floats.ndim == 1 and floats.size else None
+
+
+def _batches(source: PersistDir, loader: Loader, spill: Spill) -> Iterator[list[Node]]:
+    """The nodes of the document store without those of other vector stores; what cannot come over is reported."""
+    for batch in _all_batches(source, loader):
+        elsewhere = spill.elsewhere([node.node_id for node in batch])
+        yield [node for node in batch if node.node_id not in elsewhere]
+
+
+def _all_batches(source: PersistDir, loader: Loader) -> Iterator[list[Node]]:
+    batch: list[Node] = []
+    n_chars = 0
+    for entry in source.entries(DOCSTORE):
+        if _part(entry) != "data" or entry.key is None:
+            continue
+        try:
+            batch.append(node_of_body(entry.key, entry.value))
+        except InvalidNodeError as error:
+            loader.leave_behind(storable_text(entry.key), error.message, _named_source(entry))
+            continue
+        n_chars += entry.n_chars
+        if len(batch) == NODES_AT_ONCE or n_chars >= CHARS_AT_ONCE:
+            yield batch
+            batch, n_chars = [], 0
+    if batch:
+        yield batch
+
+
+def _named_source(entry: Entry) -> str | None:
+    """The document that an unusable node says it belongs to."""
+    try:
+        found = entry.value["__data__"]["relationships"]["1"]["node_id"]
+    except (KeyError, TypeError, IndexError):
+        return None
+    return storable_text(found) if isinstance(found, str) else None
+
+
+def _report_vectors(loader: Loader, spill: Spill, collection: Collection) -> None:
+    left, dim = loader.report.left_behind, collection.space.dim
+    left.add(LeftBehind.VECTORS_WITHOUT_NODE, spill.vectors_without_node())
+    left.add(
+        LeftBehind.UNUSABLE_VECTORS,
+        (
+            f"{node_id}: {f'{n} dimensions, not {dim}' if n else 'not finite, or of no length'}"
+            for node_id, n in spill.unusable_vectors(dim)
+        ),
+    )
+
+
+def _put_structs(loader: Loader, into: Destination, survey: _Survey) -> None:
+    """Keep them; a collection has one vector index, so that of several the largest gives it its name."""
+    left, writer = loader.report.left_behind, into.structs(loader.collection)
+    left.add(LeftBehind.INDEX_STRUCTS, (f"{i}: cannot be read" for i in survey.unreadable_structs))
+    indexes = sorted((s for s in survey.structs if s.is_vector_index), key=lambda s: -s.n_nodes)
+    names = writer.vector_index_ids() or [s.struct.index_id for s in indexes[:1]]
+    for found in [*indexes, *(s for s in survey.structs if not s.is_vector_index)]:
+        index_id = found.struct.index_id
+        if found.is_vector_index and index_id not in names:
+            loader.report.noted.add(
+                Noted.INDEXES_SHARING_NODES, [f"{index_id}: {found.n_nodes:,} nodes, in {names[0]}"]
+            )
+            continue
+        try:
+            writer.put(found.struct)
+        except RagstoreError as error:
+            if error.retry is not Retry.NEVER:
+                raise
+            if found.is_vector_index:
+                # It is all of the collection, which can always be loaded by its own name.
+                name = f"{index_id}: is {loader.collection.name} here, because its {error.message}"
+                loader.report.noted.add(Noted.INDEXES_RENAMED, [name])
+            else:
+                left.add(LeftBehind.INDEX_STRUCTS, [f"{index_id}: {error.message}"])
+
+
+def _put_triplets(loader: Loader, into: Destination, source: PersistDir) -> None:
+    """Add those that are not there."""
+    for batch in graphs.triplets(source):
+        put_triplets(into.pool, loader.collection, [each for each in batch if not isinstance(each, str)])
+        loader.report.left_behind.add(LeftBehind.GRAPHS, (each for each in batch if isinstance(each, str)))
+
+
+def _report_the_rest(report: TransferReport, source: PersistDir, survey: _Survey) -> None:
+    commands = (f"ragstore import {source.folder.url} --namespace {i} -c COLLECTION" for i in survey.other_stores)
+    report.noted.add(Noted.OTHER_VECTOR_STORES, commands)
+    if survey.n_in_property_graph:
+        report.left_behind.add(LeftBehind.GRAPHS, [PROPERTY_GRAPH_STORE], n_more=survey.n_in_property_graph - 1)

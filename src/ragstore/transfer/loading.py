@@ -1,0 +1,240 @@
+"""Brings nodes of plain LlamaIndex into a collection: what is there already, and equal, is not written again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ragstore.errors import LimitExceededError
+from ragstore.model.collection import Collection
+from ragstore.model.document import DocumentState
+from ragstore.model.node import Node, content_with_text
+from ragstore.model.run import Vectors
+from ragstore.model.transfer import LeftBehind, Noted, TransferProgress, TransferReport
+from ragstore.postgres import live
+from ragstore.postgres.documents import get_documents
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.vectors import ensure_index, refresh_statistics
+from ragstore.protocol.completion import Closing
+from ragstore.protocol.direct import DirectWriter
+from ragstore.protocol.structs import StructWriter
+from ragstore.transfer.nodes import source_hash
+from ragstore.transfer.spill import Spill
+
+NODES_AT_ONCE = 1_000
+CHARS_AT_ONCE = 16_000_000
+"""Of one batch, so that large nodes make small batches."""
+
+_DOCUMENTS_AT_ONCE = 500
+_SHORTEST, _LONGEST = 1e-37, 1e38
+"""Norms between which float32 can tell vectors apart; verify holds collections to the same."""
+
+Tell = Callable[[TransferProgress], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where it goes.
+
+    Args:
+        collection: makes the collection for vectors of that length, or finds it; None where no vector is there.
+        structs: writes the index structs of a collection.
+        index_min_nodes: nodes from which a collection gets an HNSW index.
+    """
+
+    pool: PostgresPool
+    writer: DirectWriter
+    collection: Callable[[int | None], Collection]
+    structs: Callable[[Collection], StructWriter]
+    index_min_nodes: int
+
+
+def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
+    """The vector in float32, None where a query could not compare it: not finite, or of no length."""
+    with np.errstate(over="ignore"):
+        floats = vector.astype(np.float32)
+    norm = float(np.linalg.norm(floats.astype(np.float64)))
+    return floats if np.isfinite(norm) and _SHORTEST <= norm <= _LONGEST else None
+
+
+class Loader:
+    """Writes batches of nodes into one collection, and closes their documents."""
+
+    def __init__(self, into: Destination, collection: Collection, spill: Spill, tell: Tell = None) -> None:
+        self.report = TransferReport()
+        self.collection = collection
+        self._into = into
+        self._spill = spill
+        self._tell = tell
+        self._begun = time.monotonic()
+
+    def put(self, nodes: Sequence[Node], vectors: Mapping[str, Vectors | None], *, expected: int | None = None) -> None:
+        """Write what is not there yet.
+
+        Args:
+            vectors: by node id; None for one that cannot be used, whose node then goes into the docstore alone.
+            expected: nodes that come in all, for whoever watches.
+
+        Crash safety:
+            Each batch is in both stores when it returns. Run again, it finds these nodes and goes on behind them.
+        """
+        # Of a node twice in a batch the last counts, as in LlamaIndex.
+        nodes = list({node.node_id: node for node in nodes}.values())
+        self._spill.see([node.node_id for node in nodes])
+        good = {node_id: vector for node_id, vector in vectors.items() if vector is not None}
+        embedded = self._numbered([node for node in nodes if node.node_id in good])
+        bodies = [_with_document(node) for node in nodes if node.node_id not in good]
+        self._spill.count_vectors({_owner(node): 0 for node in bodies if node.document_id is not None})
+        self._spill.mark_broken(_owner(n) for n in bodies if n.node_id in vectors and n.document_id is not None)
+        self._note_bodies([node for node in bodies if node.node_id not in vectors])
+        new = self._of_this_version(self._not_there(embedded, good) + self._bodies_not_there(bodies))
+        self._write([node for node in new if node.node_id in good], good)
+        self._write_bodies([node for node in new if node.node_id not in good])
+        self.tell("nodes", self.report.nodes + self.report.skipped, expected)
+
+    def leave_behind(self, node_id: str, why: str, document_id: str | None = None) -> None:
+        """A node cannot come over, and so its document is not whole."""
+        self.report.left_behind.add(LeftBehind.INVALID_NODES, [f"{node_id}: {why}"])
+        self._spill.see([node_id])
+        self._spill.mark_broken([document_id] if document_id else [])
+
+    def finish(self) -> TransferReport:
+        """Close the documents that are whole, index the collection, and tell what became of all.
+
+        Crash safety:
+            A document has its hash only when all its nodes are in both stores: until then whoever refreshes it adds
+            it again.
+        """
+        spill, report = self._spill, self.report
+        for batch in spill.whole_documents(_DOCUMENTS_AT_ONCE):
+            self._close(batch)
+        report.left_behind.add(LeftBehind.CHANGED_DOCUMENTS, spill.other_versions())
+        report.noted.add(Noted.HASHES_WITHOUT_NODES, spill.hashes_without_nodes())
+        report.documents = spill.n_written()
+        pool, collection = self._into.pool, self.collection
+        if report.nodes and collection.index_state != "ready":
+            self.tell("index", 0, None)
+            refresh_statistics(pool, collection)
+            ensure_index(pool, collection, min_nodes=self._into.index_min_nodes)
+        report.seconds = time.monotonic() - self._begun
+        return report
+
+    def tell(self, step: str, done: int, expected: int | None) -> None:
+        """Let whoever watches know."""
+        if self._tell is not None:
+            self._tell(TransferProgress(step, done, expected, time.monotonic() - self._begun))
+
+    def _numbered(self, nodes: Sequence[Node]) -> list[Node]:
+        """The nodes with their position in their document."""
+        before = self._spill.count_vectors(Counter(_owner(n) for n in nodes if n.document_id is not None))
+        numbers: Counter[str] = Counter(before)
+        numbered = []
+        for node in nodes:
+            if node.document_id is not None:
+                numbered.append(replace(node, ordinal=numbers[node.document_id]))
+                numbers[node.document_id] += 1
+            else:
+                numbered.append(node)
+        return numbered
+
+    def _note_bodies(self, nodes: Sequence[Node]) -> None:
+        # A document's own text is not embedded; its chunks are.
+        parts = [node.node_id for node in nodes if node.document_id != node.node_id]
+        self.report.noted.add(Noted.NODES_WITHOUT_VECTOR, parts)
+
+    def _not_there(self, nodes: Sequence[Node], vectors: Mapping[str, Vectors]) -> list[Node]:
+        query = live.NodeQuery(node_ids=[node.node_id for node in nodes])
+        found = live.find_nodes(self._into.pool, self.collection, query, with_embeddings=True) if nodes else []
+        there = {node.node_id: (node.type_key, node.content, vector) for node, vector in found}
+        new = []
+        for node in nodes:
+            type_key, content, vector = there.get(node.node_id, ("", {}, None))
+            is_same = type_key == node.type_key and content == _whole(node)
+            if not (is_same and vector is not None and np.array_equal(vector, vectors[node.node_id])):
+                new.append(node)
+        self.report.skipped += len(nodes) - len(new)
+        return new
+
+    def _bodies_not_there(self, nodes: Sequence[Node]) -> list[Node]:
+        found = live.live_nodes(self._into.pool, self.collection, [n.node_id for n in nodes]) if nodes else []
+        there = {node.node_id: (node.type_key, node.content) for node in found}
+        new = [node for node in nodes if there.get(node.node_id) != (node.type_key, _whole(node))]
+        self.report.skipped += len(nodes) - len(new)
+        return new
+
+    def _of_this_version(self, nodes: Sequence[Node]) -> list[Node]:
+        """Without the nodes of documents of which the collection has another version: that is somebody's newer work."""
+        documents = {node.document_id: node for node in nodes if node.document_id is not None}
+        states = get_documents(self._into.pool, self.collection, list(documents)) if documents else {}
+        hashes = self._spill.hashes(list(states)) if states else {}
+        others = {
+            document_id
+            for document_id, state in states.items()
+            if _is_another(state, hashes.get(document_id) or source_hash(documents[document_id]))
+        }
+        self._spill.mark_another(others)
+        return [node for node in nodes if node.document_id not in others]
+
+    def _write(self, nodes: Sequence[Node], vectors: Mapping[str, Vectors]) -> None:
+        def add(nodes: Sequence[Node]) -> None:
+            self._into.writer.add(self.collection, nodes, np.stack([vectors[node.node_id] for node in nodes]))
+
+        self._write_what_fits(nodes, add)
+
+    def _write_bodies(self, nodes: Sequence[Node]) -> None:
+        self._write_what_fits(nodes, lambda nodes: self._into.writer.add_bodies(self.collection, nodes))
+
+    def _write_what_fits(self, nodes: Sequence[Node], write: Callable[[Sequence[Node]], None]) -> None:
+        """Write these; without a document that has grown larger than one entry of MongoDB can name."""
+        while nodes:
+            try:
+                write(nodes)
+            except LimitExceededError as error:
+                too_large = [node for node in nodes if node.document_id == error.facts.get("document_id")]
+                if not too_large:
+                    raise
+                for node in too_large:
+                    self.leave_behind(node.node_id, error.message, node.document_id)
+                nodes = [node for node in nodes if node.document_id != error.facts.get("document_id")]
+            else:
+                self.report.nodes += len(nodes)
+                self._spill.mark_written({_owner(node) for node in nodes if node.document_id is not None})
+                return
+
+    def _close(self, documents: Sequence[tuple[str, str, int]]) -> None:
+        states = get_documents(self._into.pool, self.collection, [document_id for document_id, _, _ in documents])
+        closings, others = [], []
+        for document_id, doc_hash, n_vectors in documents:
+            state = states.get(document_id)
+            if state is None or not state.live or state.n_nodes != n_vectors:
+                # It has nodes from elsewhere too: the hash would say that they are all of this version.
+                others.append(document_id)
+            elif state.doc_hash != doc_hash:
+                closings.append(Closing(document_id, doc_hash))
+        self._into.writer.close(self.collection, closings)
+        self._spill.mark_written([closing.document_id for closing in closings])
+        self.report.noted.add(Noted.HASHES_NOT_TAKEN, others)
+
+
+def _is_another(state: DocumentState, doc_hash: str | None) -> bool:
+    if not state.live:
+        return False
+    return state.fingerprint is not None or (state.doc_hash is not None and state.doc_hash != doc_hash)
+
+
+def _with_document(node: Node) -> Node:
+    """In a document store a node without a source is a document of its own."""
+    return node if node.document_id is not None else replace(node, document_id=node.node_id)
+
+
+def _owner(node: Node) -> str:
+    return node.document_id or node.node_id
+
+
+def _whole(node: Node) -> dict[str, object]:
+    return content_with_text(node.class_name, node.content, node.text)

@@ -1,0 +1,171 @@
+"""What must be looked up later and is too much for memory: a database without a name, gone with the process."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from ragstore.model.run import Vectors
+
+_TABLES = """
+CREATE TABLE vector (node_id TEXT PRIMARY KEY, dim INTEGER NOT NULL, floats BLOB NOT NULL, is_joined INTEGER DEFAULT 0);
+CREATE TABLE elsewhere (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE hash (id TEXT PRIMARY KEY, doc_hash TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE document (
+    document_id TEXT PRIMARY KEY, n_vectors INTEGER NOT NULL DEFAULT 0, is_written INTEGER NOT NULL DEFAULT 0,
+    is_broken INTEGER NOT NULL DEFAULT 0, is_another INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE seen (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+class Spill:
+    """Vectors and hashes by id, and what has come of each document; on disk, in a file that has no name."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;")
+        self._database.executescript(_TABLES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    # Vectors
+
+    def put_vectors(self, vectors: Mapping[str, Vectors | None]) -> None:
+        """Keep these, None for one that cannot be used; of an id twice the last counts."""
+        rows = [(i, 0, b"") if v is None else (i, len(v), v.tobytes()) for i, v in vectors.items()]
+        self._many("INSERT OR REPLACE INTO vector (node_id, dim, floats) VALUES (?, ?, ?)", rows)
+
+    def dims(self) -> dict[int, int]:
+        """Lengths of usable vectors and how many have them, the most frequent first."""
+        found = self._database.execute(
+            "SELECT dim, count(*) FROM vector WHERE dim > 0 GROUP BY dim ORDER BY count(*) DESC, dim"
+        )
+        return dict(found.fetchall())
+
+    def join_vectors(self, node_ids: Sequence[str], dim: int) -> dict[str, Vectors | None]:
+        """The vectors of those of these nodes that have one, None where it is of no use; joined from now on."""
+        marks = ",".join("?" * len(node_ids))
+        found = self._database.execute(f"SELECT node_id, dim, floats FROM vector WHERE node_id IN ({marks})", node_ids)
+        vectors = {i: np.frombuffer(floats, dtype=np.float32) if n == dim else None for i, n, floats in found}
+        self._database.execute(f"UPDATE vector SET is_joined = 1 WHERE node_id IN ({marks})", node_ids)
+        return vectors
+
+    def vectors_without_node(self) -> Iterator[str]:
+        """Ids of vectors that no node asked for."""
+        for (node_id,) in self._database.execute("SELECT node_id FROM vector WHERE NOT is_joined"):
+            yield node_id
+
+    def unusable_vectors(self, dim: int) -> Iterator[tuple[str, int]]:
+        """(node, length) of vectors that another length or a bad value makes useless; the latter have length 0."""
+        yield from self._database.execute("SELECT node_id, dim FROM vector WHERE dim <> ?", (dim,))
+
+    def put_elsewhere(self, node_ids: Iterable[str]) -> None:
+        """Note nodes whose vector is in another vector store."""
+        self._many("INSERT OR IGNORE INTO elsewhere VALUES (?)", ((node_id,) for node_id in node_ids))
+
+    def elsewhere(self, node_ids: Sequence[str]) -> set[str]:
+        """Those of these nodes whose vector is only in another vector store."""
+        marks = ",".join("?" * len(node_ids))
+        statement = (
+            f"SELECT node_id FROM elsewhere WHERE node_id IN ({marks}) AND node_id NOT IN (SELECT node_id FROM vector)"
+        )
+        return {node_id for (node_id,) in self._database.execute(statement, node_ids)}
+
+    # Hashes
+
+    def put_hashes(self, hashes: Mapping[str, str]) -> None:
+        """Keep hashes of documents and of nodes."""
+        self._many("INSERT OR REPLACE INTO hash VALUES (?, ?)", hashes.items())
+
+    def hashes(self, ids: Sequence[str]) -> dict[str, str]:
+        """Those of these."""
+        marks = ",".join("?" * len(ids))
+        return dict(self._database.execute(f"SELECT id, doc_hash FROM hash WHERE id IN ({marks})", ids).fetchall())
+
+    def hashes_without_nodes(self) -> Iterator[str]:
+        """Ids that have a hash, and are neither a node nor a document that has any."""
+        statement = (
+            "SELECT id FROM hash WHERE id NOT IN (SELECT node_id FROM seen) "
+            "AND id NOT IN (SELECT document_id FROM document)"
+        )
+        for (found,) in self._database.execute(statement):
+            yield found
+
+    # Nodes and documents
+
+    def see(self, node_ids: Iterable[str]) -> None:
+        """Note these nodes."""
+        self._many("INSERT OR IGNORE INTO seen VALUES (?)", ((node_id,) for node_id in node_ids))
+
+    def seen(self, node_ids: Sequence[str]) -> set[str]:
+        """Those of these nodes that were noted."""
+        marks = ",".join("?" * len(node_ids))
+        found = self._database.execute(f"SELECT node_id FROM seen WHERE node_id IN ({marks})", node_ids)
+        return {node_id for (node_id,) in found}
+
+    def count_vectors(self, document_ids: Mapping[str, int]) -> dict[str, int]:
+        """Note so many nodes with a vector of each document; returns how many there were before."""
+        before = self._numbers(list(document_ids))
+        self._many(
+            "INSERT INTO document (document_id, n_vectors) VALUES (?, ?) "
+            "ON CONFLICT DO UPDATE SET n_vectors = n_vectors + excluded.n_vectors",
+            document_ids.items(),
+        )
+        return before
+
+    def mark_written(self, document_ids: Iterable[str]) -> None:
+        """Note that something of these documents was written."""
+        self._mark("is_written", document_ids)
+
+    def mark_broken(self, document_ids: Iterable[str]) -> None:
+        """Note that something of these documents could not come over."""
+        self._mark("is_broken", document_ids)
+
+    def mark_another(self, document_ids: Iterable[str]) -> None:
+        """Note that the collection has another version of these documents, which stays."""
+        self._mark("is_another", document_ids)
+
+    def n_written(self) -> int:
+        """Documents of which something was written."""
+        return int(self._database.execute("SELECT count(*) FROM document WHERE is_written").fetchone()[0])
+
+    def other_versions(self) -> Iterator[str]:
+        """Documents that stay as the collection has them."""
+        for (document_id,) in self._database.execute("SELECT document_id FROM document WHERE is_another"):
+            yield document_id
+
+    def whole_documents(self, n_at_once: int) -> Iterator[list[tuple[str, str, int]]]:
+        """(document, hash, nodes with a vector) of those that have a hash and came over whole, in batches."""
+        found = self._database.execute(
+            "SELECT document_id, doc_hash, n_vectors FROM document JOIN hash ON id = document_id "
+            "WHERE NOT is_broken AND NOT is_another"
+        )
+        while rows := found.fetchmany(n_at_once):
+            yield rows
+
+    def _mark(self, flag: str, document_ids: Iterable[str]) -> None:
+        self._many(
+            f"INSERT INTO document (document_id, {flag}) VALUES (?, 1) ON CONFLICT DO UPDATE SET {flag} = 1",
+            ((document_id,) for document_id in document_ids),
+        )
+
+    def _numbers(self, document_ids: Sequence[str]) -> dict[str, int]:
+        marks = ",".join("?" * len(document_ids))
+        statement = f"SELECT document_id, n_vectors FROM document WHERE document_id IN ({marks})"
+        return dict(self._database.execute(statement, document_ids).fetchall())
+
+    def _many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        self._database.execute("BEGIN")
+        self._database.executemany(statement, rows)
+        self._database.execute("COMMIT")
