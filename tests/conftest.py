@@ -15,16 +15,27 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.settings import Settings
 from tests.support import servers
-from tests.support.servers import Servers
+from tests.support.kills import Kills
+from tests.support.servers import Kind, Servers, Templates
+from tests.support.tally import Tally
 
 # A shared machine makes no promise about the time of one example. CI tries the same examples each time; others explore.
 hypothesis.settings.register_profile("ragstore", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("ragstore")
 
 
+_WITHOUT_SERVERS = Path(__file__).parent / "unit"
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "on_both: a difference between servers could matter here, so it runs on each kind"
+    )
+    config.pluginmanager.register(Tally())
+    config.pluginmanager.register(Kills())
     if not hasattr(config, "workerinput"):
-        servers.choose()
+        named = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+        servers.choose(start=not all(path.is_relative_to(_WITHOUT_SERVERS) for path in named))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -32,8 +43,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         servers.stop()
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     return servers.header()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("on_both"):
+        for name, scope in (("test_servers", "session"), ("fleet_kind", "module")):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, servers.kinds(), indirect=True, scope=scope)
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +64,29 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def test_servers() -> Servers:
-    return servers.running()
+def templates() -> Iterator[Templates]:
+    made = Templates()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
-def template_database(test_servers: Servers) -> Iterator[str]:
-    with servers.migrated_template(test_servers) as name:
-        yield name
+def test_servers(request: pytest.FixtureRequest) -> Servers:
+    """Servers that tests share; the marker ``on_both`` gives one kind after the other."""
+    return servers.running(getattr(request, "param", None))
+
+
+@pytest.fixture(scope="module")
+def fleet_kind(request: pytest.FixtureRequest) -> Kind:
+    """The kind of servers for tests that own some; the marker ``on_both`` gives one after the other."""
+    kind: Kind = getattr(request, "param", None) or servers.kinds()[0]
+    return kind
+
+
+@pytest.fixture(scope="session")
+def template_database(test_servers: Servers, templates: Templates) -> str:
+    """Name of a migrated database to clone."""
+    return templates.of(test_servers)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.servers import Servers
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def a_command_line(settings: Settings, **variables: str) -> Run:
+def a_command_line(settings: Settings, *, stdin: int = subprocess.DEVNULL, **variables: str) -> Run:
     assert settings.postgres_url is not None
     assert settings.mongo_url is not None
     environment = {
@@ -30,6 +30,7 @@ def a_command_line(settings: Settings, **variables: str) -> Run:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "ragstore", *arguments],
+            stdin=stdin,
             capture_output=True,
             check=False,
             text=True,
@@ -38,6 +39,17 @@ def a_command_line(settings: Settings, **variables: str) -> Run:
         )
 
     return run
+
+
+def answered(settings: Settings, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run by somebody at a terminal, who types this."""
+    person, terminal = os.openpty()
+    try:
+        os.write(person, answer.encode())
+        return a_command_line(settings, stdin=terminal)(*arguments)
+    finally:
+        os.close(person)
+        os.close(terminal)
 
 
 @pytest.fixture
@@ -85,6 +97,24 @@ def test_a_document_goes_in_is_found_is_listed_and_goes_out(cli: Run, tmp_path: 
     assert [event["action"] for event in events] == ["added", "deleted"]
     assert [event["revision"] for event in events] == sorted(event["revision"] for event in events)
     assert json_of(cli("delete", "pump.md", "--json"), exit_status=2)["error"]["code"] == "document.not_found"
+
+
+def test_a_collection_is_dropped_when_somebody_says_yes(cli: Run, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "door.md").write_text("# Door\n\nThe door opens inwards.\n")
+    cli("ingest", "door.md", "-c", "doors")
+    for arguments in (("drop", "doors"), ("drop", "nowhere")):
+        refused = json_of(cli(*arguments, "--json"), exit_status=2)["error"]
+        assert refused["code"] == "usage"
+        assert "--yes" in refused["hint"]
+    for answer, exit_status in (("\n", 1), ("no\n", 1), ("y\n", 0)):
+        asked = answered(settings, answer, "drop", "doors")
+        assert asked.returncode == exit_status, asked.stderr
+        assert asked.stderr.startswith("collection doors has 1 documents")
+    assert asked.stdout == "doors dropped, with 1 documents\n"
+    assert json_of(cli("drop", "doors", "--yes", "--json"), exit_status=2)["error"]["code"] == "collection.not_found"
+    cli("ingest", "door.md", "-c", "doors")
+    assert json_of(cli("drop", "doors", "--yes", "--json")) == {"documents": 1}
+    assert json_of(cli("verify", "--json"))["ok"]
 
 
 def test_every_inspecting_verb_answers_for_people_too(cli: Run, tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,13 @@ import psycopg2
 import pytest
 from pymongo import MongoClient
 
-from ragstore.embedded.account import servers_account
-from ragstore.embedded.home import Home
-from ragstore.embedded.programs import find_programs, readable_programs
-from ragstore.errors import EmbeddedServerError
 from ragstore.settings import Settings
 from tests.support import servers
 from tests.support.command import CommandLine, Done
-from tests.support.embedded import until
-from tests.support.servers import Servers
+from tests.support.containers import PostgresContainer, StandaloneMongoContainer
+from tests.support.fleet import a_process_home, removed
+from tests.support.ready import until_mongo_answers
+from tests.support.servers import Kind, Servers
 
 PASSWORD = "hunter2swordfish"
 VERBS_THAT_READ = (("query", "pump"), ("documents",))
@@ -82,6 +78,7 @@ def test_a_wrong_password_of_postgres(ragstore: CommandLine) -> None:
 
 
 def test_a_wrong_password_of_mongo(ragstore: CommandLine) -> None:
+    ragstore("ingest", ".")
     wrong = {"mongo_url": changed(ragstore.options["mongo_url"], password=PASSWORD)}
     for verb in (*VERBS_THAT_WRITE, ("migrate",)):
         done = ragstore(*verb, status=1, **wrong)
@@ -99,6 +96,7 @@ def test_a_postgres_that_is_not_there(ragstore: CommandLine) -> None:
 
 
 def test_a_mongo_that_is_not_there(ragstore: CommandLine) -> None:
+    ragstore("ingest", ".")
     nowhere = {"mongo_url": changed(ragstore.options["mongo_url"], port=a_closed_port())}
     for verb in VERBS_THAT_WRITE:
         assert_told(ragstore(*verb, status=1, **nowhere), "MongoDB: ", "refused", "ragstore status")
@@ -113,6 +111,17 @@ def test_questions_are_answered_while_mongo_is_not_there(ragstore: CommandLine) 
 def test_a_host_name_that_nobody_knows(ragstore: CommandLine) -> None:
     unknown = {"postgres_url": "postgresql://me:hunter2swordfish@no-such-host.invalid/ragstore"}
     assert_told(ragstore("query", "pump", status=1, **unknown), "no-such-host.invalid", "ragstore status")
+
+
+def test_a_host_that_takes_the_call_and_says_nothing(ragstore: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        postgres = {"postgres_url": changed(ragstore.options["postgres_url"], port=port)}
+        assert_told(ragstore("query", "pump", status=1, **postgres), "PostgreSQL: ", "timeout", "ragstore status")
+        mongo = {"mongo_url": changed(ragstore.options["mongo_url"], port=port)}
+        told = ragstore("ingest", ".", status=1, **mongo)
+        assert_told(told, "MongoDB: ", "ragstore status")
+        assert "timed out" in told.error or "answered in time" in told.error
 
 
 def test_a_database_that_does_not_exist(ragstore: CommandLine) -> None:
@@ -182,6 +191,15 @@ def test_a_role_that_may_not_make_the_extension_is_told_who_may(ragstore: Comman
             execute(url, f"REASSIGN OWNED BY {name} TO CURRENT_USER", f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
+def test_a_postgres_without_pgvector_is_told_what_to_install(ragstore: CommandLine, no_pgvector: str) -> None:
+    own = {"postgres_url": no_pgvector, "mongo_database": f"{ragstore.options['mongo_database']}_no_pgvector"}
+    refused = ragstore("migrate", status=1, **own)
+    assert_told(refused, "no extension 'vector'", "install pgvector 0.8", "ragstore migrate apply")
+    assert execute(no_pgvector, "SELECT count(*) FROM pg_namespace WHERE nspname = 'ragstore'") == [(0,)]
+    for verb in (*VERBS_THAT_READ, *VERBS_THAT_WRITE):
+        assert_told(ragstore(*verb, status=4, **own), "no schema", "ragstore migrate apply")
+
+
 def test_a_mongo_that_is_no_replica_set_is_refused_before_anything_is_written(
     ragstore: CommandLine, test_servers: Servers, standalone_mongo: str
 ) -> None:
@@ -192,6 +210,7 @@ def test_a_mongo_that_is_no_replica_set_is_refused_before_anything_is_written(
         assert execute(url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'ragstore'") == [(0,)]
         up = ragstore("up", status=1, **alone)
         assert "replica set" in up.stderr
+    ragstore("ingest", ".")
     alone = {"mongo_url": standalone_mongo}
     for verb in VERBS_THAT_WRITE:
         assert_told(ragstore(*verb, status=1, **alone), "replica set", "rs.initiate()")
@@ -200,33 +219,38 @@ def test_a_mongo_that_is_no_replica_set_is_refused_before_anything_is_written(
 
 
 @pytest.fixture(scope="module")
-def standalone_mongo() -> Iterator[str]:
+def no_pgvector(fleet_kind: Kind) -> Iterator[str]:
+    """URL of a PostgreSQL on which pgvector is not installed."""
+    if fleet_kind != "containers":
+        pytest.skip("takes a container: what is installed here is not to be removed")
+    server = PostgresContainer(pgvector=False)
+    with removed(server):
+        server.create()
+        execute(server.url, "CREATE DATABASE bare")
+        yield changed(server.url, path="/bare")
+
+
+@pytest.fixture(scope="module")
+def standalone_mongo(fleet_kind: Kind) -> Iterator[str]:
     """URL of a mongod without ``--replSet``."""
-    try:
-        programs = find_programs()
-    except EmbeddedServerError:
-        pytest.skip("no mongod to start here")
-    folder = Path(tempfile.mkdtemp(prefix="ragstore-standalone-"))
-    folder.chmod(0o755)
-    home = Home.at(folder)
-    account = servers_account(home)
-    account.own_folder(folder / "data")
-    mongod, port = readable_programs(programs, account, home).mongod, a_closed_port()
-    arguments = ["--dbpath", str(folder / "data"), "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
-    with subprocess.Popen(
-        [mongod, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account.popen_options
-    ) as process:
-        try:
-            until(lambda: is_open(port), "mongod listens")
-            yield f"mongodb://127.0.0.1:{port}/"
-        finally:
-            process.kill()
-    shutil.rmtree(folder)
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    if fleet_kind == "containers":
+        server = StandaloneMongoContainer()
+        with removed(server):
+            server.create()
+            yield server.url
+        return
+    with a_process_home() as (home, programs, account):
+        account.own_folder(home.path / "data")
+        port = a_closed_port()
+        arguments = ["--dbpath", home.path / "data", "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
+        with subprocess.Popen(
+            [programs.mongod, *arguments], stdout=subprocess.DEVNULL, **account.popen_options
+        ) as process:
+            try:
+                until_mongo_answers(f"127.0.0.1:{port}", as_primary=False)
+                yield f"mongodb://127.0.0.1:{port}/"
+            finally:
+                process.kill()
 
 
 def execute(url: object, *statements: str) -> list[tuple[object, ...]]:

@@ -12,6 +12,8 @@ from ragstore.model.filters import Condition, Group
 from ragstore.postgres.filters import to_sql
 from tests.support.filter_oracle import matches
 
+pytestmark = pytest.mark.on_both
+
 # Few of each, so that rows and filters often meet; each is there because it breaks something somewhere.
 KEYS = [
     "k",

@@ -22,6 +22,8 @@ from tests.support.children import until
 from tests.support.corpus import a_text
 from tests.support.parts import Parts, a_revision, execute, open_parts, postgres_url
 
+pytestmark = pytest.mark.on_both
+
 INDEX = """
 SELECT c.index_state, i.indisvalid FROM ragstore.collection c LEFT JOIN pg_class r
     ON r.relname = 'data_' || c.name || '_embedding_idx' LEFT JOIN pg_index i ON i.indexrelid = r.oid WHERE c.name = %s

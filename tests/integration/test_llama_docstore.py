@@ -26,6 +26,8 @@ from ragstore.errors import InvalidNodeError
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_hierarchy, a_splitter, faces_on
 from tests.support.servers import Servers
 
+pytestmark = pytest.mark.on_both
+
 
 @pytest.fixture
 def faces(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Iterator[Faces]:

@@ -10,7 +10,7 @@ import pytest
 from llama_index.core import Document
 from pymongo.database import Database
 
-from tests.support.llama_children import OPERATIONS, Place, some_documents
+from tests.support.llama_children import OF_OTHER_THINGS, OPERATIONS, Place, some_documents
 from tests.support.llama_faces import Faces, a_splitter, faces_on
 from tests.support.servers import Servers
 
@@ -22,7 +22,7 @@ FAILPOINTS = [
     "nodes_retired",
     "direct_finished",
 ]
-AT_ONCE = {"from_documents", "refresh", "duplicates_only"}
+AT_ONCE = {"from_documents", "refresh", "refresh_plain", "duplicates_only", "upserts", "upserts_and_delete"}
 WITHOUT_A_GAP = {"insert"}
 
 
@@ -54,7 +54,7 @@ def assert_each_shows_one_version(faces: Faces, before: list[Document], after: l
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
-@pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {"insert_nodes"}))
+@pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - OF_OTHER_THINGS))
 def test_killed_anywhere_and_run_again_it_ends_as_if_it_had_not_been_killed(
     faces: Faces, place: Place, operation: str, failpoint: str
 ) -> None:

@@ -15,6 +15,8 @@ from pymongo.database import Database
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
 from tests.support.servers import Servers
 
+pytestmark = pytest.mark.on_both
+
 UPSERTS, DUPLICATES, UPSERTS_AND_DELETE = (
     DocstoreStrategy.UPSERTS,
     DocstoreStrategy.DUPLICATES_ONLY,

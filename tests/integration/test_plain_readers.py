@@ -18,6 +18,8 @@ from ragstore.app import Ragstore
 from ragstore.embedding import ModelOptions, load
 from ragstore.settings import Settings
 
+pytestmark = pytest.mark.on_both
+
 PUMP = "# Pump\n\n## Oil\n\nThe pump needs oil every week.\n\n## Noise\n\nA whistling pump sucks in air.\n"
 VALVE = "The relief valve opens at nine bar.\n"
 

@@ -83,6 +83,17 @@ def test_a_block_that_raises_is_rolled_back_and_leaves_a_clean_connection(pool: 
         assert cursor.fetchone() == (None,)
 
 
+def test_an_interrupt_in_a_transaction_whose_connection_breaks_stays_an_interrupt(
+    settings: Settings, pool: PostgresPool
+) -> None:
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt), pool.transaction() as cursor:
+            cursor.execute("SELECT 1")
+            end_all(settings)
+            raise KeyboardInterrupt
+    assert one(pool) == 1
+
+
 def test_a_statement_that_fails_leaves_a_usable_connection(pool: PostgresPool) -> None:
     for _ in range(5):
         with pytest.raises(StoreError), pool.autocommit() as connection, connection.cursor() as cursor:
@@ -182,3 +193,9 @@ def test_a_closed_pool_leaves_no_connection_open(settings: Settings, pool: Postg
     one(pool)
     pool.close()
     until(lambda: execute(settings, N_OPEN) == [(0,)], what="the connections are gone")
+
+
+def test_a_server_that_takes_no_writes_for_now_may_be_asked_again(pool: PostgresPool) -> None:
+    with pytest.raises(StoreUnavailableError), pool.transaction() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+        cursor.execute("CREATE TABLE ragstore.mine (id int)")

@@ -19,6 +19,8 @@ from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.parts import Parts, execute, open_parts
 
+pytestmark = pytest.mark.on_both
+
 TTL_S = 0.6
 
 

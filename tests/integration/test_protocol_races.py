@@ -22,6 +22,8 @@ from tests.support.corpus import a_text
 from tests.support.oracle import Change
 from tests.support.parts import Parts, a_revision, execute, open_parts, postgres_url
 
+pytestmark = pytest.mark.on_both
+
 OLD, NEW = a_text("old"), a_text("new")
 
 

@@ -10,6 +10,8 @@ from ragstore.mongo.nodes import NodeStore
 from ragstore.settings import Settings
 from tests.support.parts import a_revision, execute, open_parts
 
+pytestmark = pytest.mark.on_both
+
 
 class LastBeforeTheOutage(NodeStore):
     """Stages, and then PostgreSQL's runs cannot be reached any more."""

@@ -20,6 +20,8 @@ from ragstore.query.search import Question, search
 from tests.support import servers
 from tests.support.filter_oracle import matches
 
+pytestmark = pytest.mark.on_both
+
 N_MANY, DIM, N_CLUSTERS = 6_000, 48, 30
 
 

@@ -25,9 +25,11 @@ from ragstore.embedded import ServerUrls, state, status, stop
 from ragstore.embedded.account import Account
 from ragstore.embedded.home import Home
 from ragstore.embedded.processes import is_alive
+from tests.support import tally
 
 
 def a_home() -> Path:
+    tally.note("embedded")
     # Not tmp_path: pytest closes it to the user as which root runs the servers.
     home = Path(tempfile.mkdtemp(prefix="ragstore-"))
     home.chmod(0o755)

@@ -8,10 +8,21 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llama_index.core import Document, VectorStoreIndex
+from llama_index.core import (
+    Document,
+    DocumentSummaryIndex,
+    SimpleKeywordTableIndex,
+    SummaryIndex,
+    TreeIndex,
+    VectorStoreIndex,
+)
+from llama_index.core.graph_stores.types import EntityNode, Relation
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
+from llama_index.core.llms import MockLLM
 from llama_index.core.schema import TextNode
 
+from ragstore.llama import RagstoreGraphStore
+from tests.support.graphs import a_property_graph
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
 
 # A clean process that has imported LlamaIndex once, from which each child is forked.
@@ -20,10 +31,18 @@ PRELOADED = [
     "llama_index.storage.docstore.mongodb",
     "llama_index.storage.index_store.mongodb",
     "llama_index.vector_stores.postgres",
+    "ragstore.app.health",
     "ragstore.app.writer",
+    "ragstore.audit.repair",
+    "ragstore.embedding.wordllama_model",
+    "ragstore.ingest.parse_child",
+    "ragstore.ingest.pipeline",
     "ragstore.llama",
 ]
 """One list for all who fork children: the module that is imported last sets it."""
+
+INDEXES = (SummaryIndex, SimpleKeywordTableIndex, DocumentSummaryIndex, TreeIndex)
+"""Kinds of index whose structs name nodes."""
 
 _context = multiprocessing.get_context("forkserver")
 # Modules of tests/ could not be among these: the process that forks does not look for modules where this one does.
@@ -101,6 +120,40 @@ def insert_nodes(faces: Faces, nodes: Sequence[TextNode]) -> None:
     faces.index().insert_nodes(list(nodes))
 
 
+def put_triplets(faces: Faces, triplets: Sequence[tuple[str, str, str]]) -> None:
+    store = faces.context().graph_store
+    assert isinstance(store, RagstoreGraphStore)
+    store.upsert_triplets(triplets[:10])
+    store.upsert_triplets(triplets)
+    for triplet in triplets[:20]:
+        store.upsert_triplet(*triplet)
+
+
+def put_relations(faces: Faces, relations: Sequence[Relation]) -> None:
+    store = faces.context().property_graph_store
+    assert store is not None
+    for i in range(0, len(relations), 100):
+        store.upsert_relations(list(relations[i : i + 100]))
+        store.upsert_nodes([EntityNode(name=each.target_id, label="put") for each in relations[i : i + 100]])
+    store.delete(ids=[relations[0].source_id])
+    store.upsert_relations(list(relations))
+
+
+def build_graph(faces: Faces, documents: Sequence[Document]) -> None:
+    a_property_graph(faces.context(), *documents)
+
+
+def build_index(faces: Faces, kind: str, documents: Sequence[Document]) -> None:
+    SimpleKeywordTableIndex._extract_keywords = lambda self, text: set(text.lower().split())  # type: ignore[method-assign]
+    {each.__name__: each for each in INDEXES}[kind].from_documents(
+        list(documents),
+        storage_context=faces.context(),
+        llm=MockLLM(max_tokens=5),
+        embed_model=HashEmbedding(),
+        transformations=[a_splitter()],
+    )
+
+
 def pipeline(strategy: DocstoreStrategy) -> Callable[[Faces, Sequence[Document]], None]:
     def run(faces: Faces, documents: Sequence[Document]) -> None:
         context = faces.context()
@@ -121,10 +174,17 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "refresh_plain": refresh_plain,
     "insert": insert,
     "insert_nodes": insert_nodes,
+    "build_index": build_index,
+    "put_triplets": put_triplets,
+    "put_relations": put_relations,
+    "build_graph": build_graph,
     "upserts": pipeline(DocstoreStrategy.UPSERTS),
     "duplicates_only": pipeline(DocstoreStrategy.DUPLICATES_ONLY),
     "upserts_and_delete": pipeline(DocstoreStrategy.UPSERTS_AND_DELETE),
 }
+
+OF_OTHER_THINGS = {"insert_nodes", "put_triplets", "put_relations", "build_graph", "build_index"}
+"""Those that take something else than documents."""
 
 
 def some_documents(version: int, names: str = "abc", n_sentences: int = 3) -> list[Document]:

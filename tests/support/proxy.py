@@ -27,7 +27,8 @@ class Proxy:
         self._target = (parts.hostname or "127.0.0.1", parts.port or 0)
         self._mark = mark
         self._listener = socket.create_server(("127.0.0.1", 0))
-        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self._listener.getsockname()[1]}"
+        user, at, _ = parts.netloc.rpartition("@")
+        netloc = f"{user}{at}127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = urlunsplit(parts._replace(netloc=netloc))
         self.met, self.let_through, self.delivered = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Lock()

@@ -1,45 +1,73 @@
-"""The real servers that the tests run on: given by URL, or embedded and shared by all test processes."""
+"""The real servers that tests share: in containers, embedded, or given by URL; chosen once for all test processes."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg2
+import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from ragstore import embedded
+from ragstore.embedded.programs import find_programs
+from ragstore.errors import EmbeddedServerError
 from ragstore.migrate import mongo as mongo_steps
 from ragstore.migrate import postgres as postgres_steps
+from ragstore.protocol.worker import this_worker
+from tests.support import containers, tally
+from tests.support.containers import Container, MongoContainer, NoContainersError, PostgresContainer
 
-_POSTGRES, _MONGO, _HOME = "RAGSTORE_TEST_POSTGRES_URL", "RAGSTORE_TEST_MONGO_URL", "RAGSTORE_TEST_HOME"
+Kind = Literal["containers", "embedded", "url"]
+
+_WANTED = "RAGSTORE_TEST_SERVERS"
+_POSTGRES, _MONGO = "RAGSTORE_TEST_POSTGRES_URL", "RAGSTORE_TEST_MONGO_URL"
+# How the first process tells the others what it chose and started.
+_KINDS, _HOME, _CONTAINERS = "RAGSTORE_TEST_KINDS", "RAGSTORE_TEST_HOME", "RAGSTORE_TEST_CONTAINERS"
 
 
 @dataclass(frozen=True)
 class Servers:
     """URLs of a PostgreSQL whose user may create databases, and of a MongoDB replica set."""
 
+    kind: Kind
     postgres_url: str
     mongo_url: str
 
 
-def choose() -> None:
-    """In the process that starts the test processes: decide on the servers, without starting any."""
+def choose(*, start: bool = True) -> None:
+    """In the process that starts the test processes: decide on the servers, and start containers.
+
+    Args:
+        start: False where no test will ask for servers.
+    """
     if _POSTGRES in os.environ and _MONGO in os.environ:
+        os.environ[_KINDS] = "url"
         return
-    # Below /tmp itself, because PostgreSQL's unprivileged user cannot enter pytest's private folders.
-    home = tempfile.mkdtemp(prefix="ragstore-tests-")
-    Path(home).chmod(0o755)
-    os.environ[_HOME] = home
+    wanted = os.environ.get(_WANTED, "")
+    if wanted not in ("", "containers", "embedded"):
+        raise pytest.UsageError(f"{_WANTED}={wanted!r}: it is containers, embedded or unset")
+    kinds: list[Kind] = []
+    if start and wanted != "embedded" and _engine_is_there(wanted):
+        _start_containers()
+        kinds.append("containers")
+    if wanted != "containers" and (not kinds or _can_embed()):
+        # Below /tmp itself, because PostgreSQL's unprivileged user cannot enter pytest's private folders.
+        home = tempfile.mkdtemp(prefix="ragstore-tests-")
+        Path(home).chmod(0o755)
+        os.environ[_HOME] = home
+        kinds.append("embedded")
+    os.environ[_KINDS] = " ".join(kinds)
 
 
 def stop() -> None:
@@ -48,28 +76,114 @@ def stop() -> None:
     if home is not None:
         embedded.stop(Path(home))
         shutil.rmtree(home, ignore_errors=True)
+    if os.environ.pop(_CONTAINERS, None) is not None:
+        for server in _started:
+            server.remove()
+        # Those of test processes that were killed, too.
+        containers.sweep(also=this_worker())
 
 
-def running() -> Servers:
-    """The servers, started by the first test process that needs them."""
-    if _HOME in os.environ:
+def kinds() -> list[Kind]:
+    """What there is to run tests on, the one for all tests first."""
+    return os.environ.get(_KINDS, "").split()  # type: ignore[return-value]
+
+
+def running(kind: Kind | None = None) -> Servers:
+    """The servers of a kind, by default of the first; embedded ones are started by who needs them first."""
+    wanted = kind or kinds()[0]
+    tally.note(wanted)
+    if wanted == "embedded":
         urls = embedded.ensure_running(Path(os.environ[_HOME]))
-        return Servers(urls.postgres_url, urls.mongo_url)
-    return Servers(os.environ[_POSTGRES], os.environ[_MONGO])
+        return Servers(wanted, urls.postgres_url, urls.mongo_url)
+    if wanted == "containers":
+        return Servers(wanted, *os.environ[_CONTAINERS].split())
+    return Servers(wanted, os.environ[_POSTGRES], os.environ[_MONGO])
 
 
-def header() -> str:
-    """One line for pytest's header."""
-    if _HOME in os.environ:
-        return "servers: embedded PostgreSQL and MongoDB, started when first needed"
+def header() -> list[str]:
+    """For pytest's header: what the tests run on, and why on nothing else."""
+    lines = [f"servers: {_described(kind)}" for kind in kinds()]
+    return [*lines, *([f"no containers: {_why_none}"] if _why_none else [])]
+
+
+# Of this very process, for its header and its end.
+_why_none = ""
+_started: list[Container] = []
+
+
+def _engine_is_there(wanted: str) -> bool:
+    global _why_none  # noqa: PLW0603
     try:
-        with psycopg2.connect(os.environ[_POSTGRES]) as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW server_version")
-            row = cursor.fetchone()
-        with MongoClient[dict[str, Any]](os.environ[_MONGO]) as client:
-            return f"servers: PostgreSQL {row[0] if row else '?'}, MongoDB {client.server_info()['version']} (by URL)"
-    except KeyError:
-        return "servers: none chosen"
+        containers.check_engine()
+    except NoContainersError as error:
+        if wanted == "containers":
+            raise pytest.UsageError(f"{_WANTED}=containers, and there are none to be had: {error}") from error
+        _why_none = str(error)
+        return False
+    return True
+
+
+def _start_containers() -> None:
+    containers.sweep()
+    os.environ[_CONTAINERS] = ""
+    for server in (PostgresContainer(), MongoContainer()):
+        _started.append(server)
+        server.create()
+    os.environ[_CONTAINERS] = " ".join(server.url for server in _started)
+
+
+def _can_embed() -> bool:
+    try:
+        find_programs()
+    except EmbeddedServerError:
+        return False
+    return True
+
+
+def _described(kind: Kind) -> str:
+    if kind == "embedded":
+        if not _can_embed():
+            return "embedded, whose programs are not installed"
+        programs = find_programs()
+        versions = [_version(programs.postgres_bin / "postgres"), _version(programs.mongod)]
+        return f"embedded PostgreSQL {versions[0]} and MongoDB {versions[1]}, started when first needed"
+    found = running(kind)
+    connection = psycopg2.connect(found.postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('server_version'), default_version FROM pg_available_extensions "
+            "WHERE name = 'vector'"
+        )
+        postgres, vector = cursor.fetchone() or ("?", "none")
+    connection.close()
+    with MongoClient[dict[str, Any]](found.mongo_url) as client:
+        mongo = client.server_info()["version"]
+    of = [f"{containers.image(f'{name}_IMAGE')}, " if kind == "containers" else "" for name in ("POSTGRES", "MONGO")]
+    versions = [f"PostgreSQL {postgres.split()[0]} with pgvector {vector}", f"MongoDB {mongo}"]
+    return f"{kind} ({of[0]}{versions[0]}; {of[1]}{versions[1]})"
+
+
+def _version(program: Path) -> str:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    return next(word.removeprefix("v") for word in said.split() if word.removeprefix("v")[0].isdigit())
+
+
+class Templates:
+    """One migrated database for each server that a test process meets, made when first needed."""
+
+    def __init__(self) -> None:
+        self._made: dict[Servers, str] = {}
+        self._cleaning = ExitStack()
+
+    def of(self, servers: Servers) -> str:
+        """Name of the database to clone for each test."""
+        if servers not in self._made:
+            self._made[servers] = self._cleaning.enter_context(migrated_template(servers))
+        return self._made[servers]
+
+    def close(self) -> None:
+        """Drop them."""
+        self._cleaning.close()
 
 
 @contextmanager

@@ -1,0 +1,83 @@
+"""Programs that know LlamaIndex alone, in processes of their own that may be killed at a failpoint or at any time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tests.support.llama_children import PRELOADED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.process import BaseProcess
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(PRELOADED)
+
+
+class Program:
+    """A function in a process of its own, which waits for ``go`` before it is called."""
+
+    def __init__(self, process: BaseProcess, pipe: Any) -> None:
+        self._process = process
+        self._pipe = pipe
+        assert pipe.poll(60) and pipe.recv() == "ready"
+
+    def go(self) -> None:
+        self._pipe.send("go")
+
+    def kill_after(self, seconds: float) -> None:
+        """Let it work that long, then SIGKILL; it may be done by then."""
+        self._process.join(seconds)
+        self._process.kill()
+        self._process.join()
+        assert self._process.exitcode in (0, -signal.SIGKILL), f"it ended with {self._process.exitcode}"
+
+    def end(self) -> float | None:
+        """The seconds that it took; None where it was killed."""
+        self._process.join(60)
+        assert self._process.exitcode in (0, -signal.SIGKILL), f"it ended with {self._process.exitcode}"
+        return float(self._pipe.recv()) if self._process.exitcode == 0 else None
+
+
+@contextmanager
+def started(
+    environment: Mapping[str, str], *calls: tuple[Callable[..., None], Sequence[Any]]
+) -> Iterator[list[Program]]:
+    """A process a call, all ready to go; none outlives the block."""
+    processes: list[tuple[BaseProcess, Any]] = []
+    try:
+        for function, arguments in calls:
+            ours, theirs = _context.Pipe()
+            process = _context.Process(target=_run, args=(dict(environment), theirs, function, arguments))
+            process.start()
+            theirs.close()
+            processes.append((process, ours))
+        yield [Program(process, pipe) for process, pipe in processes]
+    finally:
+        for process, pipe in processes:
+            process.kill()
+            process.join()
+            pipe.close()
+
+
+def run(environment: Mapping[str, str], function: Callable[..., None], *arguments: Any) -> float | None:
+    """Call it in a process; returns the seconds that it took, None where it was killed."""
+    with started(environment, (function, arguments)) as (program,):
+        program.go()
+        return program.end()
+
+
+def _run(environment: dict[str, str], pipe: Any, function: Callable[..., None], arguments: Sequence[Any]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    pipe.send("ready")
+    assert pipe.recv() == "go"
+    begun = time.monotonic()
+    function(*arguments)
+    pipe.send(time.monotonic() - begun)

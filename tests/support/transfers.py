@@ -1,0 +1,98 @@
+"""Imports and exports in processes of their own that may be killed, in batches small enough to be killed between."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ragstore
+from ragstore.settings import Settings
+from tests.support.children import environment
+from tests.support.llama_children import PRELOADED
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(PRELOADED)
+
+COLLECTION = "docs"
+NODES_AT_ONCE = 7
+
+
+class Transfer:
+    """One running."""
+
+    def __init__(
+        self, settings: Settings, work: str, folder: Path, *, failpoint: str | None = None, nth_file: int = 0
+    ) -> None:
+        options = {"failpoint": failpoint} if failpoint else {}
+        env = environment(settings, lease_ttl_s=60, **options)
+        self._process = _context.Process(target=_run, args=(env, work, str(folder), nth_file))
+        self._process.start()
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill it then, if it is not done before."""
+        self._process.join(seconds)
+        if self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def survived(self) -> bool:
+        """Whether it came to its end, which it must unless it is killed."""
+        self._process.join(60)
+        assert self._process.exitcode in (0, -signal.SIGKILL), f"it ended with {self._process.exitcode}"
+        return self._process.exitcode == 0
+
+
+def _run(env: dict[str, str], work: str, folder: str, nth_file: int) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    _in_small_steps()
+    if nth_file:
+        _die_at(nth_file)
+    with ragstore.open() as store:
+        _WORKS[work](store, folder)
+
+
+def _import(store: ragstore.Ragstore, folder: str) -> None:
+    store.import_(folder, collection=COLLECTION)
+
+
+def _export(store: ragstore.Ragstore, folder: str) -> None:
+    store.export(folder, collection=COLLECTION, overwrite=True)
+
+
+_WORKS: dict[str, Callable[[ragstore.Ragstore, str], None]] = {"import": _import, "export": _export}
+
+
+def _in_small_steps() -> None:
+    from ragstore.transfer import importing, loading, target
+
+    for module, name, value in (
+        (importing, "NODES_AT_ONCE", NODES_AT_ONCE),
+        (loading, "_DOCUMENTS_AT_ONCE", 2),
+        (target, "_BUFFER_BYTES", 100),
+    ):
+        assert hasattr(module, name)
+        setattr(module, name, value)
+
+
+def _die_at(nth: int) -> None:
+    """End the process when it opens, renames or removes its n-th file."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    left = nth
+
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        return call
+
+    for name in ("open", "mv", "rm_file"):
+        setattr(LocalFileSystem, name, counted(getattr(LocalFileSystem, name)))
