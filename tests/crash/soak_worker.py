@@ -1,7 +1,7 @@
-"""One worker of the soak: ``python -m tests.crash.soak_worker FOLDER SEED SECONDS``.
+"""One worker of the soak: ``python -m tests.crash.soak_worker FOLDER DIARY SEED SECONDS``.
 
-It changes files in the folder, which others do too, brings the collection up to date, and expects to be killed at any
-moment. A file appears whole or not at all, and says itself what all of it is.
+It changes files in the folder, which others do too, brings the collection up to date, notes each thing it did in the
+diary, and expects to be killed at any moment. A file appears whole or not at all, and says itself what all of it is.
 """
 
 from __future__ import annotations
@@ -40,26 +40,34 @@ def is_signed(text: str) -> bool:
 class Worker:
     """Changes files at random."""
 
-    def __init__(self, rs: Ragstore, folder: Path, chance: random.Random) -> None:
+    def __init__(self, rs: Ragstore, folder: Path, diary: Path, chance: random.Random) -> None:
         self._rs = rs
         self._folder = folder
+        self._diary = diary
         self._chance = chance
 
     def step(self) -> None:
         files = sorted(self._folder.glob("*.txt"))
-        operation = self._chance.choices(
-            [self._add, self._change, self._rename, self._remove, self._touch], [4, 6, 3, 2, 1]
-        )[0]
-        if len(files) < 3 or (operation == self._add and len(files) < MOST_FILES):
+        operations = {"change": self._change, "rename": self._rename, "delete": self._remove, "touch": self._touch}
+        weights = {"add": 4, "change": 6, "rename": 3, "delete": 2, "touch": 1}
+        operation = self._chance.choices(list(weights), list(weights.values()))[0]
+        if len(files) < 3 or (operation == "add" and len(files) < MOST_FILES):
             self._add()
-        elif operation != self._add:
+            self._note("add")
+        elif operation != "add":
             try:
-                operation(self._chance.choice(files))
+                operations[operation](self._chance.choice(files))
+                self._note(operation)
             except FileNotFoundError:
                 # Another worker was faster.
                 return
         if self._chance.random() < 0.7:
             self._rs.ingest(self._folder, collection=COLLECTION)
+            self._note("ingest")
+
+    def _note(self, operation: str) -> None:
+        with self._diary.open("a") as diary:
+            diary.write(f"{operation}\n")
 
     def _add(self) -> None:
         for _ in range(self._chance.randint(1, 3)):
@@ -88,22 +96,19 @@ class Worker:
 
 
 def main() -> None:
-    folder, seed, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    folder, diary, seed, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     chance = random.Random(seed)
     until = time.monotonic() + seconds
-    n_steps = 0
     while time.monotonic() < until:
         try:
             with ragstore.open() as rs:
-                worker = Worker(rs, folder, chance)
+                worker = Worker(rs, folder, diary, chance)
                 while time.monotonic() < until:
                     worker.step()
-                    n_steps += 1
         except RagstoreError as error:
             # A server that is killed under the worker is worth another try; anything else is a defect.
             if error.retry is not Retry.LATER:
                 raise
-    print(n_steps)
 
 
 if __name__ == "__main__":

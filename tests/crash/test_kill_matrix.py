@@ -1,141 +1,144 @@
-"""Every failpoint, in every operation, the first and the second time it is passed: killed there, then run again."""
+"""Every failpoint in every operation, in its first, a middle and its last batch, with one worker and with three.
+
+Readers ask all the while. A worker is killed there, the two others go on to their ends, what died is recovered, both
+stores are judged; then the work is done again, and judged again.
+
+With one worker every cell is run, always. With three workers each failpoint is run in one batch of one operation, which
+``RAGSTORE_TEST_SEED`` (default 1) chooses; ``RAGSTORE_TEST_CELLS=all`` runs every batch of every operation. A worker
+among others that is not killed, because they did its work, starts again, armed for the last time it got there.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.database import Database
 
-import ragstore
-from ragstore.app import Ragstore
+from ragstore.ingest import parsing
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
-from tests.crash.child import COLLECTION, PASSED
-from tests.support import children
-from tests.support.corpus import a_text, an_edited, write_documents
-from tests.support.oracle import Change, Oracle, State
-from tests.support.parts import execute, postgres_url
+from tests.crash.cells import alone, batches, beside_others
+from tests.crash.forked import COLLECTION, InThisProcess, Order, run
+from tests.crash.readers import Bodies, Judge, StagedJudge, reading
+from tests.crash.scenes import GRACEFUL_S, OPERATIONS, Scene, Work, a_scene
+from tests.crash.test_llama_kill_matrix import PASSES as OF_DIRECT_WRITES
+from tests.crash.test_repair_kills import PASSES as OF_REPAIR
+from tests.support.kills import Tally
 
-NAMES = [f"{letter}.txt" for letter in "abcdef"]
-SMALL = {"chunk_size": 32, "chunk_overlap": 0}
-SMALL_LIMITS = {"batch_chunks": 25, "index_min_nodes": 10, "lease_ttl_s": 60}
-INDEX = """
-SELECT c.index_state, i.indisvalid FROM ragstore.collection c, pg_index i
-WHERE i.indexrelid = 'ragstore.data_docs_embedding_idx'::regclass
-"""
+_PUBLISHING = {"run_begun": 5, "nodes_half_staged": 10, "nodes_staged": 5, "vectors_copied": 5, "published": 5}
+_ENTRIES = {"ref_docs_half_put": 5, "ref_docs_put": 5}
+_RETIRING = {"nodes_half_retired": 10, "nodes_retired": 5}
+_INGESTING = {"runs_recovered": 2}
 
-# Twice or more: each batch, and each outbox row, passes them again.
-_PUBLISHING = dict.fromkeys(["run_begun", "nodes_half_staged", "nodes_staged", "vectors_copied", "published"], 2)
-_ENTRIES = dict.fromkeys(["ref_docs_half_put", "ref_docs_put"], 2)
-_RETIRING = dict.fromkeys(["nodes_half_retired", "nodes_retired"], 2)
-_DELETING = dict.fromkeys(["documents_deleted", "delete_published"], 2)
-_INGESTING = {"runs_recovered": 2, "index_build_begun": 1, "index_built": 1}
-
-PASSES = {
+PASSES: dict[str, dict[str, int]] = {
     "add": _PUBLISHING | _ENTRIES | _INGESTING,
     "update": _PUBLISHING | _ENTRIES | _RETIRING | _INGESTING,
     "rename": _PUBLISHING | _ENTRIES | _RETIRING | _INGESTING,
-    "delete": _DELETING | _ENTRIES | _RETIRING | {"runs_recovered": 1},
+    "delete": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1} | _ENTRIES | _RETIRING,
+    "drop": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1}
+    | {"collection_emptied": 1, "collection_dropping": 1, "collection_dropped": 1}
+    | _ENTRIES
+    | {"nodes_half_retired": 13, "nodes_retired": 5},
+    "index": {"index_build_begun": 1, "index_built": 1} | _INGESTING,
+    "recover": {
+        "runs_recovered": 1,
+        "nodes_half_retired": 8,
+        "nodes_retired": 4,
+        "ref_docs_half_put": 3,
+        "ref_docs_put": 3,
+    },
 }
-"""Failpoints of each operation, and whether it passes them once or again and again."""
+"""Failpoints of each operation, and how often the first worker passes each when it is alone.
 
-OF_DIRECT_WRITES = {"direct_written", "direct_committed", "direct_finished", "nodes_put"}
-"""Passed only where LlamaIndex code writes nodes of its own; ``test_llama_kills.py`` kills there."""
+Recovery may have more to do, by what those who died were at in their other thread.
+"""
 
-OF_REPAIR = {failpoint for failpoint in Failpoint if failpoint.startswith("repair_")}
-"""``test_repair_kills.py`` kills there."""
-
-KILLS = [(o, f, n) for o, passed in PASSES.items() for f, most in passed.items() for n in range(1, most + 1)]
+MOST_TRIES = 25
+"""The armed one of three workers is the one that does the work in about a third of them."""
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One operation on a folder that is already ingested."""
-
-    folder: Path
-    changes: list[Change]
-    untouched: State
-    arguments: list[str]
-
-    @property
-    def after(self) -> State:
-        return {**self.untouched, **{i: text for change in self.changes for i, text in change.after.items()}}
+@pytest.fixture(autouse=True)
+def _parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
 
 
-def a_scene(operation: str, folder: Path, rs: Ragstore) -> Scene:
-    untouched = write_documents(folder, {"other.txt": a_text("other")})
-    rs.create_collection(COLLECTION, **SMALL)
-    texts = {name: a_text(name) for name in NAMES}
-    if operation == "add":
-        rs.ingest(folder, collection=COLLECTION)
-        added = write_documents(folder, texts)
-        changes = [Change({}, {i: text}) for i, text in added.items()]
-        return Scene(folder, changes, untouched, ["ingest", str(folder)])
-    before = write_documents(folder, texts)
-    rs.ingest(folder, collection=COLLECTION)
-    if operation == "delete":
-        changes = [Change({i: text}, {}) for i, text in before.items()]
-        return Scene(folder, changes, untouched, ["delete", *before])
-    if operation == "update":
-        after = write_documents(folder, {name: an_edited(text, name) for name, text in texts.items()})
-        changes = [Change({i: before[i]}, {i: after[i]}) for i in before]
-        return Scene(folder, changes, untouched, ["ingest", str(folder)])
-    renamed = [Path(i).rename(folder / f"new-{Path(i).name}") for i in before]
-    changes = [Change({i: text}, {str(new): text}) for (i, text), new in zip(before.items(), renamed, strict=True)]
-    return Scene(folder, changes, untouched, ["ingest", str(folder)])
-
-
-def an_oracle(settings: Settings, mongo: Database[dict[str, Any]]) -> Oracle:
-    return Oracle(postgres_url(settings), mongo, COLLECTION)
+@pytest.fixture
+def scene(settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path) -> Iterator[Scene]:
+    with a_scene(settings, mongo_database, tmp_path / "docs") as scene:
+        yield scene
 
 
 def test_every_failpoint_belongs_to_an_operation() -> None:
-    assert set(Failpoint) == {f for passed in PASSES.values() for f in passed} | OF_DIRECT_WRITES | OF_REPAIR
+    tables = (PASSES, OF_DIRECT_WRITES, OF_REPAIR)
+    assert set(Failpoint) == {failpoint for table in tables for passed in table.values() for failpoint in passed}
 
 
-@pytest.mark.parametrize("operation", PASSES)
-def test_an_operation_passes_exactly_these_failpoints(
-    operation: str, settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_passes_exactly_these_failpoints(operation: str, scene: Scene) -> None:
+    scene.round += 1
+    work = OPERATIONS[operation](scene)
+    order = scene.order(work.name, *work.arguments[0], **work.options)
+    (outcome,) = run(Order(order.work, order.arguments, order.env, watched=True))
+    assert outcome.hits.keys() == PASSES[operation].keys()
+    assert outcome.hits == PASSES[operation] or (operation == "recover" and outcome.hits >= Counter(PASSES[operation]))
+
+
+@pytest.mark.parametrize(("operation", "failpoint"), alone(PASSES))
+def test_killed_there_alone_readers_see_old_or_new_and_the_next_run_ends_the_work(
+    operation: str, failpoint: str, scene: Scene, tally: Tally
 ) -> None:
-    with ragstore.open(settings) as rs:
-        scene = a_scene(operation, tmp_path / "docs", rs)
-    record = tmp_path / "passed"
-    env = children.environment(settings, **SMALL_LIMITS) | {PASSED: str(record)}
-    children.result(children.start("tests.crash.child", *scene.arguments, env=env))
-    passed = Counter(record.read_text().split())
-    assert {failpoint: min(n, 2) for failpoint, n in passed.items()} == PASSES[operation]
-    an_oracle(settings, mongo_database).assert_settled(scene.after)
+    for n in batches(PASSES[operation][failpoint]):
+        tally.cells += 1
+        assert kill_one(scene, operation, f"{failpoint}:{n}", n_workers=1) is None
+        tally.kills += 1
 
 
-@pytest.mark.parametrize(("operation", "failpoint", "time"), KILLS)
-def test_killed_there_readers_see_old_or_new_and_the_next_run_ends_the_work(
-    operation: str,
-    failpoint: str,
-    time: int,
-    settings: Settings,
-    mongo_database: Database[dict[str, Any]],
-    tmp_path: Path,
+@pytest.mark.parametrize(("operation", "failpoint", "n"), beside_others(PASSES))
+def test_killed_there_beside_two_others_readers_see_old_or_new_and_the_next_run_ends_the_work(
+    operation: str, failpoint: str, n: int, scene: Scene, tally: Tally
 ) -> None:
-    oracle = an_oracle(settings, mongo_database)
-    with ragstore.open(settings) as rs:
-        scene = a_scene(operation, tmp_path / "docs", rs)
-    oracle.assert_visible([Change(c.before, c.before) for c in scene.changes], scene.untouched)
+    tally.cells += 1
+    survived_with: int | None = n
+    for _ in range(MOST_TRIES):
+        survived_with = kill_one(scene, operation, f"{failpoint}:{max(1, survived_with)}", n_workers=3)
+        if survived_with is None:
+            tally.kills += 1
+            return
+    pytest.fail("nothing was killed")
 
-    env = children.environment(settings, failpoint=f"{failpoint}:{time}", **SMALL_LIMITS)
-    status, _, err = children.finish(children.start("tests.crash.child", *scene.arguments, env=env))
-    assert status == -9, err
-    oracle.assert_visible(scene.changes, scene.untouched)
 
-    with ragstore.open(settings.model_copy(update=SMALL_LIMITS)) as rs:
-        if operation == "delete":
-            rs.delete(*scene.arguments[1:], collection=COLLECTION)
-        else:
-            rs.ingest(scene.folder, collection=COLLECTION)
-            assert execute(settings, INDEX) == [("ready", True)]
-        for found in rs.query(a_text("a.txt"), collection=COLLECTION, top_k=50):
-            assert scene.after[found.document_id][found.start_char : found.end_char] == found.text
-    oracle.assert_settled(scene.after)
+def kill_one(scene: Scene, operation: str, failpoint: str, *, n_workers: int) -> int | None:
+    """Let the operation happen, one worker armed; None if it was killed, else how often it was at the failpoint."""
+    scene.round += 1
+    work = OPERATIONS[operation](scene)
+    name = failpoint.partition(":")[0]
+    # Where old bodies are taken away at once, a reader that holds on to their ids has no right to them.
+    holds_on = name not in _RETIRING and operation != "recover"
+    options = {**work.options, "grace_s": GRACEFUL_S if holds_on else 0}
+    orders = [scene.order(work.name, *arguments, **options) for arguments in work.arguments[:n_workers]]
+    orders[0] = scene.order(work.name, *work.arguments[0], failpoint=failpoint, **options)
+    judges: list[Judge] = [StagedJudge(work.changes, scene.untouched)]
+    if holds_on:
+        judges.append(Bodies(scene.mongo[f"{COLLECTION}/data"]))
+    process = scene.order("read") if n_workers > 1 else None
+    with reading(scene.rs, judges, process=process):
+        armed, *others = run(*orders)
+    assert not any(outcome.killed for outcome in others)
+    judge(scene, work)
+    return None if armed.killed else armed.hits[name]
+
+
+def judge(scene: Scene, work: Work) -> None:
+    """After the workers are gone; after recovery, which leaves nothing; after the work was done again."""
+    oracle, untouched = scene.oracle, scene.untouched
+    oracle.assert_visible(work.changes, untouched)
+    scene.settle()
+    oracle.assert_settled(oracle.state_of(work.changes, untouched))
+    work.again()
+    scene.settle()
+    scene.live = {i: text for change in work.changes for i, text in change.after.items()}
+    oracle.assert_settled(scene.state)

@@ -30,6 +30,7 @@ def test_nodes_that_arrive_after_their_run_was_recovered_become_no_orphans(
         child = children.start("tests.crash.child", "ingest", str(tmp_path / "docs"), env=env)
         with children.running([child]):
             children.until(lambda: proxy.met.is_set() or child.poll() is not None, what="the child sends its nodes")
+            assert proxy.met.is_set(), children.finish(child)
             children.kill(child)
         assert rs.ingest(tmp_path / "docs", collection="docs").added == 1
         assert execute(settings, "SELECT count(*) FROM ragstore.run") == [(0,)]

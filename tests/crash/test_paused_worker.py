@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import pytest
 from pymongo.database import Database
 
 import ragstore
+from ragstore.ingest import parsing
 from ragstore.settings import Settings
-from tests.crash.child import COLLECTION, STOP_AT
+from tests.crash.forked import COLLECTION, InThisProcess, Order, started
 from tests.support import children
 from tests.support.corpus import a_text, an_edited, write_documents
 from tests.support.oracle import Change, Oracle
@@ -35,6 +35,11 @@ PAUSES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+
+
 @pytest.mark.parametrize("others", ["clean up", "do its work", "go on to what is newer"])
 @pytest.mark.parametrize("pause", PAUSES)
 def test_a_worker_that_stood_still_publishes_nothing_that_is_not_its_own_any_more(
@@ -49,10 +54,9 @@ def test_a_worker_that_stood_still_publishes_nothing_that_is_not_its_own_any_mor
         state = write_documents(folder, {name: an_edited(a_text(name), name) for name in NAMES})
         changes = [Change({i: before[i]}, {i: state[i]}) for i in before]
         # One batch, so that no other thread of it stands still in the middle of a transaction too.
-        env = children.environment(settings, batch_chunks=1000) | {STOP_AT: pause}
-        worker = children.start("tests.crash.child", "ingest", str(folder), env=env)
-        with children.running([worker]):
-            children.until(lambda: is_stopped(worker), what="the worker stands still")
+        env = children.environment(settings, batch_chunks=1000)
+        with started([Order("ingest", [str(folder)], env, stops_at=pause)]) as (worker,):
+            children.until(worker.is_stopped, what="the worker stands still")
             execute(settings, LEASES_RUN_OUT)
             oracle.assert_visible(changes)
             if others == "go on to what is newer":
@@ -64,7 +68,7 @@ def test_a_worker_that_stood_still_publishes_nothing_that_is_not_its_own_any_mor
             else:
                 rs.ingest(folder, collection=COLLECTION)
             worker.send_signal(signal.SIGCONT)
-            children.finish(worker)
+            worker.end()
         # What it had already told MongoDB of, the next run that finds its lease over takes away.
         execute(settings, LEASES_RUN_OUT)
         rs.ingest(folder, collection=COLLECTION)
@@ -94,8 +98,3 @@ def test_a_worker_that_stands_still_while_it_publishes_does_not_hold_the_others_
         execute(settings, LEASES_RUN_OUT)
         rs.ingest(folder, collection=COLLECTION)
     Oracle(postgres_url(settings), mongo_database, COLLECTION).assert_settled(state)
-
-
-def is_stopped(worker: subprocess.Popen[str]) -> bool:
-    assert worker.poll() is None, worker.communicate()
-    return Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

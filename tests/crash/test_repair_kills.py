@@ -1,9 +1,14 @@
-"""repair, killed at every failpoint that it passes, the first and the second time, then run again."""
+"""repair, killed at every failpoint that it passes, in its first, a middle and its last step, then run again.
+
+With two others beside it, of which one repairs too and one ingests, as much is run as ``cells.py`` says.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,10 +16,15 @@ from uuid import uuid4
 import pytest
 from pymongo.database import Database
 
+from ragstore.ingest import parsing
 from ragstore.settings import Settings
-from ragstore.telemetry.failpoint import Failpoint
+from tests.crash.cells import alone, batches, beside_others
+from tests.crash.forked import InThisProcess, Order, run
 from tests.support import children
+from tests.support.children import until
+from tests.support.corpus import a_text, an_edited, write_documents
 from tests.support.drift import COLLECTION, Scene, a_copied_row, a_scene, a_struct_with_nodes, an_old_node_id
+from tests.support.kills import Tally
 
 
 def lose_mongo(scene: Scene) -> None:
@@ -27,76 +37,136 @@ def lose_the_table(scene: Scene) -> None:
 
 def do_some_of_everything(scene: Scene) -> None:
     ids = scene.node_ids()
-    for i, node_id in enumerate([*scene.node_ids("0.txt"), *scene.node_ids("1.txt")]):
+    copied = [*scene.node_ids("0.txt"), *scene.node_ids("1.txt")]
+    for node_id in copied:
         a_copied_row(scene, node_id, str(uuid4()))
-        stray = an_old_node_id(time.time() - 3600 - i)
-        body = scene.data().find_one({"_id": node_id})
-        scene.data().insert_one(body | {"_id": stray, "__data__": body["__data__"] | {"id_": stray}})
+    strays_of(scene, copied)
     scene.data().delete_many({"_id": {"$in": scene.node_ids("2.txt")}})
     scene.data().update_many({"_id": {"$in": scene.node_ids("3.txt")}}, {"$set": {"__data__.text": "altered"}})
     lost = scene.node_ids("4.txt")
     scene.sql("DELETE FROM ragstore.data_docs WHERE node_id = ANY(%s)", lost)
     scene.sql("DELETE FROM ragstore.document WHERE document_id = ANY(%s)", [scene.id_of("2.txt"), scene.id_of("3.txt")])
     scene.entries("metadata").update_many({}, {"$set": {"doc_hash": "altered"}})
-    scene.mongo["index_store/data"].insert_one(a_struct_with_nodes(COLLECTION, ids))
+    scene.mongo["index_store/data"].replace_one({"_id": COLLECTION}, a_struct_with_nodes(COLLECTION, ids), upsert=True)
+    lose_the_index(scene)
+
+
+def strays_of(scene: Scene, node_ids: list[str]) -> None:
+    """Bodies like these, of runs that nobody remembers."""
+    for i, node_id in enumerate(node_ids):
+        stray = an_old_node_id(time.time() - 3600 - i)
+        body = scene.data().find_one({"_id": node_id})
+        scene.data().insert_one(body | {"_id": stray, "__data__": body["__data__"] | {"id_": stray}})
+
+
+def lose_the_index(scene: Scene) -> None:
     scene.sql("UPDATE ragstore.collection SET index_state = 'none'")
     scene.sql("DROP INDEX ragstore.data_docs_embedding_idx")
     scene.sql("UPDATE ragstore.collection SET index_state = 'ready'")
+
+
+def do_what_workers_may_meet(scene: Scene) -> None:
+    """Drift that hinders nobody else: bodies, entries, garbage, the index."""
+    strays_of(scene, [*scene.node_ids("0.txt"), *scene.node_ids("1.txt")])
+    scene.data().delete_many({"_id": {"$in": scene.node_ids("2.txt")}})
+    scene.data().update_many({"_id": {"$in": scene.node_ids("3.txt")}}, {"$set": {"__data__.text": "altered"}})
+    scene.entries("metadata").update_many({}, {"$set": {"doc_hash": "altered"}})
+    lose_the_index(scene)
 
 
 DAMAGES: dict[str, Callable[[Scene], None]] = {
     "mongo": lose_mongo,
     "table": lose_the_table,
     "everything": do_some_of_everything,
+    "what workers may meet": do_what_workers_may_meet,
 }
 
-_OUTBOX = {"repair_written", "repair_committed"}
-_NODES_PUT = _OUTBOX | {"nodes_put"}
-_ENTRIES_PUT = _OUTBOX | {"repair_replaced", "ref_docs_half_put", "ref_docs_put"}
-_INDEX = {"repair_index_dropped", "index_build_begun", "index_built"}
-
-REACHED_TWICE = {
-    "mongo": _NODES_PUT | _ENTRIES_PUT,
-    "table": _OUTBOX,
-    "everything": _NODES_PUT | _ENTRIES_PUT | {"repair_deleted"},
-}
-REACHED_ONCE = {
-    "mongo": {"runs_recovered", "repair_registered"},
-    "table": {"runs_recovered", "repair_table_made"} | _INDEX,
-    "everything": {"runs_recovered", "repair_table_made"} | _INDEX,
+_INDEX = {"repair_index_dropped": 1, "index_build_begun": 1, "index_built": 1}
+_SOME = {
+    "runs_recovered": 1,
+    "repair_table_made": 1,
+    "nodes_put": 2,
+    "repair_replaced": 5,
+    "repair_deleted": 2,
+    "ref_docs_half_put": 3,
+    "ref_docs_put": 3,
 }
 
+PASSES: dict[str, dict[str, int]] = {
+    "mongo": {
+        "repair_registered": 1,
+        "repair_written": 8,
+        "repair_committed": 8,
+        "nodes_put": 13,
+        "repair_replaced": 3,
+        "ref_docs_half_put": 3,
+        "ref_docs_put": 3,
+        "runs_recovered": 1,
+    },
+    "table": {"repair_table_made": 2, "repair_written": 5, "repair_committed": 5, "runs_recovered": 1} | _INDEX,
+    "everything": _SOME | _INDEX | {"repair_written": 9, "repair_committed": 9},
+}
+"""Damage → failpoint → how often a repair of it passes that at least; which nodes go together is by chance."""
 
-CASES = [
-    (failpoint, damage, n)
-    for damage in sorted(DAMAGES)
-    for n, passed in ((1, REACHED_TWICE[damage] | REACHED_ONCE[damage]), (2, REACHED_TWICE[damage]))
-    for failpoint in sorted(passed)
-]
+PASSES_BESIDE_OTHERS = {"what workers may meet": _SOME | _INDEX | {"repair_written": 5, "repair_committed": 5}}
+MOST_TRIES = 8
 
 
-def test_every_failpoint_of_repair_is_in_the_table() -> None:
-    assert {f for f in Failpoint if f.startswith("repair_")} <= {case[0] for case in CASES}
+@pytest.fixture
+def scene(
+    settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scene]:
+    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+    small = settings.model_copy(update={"index_min_nodes": 10, "lease_ttl_s": 60})
+    with a_scene(small, mongo_database, tmp_path / "docs", n_documents=5) as scene:
+        yield scene
+
+
+def an_order(scene: Scene, work: str = "repair", *arguments: Any, **options: object) -> Order:
+    return Order(work, arguments, children.environment(scene.settings, index_min_nodes=10, batch_chunks=20, **options))
+
+
+@pytest.mark.parametrize("damage", PASSES)
+def test_repair_passes_these_failpoints(damage: str, scene: Scene) -> None:
+    DAMAGES[damage](scene)
+    hits = run(replace(an_order(scene), watched=True))[0].hits
+    assert hits.keys() == PASSES[damage].keys()
+    assert hits >= Counter(PASSES[damage])
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("failpoint", "damage", "n"), CASES)
-def test_killed_there_the_next_repair_ends_the_work(
-    failpoint: str,
-    damage: str,
-    n: int,
-    settings: Settings,
-    mongo_database: Database[dict[str, Any]],
-    tmp_path: Path,
-) -> None:
-    small = settings.model_copy(update={"index_min_nodes": 10})
-    with a_scene(small, mongo_database, tmp_path / "docs", n_documents=5) as scene:
-        hits = scene.hits()
+@pytest.mark.parametrize(("damage", "failpoint"), alone(PASSES))
+def test_killed_there_the_next_repair_ends_the_work(damage: str, failpoint: str, scene: Scene, tally: Tally) -> None:
+    hits = scene.hits()
+    for n in batches(PASSES[damage][failpoint]):
+        tally.cells += 1
         DAMAGES[damage](scene)
-        env = children.environment(small, index_min_nodes=10, failpoint=f"{failpoint}:{n}")
-        status, _, err = children.finish(children.start("tests.crash.repair_child", env=env))
-        assert status == -9, err
+        assert run(an_order(scene, failpoint=f"{failpoint}:{n}"))[0].killed
+        tally.kills += 1
         report = scene.rs.repair()
         assert report.ok, report.as_dict()
         scene.assert_ok()
         assert scene.hits() == hits
+
+
+@pytest.mark.parametrize(("damage", "failpoint", "n"), beside_others(PASSES_BESIDE_OTHERS))
+def test_killed_there_beside_another_repair_and_an_ingest_the_next_repair_ends_the_work(
+    damage: str, failpoint: str, n: int, scene: Scene, tally: Tally
+) -> None:
+    tally.cells += 1
+    survived_with = n
+    for attempt in range(MOST_TRIES):
+        do_what_workers_may_meet(scene)
+        texts = {f"{i}.txt": an_edited(a_text(i, 12), attempt) for i in range(0, 5, 2)}
+        scene.state |= write_documents(scene.folder, texts)
+        armed = an_order(scene, failpoint=f"{failpoint}:{survived_with}")
+        # One repair at a time: the armed one is to be the first, and the other waits until it is dead.
+        outcome, *others = run(armed, an_order(scene), an_order(scene, "ingest", str(scene.folder)), at_once=False)
+        assert not any(other.killed for other in others)
+        until(lambda: scene.rs.repair().ok, what="all is repaired")
+        scene.assert_ok()
+        if outcome.killed:
+            tally.kills += 1
+            return
+        survived_with = max(1, outcome.hits[failpoint])
+    pytest.fail("nothing was killed")

@@ -13,6 +13,7 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_and_servers_are_killed_at
     print(report)
     assert not report.violations, str(report)
     assert report.rounds >= 2
-    assert report.steps
-    assert report.looks
-    assert report.done["kill worker"]
+    assert report.kills["kill worker"]
+    assert report.kills.keys() & {"cut network", "silence network"}
+    assert report.operations.keys() >= {"add", "change", "rename", "delete", "ingest"}
+    assert min(report.looks["by sql"], report.looks["by query"]) > 0

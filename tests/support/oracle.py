@@ -90,6 +90,9 @@ class Oracle:
                 (self._collection,),
             )
             documents = {row[0]: Shown(*row[1:]) for row in cursor.fetchall()}
+            cursor.execute("SELECT to_regclass(%s)", (f'ragstore."data_{self._collection}"',))
+            if cursor.fetchone() == (None,) and not documents:
+                return Snapshot({}, [])  # of a collection that was dropped
             cursor.execute(
                 "SELECT node_id, document_id, text, ordinal, start_char, end_char, metadata_, user_metadata, "
                 f'vector_dims(embedding) FROM ragstore."data_{self._collection}"'
@@ -129,6 +132,16 @@ class Oracle:
         wrong += self._entry_violations(seen)
         wrong += self._ledger_violations()
         return wrong
+
+    def state_of(self, changes: Sequence[Change], untouched: State | None = None) -> State:
+        """What is live now, where each change is wholly old or wholly new; what is neither counts as old."""
+        seen = self.snapshot()
+        state = dict(untouched or {})
+        for change in changes:
+            is_new = all(is_whole(seen.of(i), text) for i, text in change.after.items())
+            gone = change.before.keys() - change.after.keys()
+            state |= change.after if is_new and not gone & seen.documents.keys() else change.before
+        return state
 
     def assert_visible(self, changes: Sequence[Change], untouched: State | None = None) -> None:
         wrong = self.visible_violations(changes, untouched)
@@ -240,12 +253,17 @@ def is_whole(rows: Sequence[Row], text: str) -> bool:
     """Whether these rows, in order, are spans of the text that leave out nothing but white space."""
     if [row.ordinal for row in rows] != list(range(len(rows))):
         return False
-    covered = 0
-    for row in rows:
-        if text[row.start : row.end] != row.text or text[covered : row.start].strip():
+    return is_covered([(row.start, row.end, row.text) for row in rows], text)
+
+
+def is_covered(spans: Sequence[tuple[int, int, str]], text: str) -> bool:
+    """Whether these spans (start, end, text), each beginning after the one before, leave out nothing but white space."""
+    covered, former = 0, -1
+    for start, end, part in spans:
+        if start <= former or text[start:end] != part or text[covered:start].strip():
             return False
-        covered = max(covered, row.end)
-    return bool(rows) and not text[covered:].strip()
+        covered, former = max(covered, end), start
+    return bool(spans) and not text[covered:].strip()
 
 
 def _body_violation(body: dict[str, Any], row: Row, neighbours: tuple[str | None, str | None]) -> str | None:

@@ -1,0 +1,331 @@
+"""Operations in processes of their own, forked from one that has imported everything, so that they start at once.
+
+Documents are parsed in the operation's own process, and get vectors of no meaning: a parser's start and a model's would
+take longer than all the rest, and what they do is none of both stores' business. ``child.py`` and the soak have real ones.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import ragstore
+from ragstore.app import Ragstore
+from ragstore.embedding import wordllama_model
+from ragstore.errors import CollectionNotFoundError, RefusedError
+from ragstore.ingest import parsing
+from ragstore.ingest.parse_process import ParseLimits
+from ragstore.ingest.splitting import split
+from ragstore.model.chunk import ParsedDocument
+from ragstore.model.document import SourceItem
+from ragstore.sources.location import read_path
+from ragstore.sources.opening import content_hash, read_bytes
+from ragstore.sources.reading import read
+from ragstore.telemetry import failpoint
+from ragstore.telemetry.failpoint import Failpoint
+from tests.support.llama_children import PRELOADED
+from tests.support.llama_faces import HashEmbedding, a_document, a_splitter
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(PRELOADED)
+
+COLLECTION = "docs"
+_MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one process does.
+
+    Args:
+        work: a name in ``WORKS``, and what to call it with.
+        changed: names in ``unprotected.py`` of what is different in this process.
+        stops_at: a failpoint where it stands still when it gets there first, as by SIGSTOP from outside.
+        watched: count every failpoint that is passed.
+    """
+
+    work: str
+    arguments: Sequence[Any] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    changed: Sequence[str] = ()
+    stops_at: str | None = None
+    watched: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended.
+
+    Args:
+        hits: failpoints that it passed, as far as they were counted.
+    """
+
+    killed: bool
+    result: Any = None
+    hits: Counter[str] = field(default_factory=Counter)
+
+
+class Child:
+    """One process; ``end`` waits for it."""
+
+    def __init__(self, order: Order, barrier: Any = None) -> None:
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(order, sender, barrier))
+        self._process.start()
+        sender.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def is_stopped(self) -> bool:
+        """Fails where it is not there any more."""
+        assert self._process.is_alive(), "it ended by itself"
+        with open(f"/proc/{self.pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "T"
+
+    def end(self, timeout_s: float = 60.0) -> Outcome:
+        """Fails unless it ended well or by SIGKILL."""
+        try:
+            outcome = self._receiver.recv() if self._receiver.poll(timeout_s) else "it does not end"
+        except EOFError:
+            outcome = None
+        self._process.join(timeout_s)
+        if outcome is None and self._process.exitcode == -signal.SIGKILL:
+            return Outcome(killed=True)
+        assert isinstance(outcome, Outcome), f"child ended with {self._process.exitcode}: {outcome}"
+        return outcome
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._receiver.close()
+
+
+@contextmanager
+def started(orders: Sequence[Order], *, at_once: bool = True) -> Iterator[list[Child]]:
+    """These processes, set off at the same moment, or the first one first; none outlives the block."""
+    barrier = context.Barrier(len(orders)) if at_once and len(orders) > 1 else None
+    children: list[Child] = []
+    try:
+        for order in orders:
+            children.append(Child(order, barrier))
+        yield children
+    finally:
+        for child in children:
+            child.kill()
+
+
+def run(*orders: Order, at_once: bool = True) -> list[Outcome]:
+    """Let these run at the same time to their ends, set off as ``started`` says."""
+    with started(orders, at_once=at_once) as children:
+        return [child.end() for child in children]
+
+
+# In the child
+
+
+def _run(order: Order, sender: Any, barrier: Any) -> None:
+    os.environ.clear()
+    os.environ.update(order.env)
+    replace(parsing, "ParseProcess", InThisProcess)
+    _in_small_steps()
+    hits = _watched() if order.watched else failpoint._hits
+    if order.stops_at is not None:
+        _stop_at(order.stops_at)
+    try:
+        for name in order.changed:
+            from tests.crash import unprotected
+
+            unprotected.CHANGES[name]()
+        with ragstore.open() as rs:
+            if barrier is not None:
+                barrier.wait(60)
+            result = WORKS[order.work](rs, *order.arguments)
+    except BaseException:  # edge of the process: the parent must know
+        sender.send(traceback.format_exc())
+        sys.exit(1)
+    sender.send(Outcome(False, result, Counter({str(name): n for name, n in hits.items()})))
+
+
+def _in_small_steps() -> None:
+    """Let little take several commands, so that a process can die between them."""
+    from ragstore.audit import documents as audited_documents
+    from ragstore.audit import nodes as audited_nodes
+    from ragstore.mongo import nodes
+    from ragstore.postgres import direct
+    from ragstore.protocol import drop
+
+    replace(drop, "_DOCUMENTS_AT_ONCE", 3)
+    replace(nodes, "BATCH_NODES", 3)
+    replace(nodes, "BATCH_IDS", 3)
+    replace(audited_nodes, "_AT_ONCE", 7)
+    replace(audited_documents, "_AT_ONCE", 2)
+    replace(direct, "_IDS_PER_ITEM", 3)
+
+
+def _watched() -> Counter[Failpoint]:
+    passed: Counter[Failpoint] = Counter()
+
+    def reached(name: Failpoint) -> None:
+        passed[name] += 1
+
+    replace_reached(reached)
+    return passed
+
+
+def _stop_at(name: str) -> None:
+    left = [name]
+    lock = threading.Lock()
+
+    def reached(passed: Failpoint) -> None:
+        with lock:
+            if passed in left:
+                left.remove(passed)
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    replace_reached(reached)
+
+
+def replace_reached(reached: Callable[[Failpoint], None]) -> None:
+    """Have this called wherever the program passes a failpoint."""
+    original = failpoint.reached
+    modules = [module for name, module in sys.modules.items() if name.startswith("ragstore.")]
+    places = [module for module in modules if vars(module).get("reached") is original]
+    assert len(places) > 1, "no module passes failpoints"
+    for module in places:
+        replace(module, "reached", reached)
+
+
+def replace(owner: object, name: str, value: Any) -> None:
+    """Put another value in the place of one that is there."""
+    assert hasattr(owner, name), f"{owner} has no {name} that could be replaced"
+    setattr(owner, name, value)
+
+
+class InThisProcess:
+    """Parses without a process of its own."""
+
+    def __init__(self, limits: ParseLimits) -> None:
+        self._chunking = limits.chunking
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def interrupt(self) -> None:
+        """Nothing to end."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def parse(self, item: SourceItem) -> tuple[ParsedDocument, int]:
+        data = read_bytes(item.source_uri, max_bytes=_MAX_BYTES)
+        document = read(data, os.path.basename(read_path(item.source_uri)))
+        chunks = split(document, self._chunking)
+        return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.cleaned), 0
+
+
+class _Model:
+    """Vectors that say nothing, of the default model's length; readers here ask for everything."""
+
+    name = "wordllama"
+    dim = 256
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dim)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def embed_query(self, text: str) -> np.ndarray:
+        vector: np.ndarray = self.embed_documents([text])[0]
+        return vector
+
+
+# What it may be told to do
+
+
+def ingest(rs: Ragstore, *paths: str) -> dict[str, Any]:
+    # Reading the real one would take as long as all the rest.
+    replace(wordllama_model, "load", lambda _: _Model())
+    return rs.ingest(*paths, collection=COLLECTION).as_dict()
+
+
+def delete(rs: Ragstore, *batches: Sequence[str]) -> int:
+    return sum(rs.delete(*batch, collection=COLLECTION) for batch in batches)
+
+
+def drop(rs: Ragstore) -> int | None:
+    """How many documents went with it; None where another one dropped it."""
+    try:
+        return rs.drop_collection(COLLECTION)
+    except CollectionNotFoundError:
+        return None
+
+
+def recover(rs: Ragstore) -> None:
+    """What everybody does who is about to write."""
+    rs._writer()
+
+
+def repair(rs: Ragstore) -> dict[str, Any] | None:
+    """What was repaired; None where another one is at it."""
+    try:
+        return rs.repair().as_dict()
+    except RefusedError:
+        return None
+
+
+def _index(rs: Ragstore) -> Any:
+    index = rs.index(COLLECTION, embed_model=HashEmbedding())
+    index._transformations = [a_splitter()]
+    return index
+
+
+def llama_insert(rs: Ragstore, *versions: tuple[str, int]) -> None:
+    index = _index(rs)
+    for name, version in versions:
+        index.insert(a_document(name, version))
+
+
+def llama_refresh(rs: Ragstore, *versions: tuple[str, int]) -> None:
+    _index(rs).refresh_ref_docs([a_document(name, version) for name, version in versions])
+
+
+def llama_delete(rs: Ragstore, *names: str) -> None:
+    index = _index(rs)
+    for name in names:
+        index.delete_ref_doc(name, delete_from_docstore=True)
+
+
+def read_along(rs: Ragstore, judge: Callable[[Any], list[str]], over: Any) -> tuple[int, list[str]]:
+    """Look again and again until told to stop; how often, and what was wrong."""
+    from tests.crash.readers import look_until
+
+    return look_until(rs, judge, over)
+
+
+WORKS: dict[str, Callable[..., Any]] = {
+    "ingest": ingest,
+    "delete": delete,
+    "drop": drop,
+    "recover": recover,
+    "repair": repair,
+    "llama insert": llama_insert,
+    "llama refresh": llama_refresh,
+    "llama delete": llama_delete,
+    "read": read_along,
+}

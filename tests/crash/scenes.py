@@ -1,0 +1,220 @@
+"""A folder in a collection, and one operation after the other that several workers do to it at once and are killed in.
+
+Each operation comes in batches that several workers share in part: some documents are the first worker's alone, at the
+beginning, in the middle and at the end; others are everybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+import ragstore
+from ragstore.app import Ragstore
+from ragstore.errors import CollectionNotFoundError
+from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.protocol.structs import StructWriter
+from ragstore.settings import Settings
+from tests.crash.forked import COLLECTION, Order, run
+from tests.support import children
+from tests.support.children import until
+from tests.support.corpus import a_text, an_edited, write_documents
+from tests.support.oracle import Change, Oracle, State
+from tests.support.parts import execute, postgres_url
+
+FIRST = ("a1", "ab", "a2", "abc", "a3")
+"""Folders of the first worker; those whose name has a b or c are also the second's or third's."""
+
+SECOND, THIRD = ("ab", "abc", "bc"), ("abc", "ab", "bc")
+FOLDERS = ("a1", "ab", "a2", "abc", "a3", "bc")
+PER_FOLDER = 2
+N_SENTENCES = 6
+OPTIONS = {"batch_chunks": 4, "lease_ttl_s": 60, "index_min_nodes": 1_000_000}
+WITH_INDEX = OPTIONS | {"index_min_nodes": 10}
+GRACEFUL_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the workers do next.
+
+    Args:
+        arguments: of each worker, the first one's at the head.
+        changes: what then must have happened wholly or not at all.
+        again: does what is left of it, as the next user would.
+    """
+
+    name: str
+    arguments: Sequence[Sequence[Any]]
+    changes: Sequence[Change]
+    again: Callable[[], object]
+    options: dict[str, object] = field(default_factory=dict)
+
+
+class Scene:
+    """The folder, what is live of it, and the judge."""
+
+    def __init__(self, rs: Ragstore, settings: Settings, mongo: Database[dict[str, Any]], folder: Path) -> None:
+        self.rs = rs
+        self.settings = settings
+        self.mongo = mongo
+        self.folder = folder
+        self.oracle = Oracle(postgres_url(settings), mongo, COLLECTION)
+        self.round = 0
+        self.untouched = write_documents(folder, {"other.txt": a_text("other", N_SENTENCES)})
+        rs.create_collection(COLLECTION, chunk_size=32, chunk_overlap=0)
+        self.live: State = self._written("0", seed="0")
+        self.ingest()
+
+    @property
+    def state(self) -> State:
+        return {**self.untouched, **self.live}
+
+    def order(self, work: str, *arguments: Any, failpoint: str | None = None, **options: object) -> Order:
+        """Args: options: settings of the process, but for those of the scene."""
+        own = OPTIONS | options | ({"failpoint": failpoint} if failpoint else {})
+        return Order(work, arguments, children.environment(self.settings, **own))
+
+    def ingest(self) -> None:
+        self.rs.ingest(self.folder, collection=COLLECTION)
+
+    def settle(self) -> None:
+        """Let every grace period end and recover, again while PostgreSQL has not noticed that a worker is gone."""
+
+        def is_settled() -> bool:
+            execute(self.settings, "UPDATE ragstore.outbox SET not_before = now()")
+            self.rs._writer().recoverer.recover()
+            return execute(self.settings, PENDING) == [(0,)]
+
+        until(is_settled, what="runs and outbox are empty")
+
+    def _can_be_locked(self) -> bool:
+        others = "SELECT count(*) FROM pg_locks WHERE mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()"
+        return execute(self.settings, f"{others} AND database = {THIS_DATABASE}") == [(0,)]
+
+    # Operations: each prepares the sources, and says what the workers do and what must come of it
+
+    def add(self) -> Work:
+        new = self._written(f"{self.round}", seed=f"new {self.round}")
+        return self._ingest([*self._kept(), *(Change({}, {i: text}) for i, text in new.items())])
+
+    def update(self) -> Work:
+        changes = []
+        for document_id, text in self.live.items():
+            path = Path(document_id)
+            (new,) = write_documents(path.parent, {path.name: an_edited(text, self.round)}).values()
+            changes.append(Change({document_id: text}, {document_id: new}))
+        return self._ingest(changes)
+
+    def rename(self) -> Work:
+        changes = []
+        for document_id, text in self.live.items():
+            path = Path(document_id)
+            new = path.rename(path.with_name(f"{self.round}-{path.name.rpartition('-')[2]}"))
+            changes.append(Change({document_id: text}, {str(new): text}))
+        return self._ingest(changes)
+
+    def delete(self) -> Work:
+        if not self.live:
+            self.live = self._written(f"{self.round}", seed=f"new {self.round}")
+            self.ingest()
+        for document_id in self.live:
+            Path(document_id).unlink()
+        batches = {name: [i for i in self.live if Path(i).parent.name == name] for name in FOLDERS}
+        arguments = [[batches[name] for name in folders] for folders in (FIRST, SECOND, THIRD)]
+        changes = [Change({i: text}, {}) for i, text in self.live.items()]
+        ids = list(self.live)
+        return Work("delete", arguments, changes, lambda: self.rs.delete(*ids, collection=COLLECTION))
+
+    def drop(self) -> Work:
+        """Drop the collection; where that was done before, one of the same documents that was made anew."""
+        self.rs.create_collection(COLLECTION, chunk_size=32, chunk_overlap=0)
+        self.live, self.untouched = {str(path): path.read_text() for path in sorted(self.folder.rglob("*.txt"))}, {}
+        self.ingest()
+        self.oracle.assert_visible([], self.live)
+        database, found = self.rs._writer().database, self.rs._collection(COLLECTION)
+        StructWriter(self.rs._pool, database, found).put(Struct(COLLECTION, VECTOR_STORE, "{}"))
+        changes = [Change({i: text}, {}) for i, text in self.live.items()]
+        return Work("drop", [[]] * 3, changes, self._drop_again)
+
+    def _drop_again(self) -> None:
+        with suppress(CollectionNotFoundError):
+            self.rs.drop_collection(COLLECTION)
+        left = "SELECT count(*) FROM pg_class WHERE relname ^@ 'data_docs'"
+        assert execute(self.settings, f"SELECT ({left}), (SELECT count(*) FROM ragstore.collection)") == [(0, 0)]
+        assert list(self.mongo["index_store/data"].find({"collection": COLLECTION})) == []
+
+    def index(self) -> Work:
+        """Build the vector index, beside readers that do without."""
+        execute(self.settings, "UPDATE ragstore.collection SET index_state = 'none'")
+        execute(self.settings, "DROP INDEX IF EXISTS ragstore.data_docs_embedding_idx")
+        work = self._ingest(self._kept())
+        return Work(work.name, work.arguments, work.changes, self._ingest_with_index, WITH_INDEX)
+
+    def recover(self) -> Work:
+        """Recover after several who died: runs, old nodes, and entries that are behind."""
+        work = self.update()
+        for names, failpoint in (
+            (["a1"], "published:1"),
+            (["ab"], "published:1"),
+            (["a2", "abc", "a3"], "published:2"),
+        ):
+            # Put off, so that the next one who dies does not do it before.
+            execute(self.settings, "UPDATE ragstore.outbox SET not_before = now() + interval '1 hour'")
+            paths = [str(self.folder / name) for name in names]
+            (died,) = run(self.order("ingest", *paths, failpoint=failpoint, grace_s=GRACEFUL_S))
+            assert died.killed
+        until(self._can_be_locked, what="PostgreSQL has noticed that the last one is gone")
+        execute(self.settings, "UPDATE ragstore.outbox SET not_before = now()")
+        self.oracle.assert_visible(work.changes, self.untouched)
+        self.live = self.oracle.state_of(work.changes)
+        return Work("recover", [[]] * 3, self._kept(), self.rs._writer().recoverer.recover)
+
+    def _kept(self) -> list[Change]:
+        """Nothing may happen to what is live."""
+        return [Change({i: text}, {i: text}) for i, text in self.live.items()]
+
+    def _ingest(self, changes: Sequence[Change]) -> Work:
+        arguments = [[str(self.folder / name) for name in folders] for folders in (FIRST, SECOND, THIRD)]
+        return Work("ingest", arguments, changes, self.ingest)
+
+    def _ingest_with_index(self) -> None:
+        with ragstore.open(self.settings.model_copy(update=WITH_INDEX)) as rs:
+            rs.ingest(self.folder, collection=COLLECTION)
+        valid = (
+            "SELECT c.index_state, i.indisvalid FROM ragstore.collection c, pg_index i "
+            "WHERE i.indexrelid = 'ragstore.data_docs_embedding_idx'::regclass"
+        )
+        assert execute(self.settings, valid) == [("ready", True)]
+
+    def _written(self, prefix: str, *, seed: str) -> State:
+        written: State = {}
+        for name in FOLDERS:
+            texts = {f"{prefix}-{i}.txt": a_text(f"{seed} {name} {i}", N_SENTENCES) for i in range(PER_FOLDER)}
+            written |= write_documents(self.folder / name, texts)
+        return written
+
+
+THIS_DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+PENDING = "SELECT (SELECT count(*) FROM ragstore.run) + (SELECT count(*) FROM ragstore.outbox)"
+
+OPERATIONS: dict[str, Callable[[Scene], Work]] = {
+    "add": Scene.add,
+    "update": Scene.update,
+    "rename": Scene.rename,
+    "delete": Scene.delete,
+    "drop": Scene.drop,
+    "index": Scene.index,
+    "recover": Scene.recover,
+}
+
+
+@contextmanager
+def a_scene(settings: Settings, mongo: Database[dict[str, Any]], folder: Path) -> Iterator[Scene]:
+    with ragstore.open(settings.model_copy(update=OPTIONS)) as rs:
+        yield Scene(rs, settings, mongo, folder)

@@ -1,0 +1,135 @@
+"""Protections of the protocol taken away, each in the one process that calls this, to see that their loss is noticed.
+
+Each replaces something by name, and fails where that name is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ragstore.ingest import storing
+from ragstore.model.collection import Collection
+from ragstore.model.document import DocumentState, SourceItem
+from ragstore.model.run import Run
+from ragstore.postgres import statements
+from ragstore.postgres.direct import DirectChange
+from ragstore.postgres.ledger import Ledger, Publication
+from ragstore.postgres.names import quoted_table
+from ragstore.protocol.publish import Publisher
+from tests.crash.forked import replace
+
+_ANY_STAMP = 2**62
+
+
+def stop_before_publishing() -> None:
+    """Takes nothing away: stands still once, with everything staged, as a machine does that sleeps."""
+    original = Publisher._publish
+    stopped: list[bool] = []
+
+    def publish(self: Publisher, *arguments: Any) -> Any:
+        if not stopped:
+            stopped.append(True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original(self, *arguments)
+
+    replace(Publisher, "_publish", publish)
+
+
+def publish_without_fence() -> None:
+    """Publish also where the run was given up by somebody else."""
+
+    @contextmanager
+    def publishing(self: Ledger, collection: Collection, run: Run) -> Iterator[Publication]:
+        with self._pool.transaction() as cursor:
+            cursor.execute(statements.END_RUN, {"run_id": run.run_id})
+            yield Publication(cursor, collection, run)
+
+    replace(Ledger, "publishing", publishing)
+
+
+def publish_in_two_transactions() -> None:
+    """Commit as soon as the old nodes are out of search."""
+    original = Publication.retire_nodes
+
+    def retire_nodes(self: Publication, document_ids: Sequence[str], *, grace_s: float) -> None:
+        original(self, document_ids, grace_s=grace_s)
+        self._cursor.connection.commit()
+
+    replace(Publication, "retire_nodes", retire_nodes)
+
+
+def retire_before_publishing() -> None:
+    """Take the old bodies out of MongoDB before the new revision is live."""
+    original = Publisher._write
+
+    def write(self: Publisher, publication: Publication, revisions: Any, *arguments: Any) -> None:
+        old = f"SELECT node_id FROM {quoted_table(publication._collection)} WHERE document_id = ANY(%s)"
+        publication._cursor.execute(old, ([r.document_id for r in revisions],))
+        ids = [row[0] for row in publication._cursor.fetchall()]
+        self._nodes.delete_nodes(publication._collection.name, ids, stamp=_ANY_STAMP, between=lambda: None)
+        original(self, publication, revisions, *arguments)
+
+    replace(Publisher, "_write", write)
+
+
+def retire_without_grace() -> None:
+    """Take the old bodies out of MongoDB as soon as the new revision is live."""
+    original = Publication.retire_nodes
+
+    def retire_nodes(self: Publication, document_ids: Sequence[str], *, grace_s: float) -> None:
+        original(self, document_ids, grace_s=0)
+
+    replace(Publication, "retire_nodes", retire_nodes)
+
+
+def begin_after_staging() -> None:
+    """Note the run only when everything is staged."""
+    begin_run, publishing = Ledger.begin_run, Ledger.publishing
+
+    def begin_nothing(self: Ledger, run: Run, collection: Collection, *, lease_ttl_s: float) -> None:
+        """Leave nothing behind."""
+
+    @contextmanager
+    def begin_and_publish(self: Ledger, collection: Collection, run: Run) -> Iterator[Publication]:
+        begin_run(self, run, collection, lease_ttl_s=60)
+        with publishing(self, collection, run) as publication:
+            yield publication
+
+    replace(Ledger, "begin_run", begin_nothing)
+    replace(Ledger, "publishing", begin_and_publish)
+
+
+def write_directly_in_two_transactions() -> None:
+    """Commit as soon as the former nodes of a document are out of search."""
+    original = DirectChange.copy_rows
+
+    def copy_rows(self: DirectChange, rows: bytes) -> None:
+        self._cursor.connection.commit()
+        original(self, rows)
+
+    replace(DirectChange, "copy_rows", copy_rows)
+
+
+def publish_what_was_overtaken() -> None:
+    """Publish what was read, however long ago that was."""
+
+    def never(state: DocumentState, item: SourceItem) -> bool:
+        return False
+
+    replace(storing, "is_overtaken_now", never)
+
+
+CHANGES: dict[str, Callable[[], None]] = {
+    "stops before it publishes": stop_before_publishing,
+    "publishes without a fence": publish_without_fence,
+    "publishes in two transactions": publish_in_two_transactions,
+    "retires before it publishes": retire_before_publishing,
+    "retires without grace": retire_without_grace,
+    "begins after staging": begin_after_staging,
+    "writes directly in two transactions": write_directly_in_two_transactions,
+    "publishes what was overtaken": publish_what_was_overtaken,
+}
