@@ -107,10 +107,23 @@ def ingest(
     )
     vectorizer = Vectorizer(services.pool, collection, services.embedder)
     parsed = services.parsers.parse_all(planner.changed(ahead))
+    _store_all(_batches(parsed, limits.batch_chunks), vectorizer, storer)
+    # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
+    patiently(services.publisher.settle)
+    patiently(services.recoverer.recover)
+    if tally.report.chunks:
+        patiently(lambda: vectors.refresh_statistics(services.pool, collection))
+    # Also where nothing changed: an ingest that died while it built the index has left that to the next one.
+    patiently(lambda: vectors.ensure_index(services.pool, collection, min_nodes=limits.index_min_nodes))
+    return tally.finish()
+
+
+def _store_all(batches: Iterable[tuple[list[Parsed], list[Failure]]], vectorizer: Vectorizer, storer: Storer) -> None:
+    """Embed one batch while those before it are stored."""
     with ThreadPoolExecutor(STORED_AT_ONCE, thread_name_prefix="ragstore-store") as storing:
         stored: deque[Future[None]] = deque()
         try:
-            for batch, failures in _batches(parsed, limits.batch_chunks):
+            for batch, failures in batches:
                 prepared, refused = vectorizer.prepare(batch)
                 storer.set_aside(failures + refused)
                 if len(stored) == STORED_AT_ONCE:
@@ -122,14 +135,6 @@ def ingest(
             # An interrupt, too: the threads end with what they do now, and do not wait a minute for it to succeed.
             storer.give_up()
             raise
-    # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
-    patiently(services.publisher.settle)
-    patiently(services.recoverer.recover)
-    if tally.report.chunks:
-        patiently(lambda: vectors.refresh_statistics(services.pool, collection))
-    # Also where nothing changed: an ingest that died while it built the index has left that to the next one.
-    patiently(lambda: vectors.ensure_index(services.pool, collection, min_nodes=limits.index_min_nodes))
-    return tally.finish()
 
 
 def _batches(

@@ -1,0 +1,54 @@
+"""What stands in compose.yaml, its scripts and its example settings, against each other and against the program."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from ragstore.settings import Settings
+from ragstore.settings.refusal import value_type
+from tests.support.roles import GRANTS
+
+ROOT = Path(__file__).parents[2]
+STACK = ROOT / "stack"
+COMPOSE = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+COMPOSE_FILES = [COMPOSE, *(path.read_text(encoding="utf-8") for path in STACK.glob("*.yaml"))]
+OF_THE_STACK = {"RAGSTORE_ENV", "RAGSTORE_HOME"}
+SCRIPTS = [path for path in STACK.rglob("*") if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")]
+
+
+def grants(text: str) -> list[str]:
+    """Default privileges, without the names of roles."""
+    return sorted(re.findall(r"ALTER DEFAULT PRIVILEGES FOR ROLE \S+ (GRANT .*) TO \S+;", text))
+
+
+def test_the_roles_that_the_tests_use_may_do_what_those_of_the_stack_may() -> None:
+    in_tests = GRANTS.replace("{maintain}", ", MAINTAIN")
+    assert grants((STACK / "postgres/roles.sql").read_text(encoding="utf-8")) == grants(in_tests) != []
+
+
+def test_every_option_that_is_no_secret_is_passed_on_from_the_settings_file() -> None:
+    plain = {f"RAGSTORE_{n.upper()}" for n, f in Settings.model_fields.items() if value_type(f) is not SecretStr}
+    assert set(re.findall(r"(RAGSTORE_\w+): \$\{\1:-", COMPOSE)) == plain - OF_THE_STACK
+
+
+def test_every_secret_option_but_the_urls_is_a_secret_file() -> None:
+    secret = {n for n, f in Settings.model_fields.items() if value_type(f) is SecretStr}
+    assert set(re.findall(r"target: ragstore_(\w+)", COMPOSE)) == secret - {"postgres_url", "mongo_url"}
+
+
+def test_the_example_settings_name_what_the_stack_reads_with_its_defaults() -> None:
+    read = dict(found for text in COMPOSE_FILES for found in re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^#((?!RAGSTORE_|COMPOSE_FILE)\w+)=(.*)$", example, re.MULTILINE))
+    assert named == {name: default for name, default in read.items() if not name.startswith("RAGSTORE_")}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(STACK)))
+def test_every_script_is_executable_and_can_be_parsed(script: Path) -> None:
+    assert script.stat().st_mode & 0o111 == 0o111
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=10)
