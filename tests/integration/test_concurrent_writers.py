@@ -106,7 +106,8 @@ def test_many_writers_of_one_document_take_turns(settings: Settings) -> None:
             n_written = sum(pool.map(write, range(4)))
         parts.recoverer.recover()
         seen = parts.oracle.snapshot()
-        assert seen.documents["a"].revision == n_written > 8
+        # Whoever is refused was overtaken, and one publication overtakes at most the three other writers: 32 / 4.
+        assert seen.documents["a"].revision == n_written >= 8
         texts = [a_text(f"{seed} {i}", 8) for seed in range(4) for i in range(8)]
         assert sum(not parts.oracle.settled_violations({"a": text}) for text in texts) == 1
 
