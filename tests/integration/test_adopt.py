@@ -143,7 +143,7 @@ def test_a_table_of_vectors_of_another_length_is_refused(store: Ragstore, plain:
 def test_what_is_no_plain_store_is_refused(settings: Settings, store: Ragstore, plain: Plain) -> None:
     with pytest.raises(UsageError, match=r"public.data_nothing .* does not exist"):
         store.adopt(PlainStack("data_nothing"), collection="docs")
-    execute(settings, "CREATE TABLE data_other (id int)")
+    execute(settings, "CREATE TABLE public.data_other (id int)")
     with pytest.raises(UsageError, match="other columns"):
         store.adopt(PlainStack("data_other"), collection="docs")
     plain.context().vector_store.add(embedded(nodes_of("a", 2)))

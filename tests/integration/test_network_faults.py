@@ -17,6 +17,7 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.errors import Retry, StoreUnavailableError
 from ragstore.model.filters import Condition
+from ragstore.model.progress import Progress
 from ragstore.mongo import client as mongo_client
 from ragstore.postgres import silence
 from ragstore.settings import Settings
@@ -56,8 +57,8 @@ class Scene:
     oracle: Oracle
     settings: Settings
 
-    def ingest(self) -> Any:
-        return self.rs.ingest(self.folder, collection="docs")
+    def ingest(self, progress: Callable[[Progress], None] | None = None) -> Any:
+        return self.rs.ingest(self.folder, collection="docs", progress=progress)
 
     def n_published(self) -> int:
         return int(execute(self.settings, "SELECT count(*) FROM ragstore.event WHERE action = 'added'")[0][0])
@@ -198,7 +199,7 @@ def test_a_deletion_in_a_store_that_fell_silent_is_given_up_and_can_be_repeated(
 
 
 def test_questions_and_an_ingest_go_on_while_the_server_ends_all_their_sessions_again_and_again(scene: Scene) -> None:
-    over = threading.Event()
+    over, has_begun = threading.Event(), threading.Event()
     before = scene.rs.query("anything", collection="docs", mode="vector")
     errors: list[StoreUnavailableError] = []
 
@@ -215,7 +216,8 @@ def test_questions_and_an_ingest_go_on_while_the_server_ends_all_their_sessions_
     with ThreadPoolExecutor(3) as pool:
         try:
             asking = [pool.submit(keep_asking) for _ in range(2)]
-            ingest = pool.submit(scene.ingest)
+            ingest = pool.submit(scene.ingest, lambda _: has_begun.set())
+            until(has_begun.is_set, what="the ingest is at work, and no longer refuses to begin")
             for _ in range(10):
                 until(lambda: execute(scene.settings, END_ALL)[0][0] > 0, what="sessions were there, and are ended")
             assert ingest.result(60).failed == 0
