@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -28,9 +30,10 @@ from pymongo.database import Database
 from ragstore.app import Ragstore
 from ragstore.errors import InvalidNodeError, LimitExceededError, UsageError
 from ragstore.model.drift import Kind
-from ragstore.model.struct import Struct
+from ragstore.model.struct import VECTOR_STORE, Struct
 from ragstore.mongo import structs as in_mongo
 from ragstore.postgres import structs as in_postgres
+from ragstore.protocol.structs import StructWriter
 from tests.support.llama_children import Place
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_splitter, faces_on
 from tests.support.servers import Servers
@@ -126,6 +129,23 @@ def test_a_struct_survives_the_loss_of_mongodb_and_repair_brings_it_back(store: 
     assert store.verify("docs").ok
     plain = MongoIndexStore(MongoDBKVStore(store._backend().client, db_name=database.name))
     assert plain.get_index_struct(built.index_id) == built.index_struct
+
+
+def test_many_that_write_the_same_new_struct_at_once_all_succeed(faces: Faces) -> None:
+    writer = StructWriter(faces.backend.pool, faces.backend.database, faces.collection)
+    struct = Struct("docs", VECTOR_STORE, "{}")
+    together = threading.Barrier(4)
+
+    def write() -> None:
+        together.wait(30)
+        writer.put(struct)
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(60):
+            for written in [threads.submit(write) for _ in range(4)]:
+                written.result()
+            assert writer.vector_index_ids() == ["docs"]
+            writer.delete("docs")
 
 
 def test_a_struct_that_postgresql_lost_comes_back_from_mongodb(store: Ragstore) -> None:

@@ -91,6 +91,10 @@ class StructWriter:
         except StoreError as error:
             if error.facts.get("sqlstate") != _UNIQUE_VIOLATION:
                 raise
+            # Where two write the same new struct at once, the one may meet the other's entry in this index before it
+            # meets it by its id, and PostgreSQL takes that for a conflict that it was not told what to do about.
+            if self.vector_index_ids() == [struct.index_id]:
+                return in_postgres.put_struct(self._pool, self._collection, struct)
             raise self._second_vector_index(struct.index_id) from error
 
     def _second_vector_index(self, index_id: str) -> UsageError:
