@@ -12,8 +12,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,7 +101,7 @@ def _out_of_memory(limit: _MemoryLimit) -> bytes:
 def _parsed(source_uri: str, chunking: Chunking, limit: _MemoryLimit) -> dict[str, Any]:
     data = read_bytes(source_uri, max_bytes=limit.memory_mb * _MIB)
     document = read(data, os.fsdecode(Path(read_path(source_uri)).name))
-    chunks = split(document, chunking, importing=limit.lifted)
+    chunks = split(document, chunking)
     if len(chunks) > MAX_CHUNKS:
         raise LimitExceededError(
             f"becomes {len(chunks):,} chunks, more than {MAX_CHUNKS:,}",
@@ -133,16 +132,6 @@ class _MemoryLimit:
     def __init__(self, memory_mb: int) -> None:
         self.memory_mb = memory_mb
         _soft_limit(_size_bytes() + memory_mb * _MIB)
-
-    @contextmanager
-    def lifted(self) -> Iterator[None]:
-        """Without the limit, for importing another library, whose size then does not count."""
-        limit, size = resource.getrlimit(resource.RLIMIT_AS)[0], _size_bytes()
-        self.lift()
-        try:
-            yield
-        finally:
-            _soft_limit(limit + _size_bytes() - size)
 
     def lift(self) -> None:
         """No limit from here on."""

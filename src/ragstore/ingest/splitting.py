@@ -9,15 +9,12 @@ edit therefore moves the boundaries beside it, and the others are found again.
 from __future__ import annotations
 
 import re
-import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from zlib import crc32
 
+from ragstore.ingest.clauses import clauses
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.markdown_sections import Section, sections_of
@@ -25,26 +22,22 @@ from ragstore.sources.reading import ReadText
 
 # About one token each for common tokenizers: a short word or part of one, a CJK character, a mark.
 _TOKEN = re.compile(r"[A-Za-z0-9_]{1,8}|[^\W\u2e80-\U0010ffff]{1,4}|\S")
-# Not after a number ("1. First") and not before a small letter ("e.g. this").
+# Not after a number ("1. First") and not before a small letter ("e.g. this"). The character comes first and what must
+# stand before it afterwards: so only these few places of a text are looked at.
+_AFTER_MARK = r"[\"')\]»”’*_]*\s++(?![a-z])"
 _SENTENCE_END = re.compile(
-    r"(?:(?<=[^\W\d][.…])|(?<=[!?)\]\"'”»`*][.…])|(?<=[!?]))[\"')\]»”’*_]*\s++(?![a-z])|(?<=[。！？])|\n\s*\n"
+    rf"[.…!?。！？\n](?:(?:(?<=[^\W\d][.…])|(?<=[!?)\]\"'”»`*][.…])|(?<=[!?])){_AFTER_MARK}|(?<=[。！？])|(?<=\n)\s*\n)"
 )
 _RECORD_END = re.compile(r"\n\n+")
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*\Z")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-# Up to eight words at once: the splitter's time goes by the number of parts.
-_CLAUSE = r"(?:[^\s,;:、，；：]+\s*){1,8}[,;:、，；：]*\s*|[\s,;:、，；：]+"
 
 _AFTER_WORD, _AFTER_LINE, _AFTER_SENTENCE, _AFTER_PARAGRAPH = range(4)
 _HASHED_CHARS = 48
 _MIN_FILL = 0.5
 _MAX_GAP = 64
-# LlamaIndex's splitter takes time for each token of a text without sentences, and holds all of it.
+# Bounds what a text without sentences takes in parts.
 _PIECE_CHARS = 16_384
-
-_LLAMA_INDEX = "llama_index.core.node_parser"
-
-Importing = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +50,15 @@ class _Unit:
     rank: int
 
 
-def split(read: ReadText, chunking: Chunking, *, importing: Importing = nullcontext) -> list[Chunk]:
+def split(read: ReadText, chunking: Chunking) -> list[Chunk]:
     """Cut at headings, then at the ends of paragraphs, sentences, lines and words, in this order of preference.
 
     ``read.text[chunk.start_char:chunk.end_char] == chunk.text`` for every chunk, and every character that is not
     white space is in one.
-
-    Args:
-        importing: entered while LlamaIndex is imported, which happens at the first sentence longer than a chunk.
     """
     chunks: list[Chunk] = []
     for section in sections_of(read.text, markdown=read.shape == "markdown"):
-        cut = _Cut(read, section, chunking, importing)
+        cut = _Cut(read, section, chunking)
         chunks.extend(cut.chunks())
     return chunks
 
@@ -81,10 +71,9 @@ def count_tokens(text: str) -> int:
 class _Cut:
     """One section being cut."""
 
-    def __init__(self, read: ReadText, section: Section, chunking: Chunking, importing: Importing) -> None:
+    def __init__(self, read: ReadText, section: Section, chunking: Chunking) -> None:
         self._read = read
         self._section = section
-        self._importing = importing
         headings = count_tokens(" ".join(section.headings))
         self._size = max(1, chunking.chunk_size - min(headings, chunking.chunk_size // 2))
         # A record stands for itself: the end of the one before would only be noise.
@@ -180,8 +169,7 @@ class _Cut:
             stop = end if end - start <= _PIECE_CHARS else text.rfind(" ", start, start + _PIECE_CHARS) + 1
             stop = stop if stop > start else min(end, start + _PIECE_CHARS)
             # Units of a quarter of a chunk leave a choice of boundaries.
-            splitter = _sentence_splitter(max(1, self._size // 4), self._importing)
-            for clause in splitter(text[start:stop]):
+            for clause in clauses(text[start:stop], max(1, self._size // 4), count_tokens):
                 # Without overlap each clause follows the one before, white space apart.
                 first = text.index(clause, start)
                 yield _Unit(start, first + len(clause), count_tokens(clause), _AFTER_WORD)
@@ -199,20 +187,3 @@ class _Cut:
                 start, n_tokens = token.start(), 0
             n_tokens += 1
         yield _Unit(start, end, n_tokens, _AFTER_WORD)
-
-
-@cache
-def _sentence_splitter(size: int, importing: Importing) -> Callable[[str], list[str]]:
-    if _LLAMA_INDEX not in sys.modules:
-        with importing():
-            import_module(_LLAMA_INDEX)
-    from llama_index.core.node_parser import SentenceSplitter
-
-    # Its own sentence tokenizer needs files of NLTK, which refuses to read them where they are hard links.
-    return SentenceSplitter(
-        chunk_size=size,
-        chunk_overlap=0,
-        tokenizer=_TOKEN.findall,
-        chunking_tokenizer_fn=lambda text: [text],
-        secondary_chunking_regex=_CLAUSE,
-    ).split_text
