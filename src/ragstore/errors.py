@@ -119,7 +119,7 @@ class MassDeletionError(RefusedError):
 
 
 class EmbeddingSpaceError(RefusedError):
-    """The collection was made with another model or ``dim``; both are named."""
+    """The collection was made with another model, ``dim`` or ``vector_type``; both are named."""
 
     code = "collection.embedding_space"
 

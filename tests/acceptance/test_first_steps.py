@@ -37,8 +37,8 @@ def test_from_nothing_to_an_answer_and_back(own_home: Path, manuals: Path, tmp_p
 def test_help_of_every_verb_starts_nothing(own_home: Path, tmp_path: Path) -> None:
     ragstore = CommandLine(tmp_path, {"home": own_home})
     for verb in VERBS:
-        shown = ragstore(verb.__name__, "--help")
-        assert shown.stdout.startswith(f"Usage: ragstore {verb.__name__}"), verb
+        shown = ragstore(verb, "--help")
+        assert shown.stdout.startswith(f"Usage: ragstore {verb}"), verb
         assert shown.stderr == ""
     assert list(own_home.iterdir()) == []
 

@@ -29,7 +29,15 @@ def test_a_persist_dir_goes_in_is_asked_and_comes_out(command: CommandLine, coll
     hits = command("query", "sentence 3 of b", "--mode", "keyword", "-k", "3", "--json").json["hits"]
     assert len(hits) == 3
     assert [c for c in command("status", "--json").json["collections"] if c["name"] == collection] == [
-        {"name": collection, "documents": 3, "nodes": 18, "model": "external", "dim": DIM, "index_state": "none"}
+        {
+            "name": collection,
+            "documents": 3,
+            "nodes": 18,
+            "model": "external",
+            "dim": DIM,
+            "vector_type": "vector",
+            "indexed": 0,
+        }
     ]
     assert counts(command("export", "out", "--json").json) == [3, 18, 0, 0]
     assert set(loaded(tmp_path / "out").ref_doc_info) == {"a", "b", "c"}

@@ -233,11 +233,11 @@ class InThisProcess:
     def close(self) -> None:
         """Nothing to free."""
 
-    def parse(self, item: SourceItem) -> tuple[ParsedDocument, int]:
+    def parse(self, item: SourceItem) -> ParsedDocument:
         data = read_bytes(item.source_uri, max_bytes=_MAX_BYTES)
         document = read(data, os.path.basename(read_path(item.source_uri)))
         chunks = split(document, self._chunking)
-        return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.cleaned), 0
+        return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.cleaned)
 
 
 class _Model:
@@ -274,6 +274,10 @@ def drop(rs: Ragstore) -> int | None:
         return rs.drop_collection(COLLECTION)
     except CollectionNotFoundError:
         return None
+
+
+def declare(rs: Ragstore, *keys: str) -> None:
+    rs.create_collection(COLLECTION, filter_keys=keys)
 
 
 def recover(rs: Ragstore) -> None:
@@ -320,6 +324,7 @@ def read_along(rs: Ragstore, judge: Callable[[Any], list[str]], over: Any) -> tu
 
 WORKS: dict[str, Callable[..., Any]] = {
     "ingest": ingest,
+    "declare": declare,
     "delete": delete,
     "drop": drop,
     "recover": recover,

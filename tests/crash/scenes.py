@@ -26,6 +26,7 @@ from tests.support.children import until
 from tests.support.corpus import a_text, an_edited, write_documents
 from tests.support.oracle import Change, Oracle, State
 from tests.support.parts import execute, postgres_url
+from tests.support.segments import FILTER_INDEXES, HALF, OTHERS, SEGMENTS
 
 FIRST = ("a1", "ab", "a2", "abc", "a3")
 """Folders of the first worker; those whose name has a b or c are also the second's or third's."""
@@ -151,10 +152,24 @@ class Scene:
 
     def index(self) -> Work:
         """Build the vector index, beside readers that do without."""
-        execute(self.settings, "UPDATE ragstore.collection SET index_state = 'none'")
-        execute(self.settings, "DROP INDEX IF EXISTS ragstore.data_docs_embedding_idx")
+        for name, _ in execute(self.settings, SEGMENTS):
+            execute(self.settings, f"DROP INDEX ragstore.{name}")
+        # Older nodes are in a small segment, which the new one takes in.
+        execute(self.settings, HALF)
+        ((of_half, _),) = execute(self.settings, SEGMENTS)
+        ((upto,),) = execute(self.settings, "SELECT segments->0->1 FROM ragstore.collection")
+        index = f"INDEX {of_half} ON ragstore.data_docs USING hnsw (embedding vector_cosine_ops)"
+        execute(self.settings, f"CREATE {index} WHERE id <= {upto}")
         work = self._ingest(self._kept())
         return Work(work.name, work.arguments, work.changes, self._ingest_with_index, WITH_INDEX)
+
+    def declare(self) -> Work:
+        """Declare filter keys and build their indexes, beside readers that do without."""
+        for name, _ in execute(self.settings, FILTER_INDEXES):
+            execute(self.settings, f"DROP INDEX ragstore.{name}")
+        execute(self.settings, "UPDATE ragstore.collection SET filter_keys = '{}'")
+        keys = ["file_name", "file_path"]
+        return Work("declare", [keys] * 3, self._kept(), lambda: self._declare_again(keys))
 
     def recover(self) -> Work:
         """Recover after several who died: runs, old nodes, and entries that are behind."""
@@ -186,11 +201,12 @@ class Scene:
     def _ingest_with_index(self) -> None:
         with ragstore.open(self.settings.model_copy(update=WITH_INDEX)) as rs:
             rs.ingest(self.folder, collection=COLLECTION)
-        valid = (
-            "SELECT c.index_state, i.indisvalid FROM ragstore.collection c, pg_index i "
-            "WHERE i.indexrelid = 'ragstore.data_docs_embedding_idx'::regclass"
-        )
-        assert execute(self.settings, valid) == [("ready", True)]
+        assert [valid for _, valid in execute(self.settings, SEGMENTS)] == [True]
+        assert execute(self.settings, OTHERS) == []
+
+    def _declare_again(self, keys: Sequence[str]) -> None:
+        assert self.rs.create_collection(COLLECTION, filter_keys=keys).filter_keys == tuple(keys)
+        assert [valid for _, valid in execute(self.settings, FILTER_INDEXES)] == [True] * 2 * len(keys)
 
     def _written(self, prefix: str, *, seed: str) -> State:
         written: State = {}
@@ -210,6 +226,7 @@ OPERATIONS: dict[str, Callable[[Scene], Work]] = {
     "delete": Scene.delete,
     "drop": Scene.drop,
     "index": Scene.index,
+    "declare": Scene.declare,
     "recover": Scene.recover,
 }
 

@@ -36,6 +36,7 @@ from tests.crash.soak_worker import COLLECTION, signed
 from tests.support import children
 from tests.support.corpus import a_text
 from tests.support.oracle import Oracle
+from tests.support.segments import OTHERS, SEGMENTS
 
 N_WORKERS = 3
 ROUND_S = 12.0
@@ -63,11 +64,6 @@ BLOWS = {
 
 FAILPOINTS = [f for f in Failpoint if not f.startswith(("repair_", "direct_", "nodes_put"))]
 """Those that an ingest passes."""
-
-INDEX = """
-SELECT c.index_state, i.indisvalid FROM ragstore.collection c LEFT JOIN pg_class r
-    ON r.relname = 'data_' || c.name || '_embedding_idx' LEFT JOIN pg_index i ON i.indexrelid = r.oid
-"""
 
 
 @dataclass
@@ -248,8 +244,9 @@ class Soak:
             self._end_waiting()
             rs.ingest(self._folder, collection=COLLECTION)
         self.report.violations += self._oracle.settled_violations(state)
-        if self._sql(INDEX) not in ([("ready", True)], [("none", None)]):
-            self.report.violations.append(f"vector index: {self._sql(INDEX)}")
+        segments, others = self._sql(SEGMENTS), self._sql(OTHERS)
+        if others or not all(valid for _, valid in segments):
+            self.report.violations.append(f"vector indexes: {segments}, left behind: {others}")
 
     def _end_waiting(self) -> None:
         """Let every lease run out and every grace period end."""

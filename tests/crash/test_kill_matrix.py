@@ -43,7 +43,8 @@ PASSES: dict[str, dict[str, int]] = {
     | {"collection_emptied": 1, "collection_dropping": 1, "collection_dropped": 1}
     | _ENTRIES
     | {"nodes_half_retired": 13, "nodes_retired": 5},
-    "index": {"index_build_begun": 1, "index_built": 1} | _INGESTING,
+    "index": {"index_build_begun": 1, "index_built": 1, "index_noted": 1} | _INGESTING,
+    "declare": {"filter_keys_declared": 1, "filter_index_built": 4},
     "recover": {
         "runs_recovered": 1,
         "nodes_half_retired": 8,

@@ -23,10 +23,10 @@ from tests.support.corpus import a_text, an_edited, write_documents
 from tests.support.oracle import Oracle
 from tests.support.parts import execute
 from tests.support.roles import Roles, a_database_with_roles
+from tests.support.segments import OTHERS, SEGMENTS
 from tests.support.servers import Servers
 
 COLLECTION = "docs"
-INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ragstore.data_docs_embedding_idx')"
 
 FORBIDDEN = (
     "CREATE TABLE ragstore.mine (x int)",
@@ -163,29 +163,18 @@ def test_the_index_is_left_to_the_owner_without_a_word(
         rs.ingest(tmp_path / "docs", collection=COLLECTION)
         rs.ingest(tmp_path / "docs", collection=COLLECTION)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert _execute(roles.owner_url, INDEX) == []
-    assert {c.name: c.index_state for c in rs.collections()} == {COLLECTION: "none"}
+    assert _execute(roles.owner_url, SEGMENTS) == _execute(roles.owner_url, OTHERS) == []
+    assert [c.indexed for c in rs.collections()] == [0]
 
     with ragstore.open(own_settings) as owner:
         assert owner.upkeep().go_round()
-        assert _execute(roles.owner_url, INDEX) == [(True,)]
+        assert [valid for _, valid in _execute(roles.owner_url, SEGMENTS)] == [True]
         assert not owner.upkeep().go_round()
-    assert {c.name: c.index_state for c in rs.collections()} == {COLLECTION: "ready"}
+    assert [c.indexed for c in rs.collections()] == [c.nodes for c in rs.collections()]
     assert rs.query(a_text("a")[:80], collection=COLLECTION)
 
 
-def test_an_index_that_the_owner_built_and_died_over_is_noted(rs: Ragstore, roles: Roles, tmp_path: Path) -> None:
-    write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
-    rs.ingest(tmp_path / "docs", collection=COLLECTION)
-    _execute(
-        roles.owner_url,
-        "CREATE INDEX data_docs_embedding_idx ON ragstore.data_docs USING hnsw (embedding vector_cosine_ops)",
-    )
-    rs.ingest(tmp_path / "docs", collection=COLLECTION)
-    assert {c.name: c.index_state for c in rs.collections()} == {COLLECTION: "ready"}
-
-
-@pytest.mark.parametrize("index", ["data_docs_embedding_idx", "data_docs_text_idx"])
+@pytest.mark.parametrize("index", ["of the segment", "data_docs_text_idx"])
 def test_the_repair_of_an_index_says_who_must_do_it(
     index: str, rs: Ragstore, own_settings: Settings, roles: Roles, tmp_path: Path, test_servers: Servers
 ) -> None:
@@ -193,13 +182,14 @@ def test_the_repair_of_an_index_says_who_must_do_it(
     rs.ingest(tmp_path / "docs", collection=COLLECTION)
     with ragstore.open(own_settings) as owner:
         owner.upkeep().go_round()
-        _invalidate(test_servers, roles, index)
+        ((of_segment, _),) = _execute(roles.owner_url, SEGMENTS)
+        _invalidate(test_servers, roles, of_segment if index == "of the segment" else index)
         with pytest.raises(StoreSetupError) as raised:
             rs.repair()
         assert roles.owner in raised.value.message
         assert "RAGSTORE_POSTGRES_URL" in raised.value.hint and roles.owner in raised.value.hint
-        assert {c.name: c.index_state for c in rs.collections()} == {COLLECTION: "ready"}
         assert owner.repair().ok
+        assert _execute(roles.owner_url, SEGMENTS) == [(of_segment, True)]
     assert rs.repair().ok
 
 

@@ -122,5 +122,5 @@ def test_one_connection_is_enough(settings: Settings, mongo_database: Database[d
     with ragstore.open(changed(settings, pool_size=1, index_min_nodes=10, batch_chunks=10)) as rs:
         rs.create_collection("docs", chunk_size=40, chunk_overlap=0)
         assert rs.ingest(folder, collection="docs").added == 7
-        assert [c.index_state for c in rs.collections()] == ["ready"]
+        assert [c.indexed for c in rs.collections()] == [c.nodes for c in rs.collections()]
     Oracle(postgres_url(settings), mongo_database).assert_settled(state)

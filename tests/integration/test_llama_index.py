@@ -15,7 +15,9 @@ from pymongo.database import Database
 
 from ragstore.app import Ragstore
 from ragstore.errors import UsageError
+from ragstore.protocol.indexing import Indexer
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_splitter, faces_on
+from tests.support.segments import SEGMENTS
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.on_both
@@ -255,11 +257,13 @@ def test_collections_do_not_see_each_others_nodes(
 
 
 def test_a_collection_that_grows_gets_its_index(faces: Faces) -> None:
-    faces.backend = replace(faces.backend, index_min_nodes=500)
+    indexer = Indexer(faces.backend.pool.another(size=1), min_nodes=500)
+    faces.backend = replace(faces.backend, indexer=indexer)
     context = faces.context()
     documents = [a_document(f"d{i}", n_sentences=20) for i in range(60)]
     index = an_index(context, *documents)
-    assert faces.sql("SELECT index_state FROM ragstore.collection") == [("ready",)]
+    indexer.close()
+    assert [valid for _, valid in faces.sql(SEGMENTS)] == [True]
     hits = index.as_retriever(similarity_top_k=3).retrieve("Sentence 7 of d9 in version 1 is here.")
     assert hits[0].node.get_content() == "Sentence 7 of d9 in version 1 is here."
     faces.assert_holds(*documents)

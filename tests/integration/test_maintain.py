@@ -19,12 +19,8 @@ from tests.support.corpus import a_text, write_documents
 from tests.support.gate import a_gate
 from tests.support.oracle import Oracle
 from tests.support.parts import execute, postgres_url
+from tests.support.segments import OTHERS, SEGMENTS
 from tests.support.workers import HERE, living, seconds_to_end
-
-INDEX = """
-SELECT c.index_state, i.indisvalid FROM ragstore.collection c, pg_index i
-WHERE i.indexrelid = to_regclass('ragstore.data_docs_embedding_idx')
-"""
 
 
 @pytest.fixture
@@ -44,16 +40,16 @@ def test_a_round_builds_the_index_that_is_wanted(settings: Settings, rs: Ragstor
     write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
     rs.ingest(tmp_path / "docs", collection="docs")
     rs.create_collection("empty")
-    assert execute(settings, INDEX) == []
+    assert execute(settings, SEGMENTS) == []
     env = children.environment(settings, index_min_nodes=5)
     status, out, err = children.finish(children.start("ragstore", "maintain", "--once", env=env))
     assert (status, out) == (0, "done\n"), err
     assert "built=docs" in err
-    assert {state for state, _ in execute(settings, INDEX)} == {"ready", "none"}
-    assert execute(settings, "SELECT index_state FROM ragstore.collection WHERE name = 'docs'") == [("ready",)]
+    assert [valid for _, valid in execute(settings, SEGMENTS)] == [True]
+    assert {c.name: c.indexed == c.nodes for c in rs.collections()} == {"docs": True, "empty": True}
 
 
-@pytest.mark.parametrize("failpoint", ["index_build_begun", "index_built"])
+@pytest.mark.parametrize("failpoint", ["index_build_begun", "index_built", "index_noted"])
 def test_what_a_maintain_died_over_the_next_one_ends(
     failpoint: str, settings: Settings, rs: Ragstore, tmp_path: Path
 ) -> None:
@@ -64,7 +60,8 @@ def test_what_a_maintain_died_over_the_next_one_ends(
     assert children.finish(dies)[0] == -signal.SIGKILL
     assert rs.query(a_text("a")[:80], collection="docs")
     assert children.finish(children.start("ragstore", "maintain", "--once", env=env))[0] == 0
-    assert execute(settings, INDEX) == [("ready", True)]
+    assert [valid for _, valid in execute(settings, SEGMENTS)] == [True]
+    assert execute(settings, OTHERS) == []
 
 
 def test_it_recovers_what_died_and_empties_the_outbox(

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,9 @@ from ragstore.errors import (
     UnsupportedTypeError,
     UsageError,
 )
+from ragstore.ingest.memory import MemoryCeiling
 from ragstore.ingest.parsing import ParserPool
+from ragstore.ingest.reading_ahead import Outcome, read_all
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
@@ -179,7 +182,7 @@ def test_a_file_that_takes_too_much_memory_names_the_option_and_the_others_go_on
         assert_works(pool, tmp_path)
 
 
-def test_llama_index_does_not_count_against_the_memory_of_a_file(tmp_path: Path) -> None:
+def test_a_text_without_sentences_is_cut_in_little_memory(tmp_path: Path) -> None:
     with a_pool(memory_mb=32) as pool:
         assert len(pool.parse(an_item(tmp_path / "a.txt", "word " * 20_000)).chunks) > 50
 
@@ -217,11 +220,14 @@ def test_a_child_that_dies_between_two_files_costs_none(pool: ParserPool, tmp_pa
 def test_closing_ends_the_children_also_in_the_middle_of_a_file(tmp_path: Path) -> None:
     pool = a_pool(n_children=2)
     with pool, ThreadPoolExecutor(1) as thread:
-        assert_works(pool, tmp_path)
-        until(lambda: len(children()) == 2)
-        pids = [child.pid for child in children()]
         outcome = thread.submit(pool.parse, a_slow_item(tmp_path))
-        until(lambda: any(child.cpu_percent(0.05) > 50 for child in children()))
+        until(lambda: len(children()) == 1)
+        waiting = pool.submit(an_item(tmp_path / "waiting.txt"))
+        until_busy(children()[0])
+        pool.add_child()
+        assert waiting.result()
+        pids = [child.pid for child in children()]
+        assert len(pids) == 2
         pool.close()
         with pytest.raises(RagstoreError):
             outcome.result()
@@ -251,22 +257,65 @@ def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_file(tmp_path: Pat
     until(lambda: is_gone(child.pid), timeout_s=3)
 
 
-def test_outcomes_come_in_the_order_of_the_items(tmp_path: Path) -> None:
+def a_ceiling(n_bytes: int = 256 * 2**20) -> MemoryCeiling:
+    return MemoryCeiling(n_bytes, dim=256, giving_up=threading.Event())
+
+
+def outcomes(
+    pool: ParserPool, items: Iterable[SourceItem], ceiling: MemoryCeiling | None = None
+) -> Generator[Outcome, None, None]:
+    """What is read of the items, each giving back at once what it held."""
+    ceiling = ceiling or a_ceiling()
+    for outcome in read_all(items, pool, ceiling):
+        if outcome is not None:
+            ceiling.give_back(outcome.n_bytes)
+            yield outcome
+
+
+def test_every_item_has_one_outcome(tmp_path: Path) -> None:
     items = []
     for i in range(600):
         items.append(an_item(tmp_path / f"{i:03}.txt", f"Words of file {i}." * (1 + i % 7 * 50) if i % 10 else b""))
     with a_pool(n_children=2) as pool:
-        outcomes = list(pool.parse_all(items))
-    assert [item for item, _ in outcomes] == items
-    for i, (_, outcome) in enumerate(outcomes):
+        found = {outcome.item: outcome.result for outcome in outcomes(pool, items)}
+    assert set(found) == set(items)
+    for i, item in enumerate(items):
+        result = found[item]
         if i % 10:
-            assert isinstance(outcome, ParsedDocument)
-            assert outcome.chunks[0].text.startswith(f"Words of file {i}.")
+            assert isinstance(result, ParsedDocument)
+            assert result.chunks[0].text.startswith(f"Words of file {i}.")
         else:
-            assert isinstance(outcome, ParseError)
+            assert isinstance(result, ParseError)
 
 
-def test_parsing_stays_a_bounded_number_of_files_ahead(pool: ParserPool, tmp_path: Path) -> None:
+def test_a_slow_file_holds_up_none_of_the_others(tmp_path: Path) -> None:
+    slow = a_slow_item(tmp_path)
+    quick = [an_item(tmp_path / f"{i}.txt") for i in range(20)]
+    with a_pool(n_children=2) as pool:
+        found = outcomes(pool, [slow, *quick])
+        assert [next(found).item for _ in quick] == quick
+        found.close()
+
+
+def test_no_child_is_started_where_there_is_nothing_to_read(tmp_path: Path) -> None:
+    with a_pool(n_children=2) as pool:
+        assert not list(outcomes(pool, []))
+        assert not children()
+        assert pool.hash_only(an_item(tmp_path / "a.txt"))
+        pool.add_child()
+        assert not children()
+
+
+def test_what_ends_the_items_reaches_the_reader(pool: ParserPool, tmp_path: Path) -> None:
+    def broken() -> Iterator[SourceItem]:
+        yield an_item(tmp_path / "a.txt")
+        raise OSError("the folder is gone")
+
+    with pytest.raises(OSError, match="folder is gone"):
+        list(outcomes(pool, broken()))
+
+
+def test_reading_stays_a_bounded_number_of_files_ahead(pool: ParserPool, tmp_path: Path) -> None:
     item = an_item(tmp_path / "a.txt")
     taken = 0
 
@@ -276,35 +325,55 @@ def test_parsing_stays_a_bounded_number_of_files_ahead(pool: ParserPool, tmp_pat
             taken += 1
             yield item
 
-    outcomes = pool.parse_all(endless())
-    for _ in range(3):
-        next(outcomes)
-    assert 200 < taken < 300
-    assert isinstance(outcomes, Generator)
-    outcomes.close()
+    ceiling = a_ceiling()
+    found = read_all(endless(), pool, ceiling)
+    held = [outcome.n_bytes for outcome in islice(found, 30) if outcome]
+    assert taken <= 300
+    assert ceiling.most_held <= ceiling.n_bytes
+    assert held
+    found.close()
+    assert ceiling.giving_up.is_set()
     assert_works(pool, tmp_path)
 
 
-def test_parsing_stays_a_bounded_number_of_bytes_ahead(pool: ParserPool, tmp_path: Path) -> None:
-    small = an_item(tmp_path / "a.txt")
-    large = SourceItem(small.document_id, small.source_uri, 20 * 1024 * 1024)
-    taken = 0
+def test_reading_waits_until_there_is_memory_again(pool: ParserPool, tmp_path: Path) -> None:
+    items = [an_item(tmp_path / f"{i}.txt", f"Words {i}. " * 2_000) for i in range(40)]
+    ceiling = a_ceiling(n_bytes=2**20)
+    found = read_all(items, pool, ceiling)
+    held: list[int] = []
+    for outcome in found:
+        if outcome is not None:
+            held.append(outcome.n_bytes)
+        elif held:
+            break
+    assert 0 < len(held) < len(items) / 2, "it did not wait"
+    assert sum(held) <= ceiling.n_bytes
+    for n_bytes in held:
+        ceiling.give_back(n_bytes)
+    n_rest = 0
+    for outcome in found:
+        if outcome is not None:
+            ceiling.give_back(outcome.n_bytes)
+            n_rest += 1
+    assert len(held) + n_rest == len(items)
+    assert ceiling.most_held <= ceiling.n_bytes
 
-    def endless() -> Iterator[SourceItem]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield large
 
-    next(pool.parse_all(endless()))
-    assert taken <= 4
+def test_a_document_larger_than_all_memory_goes_alone(pool: ParserPool, tmp_path: Path) -> None:
+    large = [an_item(tmp_path / f"{i}.txt", f"Words {i}. " * 20_000) for i in range(3)]
+    ceiling = a_ceiling(n_bytes=2**20)
+    found = [(outcome.item, outcome.n_bytes) for outcome in outcomes(pool, large, ceiling)]
+    assert [item for item, _ in found] == large
+    assert min(n_bytes for _, n_bytes in found) > ceiling.n_bytes
+    assert ceiling.most_held < 2 * ceiling.of_file(large[0].size)
 
 
 def test_large_answers_do_not_block_the_pipes(tmp_path: Path) -> None:
     text = "".join(f"Sentence number {i} says something about the store. " for i in range(200_000))
     items = [an_item(tmp_path / f"{i}.txt", text) for i in range(4)]
     with a_pool(n_children=2) as pool:
-        for _, document in pool.parse_all(items):
+        for outcome in outcomes(pool, items):
+            document = outcome.result
             assert isinstance(document, ParsedDocument)
             assert document.n_chars == len(text)
             assert document.chunks[-1].end_char == len(text.rstrip())

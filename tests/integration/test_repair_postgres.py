@@ -17,6 +17,7 @@ from ragstore.model.drift import Kind
 from ragstore.settings import Settings
 from tests.support.drift import COLLECTION, Scene, a_copied_row, a_scene, an_old_node_id
 from tests.support.parts import postgres_url
+from tests.support.segments import SEGMENTS
 
 
 @pytest.fixture
@@ -235,10 +236,9 @@ def test_vectors_that_no_search_can_find_are_computed_again(scene: Scene) -> Non
 def test_indexes_are_built_again(settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path) -> None:
     small = settings.model_copy(update={"index_min_nodes": 10})
     with a_scene(small, mongo_database, tmp_path / "docs") as scene:
-        assert scene.sql("SELECT index_state FROM ragstore.collection") == [("ready",)]
-        scene.sql(
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE '%%data_docs_embedding_idx'"
-        )
+        ((index, valid),) = scene.sql(SEGMENTS)
+        assert valid
+        scene.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", f"ragstore.{index}")
         scene.sql(
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE '%%data_docs_metadata_idx'"
         )
@@ -246,7 +246,7 @@ def test_indexes_are_built_again(settings: Settings, mongo_database: Database[di
         report = scene.repair()
         assert report.ok
         assert report.repaired.counts == {Kind.INVALID_INDEX: 3}
-        assert scene.sql("SELECT index_state FROM ragstore.collection") == [("ready",)]
+        assert scene.sql(SEGMENTS) == [(index, True)]
         scene.assert_ok()
 
 
@@ -258,7 +258,7 @@ def test_a_dropped_table_gets_its_index_too(
         hits = scene.hits()
         scene.sql("DROP TABLE ragstore.data_docs")
         assert scene.repair().ok
-        assert scene.sql("SELECT index_state FROM ragstore.collection") == [("ready",)]
+        assert [valid for _, valid in scene.sql(SEGMENTS)] == [True]
         assert scene.hits() == hits
         scene.assert_ok()
 

@@ -11,11 +11,11 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
+from ragstore.model.collection import Chunking, Collection, EmbeddingSpace, Segment
 from ragstore.model.filters import Condition, Group
 from ragstore.postgres import search as postgres_search
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.search import Query, Row, hybrid_search, keyword_search, vector_search
+from ragstore.postgres.search import Query, Row
 from ragstore.query.search import Question, search
 from tests.support import servers
 from tests.support.filter_oracle import matches
@@ -83,11 +83,16 @@ def a_collection(
         (collection_id,),
     )
     if indexed:
-        operand = "embedding vector_cosine_ops" if dim <= 2000 else f"(embedding::halfvec({dim})) halfvec_cosine_ops"
-        connection.run(f"CREATE INDEX data_docs_embedding_idx ON ragstore.data_docs USING hnsw ({operand})")
+        of_half = f"(l2_normalize(embedding)::halfvec({dim})) halfvec_cosine_ops"
+        operand = "embedding vector_cosine_ops" if dim <= 1000 else of_half
+        connection.run(f"CREATE INDEX docs_hnsw ON ragstore.data_docs USING hnsw ({operand}) WHERE id <= {ALL_IDS}")
     connection.run("ANALYZE ragstore.data_docs")
+    segments = (Segment(0, ALL_IDS, len(nodes)),) if indexed else ()
     space = EmbeddingSpace("external", dim)
-    return Collection(collection_id, "docs", space, Chunking(512, 64), "english", "ready" if indexed else "none")
+    return Collection(collection_id, "docs", space, Chunking(512, 64), "english", segments)
+
+
+ALL_IDS = 1_000_000
 
 
 def add_nodes(connection: RecordingConnection, nodes: Sequence[Node]) -> None:
@@ -104,6 +109,20 @@ def add_nodes(connection: RecordingConnection, nodes: Sequence[Node]) -> None:
             [json.dumps(node.metadata) for node in nodes],
         ),
     )
+
+
+def vector_search(connection: RecordingConnection, collection: Collection, vector: Any, query: Query) -> list[Row]:
+    return postgres_search.vector_search(connection, collection, vector, query).rows
+
+
+def keyword_search(connection: RecordingConnection, collection: Collection, text: str, query: Query) -> list[Row]:
+    return postgres_search.keyword_search(connection, collection, text, query).rows
+
+
+def hybrid_search(
+    connection: RecordingConnection, collection: Collection, text: str, vector: Any, query: Query
+) -> list[Row]:
+    return postgres_search.hybrid_search(connection, collection, text, vector, query).rows
 
 
 def a_vector(*components: float) -> Any:
@@ -198,7 +217,7 @@ def test_an_unfiltered_search_uses_the_index_in_one_round_trip(many: Many) -> No
     def searching() -> None:
         assert len(vector_search(many.connection, many.collection, many.vectors[0], Query(10))) == 10
 
-    assert "Index Scan using data_docs_embedding_idx" in plan_of(many.connection, searching)
+    assert "Index Scan using docs_hnsw" in plan_of(many.connection, searching)
     many.connection.statements.clear()
     searching()
     assert len(many.connection.statements) == 1
@@ -207,7 +226,7 @@ def test_an_unfiltered_search_uses_the_index_in_one_round_trip(many: Many) -> No
 def test_an_exact_search_does_not_use_the_index(many: Many) -> None:
     query = Query(10, exact=True)
     plan = plan_of(many.connection, lambda: vector_search(many.connection, many.collection, many.vectors[0], query))
-    assert "data_docs_embedding_idx" not in plan
+    assert "docs_hnsw" not in plan
 
 
 @pytest.mark.parametrize(
@@ -234,7 +253,7 @@ def test_a_keyword_search_uses_the_index_on_words(many: Many) -> None:
 def test_a_hybrid_search_uses_both_indexes(many: Many) -> None:
     vector = many.vectors[0]
     plan = plan_of(many.connection, lambda: hybrid_search(many.connection, many.collection, "w77", vector, Query(10)))
-    assert "data_docs_embedding_idx" in plan
+    assert "docs_hnsw" in plan
     assert "data_docs_text_idx" in plan
 
 
@@ -311,7 +330,7 @@ def test_more_hits_than_nodes_gives_every_node(many: Many, connection: Recording
     assert len(vector_search(many.connection, many.collection, many.vectors[0], rare)) == 4
 
 
-@pytest.mark.parametrize("dim", [2000, 2001, 4000, 4001, 16_000])
+@pytest.mark.parametrize("dim", [1000, 1001, 2000, 2001, 4000, 4001, 16_000])
 def test_every_dimension_finds_the_nearest_by_the_full_vectors(connection: RecordingConnection, dim: int) -> None:
     random = np.random.default_rng(dim)
     vectors = random.normal(size=(60, dim)).astype(np.float32)
@@ -319,13 +338,9 @@ def test_every_dimension_finds_the_nearest_by_the_full_vectors(connection: Recor
     vectors[:20] = vectors[0] + random.normal(size=(20, dim)) * 1e-4
     nodes = [Node(f"n{position:02d}", vector) for position, vector in enumerate(vectors)]
     collection = a_collection(connection, nodes, dim=dim, indexed=dim <= 4000)
-    if dim > 4000:
-        collection = Collection(
-            collection.collection_id, "docs", collection.space, collection.chunking, "english", "ready"
-        )
     exact = vector_search(connection, collection, vectors[0], Query(10, exact=True))
     plan = plan_of(connection, lambda: vector_search(connection, collection, vectors[0], Query(10)))
-    assert ("data_docs_embedding_idx" in plan) == (dim <= 4000)
+    assert ("docs_hnsw" in plan) == (dim <= 4000)
     assert ids(vector_search(connection, collection, vectors[0], Query(10))) == ids(exact)
 
 

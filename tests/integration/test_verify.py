@@ -19,6 +19,7 @@ from ragstore.settings import Settings
 from tests.support.corpus import a_text
 from tests.support.drift import COLLECTION, Scene, a_copied_row, a_scene, a_struct_with_nodes, workers_busy
 from tests.support.parts import a_revision, open_parts
+from tests.support.segments import SEGMENTS
 
 NOTHING = {"missing_in_mongo": 0, "orphans_in_mongo": 0, "missing_in_postgres": 0, "mismatched": 0}
 
@@ -135,12 +136,13 @@ def test_a_row_that_a_foreign_writer_copied_is_mismatched_not_missing(scene: Sce
 
 
 def test_an_index_that_queries_rely_on_and_that_is_not_there_is_mismatched(scene: Scene) -> None:
-    scene.sql("UPDATE ragstore.collection SET index_state = 'ready'")
+    scene.sql("UPDATE ragstore.collection SET segments = '[[0, 255, 9]]'")
+    ((of_segment, _),) = scene.sql(SEGMENTS)
     scene.sql("DROP INDEX ragstore.data_docs_text_idx")
     found = scene.rs.verify().drift
     assert sorted(found.examples[Kind.INVALID_INDEX]) == [
-        "data_docs_embedding_idx is missing",
         "data_docs_text_idx is missing",
+        f"{of_segment} is missing",
     ]
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psycopg2
 
-from ragstore.model.collection import Chunking, EmbeddingSpace
+from ragstore.model.collection import Chunking, EmbeddingSpace, TableForm
 from ragstore.postgres.collections import create_collection
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.vectors import ensure_index
+from ragstore.postgres.segments import index_fresh
 from tests.support import servers
 
 EXPECTED = Path(__file__).with_name("expected_catalog.txt")
@@ -49,7 +49,7 @@ _QUERIES = {
 
 
 def catalog_of(url: str) -> str:
-    """The ledger and one collection with its vector index, as PostgreSQL describes them."""
+    """The ledger and one collection with its indexes, as PostgreSQL describes them."""
     lines: list[str] = []
     connection = psycopg2.connect(url)
     try:
@@ -74,8 +74,16 @@ def add_a_collection(url: str) -> None:
             space=EmbeddingSpace("external", 8),
             chunking=Chunking(256, 32),
             text_search_config="english",
+            form=TableForm(filter_keys=("year", "o'key")),
         )
-        assert ensure_index(pool, collection, min_nodes=0)
+        vector = "[1" + ",0" * 7 + "]"
+        with pool.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO ragstore.data_example (text, metadata_, node_id, embedding, ordinal, user_metadata) "
+                "VALUES ('', '{}', 'n', %s, 0, '{}')",
+                [vector],
+            )
+        assert index_fresh(pool, collection, min_nodes=1)
     finally:
         pool.close()
 

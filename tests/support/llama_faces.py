@@ -26,6 +26,7 @@ from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import collections
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
 from ragstore.protocol.worker import this_worker
@@ -227,6 +228,7 @@ def fetch(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "docs", dim: int = DIM) -> Iterator[Faces]:
     """The collection of that name, made if need be."""
     pool = PostgresPool(postgres_url, size=6)
+    indexer = Indexer(pool.another(size=1), min_nodes=10_000)
     client = connect(mongo_url)
     try:
         mongo = database(client, mongo_name)
@@ -247,8 +249,10 @@ def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "do
             worker=this_worker(),
             timing=Timing(lease_ttl_s=5, grace_s=0),
             embedder=lambda _: WordsEmbedder(),
+            indexer=indexer,
         )
         yield Faces(backend, collection, postgres_url, mongo)
     finally:
+        indexer.close()
         client.close()
         pool.close()

@@ -31,12 +31,12 @@ def ran(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_verb() -> None:
     out = ran("--help").stdout
     for verb in VERBS:
-        assert re.search(rf"^  {verb.__name__} +\S", out, re.MULTILINE), verb
+        assert re.search(rf"^  {verb} +\S", out, re.MULTILINE), verb
 
 
 def test_help_of_every_verb_explains_itself_and_its_json() -> None:
     for verb in VERBS:
-        help_text = CliRunner().invoke(app(), [verb.__name__, "--help"])
+        help_text = CliRunner().invoke(app(), [verb, "--help"])
         assert help_text.exit_code == 0, help_text.output
         assert "--json: " in help_text.output, verb
 
@@ -60,6 +60,16 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_verb_is_loaded_without_the_others() -> None:
+    program = (
+        "import sys; from ragstore.cli.main import VERBS, main; main(['query', '--help']);"
+        "print([verb for verb in VERBS if f'ragstore.cli.{verb}'.replace('import', 'import_') in sys.modules],"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stderr.strip() == "['query']"
 
 
 def test_version_is_that_of_the_package() -> None:
@@ -179,6 +189,7 @@ def test_an_interruption_says_that_nothing_is_lost(
 
 WAITS_FOR_EVER = """
 import signal, sys
+from types import SimpleNamespace
 from ragstore.cli import edge, main
 
 def wait() -> None:
@@ -191,7 +202,8 @@ def wait() -> None:
             edge.SAME_SIGNAL_S = 0.0
             signal.pause()
 
-main.VERBS = (wait,)
+main.VERBS = ("wait",)
+sys.modules["ragstore.cli.wait"] = SimpleNamespace(wait=wait)
 sys.exit(main.main(["wait"]))
 """
 

@@ -42,7 +42,7 @@ def anchors_of(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("verb", [verb.__name__ for verb in VERBS])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_in_the_readme(verb: str) -> None:
     commands = re.search(r"## The command line\n+```\n(.*?)```", text_of("README.md"), re.DOTALL)
     assert commands is not None
@@ -51,7 +51,7 @@ def test_every_verb_is_in_the_readme(verb: str) -> None:
 
 @pytest.mark.parametrize("document", ALL_DOCUMENTS)
 def test_every_command_that_a_document_shows_is_a_verb(document: str) -> None:
-    verbs = {verb.__name__ for verb in VERBS}
+    verbs = set(VERBS)
     shown = re.findall(r"(?:^|[`$] ?)ragstore ([a-z]+)\b", code_in(text_of(document)), re.MULTILINE)
     assert set(shown) <= verbs
 
@@ -70,15 +70,15 @@ def test_every_option_is_in_the_example_file_and_every_option_in_the_documents_e
 def test_every_option_named_in_the_help_exists() -> None:
     options = {f"RAGSTORE_{name.upper()}" for name in Settings.model_fields}
     for verb in VERBS:
-        arguments = [sys.executable, "-m", "ragstore", verb.__name__, "--help"]
+        arguments = [sys.executable, "-m", "ragstore", verb, "--help"]
         shown = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=True).stdout
-        assert set(re.findall(r"RAGSTORE_[A-Z_]+[A-Z]", shown)) <= options, verb.__name__
+        assert set(re.findall(r"RAGSTORE_[A-Z_]+[A-Z]", shown)) <= options, verb
 
 
 def test_what_messages_advise_exists() -> None:
     options = {f"RAGSTORE_{name.upper()}" for name in Settings.model_fields}
     others = {"RAGSTORE_CONFIG", "RAGSTORE_SECRETS_DIR", "RAGSTORE_FAILPOINT"}
-    verbs = {verb.__name__ for verb in VERBS}
+    verbs = set(VERBS)
     for path in sorted((ROOT / "src").rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         assert set(re.findall(r"RAGSTORE_[A-Z_]+[A-Z]", source)) <= options | others, path.name

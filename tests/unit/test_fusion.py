@@ -15,7 +15,7 @@ from ragstore.model.filters import Condition
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.search import Question, mmr, search
 
-COLLECTION = Collection(1, "docs", EmbeddingSpace("external", 3), Chunking(512, 64), "english", "none")
+COLLECTION = Collection(1, "docs", EmbeddingSpace("external", 3), Chunking(512, 64), "english")
 VECTOR = [1.0, 0.0, 0.0]
 
 components = st.floats(-10, 10, width=32, allow_subnormal=False)

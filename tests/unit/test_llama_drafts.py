@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
@@ -39,7 +40,7 @@ def nodes_of(document: str, names: str, *, of: str = "h1") -> list[Embedded]:
         if name < "d":
             relationships[NodeRelationship.NEXT] = RelatedNodeInfo(node_id=f"{document}{chr(ord(name) + 1)}")
         node = TextNode(id_=f"{document}{name}", text=name, relationships=dict(relationships))
-        nodes.append(Embedded(node, to_node(node)))
+        nodes.append(Embedded(node, to_node(node), np.zeros(1, dtype=np.float32)))
     return nodes
 
 

@@ -45,7 +45,7 @@ class Ingesting:
         self._pool = pool
         self._models = models
         self._writer = writer
-        self._limits = Limits(batch_chunks=settings.batch_chunks, index_min_nodes=settings.index_min_nodes)
+        self._limits = Limits(settings.batch_chunks, settings.ingest_memory_mb)
 
     def ingest(self, collection: Collection, listing: Listing, paths: Paths, tell: Tell) -> IngestReport:
         """Add and update."""
@@ -79,6 +79,7 @@ class Ingesting:
                 pool=self._pool,
                 publisher=writer.publisher,
                 recoverer=writer.recoverer,
+                indexer=writer.indexer,
                 embedder=lambda: self._models.of(collection),
                 parsers=parsers,
                 worker=writer.worker,

@@ -51,7 +51,7 @@ class Models:
             EmbeddingSpaceError: names both.
         """
         asked, made = self._settings.model, collection.space.model
-        if self._settings.origin("model") == "default" or EXTERNAL in (asked, made) or asked == made:
+        if asked == made or EXTERNAL in (asked, made) or self._settings.origin("model") == "default":
             return
         raise EmbeddingSpaceError(
             f"collection {collection.name!r} was made with {collection.space}, RAGSTORE_MODEL asks for {asked}",

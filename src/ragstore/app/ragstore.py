@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from ragstore.app.addresses import Addresses, reachable
 from ragstore.app.migrations import apply_at, check_postgres
 from ragstore.app.models import EXTERNAL, Models
+from ragstore.app.spaces import check_chunking, check_space, check_vector_type, checked_dim
 from ragstore.app.transfers import Transfers
 from ragstore.audit import trail
-from ragstore.errors import EmbeddingSpaceError, SchemaVersionError, UsageError
-from ragstore.model.audit import Event, QuarantineEntry
-from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, checked_name
-from ragstore.model.document import DocumentState
-from ragstore.model.drift import AuditProgress, RepairReport, VerifyReport
-from ragstore.model.filters import Filter
-from ragstore.model.hit import Hit
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
-from ragstore.model.run import Vectors
-from ragstore.postgres import collections
+from ragstore.errors import SchemaVersionError, UsageError
+from ragstore.model.collection import (
+    Chunking,
+    Collection,
+    CollectionSummary,
+    EmbeddingSpace,
+    TableForm,
+    VectorType,
+    checked_filter_keys,
+    checked_name,
+)
+from ragstore.postgres import collections, filter_keys
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.settings import Settings
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
+    from ragstore.app.asking import Asking
     from ragstore.app.writer import Writer
     from ragstore.llama import Backend
+    from ragstore.model.audit import Event, QuarantineEntry
+    from ragstore.model.document import DocumentState
+    from ragstore.model.drift import AuditProgress, RepairReport, VerifyReport
+    from ragstore.model.filters import Filter
+    from ragstore.model.hit import Hit
+    from ragstore.model.progress import Progress
+    from ragstore.model.report import IngestReport
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
     from ragstore.work.health import Health
@@ -69,7 +77,7 @@ class Ragstore(Transfers):
 
     # Collections
 
-    def create_collection(
+    def create_collection(  # noqa: PLR0913 - one argument per property
         self,
         name: str,
         *,
@@ -77,32 +85,47 @@ class Ragstore(Transfers):
         dim: int | None = None,
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
+        vector_type: VectorType | None = None,
+        filter_keys: Sequence[str] = (),
     ) -> Collection:
         """Make a collection, or return the one of that name.
 
         Args:
             model: as the setting; ``external`` where the vectors come with the nodes, which needs ``dim``.
+            vector_type: as the setting; ``halfvec`` keeps vectors as float16, in half the room.
+            filter_keys: keys of the metadata that filters will name often; those of an existing collection are kept,
+                and new ones added. Where its table belongs to another role, ``ragstore maintain`` builds the indexes.
 
         Raises:
-            EmbeddingSpaceError: it exists with another model or ``dim``; both are named.
-            UsageError: a name, model or length that cannot be used.
+            EmbeddingSpaceError: it exists with another model, ``dim`` or ``vector_type``; both are named.
+            UsageError: a name, model, length or filter key that cannot be used.
         """
+        keys = checked_filter_keys(filter_keys)
         found = collections.find_collection(self._pool, checked_name(name))
         if found is None:
             chunking = Chunking(
                 self.settings.chunk_size if chunk_size is None else chunk_size,
                 self.settings.chunk_overlap if chunk_overlap is None else chunk_overlap,
             )
-            _check_chunking(chunking)
+            check_chunking(chunking)
             found = collections.create_collection(
                 self._pool,
                 name,
                 space=self._space(model or self.settings.model, dim),
                 chunking=chunking,
                 text_search_config=self.settings.text_search_config,
+                form=TableForm(vector_type or self.settings.vector_type, keys),
             )
-        _check_space(found, model, dim)
-        return found
+        check_space(found, model, dim)
+        check_vector_type(found, vector_type)
+        return self._with_filter_keys(found, keys)
+
+    def _with_filter_keys(self, collection: Collection, keys: Sequence[str]) -> Collection:
+        if not set(keys) <= set(collection.filter_keys):
+            collection = filter_keys.declare(self._pool, collection, keys)
+        if keys:
+            filter_keys.build_missing(self._pool, collection)
+        return collection
 
     def collections(self) -> list[CollectionSummary]:
         """All collections with their sizes."""
@@ -290,20 +313,18 @@ class Ragstore(Transfers):
         Raises:
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
         """
-        from ragstore.query.search import Question, search
+        from ragstore.query.search import Question
 
-        found = self._collection(collection)
-        needs_vector = mode != "keyword" or mmr_lambda is not None
         question = Question(
             text=text,
-            vector=self._vector(found, text, embedding) if needs_vector else None,
+            vector=embedding,
             mode=mode,
             top_k=self.settings.top_k if top_k is None else top_k,
             filters=filters,
             dense_weight=self.settings.dense_weight,
             mmr_lambda=mmr_lambda,
         )
-        return search(self._pool, found, question)
+        return self._asking.hits(collection or self.settings.collection, question)
 
     def ask(
         self,
@@ -375,8 +396,14 @@ class Ragstore(Transfers):
             worker=writer.worker,
             timing=writer.timing,
             embedder=self._models.of,
-            index_min_nodes=self.settings.index_min_nodes,
+            indexer=writer.indexer,
         )
+
+    @cached_property
+    def _asking(self) -> Asking:
+        from ragstore.app.asking import Asking
+
+        return Asking(self._pool, self._models)
 
     def _writer(self) -> Writer:
         from ragstore.app.writer import open_writer
@@ -415,21 +442,11 @@ class Ragstore(Transfers):
                     "a collection whose vectors come with the nodes needs their length",
                     hint="say dim=, for example create_collection(name, model='external', dim=256)",
                 )
-            return EmbeddingSpace(model, _checked_dim(dim))
+            return EmbeddingSpace(model, checked_dim(dim))
         own = self._models.named(model).dim
         if dim is not None and dim != own:
             raise UsageError(f"model {model} gives {own} dimensions, not {dim}", hint="leave dim out")
-        return EmbeddingSpace(model, _checked_dim(own))
-
-    def _vector(self, collection: Collection, text: str, embedding: Sequence[float] | None) -> Vectors:
-        if embedding is not None:
-            return np.asarray(embedding, dtype=np.float32)
-        if collection.space.model == EXTERNAL:
-            raise UsageError(
-                f"the vectors of collection {collection.name!r} come from outside, so the question's must too",
-                hint="say embedding=, or ask with --mode keyword",
-            )
-        return self._models.of(collection).embed_query(text)
+        return EmbeddingSpace(model, checked_dim(own))
 
 
 def open_ragstore(settings: Settings | None = None) -> Ragstore:
@@ -452,34 +469,3 @@ def open_ragstore(settings: Settings | None = None) -> Ragstore:
         apply_at(settings, addresses)
         check_postgres(pool)
     return Ragstore(settings, addresses, pool)
-
-
-def _checked_dim(dim: int) -> int:
-    if not 1 <= dim <= MAX_INDEXED_DIM:
-        raise UsageError(
-            f"vectors of {dim:,} dimensions cannot be stored",
-            hint=f"use 1 to {MAX_INDEXED_DIM:,}, the most that an index takes; many models give shorter vectors when "
-            "asked (dimensions=), and of those trained for it the first values of a long one are a good short one",
-            dim=dim,
-        )
-    return dim
-
-
-def _check_space(collection: Collection, model: str | None, dim: int | None) -> None:
-    made = collection.space
-    if (model is None or model == made.model) and (dim is None or dim == made.dim):
-        return
-    asked = EmbeddingSpace(model or made.model, dim or made.dim)
-    raise EmbeddingSpaceError(
-        f"collection {collection.name!r} was made with {made}, not with {asked}",
-        hint="use another collection name",
-        collection=collection.name,
-    )
-
-
-def _check_chunking(chunking: Chunking) -> None:
-    if not 0 <= chunking.chunk_overlap < chunking.chunk_size:
-        raise UsageError(
-            f"chunk_overlap {chunking.chunk_overlap} must be below chunk_size {chunking.chunk_size}",
-            hint="see RAGSTORE_CHUNK_SIZE and RAGSTORE_CHUNK_OVERLAP",
-        )

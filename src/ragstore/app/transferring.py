@@ -72,7 +72,7 @@ class Transferring:
             return self._collection(name, model, dim)
 
         direct = DirectWriter(self.pool, self.writer.recoverer, worker=self.writer.worker)
-        return Destination(self.pool, direct, collection, self._structs, self.settings.index_min_nodes)
+        return Destination(self.pool, direct, collection, self._structs, self.writer.indexer)
 
     def _structs(self, collection: Collection) -> StructWriter:
         return StructWriter(self.pool, self.writer.database, collection)

@@ -12,6 +12,7 @@ from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.caretaker import Caretaker
 from ragstore.protocol.drop import Dropper
+from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Publisher, Timing
 from ragstore.protocol.recover import Recoverer
 from ragstore.protocol.worker import this_worker
@@ -31,6 +32,7 @@ class Writer:
     worker: str
     timing: Timing
     caretaker: Caretaker
+    indexer: Indexer
 
     def dropper(self, pool: PostgresPool) -> Dropper:
         """What drops collections."""
@@ -40,6 +42,7 @@ class Writer:
     def close(self) -> None:
         """Stop the threads and close the MongoDB client."""
         self.caretaker.close()
+        self.indexer.close()
         self.publisher.close()
         self.client.close()
 
@@ -64,4 +67,5 @@ def open_writer(settings: Settings, addresses: Addresses, pool: PostgresPool) ->
         raise
     publisher = Publisher(ledger, nodes, worker=worker, timing=timing)
     caretaker = Caretaker(recoverer, every_s=timing.lease_ttl_s)
-    return Writer(client, mongo, nodes, ledger, publisher, recoverer, worker, timing, caretaker)
+    indexer = Indexer(pool.another(size=1), min_nodes=settings.index_min_nodes)
+    return Writer(client, mongo, nodes, ledger, publisher, recoverer, worker, timing, caretaker, indexer)

@@ -21,6 +21,7 @@ from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.scan import Entries, MongoScan
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import LedgerLine, PostgresScan, ScannedNode
+from ragstore.postgres.segments import is_index_name
 from ragstore.protocol.repair import Repairer
 
 _KINDS: tuple[Entries, Entries] = ("ref_doc_info", "metadata")
@@ -214,6 +215,7 @@ class CollectionRepair:
     def _rebuild_indexes(self) -> None:
         broken = unusable_indexes(self._means.pool, self._postgres)
         if not broken:
+            self._index_fresh()
             return
         left = broken
         if self._repairer:
@@ -221,17 +223,22 @@ class CollectionRepair:
             for index in broken:
                 self._rebuild(index)
             left = unusable_indexes(self._means.pool, self._postgres)
+        self._index_fresh()
         done = broken if not self._repairer else {name: why for name, why in broken.items() if name not in left}
         self._done.add(Kind.INVALID_INDEX, (f"{name} {why}" for name, why in done.items()))
         if self._repairer:
             hint = "make it as the migrations do"
             self._kept.add(Kind.INVALID_INDEX, (f"{name} {why}; {hint}" for name, why in left.items()))
 
+    def _index_fresh(self) -> None:
+        if self._repairer:
+            self._repairer.index_fresh(self._collection, min_nodes=self._means.index_min_nodes)
+
     def _rebuild(self, index: str) -> None:
         still = unusable_indexes(self._means.pool, self._postgres)
-        is_hnsw = index.endswith("_embedding_idx")
-        if self._repairer and index in still and (is_hnsw or still[index] == "is invalid"):
-            self._repairer.rebuild_index(self._collection, index, min_nodes=self._means.index_min_nodes)
+        is_of_segment = is_index_name(index)
+        if self._repairer and index in still and (is_of_segment or still[index] == "is invalid"):
+            self._repairer.rebuild_index(self._collection, index)
 
 
 def _live(node: ScannedNode) -> LiveNode:

@@ -31,7 +31,7 @@ class RepairOptions:
 
     Args:
         embedder: the model of a collection, loaded when a vector must be computed.
-        index_min_nodes: nodes from which a collection has an HNSW index.
+        index_min_nodes: fresh nodes from which an index over them is built.
         registered: MongoDB did not say which PostgreSQL database it belongs to, and now does.
     """
 

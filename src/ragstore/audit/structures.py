@@ -15,11 +15,12 @@ from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 from ragstore.mongo.scan import index_structs
+from ragstore.postgres import filter_keys
 from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import PostgresScan
-from ragstore.postgres.vectors import LOCK_SPACE, index_name
+from ragstore.postgres.segments import LOCK_SPACE, index_name, is_index_name
 
 MAX_STRUCT_BYTES = 1_024
 _SUFFIXES = ("pkey", "node_id_key", "document_idx", "chunk_hash_idx", "text_idx", "metadata_idx")
@@ -103,12 +104,14 @@ def _unusable(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     is_building = scan.is_building(LOCK_SPACE)
     collection = get_collection(pool, scan.collection.name)
     indexes = scan.indexes()
-    hnsw = index_name(collection)
     wanted = {f"{collection.table}_{suffix}" for suffix in _SUFFIXES}
-    if collection.index_state == "ready":
-        wanted.add(hnsw)
+    wanted |= {index_name(collection, segment) for segment in collection.segments}
     broken = dict.fromkeys(wanted.difference(indexes), "is missing")
     broken |= {name: "is invalid" for name, valid in indexes.items() if not valid}
     if is_building or scan.is_building(LOCK_SPACE):
-        broken.pop(hnsw, None)
+        return {name: reason for name, reason in broken.items() if not _is_built_beside(name)}
     return broken
+
+
+def _is_built_beside(name: str) -> bool:
+    return is_index_name(name) or filter_keys.is_index_name(name)

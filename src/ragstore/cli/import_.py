@@ -34,6 +34,3 @@ def import_(  # noqa: PLR0913, PLR0917 - one argument per option
     with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
         report = store.import_(persist_dir, collection=collection, model=model, namespace=namespace, progress=listener)
     tell_report(report, "imported", as_json=as_json)
-
-
-import_.__name__ = "import"  # the verb; a keyword cannot name a function

@@ -8,11 +8,12 @@ import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, JsonOption
+from ragstore.cli.options import CollectionOption, FilterKeyOption, JsonOption
 from ragstore.cli.output import one_line, say, write, write_json
 from ragstore.cli.progress import duration_in_words, shown_progress
 
 if TYPE_CHECKING:
+    from ragstore.app import Ragstore
     from ragstore.model.audit import QuarantineEntry
     from ragstore.model.report import IngestReport
 
@@ -25,6 +26,7 @@ def ingest(
         list[str], typer.Argument(metavar="PATH|URL...", help="Files and folders; folders with all below.")
     ],
     collection: CollectionOption = None,
+    filter_keys: FilterKeyOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no reasons on standard error.")] = False,
 ) -> None:
@@ -37,6 +39,7 @@ def ingest(
     "seconds"}.
     """
     with invocation_of(ctx).store() as store:
+        declare_filter_keys(store, collection, filter_keys)
         with shown_progress(quiet=quiet) as listener:
             report = store.ingest(*paths, collection=collection, progress=listener)
         failures = store.quarantined(collection) if report.failed and not quiet else []
@@ -48,6 +51,12 @@ def ingest(
         say(line)
     if report.failed:
         raise typer.Exit(EXIT_PARTLY)
+
+
+def declare_filter_keys(store: Ragstore, collection: str | None, keys: list[str] | None) -> None:
+    """Make the collection with these keys, or add them to it."""
+    if keys:
+        store.create_collection(collection or store.settings.collection, filter_keys=keys)
 
 
 def report_line(report: IngestReport) -> str:

@@ -6,17 +6,13 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from keyword import iskeyword
 from typing import Annotated
 
 import typer
 
-from ragstore.cli.adopt import adopt
-from ragstore.cli.ask import ask
-from ragstore.cli.delete import delete
-from ragstore.cli.documents import documents
-from ragstore.cli.down import down
-from ragstore.cli.drop import drop
 from ragstore.cli.edge import (
     EXIT_OUTPUT_CLOSED,
     EXIT_USAGE,
@@ -28,47 +24,34 @@ from ragstore.cli.edge import (
     tell_unexpected,
     tell_usage,
 )
-from ragstore.cli.export import export
-from ragstore.cli.history import history
-from ragstore.cli.import_ import import_
-from ragstore.cli.ingest import ingest
 from ragstore.cli.invocation import Invocation, split_off
-from ragstore.cli.maintain import maintain
-from ragstore.cli.migrate import migrate
 from ragstore.cli.output import OutputClosedError, flush
-from ragstore.cli.quarantine import quarantine
-from ragstore.cli.query import query
-from ragstore.cli.repair import repair
-from ragstore.cli.status import status
-from ragstore.cli.sync import sync
-from ragstore.cli.up import up
-from ragstore.cli.verify import verify
-from ragstore.cli.worker import worker
 from ragstore.errors import RagstoreError
 
 PROGRAM = "ragstore"
 VERBS = (
-    up,
-    down,
-    status,
-    migrate,
-    ingest,
-    sync,
-    worker,
-    maintain,
-    query,
-    ask,
-    documents,
-    history,
-    delete,
-    drop,
-    quarantine,
-    verify,
-    repair,
-    import_,
-    export,
-    adopt,
+    "up",
+    "down",
+    "status",
+    "migrate",
+    "ingest",
+    "sync",
+    "worker",
+    "maintain",
+    "query",
+    "ask",
+    "documents",
+    "history",
+    "delete",
+    "drop",
+    "quarantine",
+    "verify",
+    "repair",
+    "import",
+    "export",
+    "adopt",
 )
+"""Each is a function of that name in a module of that name beside this one, with ``_`` behind Python's keywords."""
 
 _EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage, 3 partly done, 4 refused, 5 drift found. "
@@ -99,8 +82,12 @@ def _root(
         raise typer.Exit(EXIT_USAGE)
 
 
-def app() -> typer.Typer:
-    """The command line as a Typer application."""
+def app(verbs: Sequence[str] = VERBS) -> typer.Typer:
+    """The command line as a Typer application.
+
+    Args:
+        verbs: only these are loaded; a process that runs one of them need not wait for the others.
+    """
     # No rich in the help and the errors: it costs 0.15 s, and its tracebacks print local variables, passwords included.
     application = typer.Typer(
         name=PROGRAM,
@@ -109,15 +96,23 @@ def app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     application.callback(invoke_without_command=True, epilog=_EPILOG)(_root)
-    for verb in VERBS:
-        application.command()(verb)
+    for verb in verbs:
+        application.command(verb)(_function(verb))
     return application
+
+
+def _function(verb: str) -> Callable[..., None]:
+    name = f"{verb}_" if iskeyword(verb) else verb
+    found: Callable[..., None] = getattr(import_module(f"ragstore.cli.{name}"), name)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:  # a shell asks for completions
         app()(prog_name=PROGRAM)
+    # To look for pydantic's plugins it reads the metadata of every installed package; ours has none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     for signum in STOP_SIGNALS:
         signal.signal(signum, raise_interrupted)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the terminal's encoding does not
@@ -140,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], invocation: Invocation) -> int:
     """Parse and run, with every error told."""
-    command = typer.main.get_command(app())
+    asked = next((argument for argument in arguments if not argument.startswith("-")), "")
+    verb = asked if asked in VERBS else ""
+    command = typer.main.get_command(app([verb] if verb else VERBS))
     try:
         with command.make_context(PROGRAM, arguments, obj=invocation) as ctx:
             command.invoke(ctx)
@@ -149,7 +146,6 @@ def _run(arguments: list[str], invocation: Invocation) -> int:
     except RagstoreError as error:
         return tell_error(error, invocation)
     except typer.TyperException as error:
-        verb = next((name for name in arguments if name in {verb.__name__ for verb in VERBS}), "")
         return tell_usage(error, f"{PROGRAM} {verb}".rstrip(), invocation)
     except OutputClosedError:
         raise

@@ -33,6 +33,14 @@ FilterOption = Annotated[
         help="Only nodes whose metadata match, such as lang=en, year>=2020 or tags:any=red,blue; all of several.",
     ),
 ]
+FilterKeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter-key",
+        metavar="KEY",
+        help="Key of the metadata that filters will name often: it gets indexes of its own, for good; repeatable.",
+    ),
+]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Rank by meaning, by words, or by both.")]
 MmrOption = Annotated[
     float | None,

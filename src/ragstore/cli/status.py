@@ -74,7 +74,8 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
         return lines
     if not collections:
         return [*lines, "", "no collections yet; fill one with: ragstore ingest PATH"]
-    columns = [name for name in ("name", "documents", "nodes", "model", "dim", "index_state") if name in collections[0]]
+    shown = ("name", "documents", "nodes", "model", "dim", "vector_type", "indexed")
+    columns = [name for name in shown if name in collections[0]]
     headings = ["collection" if name == "name" else name.replace("_", " ") for name in columns]
     return [*lines, "", *table(headings, [[collection[name] for name in columns] for collection in collections])]
 

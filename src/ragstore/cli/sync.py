@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
-from ragstore.cli.ingest import failure_lines, report_line
+from ragstore.cli.ingest import declare_filter_keys, failure_lines, report_line
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, JsonOption
+from ragstore.cli.options import CollectionOption, FilterKeyOption, JsonOption
 from ragstore.cli.output import say, write, write_json
 from ragstore.cli.progress import shown_progress
 
@@ -18,6 +18,7 @@ def sync(  # noqa: PLR0913, PLR0917 - one argument per option
     ctx: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
     collection: CollectionOption = None,
+    filter_keys: FilterKeyOption = None,
     allow_mass_delete: Annotated[
         bool,
         typer.Option(
@@ -39,6 +40,7 @@ def sync(  # noqa: PLR0913, PLR0917 - one argument per option
     "seconds"}; in a dry run the counts of documents that would be.
     """
     with invocation_of(ctx).store() as store:
+        declare_filter_keys(store, collection, None if dry_run else filter_keys)
         with shown_progress(quiet=quiet) as listener:
             report = store.sync(
                 *paths, collection=collection, allow_mass_delete=allow_mass_delete, dry_run=dry_run, progress=listener

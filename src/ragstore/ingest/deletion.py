@@ -114,7 +114,8 @@ class Deletion:
         Crash safety:
             Each batch is one transaction; what is left is found again by the next sync.
         """
-        lost = _lost(self._pool, self._collection, self._roots)
+        # Where nothing was gone a moment ago, looking at every document once more would find next to nothing.
+        lost = _lost(self._pool, self._collection, self._roots) if loss.n_lost else iter(())
         while batch := list(islice(lost, DELETED_AT_ONCE)):
             self._check(loss, len(batch), allow_mass_delete)
             self._delete(batch)

@@ -48,7 +48,7 @@ def dry_run(
     loss = survey(pool, collection, roots)
     ahead: Ahead[SourceItem | Unlistable] = Ahead(roots.watching(listing))
     tally.watch(ahead)
-    planner = Planner(pool, collection, tally, content_hash_of=_content_hash, worker="", writes=False)
+    planner = Planner(pool, collection, tally, content_hash_of=_content_hash)
     moved = _Moved(pool, collection, roots, loss)
     for batch in _batches(planner.changed(ahead)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])

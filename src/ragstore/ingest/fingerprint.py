@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from ragstore.model.collection import Chunking
-from ragstore.model.document import DocumentState, SourceItem
+from ragstore.model.document import DocumentState, SourceItem, SourceState
 
 READING_VERSION = 1
 """Raise it when readers, splitting or node metadata change: every document is then read again, once."""
@@ -17,7 +17,7 @@ def fingerprint(content_hash: str, chunking: Chunking) -> str:
     return hashlib.blake2b(shape.encode(), digest_size=16).hexdigest()
 
 
-def is_unread_same(state: DocumentState | None, item: SourceItem, chunking: Chunking) -> bool:
+def is_unread_same(state: SourceState | None, item: SourceItem, chunking: Chunking) -> bool:
     """Whether size and time alone say that this document need not even be read."""
     return (
         state is not None
@@ -28,7 +28,7 @@ def is_unread_same(state: DocumentState | None, item: SourceItem, chunking: Chun
     )
 
 
-def is_same(state: DocumentState | None, content_hash: str | None, chunking: Chunking) -> bool:
+def is_same(state: DocumentState | SourceState | None, content_hash: str | None, chunking: Chunking) -> bool:
     """Whether the live revision was made from this content, in the way it would be made now."""
     return (
         state is not None

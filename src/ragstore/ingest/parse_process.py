@@ -98,15 +98,15 @@ class ParseProcess:
         if self._child:
             self._child.close()
 
-    def parse(self, item: SourceItem) -> tuple[ParsedDocument, int]:
-        """The document, and the size of the child's answer in bytes; raises as ``ParserPool.parse``."""
+    def parse(self, item: SourceItem) -> ParsedDocument:
+        """The document; raises as ``ParserPool.parse``."""
         answer = self._ask(item)
         if error := answer.get("error"):
             kind = _ERRORS[error["code"]]
             raise kind(f"{item.document_id} {error['message']}", hint=error["hint"], **error["facts"])
         document = answer["document"]
         chunks = [Chunk(text, start, end, tuple(titles), page) for text, start, end, titles, page in document["chunks"]]
-        return ParsedDocument(**{**document, "chunks": chunks}), answer["n_bytes"]
+        return ParsedDocument(**{**document, "chunks": chunks})
 
     def _ask(self, item: SourceItem) -> dict[str, Any]:
         """The child's answer, from a fresh one where what came before this file may be to blame."""
@@ -216,7 +216,7 @@ class _Child:
         self._ready = True
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One answer, with the size of its frame as ``n_bytes``."""
+        """One answer."""
         try:
             os.write(self._requests, frame(request))
         except BrokenPipeError as error:
@@ -249,7 +249,6 @@ class _Child:
             if len(buffer) >= LENGTH.size:
                 missing = LENGTH.size + LENGTH.unpack_from(buffer)[0] - len(buffer)
         answer: dict[str, Any] = orjson.loads(memoryview(buffer)[LENGTH.size :])
-        answer["n_bytes"] = len(buffer)
         return answer
 
 

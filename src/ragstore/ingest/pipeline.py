@@ -1,39 +1,45 @@
 """One ingest from listing to published revisions, its stages overlapping, in bounded memory.
 
-Reading and cutting happen in a child process, embedding in the calling thread, storing in two threads, so that one
-batch is staged in MongoDB while another is published in PostgreSQL: at any time at most one batch is being embedded,
-two are stored, and a small window of documents is read ahead.
+One thread lists, one compares with the ledger and gives out files, child processes read and cut them, the calling
+thread embeds, and two threads store, so that one batch is staged in MongoDB while another is published in PostgreSQL.
+Whatever is faster waits for whatever is slower: what was read and is not yet stored stays below a ceiling.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from ragstore.embedding import Embedder
-from ragstore.errors import ContentError
 from ragstore.ingest.ahead import Ahead
+from ragstore.ingest.batching import Batch, batches
+from ragstore.ingest.memory import MemoryCeiling
 from ragstore.ingest.parsing import ParserPool
 from ragstore.ingest.patience import patiently
 from ragstore.ingest.planning import Planner
+from ragstore.ingest.reading_ahead import Outcome, read_all
 from ragstore.ingest.storing import Storer
 from ragstore.ingest.tally import Tally
-from ragstore.ingest.vectors import Parsed, Vectorizer
-from ragstore.model.chunk import ParsedDocument
+from ragstore.ingest.vectors import Vectorizer
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
 from ragstore.model.progress import Progress
 from ragstore.model.report import IngestReport
 from ragstore.postgres import vectors
-from ragstore.postgres.documents import Failure
 from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Publisher
 from ragstore.protocol.recover import Recoverer
 from ragstore.sources import Unlistable
 
 STORED_AT_ONCE = 2
+_BATCHES_UNDER_WAY = STORED_AT_ONCE + 2
+"""One is put together and one is embedded meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,11 @@ class Limits:
 
     Args:
         batch_chunks: chunks that are published together, about; a document is never divided.
-        index_min_nodes: nodes from which a collection gets an HNSW index.
+        memory_mb: what documents hold from when they are read until they are stored, about; a larger one goes alone.
     """
 
     batch_chunks: int = 1000
-    index_min_nodes: int = 10_000
+    memory_mb: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Services:
     pool: PostgresPool
     publisher: Publisher
     recoverer: Recoverer
+    indexer: Indexer
     embedder: Callable[[], Embedder]
     parsers: ParserPool
     worker: str
@@ -86,8 +93,8 @@ def ingest(
     Crash safety:
         Every batch is published as a whole or not at all; unchanged documents are not read again.
     """
-    tally = Tally(tell)
-    ahead: Ahead[SourceItem | Unlistable] = Ahead(listing)
+    tally, giving_up = Tally(tell), threading.Event()
+    ahead: Ahead[SourceItem | Unlistable] = Ahead(listing, giving_up=giving_up)
     tally.watch(ahead)
     planner = Planner(
         services.pool,
@@ -95,6 +102,7 @@ def ingest(
         tally,
         content_hash_of=services.parsers.hash_only,
         worker=services.worker,
+        giving_up=giving_up,
     )
     storer = Storer(
         services.pool,
@@ -104,53 +112,62 @@ def ingest(
         tally,
         worker=services.worker,
         is_lost=services.is_lost,
+        giving_up=giving_up,
     )
-    vectorizer = Vectorizer(services.pool, collection, services.embedder)
-    parsed = services.parsers.parse_all(planner.changed(ahead))
-    _store_all(_batches(parsed, limits.batch_chunks), vectorizer, storer)
+    ceiling = MemoryCeiling(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
+    flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, ceiling, limits)
+    with (
+        closing(read_all(planner.changed(ahead), services.parsers, ceiling)) as outcomes,
+        closing(flow.store_all(outcomes)) as stored,
+    ):
+        for n_chunks in stored:
+            services.indexer.added(collection, n_chunks, in_bulk=True)
     # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
     patiently(services.publisher.settle)
     patiently(services.recoverer.recover)
     if tally.report.chunks:
-        patiently(lambda: vectors.refresh_statistics(services.pool, collection))
+        patiently(lambda: vectors.refresh_statistics(services.pool, collection, n_changed=tally.report.chunks))
     # Also where nothing changed: an ingest that died while it built the index has left that to the next one.
-    patiently(lambda: vectors.ensure_index(services.pool, collection, min_nodes=limits.index_min_nodes))
+    patiently(lambda: services.indexer.finish(collection))
     return tally.finish()
 
 
-def _store_all(batches: Iterable[tuple[list[Parsed], list[Failure]]], vectorizer: Vectorizer, storer: Storer) -> None:
-    """Embed one batch while those before it are stored."""
-    with ThreadPoolExecutor(STORED_AT_ONCE, thread_name_prefix="ragstore-store") as storing:
-        stored: deque[Future[None]] = deque()
-        try:
-            for batch, failures in batches:
-                prepared, refused = vectorizer.prepare(batch)
-                storer.set_aside(failures + refused)
-                if len(stored) == STORED_AT_ONCE:
-                    stored.popleft().result()
-                stored.append(storing.submit(storer.store, prepared))
-            for future in stored:
-                future.result()
-        except BaseException:
-            # An interrupt, too: the threads end with what they do now, and do not wait a minute for it to succeed.
-            storer.give_up()
-            raise
+class _Flow:
+    """Embeds one batch while those before it are stored."""
 
+    def __init__(self, vectorizer: Vectorizer, storer: Storer, ceiling: MemoryCeiling, limits: Limits) -> None:
+        self._vectorizer = vectorizer
+        self._storer = storer
+        self._ceiling = ceiling
+        self._limits = limits
+        self._stored: deque[Future[None]] = deque()
 
-def _batches(
-    parsed: Iterable[tuple[SourceItem, ParsedDocument | ContentError]], batch_chunks: int
-) -> Iterator[tuple[list[Parsed], list[Failure]]]:
-    batch: list[Parsed] = []
-    failures: list[Failure] = []
-    n_chunks = 0
-    for item, result in parsed:
-        if isinstance(result, ContentError):
-            failures.append(Failure(item, result))
-        else:
-            batch.append(Parsed(item, result))
-            n_chunks += len(result.chunks)
-        if n_chunks >= batch_chunks or len(failures) >= batch_chunks:
-            yield batch, failures
-            batch, failures, n_chunks = [], [], 0
-    if batch or failures:
-        yield batch, failures
+    def store_all(self, outcomes: Iterable[Outcome | None]) -> Generator[int, None, None]:
+        """Store what was read; yields how many chunks each batch has."""
+        with ThreadPoolExecutor(STORED_AT_ONCE, thread_name_prefix="ragstore-store") as storing:
+            try:
+                for batch in self._batches(outcomes):
+                    prepared, refused = self._vectorizer.prepare(batch.parsed)
+                    self._storer.set_aside(batch.failures + refused)
+                    if len(self._stored) == STORED_AT_ONCE:
+                        self._stored.popleft().result()
+                    future = storing.submit(self._storer.store, prepared)
+                    future.add_done_callback(partial(self._stored_now, batch.n_bytes))
+                    self._stored.append(future)
+                    yield sum(len(each.document.chunks) for each in prepared)
+                for future in self._stored:
+                    future.result()
+            except BaseException:
+                # An interrupt, too: the threads end with what they do now, and do not wait a minute for it to succeed.
+                self._storer.give_up()
+                raise
+
+    def _batches(self, outcomes: Iterable[Outcome | None]) -> Iterator[Batch]:
+        max_bytes = self._ceiling.n_bytes // _BATCHES_UNDER_WAY
+        return batches(outcomes, max_chunks=self._limits.batch_chunks, max_bytes=max_bytes, is_idle=self._is_idle)
+
+    def _stored_now(self, n_bytes: int, _: Future[None]) -> None:
+        self._ceiling.give_back(n_bytes)
+
+    def _is_idle(self) -> bool:
+        return all(future.done() for future in self._stored)

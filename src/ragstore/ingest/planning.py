@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from ragstore.errors import ContentError, Retry
 from ragstore.ingest.fingerprint import is_same, is_unread_same
 from ragstore.ingest.patience import patiently
 from ragstore.ingest.tally import Tally
 from ragstore.model.collection import Chunking, Collection
-from ragstore.model.document import DocumentState, SourceItem
+from ragstore.model.document import SourceItem, SourceState
 from ragstore.postgres import documents
 from ragstore.postgres.documents import Failure
 from ragstore.postgres.pool import PostgresPool
 from ragstore.sources import Unlistable
+
+T = TypeVar("T")
 
 LOOK_UP_AT_ONCE = 1_000
 
@@ -23,7 +27,8 @@ class Planner:
     """Compares a listing with the ledger, a batch of documents per round trip.
 
     Args:
-        writes: False only looks: nothing is set aside, and no new time is noted.
+        worker: who sets documents aside; None only looks: nothing is set aside, and no new time is noted.
+        giving_up: ends the waiting for a database that is away.
     """
 
     def __init__(
@@ -33,15 +38,15 @@ class Planner:
         tally: Tally,
         *,
         content_hash_of: Callable[[SourceItem], str],
-        worker: str,
-        writes: bool = True,
+        worker: str | None = None,
+        giving_up: threading.Event | None = None,
     ) -> None:
         self._pool = pool
         self._collection = collection
         self._tally = tally
         self._content_hash_of = content_hash_of
         self._worker = worker
-        self._writes = writes
+        self._giving_up = giving_up
 
     @property
     def chunking(self) -> Chunking:
@@ -51,31 +56,48 @@ class Planner:
     def changed(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem]:
         """The items that must be read; all others are counted and, where they cannot be read, set aside."""
         entries = iter(listing)
-        while batch := list(islice(entries, LOOK_UP_AT_ONCE)):
+        batch = list(islice(entries, LOOK_UP_AT_ONCE))
+        # What others set aside from now on is merely tried once more.
+        has_quarantine = bool(batch) and self._patiently(
+            lambda: documents.has_quarantined(self._pool, self._collection)
+        )
+        while batch:
             self._set_aside([entry for entry in batch if isinstance(entry, Unlistable)])
-            yield from self._changed([entry for entry in batch if isinstance(entry, SourceItem)])
+            items = [entry for entry in batch if isinstance(entry, SourceItem)]
+            yield from self._changed(items, has_quarantine=has_quarantine)
+            batch = list(islice(entries, LOOK_UP_AT_ONCE))
 
-    def _changed(self, items: Sequence[SourceItem]) -> Iterator[SourceItem]:
+    def _changed(self, items: Sequence[SourceItem], *, has_quarantine: bool) -> Iterator[SourceItem]:
         ids = [item.document_id for item in items]
-        states = patiently(lambda: documents.get_documents(self._pool, self._collection, ids))
-        quarantined = patiently(lambda: documents.get_quarantined(self._pool, self._collection, ids))
-        touched: dict[str, tuple[int, SourceItem]] = {}
+        states = self._patiently(lambda: documents.get_source_states(self._pool, self._collection, ids))
+        quarantined: dict[str, documents.Held] = {}
+        if has_quarantine:
+            quarantined = self._patiently(lambda: documents.get_quarantined(self._pool, self._collection, ids))
+        unchanged, others = [], []
         for item in items:
-            state = states.get(item.document_id)
             held = quarantined.get(item.document_id)
             if held and held[0] == Retry.NEVER and held[1:] == (item.size, item.mtime_ns, item.etag):
                 self._tally.failed(item)
-            elif held is None and is_unread_same(state, item, self.chunking):
-                self._tally.unchanged(item)
-            elif state is not None and self._has_same_content(state, item):
+            elif held is None and is_unread_same(states.get(item.document_id), item, self.chunking):
+                unchanged.append(item)
+            else:
+                others.append(item)
+        self._tally.unchanged(*unchanged)
+        touched: dict[str, tuple[int, SourceItem]] = {}
+        for item in others:
+            state = states.get(item.document_id)
+            if state is not None and self._has_same_content(state, item):
                 touched[item.document_id] = (state.revision, item)
                 self._tally.unchanged(item)
             else:
                 yield item
-        if self._writes:
-            patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
+        if self._worker is not None:
+            self._patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
 
-    def _has_same_content(self, state: DocumentState, item: SourceItem) -> bool:
+    def _patiently(self, work: Callable[[], T]) -> T:
+        return patiently(work, giving_up=self._giving_up)
+
+    def _has_same_content(self, state: SourceState, item: SourceItem) -> bool:
         # A document of another size was edited; reading it once more to be sure would be wasted.
         if not state.live or state.size != item.size:
             return False
@@ -87,7 +109,7 @@ class Planner:
 
     def _set_aside(self, entries: Sequence[Unlistable]) -> None:
         failures = [Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries]
-        if self._writes:
-            patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
+        if (worker := self._worker) is not None:
+            self._patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker))
         for failure in failures:
             self._tally.failed(failure.item)

@@ -37,6 +37,7 @@ class Storer:
         *,
         worker: str,
         is_lost: Callable[[str], bool],
+        giving_up: threading.Event,
     ) -> None:
         self._pool = pool
         self._collection = collection
@@ -45,7 +46,7 @@ class Storer:
         self._tally = tally
         self._worker = worker
         self._is_lost = is_lost
-        self._giving_up = threading.Event()
+        self._giving_up = giving_up
 
     def give_up(self) -> None:
         """Let no thread wait any longer for a database that is away."""

@@ -32,11 +32,11 @@ class Tally:
         """Take the size of the whole from this listing."""
         self._listing = listing
 
-    def unchanged(self, item: SourceItem) -> None:
-        """The ledger already has this content."""
+    def unchanged(self, *items: SourceItem) -> None:
+        """The ledger already has their content."""
         with self._lock:
-            self.report.unchanged += 1
-        self._did(item)
+            self.report.unchanged += len(items)
+        self._did(*items)
 
     def failed(self, item: SourceItem) -> None:
         """The document is in quarantine."""
@@ -59,10 +59,10 @@ class Tally:
         self._tell_now()
         return self.report
 
-    def _did(self, item: SourceItem) -> None:
+    def _did(self, *items: SourceItem) -> None:
         with self._lock:
-            self._n_done += 1
-            self._bytes_done += item.size
+            self._n_done += len(items)
+            self._bytes_done += sum(item.size for item in items)
             due = time.monotonic() - self._told >= TELL_EVERY_S
             if due:
                 self._told = time.monotonic()

@@ -44,6 +44,7 @@ class Vectorizer:
         self._pool = pool
         self._collection = collection
         self._embedder = embedder
+        self._taken_text: str | None = None
 
     def prepare(self, batch: Sequence[Parsed]) -> tuple[list[Prepared], list[Failure]]:
         """Vectors for all chunks of a batch, each distinct text embedded once.
@@ -62,9 +63,14 @@ class Vectorizer:
         for parsed, of_document in zip(batch, hashes, strict=True):
             if parsed.item.document_id in refused:
                 continue
+            matrix = np.stack([known[h] if h in known else computed[h] for h in of_document])
+            position = vectors.unholdable(self._collection, matrix)
+            if position is not None:
+                error = vectors.cannot_hold(self._collection, f"chunk {position + 1}")
+                failures.append(Failure(parsed.item, error))
+                continue
             embedded_here = not_yet_counted.intersection(of_document)
             not_yet_counted -= embedded_here
-            matrix = np.stack([known[h] if h in known else computed[h] for h in of_document])
             prepared.append(Prepared(parsed.item, parsed.document, matrix, len(embedded_here)))
         return prepared, failures
 
@@ -97,14 +103,27 @@ class Vectorizer:
                 raise
             except ModelError as error:
                 failures.append(Failure(parsed.item, error))
-        if len(failures) == len(batch):
+        if len(failures) == len(batch) and not self._still_works():
             raise first_error
         return computed, failures
+
+    def _still_works(self) -> bool:
+        """Whether the model takes what it took before: a batch may be a single document, that is to blame itself."""
+        if self._taken_text is None:
+            return False
+        try:
+            self._embedder().embed_documents([self._taken_text])
+        except (ModelUnavailableError, ModelMissingError):
+            raise
+        except ModelError:
+            return False
+        return True
 
     def _embed(self, texts: dict[bytes, str]) -> dict[bytes, Vectors]:
         if not texts:
             return {}
         matrix = self._embedder().embed_documents(list(texts.values()))
+        self._taken_text = next(iter(texts.values()))
         return dict(zip(texts, matrix, strict=True))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,12 +10,10 @@ from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
 from ragstore.mongo.client import Client, MongoDatabase
 from ragstore.mongo.nodes import NodeStore
-from ragstore.postgres.collections import find_collection
 from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
-
-_LOOK_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,6 @@ class Backend:
 
     Args:
         embedder: the model of a collection, loaded when first asked for.
-        index_min_nodes: nodes from which a collection gets an HNSW index.
     """
 
     pool: PostgresPool
@@ -37,7 +32,7 @@ class Backend:
     worker: str
     timing: Timing
     embedder: Callable[[Collection], Embedder]
-    index_min_nodes: int = 10_000
+    indexer: Indexer
 
 
 def not_made_so(name: str) -> UsageError:
@@ -49,25 +44,15 @@ def not_made_so(name: str) -> UsageError:
 
 
 class CurrentCollection:
-    """A collection whose index may get ready while a process lives."""
+    """A collection as a process knows it; what it knows of its indexes need not be true any more."""
 
-    def __init__(self, pool: PostgresPool, collection: Collection) -> None:
-        self._pool = pool
+    def __init__(self, collection: Collection) -> None:
         self._collection = collection
-        self._lock = threading.Lock()
-        self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 
     def get(self) -> Collection:
-        """The collection as it was some seconds ago at most, as long as its index is not ready."""
-        if self._collection.index_state == "ready" or time.monotonic() < self._look_again_at:
-            return self._collection
-        return self.look_again()
+        """The collection as the last search has seen it."""
+        return self._collection
 
-    def look_again(self) -> Collection:
-        """The collection as it is now."""
-        found = find_collection(self._pool, self._collection.name)
-        with self._lock:
-            self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
-            if found is not None and found.collection_id == self._collection.collection_id:
-                self._collection = found
-            return self._collection
+    def learn(self, seen: Collection) -> None:
+        """Remember the collection as a search has seen it."""
+        self._collection = seen

@@ -83,5 +83,5 @@ def _writing(backend: Backend, collection: Collection) -> Writing:
     with _lock:
         writing = _writings.get(key)
         if writing is None:
-            writing = _writings[key] = Writing(backend, CurrentCollection(backend.pool, collection))
+            writing = _writings[key] = Writing(backend, CurrentCollection(collection))
         return writing

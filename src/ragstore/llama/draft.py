@@ -11,6 +11,7 @@ from llama_index.core.schema import BaseNode
 from ragstore.llama.nodes import source_hash
 from ragstore.llama.rewriting import rewriting
 from ragstore.model.node import Node
+from ragstore.model.run import Vectors
 from ragstore.protocol.completion import Closing
 
 Kind = Literal["vectors", "bodies"]
@@ -63,10 +64,11 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A node with its embedding, and what is stored of it."""
+    """A node with its embedding, and what is stored of both."""
 
     node: BaseNode
     stored: Node
+    vector: Vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,11 @@ from ragstore.model.node import MAX_NODE_BYTES, TYPE_KEYS, LiveNode, Node, conte
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_content, storable_metadata, storable_text
 from ragstore.mongo.structs import MAX_BYTES, encoded_size
+from ragstore.postgres.search import Row
 
 _DOCUMENT_TYPE = TYPE_KEYS["Document"]
 _MEDIA = ("image_resource", "audio_resource", "video_resource")
+_BY_ITSELF = {"embedding", "text", "metadata", "relationships"}
 _ALWAYS_FITS = MAX_BYTES // 8
 """Bytes of JSON that MongoDB's own format never makes too long: a digit and a comma become 13 bytes."""
 _ROOM_FOR_ID = 4_096
@@ -76,6 +78,13 @@ def from_live(live: LiveNode) -> BaseNode:
     return from_body(live.type_key, live.content)
 
 
+def from_row(row: Row) -> BaseNode:
+    """The LlamaIndex node of a hit that was asked for with its body."""
+    class_name = row.class_name or ""
+    content = orjson.loads(row.content or "{}")
+    return from_body(TYPE_KEYS.get(class_name, "1"), content_with_text(class_name, content, row.text))
+
+
 def from_body(type_key: str, content: dict[str, Any]) -> BaseNode:
     """The LlamaIndex node of a body as MongoDB holds it."""
     return json_to_doc({TYPE_KEY: type_key, DATA_KEY: content})
@@ -101,7 +110,7 @@ def _to_node(node: BaseNode, own_document: bool) -> Node:
     _check_id(node.node_id)
     metadata = storable_metadata(node.metadata)
     text = storable_text(node.get_content(metadata_mode=MetadataMode.NONE))
-    content = storable_content(_content(node, metadata))
+    content = _plain_content(node, metadata) or storable_content(_content(node, metadata))
     class_name = node.class_name()
     if class_name not in TYPE_KEYS:
         class_name = _CLASS_OF_TYPE.get(str(node.get_type()), "TextNode")
@@ -123,6 +132,23 @@ def _to_node(node: BaseNode, own_document: bool) -> Node:
         start_char=getattr(node, "start_char_idx", None),
         end_char=getattr(node, "end_char_idx", None),
     )
+
+
+def _plain_content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The content of a node of the commonest class, for a third of the time; None for others."""
+    relations = node.relationships
+    if type(node) is not TextNode or not all(type(related) is RelatedNodeInfo for related in relations.values()):
+        return None
+    content = storable_content(node.model_dump(mode="json", exclude=_BY_ITSELF))
+    content["embedding"], content["text"], content["metadata"] = None, "", metadata
+    content["relationships"] = {str(kind.value): _plain_related(related) for kind, related in relations.items()}
+    return content
+
+
+def _plain_related(related: Any) -> dict[str, Any]:
+    plain = storable_content(related.model_dump(mode="json", exclude=_BY_ITSELF))
+    plain["metadata"] = storable_metadata(related.metadata)
+    return plain
 
 
 def _content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:

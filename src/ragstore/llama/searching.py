@@ -7,22 +7,19 @@ from typing import Any
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
 
 from ragstore.errors import UsageError
+from ragstore.llama.backend import CurrentCollection
 from ragstore.llama.filters import to_restriction
-from ragstore.llama.nodes import from_live
-from ragstore.model.collection import Collection
-from ragstore.model.node import LiveNode
-from ragstore.postgres import live
+from ragstore.llama.nodes import from_row
 from ragstore.postgres.pool import PostgresPool
-from ragstore.query.search import Question, search
+from ragstore.query.search import Question, find
 
 _MMR_LAMBDA = 0.5  # LlamaIndex's own where a query says none
-_TRIES = 5
 
 
 def answer(
-    pool: PostgresPool, collection: Collection, query: VectorStoreQuery, options: dict[str, Any]
+    pool: PostgresPool, current: CurrentCollection, query: VectorStoreQuery, options: dict[str, Any]
 ) -> VectorStoreQueryResult:
-    """The nodes that answer a query, best first.
+    """The nodes that answer a query, best first, in one round trip.
 
     Args:
         options: ``vector_store_kwargs`` of a retriever; only ``mmr_threshold`` means something here.
@@ -30,20 +27,12 @@ def answer(
     Raises:
         UsageError, FilterError, EmbeddingSpaceError
     """
-    question = _question(query, options)
-    for attempt in range(1, _TRIES + 1):
-        hits = search(pool, collection, question)
-        nodes: dict[str, LiveNode] = {}
-        if hits:
-            nodes = {n.node_id: n for n in live.live_nodes(pool, collection, [h.node_id for h in hits])}
-        # A revision published between the two statements took nodes away: its own are found by asking again.
-        if len(nodes) == len(hits) or attempt == _TRIES:
-            break
-    found = [hit for hit in hits if hit.node_id in nodes]
+    found = find(pool, current.get(), _question(query, options), with_bodies=True)
+    current.learn(found.collection)
     return VectorStoreQueryResult(
-        nodes=[from_live(nodes[hit.node_id]) for hit in found],
-        similarities=[hit.score for hit in found],
-        ids=[hit.node_id for hit in found],
+        nodes=[from_row(row) for row in found.rows],
+        similarities=[row.score for row in found.rows],
+        ids=[row.node_id for row in found.rows],
     )
 
 

@@ -45,6 +45,7 @@ class RagstoreVectorStore(PGVectorStore):
             embed_dim=collection.space.dim,
             perform_setup=False,
             use_jsonb=True,
+            use_halfvec=collection.vector_type == "halfvec",
             initialization_fail_on_error=True,
         )
         self._backend = backend
@@ -124,7 +125,7 @@ class RagstoreVectorStore(PGVectorStore):
         Raises:
             UsageError, FilterError, EmbeddingSpaceError
         """
-        return answer(self._backend.pool, self._current.get(), query, kwargs)
+        return answer(self._backend.pool, self._current, query, kwargs)
 
     # The same for event loops: in a thread, because a connection must not be bound to one loop
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 from llama_index.core.schema import BaseNode
 
 from ragstore.llama.backend import Backend, CurrentCollection
@@ -13,13 +14,9 @@ from ragstore.llama.drafts import Drafts
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
 from ragstore.llama.rewriting import is_run, rewriting
 from ragstore.model.node import Node
-from ragstore.postgres import live, vectors
+from ragstore.postgres import live
 from ragstore.protocol.completion import Closing, Completion
 from ragstore.protocol.direct import DirectWriter
-
-_NODES_BETWEEN_LOOKS = 1_000
-"""So many nodes are added before it is looked whether the collection should have an index."""
-
 
 _DOCUMENTS_AT_ONCE = 500
 """Closed in one transaction, which locks them."""
@@ -33,7 +30,6 @@ class Writing:
         self.current = current
         self._writer = DirectWriter(backend.pool, backend.recoverer, worker=backend.worker)
         self._drafts = Drafts()
-        self._n_unlooked = 0
         self._has_added = False
 
     def add(self, nodes: Sequence[BaseNode], *, owner: int) -> list[str]:
@@ -47,8 +43,8 @@ class Writing:
         """
         self.settle()
         # Before any is held back: one that cannot be stored is refused by the call that brings it.
-        to_vectors(nodes, self.current.get().space.dim)
-        incoming = [Embedded(node, to_node(node)) for node in nodes]
+        embedded = to_vectors(nodes, self.current.get().space.dim)
+        incoming = [Embedded(node, to_node(node), vector) for node, vector in zip(nodes, embedded, strict=True)]
         self._put(self._drafts.release(incoming, owner=owner), owner)
         return [node.node_id for node in nodes]
 
@@ -73,7 +69,6 @@ class Writing:
         self.settle()
         if is_run(update := rewriting()):
             self._delete_not_written(self._drafts.not_written(update))
-        self._index_when_due()
 
     def set_hash(self, document_id: str, doc_hash: str, *, owner: int) -> None:
         """A document's hash, told before its nodes or after."""
@@ -106,7 +101,6 @@ class Writing:
             self._drafts.forget_documents(unsure)
         self._close([*self._drafts.ended_by(owner), *self._drafts.waiting()])
         self._drafts.give_up_announced(owner)
-        self._index_when_due()
         return self._has_added
 
     def delete_or_replace(self, document_id: str, *, owner: int) -> bool:
@@ -155,10 +149,10 @@ class Writing:
         deleted = self._drafts.deleted_first(anew)
         stored = _numbered([each.stored for each in ready], lambda i: 0 if i in anew else self._drafts.n_nodes(i))
         hashes = {i: part.source_hash for i, part in parts.items() if part.source_hash is not None}
-        embedded = to_vectors([each.node for each in ready], collection.space.dim)
+        embedded = np.stack([each.vector for each in ready])
         self._writer.add(collection, stored, embedded, anew=anew, deleted=deleted, source_hashes=hashes)
         self._drafts.added(parts, "vectors", owner=owner)
-        self._n_unlooked += len(stored)
+        self._backend.indexer.added(collection, len(stored))
         self._has_added = True
 
     def _delete_not_written(self, former: Mapping[str, str]) -> None:
@@ -173,17 +167,6 @@ class Writing:
             batch = closings[i : i + _DOCUMENTS_AT_ONCE]
             self._writer.close(self.current.get(), batch)
             self._drafts.closed(batch)
-
-    def _index_when_due(self) -> None:
-        """Build the collection's HNSW index once it has grown enough to need one."""
-        if self._n_unlooked < _NODES_BETWEEN_LOOKS:
-            return
-        self._n_unlooked = 0
-        pool, collection = self._backend.pool, self.current.look_again()
-        if collection.index_state != "ready":
-            vectors.refresh_statistics(pool, collection)
-            vectors.ensure_index(pool, collection, min_nodes=self._backend.index_min_nodes)
-            self.current.look_again()
 
 
 def _parts(nodes: Sequence[BaseNode], document_ids: Sequence[str | None]) -> dict[str, Part]:

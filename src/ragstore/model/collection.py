@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -11,7 +12,10 @@ from ragstore.errors import UsageError
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 MAX_DIM = 16_000
 
-IndexState = Literal["none", "building", "ready"]
+MAX_FILTER_KEYS = 16
+MAX_FILTER_KEY_CHARS = 200
+
+VectorType = Literal["vector", "halfvec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,51 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class TableForm:
+    """What a collection's vector table is made with.
+
+    Args:
+        vector_type: of the column: float32 or float16.
+        filter_keys: keys of the metadata that filters name often; each has indexes of its own.
+    """
+
+    vector_type: VectorType = "vector"
+    filter_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A range of a vector table's ids that has an HNSW index of its own.
+
+    Args:
+        above: nodes with greater ids are in it; 0 for the first segment, which has no lower end.
+        upto: the last id that is in it.
+        n_nodes: how many were when it was built.
+    """
+
+    above: int
+    upto: int
+    n_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
-    """One row of ``ragstore.collection``."""
+    """One row of ``ragstore.collection``.
+
+    Args:
+        segments: in the order of ids and without gaps; nodes above the last are fresh, in no HNSW index.
+        filter_keys: keys of the metadata that filters name often; each has indexes of its own.
+        vector_type: of the column: float32 or float16.
+    """
 
     collection_id: int
     name: str
     space: EmbeddingSpace
     chunking: Chunking
     text_search_config: str
-    index_state: IndexState
+    segments: tuple[Segment, ...] = ()
+    filter_keys: tuple[str, ...] = ()
+    vector_type: VectorType = "vector"
 
     @property
     def table(self) -> str:
@@ -59,14 +99,19 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSummary:
-    """A collection and how much is live in it, as ``status`` shows it."""
+    """A collection and how much is live in it, as ``status`` shows it.
+
+    Args:
+        indexed: nodes that were in the vector index when it was last built; the others are compared one by one.
+    """
 
     name: str
     documents: int
     nodes: int
     model: str
     dim: int
-    index_state: IndexState
+    vector_type: VectorType
+    indexed: int
 
     def as_dict(self) -> dict[str, str | int]:
         """One entry of ``collections`` in ``status --json``."""
@@ -87,3 +132,23 @@ def checked_name(name: str) -> str:
         hint="use 1 to 40 of the characters a-z, 0-9, '_' and '-', starting with a letter",
         name=name,
     )
+
+
+def checked_filter_keys(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys, each once, or raise UsageError when they cannot all have an index."""
+    if isinstance(keys, str):
+        raise UsageError(f"filter keys are one string, {keys!r}", hint="give a list of strings", key=keys)
+    distinct = tuple(dict.fromkeys(keys))
+    for key in distinct:
+        if not isinstance(key, str) or len(key) > MAX_FILTER_KEY_CHARS or re.search(r"[\0\ud800-\udfff]", key):
+            raise UsageError(
+                f"filter key {key!r} cannot be used",
+                hint=f"use a string of up to {MAX_FILTER_KEY_CHARS} characters, as metadata have it",
+                key=str(key),
+            )
+    if len(distinct) > MAX_FILTER_KEYS:
+        raise UsageError(
+            f"{len(distinct)} filter keys are too many: each has indexes, which every new node pays for",
+            hint=f"declare up to {MAX_FILTER_KEYS}, those that leave over the fewest nodes; filters on others work too",
+        )
+    return distinct

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ragstore.errors import LimitExceededError
 
@@ -56,6 +56,19 @@ class DocumentState:
     def live(self) -> bool:
         """Whether readers can see it."""
         return self.revision > 0 and self.deleted_at is None
+
+
+class SourceState(NamedTuple):
+    """What tells whether a source unit changed, from its row of ``ragstore.document``; as in ``DocumentState``."""
+
+    document_id: str
+    revision: int
+    fingerprint: str | None
+    content_hash: str | None
+    size: int | None
+    mtime_ns: int | None
+    etag: str | None
+    live: bool
 
 
 def check_entry_size(document_id: str, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,6 +71,18 @@ class OutboxItem:
     action: Literal["delete_nodes", "put_nodes", "put_ref_docs"]
     ids: list[str]
     stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Nodes that a committed transaction put with their vectors, as its process still has them.
+
+    Args:
+        transaction: PostgreSQL's number of it; a row that it wrote, and nobody since, bears it.
+    """
+
+    transaction: str
+    nodes: Mapping[str, Node]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ MAX_METADATA_BYTES = 1_000_000
 _DEPTH_OF_METADATA = 5  # relationships → list → node → metadata
 _INT64 = range(-(2**63), 2**63)
 
+_Path = tuple[Any, str | int] | None
+"""Of a value: the path of what it stands in, and its key or position there."""
+
 
 def storable_text(text: str) -> str:
     """Text that PostgreSQL and BSON both take: no NUL, no lone surrogate."""
@@ -60,7 +63,7 @@ def storable_metadata(metadata: Mapping[Any, Any]) -> dict[str, Any]:
     Raises:
         InvalidNodeError: a value that no rule covers; names the key.
     """
-    result = _storable_dict(metadata, path="", depth=0)
+    result = _storable_dict(metadata, path=None, depth=0)
     size = _text_size(result)
     if size > MAX_METADATA_BYTES:
         raise InvalidNodeError(
@@ -76,15 +79,29 @@ def storable_content(content: Mapping[Any, Any]) -> dict[str, Any]:
     Raises:
         InvalidNodeError: a value that no rule covers; names the key.
     """
-    return _storable_dict(content, path="", depth=-_DEPTH_OF_METADATA)
+    return _storable_dict(content, path=None, depth=-_DEPTH_OF_METADATA)
 
 
-def _storable(value: Any, path: str, depth: int) -> Any:  # noqa: C901, PLR0911, PLR0912 - one rule per type
+def _storable(value: Any, path: _Path, depth: int) -> Any:
+    """By exact type what needs no change, first: this is called for each value of every node."""
     if depth > MAX_DEPTH:
         raise _refused(path, f"is nested deeper than {MAX_DEPTH}")
+    kind = type(value)
+    if kind is str:
+        return storable_text(value)
+    if value is None or kind is bool:
+        return value
+    if kind is dict:
+        return _storable_dict(value, path, depth + 1)
+    if kind is list:
+        return [_storable(v, (path, i), depth + 1) for i, v in enumerate(value)]
+    if kind is int:
+        return _storable_int(value, path)
+    return _storable_other(value, path, depth)
+
+
+def _storable_other(value: Any, path: _Path, depth: int) -> Any:  # noqa: C901, PLR0911 - one rule per type
     match value:
-        case None | bool():
-            return value
         case Enum():
             return _storable(value.value, path, depth)
         case str():
@@ -106,34 +123,39 @@ def _storable(value: Any, path: str, depth: int) -> Any:  # noqa: C901, PLR0911,
         case set() | frozenset():
             return sorted((_storable(v, path, depth + 1) for v in value), key=repr)
         case list() | tuple():
-            return [_storable(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+            return [_storable(v, (path, i), depth + 1) for i, v in enumerate(value)]
     raise _refused(path, f"is a {type(value).__name__}, which neither JSON nor BSON can hold")
 
 
-def _storable_dict(mapping: Mapping[Any, Any], path: str, depth: int) -> dict[str, Any]:
+def _storable_dict(mapping: Mapping[Any, Any], path: _Path, depth: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in mapping.items():
-        name = storable_text(key if isinstance(key, str) else str(key))
-        where = f"{path}.{name}" if path else name
+        name = key if _is_plain(key) else storable_text(key if isinstance(key, str) else str(key))
         if name in result:
-            raise _refused(where, "appears twice once its keys are strings")
-        result[name] = _storable(value, where, depth)
+            raise _refused((path, name), "appears twice once its keys are strings")
+        stays = depth <= MAX_DEPTH and _is_plain(value)
+        result[name] = value if stays else _storable(value, (path, name), depth)
     return result
 
 
-def _storable_int(value: int, path: str) -> int:
+def _is_plain(value: Any) -> bool:
+    """Whether it is a text that stays as it is, as most values are; isascii is O(1)."""
+    return type(value) is str and value.isascii() and "\0" not in value
+
+
+def _storable_int(value: int, path: _Path) -> int:
     if value not in _INT64:
         raise _refused(path, "is an integer of more than 64 bits")
     return int(value)
 
 
-def _storable_float(value: float, path: str) -> float:
+def _storable_float(value: float, path: _Path) -> float:
     if not isfinite(value):
         raise _refused(path, f"is {value}, which JSON cannot hold")
     return float(value)
 
 
-def _storable_decimal(value: Decimal, path: str) -> int | float:
+def _storable_decimal(value: Decimal, path: _Path) -> int | float:
     if not value.is_finite():
         raise _refused(path, f"is {value}, which JSON cannot hold")
     if value != value.to_integral_value():
@@ -144,7 +166,7 @@ def _storable_decimal(value: Decimal, path: str) -> int | float:
     return _storable_int(int(value), path)
 
 
-def _storable_scalar(value: np.generic, path: str, depth: int) -> Any:
+def _storable_scalar(value: np.generic, path: _Path, depth: int) -> Any:
     if isinstance(value, np.datetime64) and not np.isnat(value):
         return str(value)
     plain = value.item()
@@ -159,13 +181,23 @@ def _text_size(value: Any) -> int:
         case str():
             return len(value) if value.isascii() else len(value.encode())
         case dict():
-            return sum(_text_size(k) + _text_size(v) for k, v in value.items())
+            return sum([_text_size(k) + _text_size(v) for k, v in value.items()])
         case list():
-            return sum(_text_size(v) for v in value)
+            return sum([_text_size(v) for v in value])
     return 8
 
 
-def _refused(path: str, why: str) -> InvalidNodeError:
+def _refused(path: _Path, why: str) -> InvalidNodeError:
+    shown = _shown(path)[:200]
     return InvalidNodeError(
-        f"metadata value {path[:200]!r} {why}", hint="change it to text, a number, a list or an object", key=path[:200]
+        f"metadata value {shown!r} {why}", hint="change it to text, a number, a list or an object", key=shown
     )
+
+
+def _shown(path: _Path) -> str:
+    if path is None:
+        return ""
+    inside, key = _shown(path[0]), path[1]
+    if isinstance(key, int):
+        return f"{inside}[{key}]"
+    return f"{inside}.{key}" if inside else key

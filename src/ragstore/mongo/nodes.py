@@ -27,6 +27,9 @@ BATCH_NODES = 1_000
 _PER_NODE_BYTES = 1_500
 _DUPLICATE_KEY = 11000
 
+Older = Callable[[Document], Document]
+"""For a document, the condition on what it replaces."""
+
 
 class NodeStore:
     """Bulk writes and reads of one MongoDB database."""
@@ -42,12 +45,8 @@ class NodeStore:
         """
         data = self._data(namespace)
         for batch in _batches(nodes):
-            with translation():
-                try:
-                    data.insert_many([_body(node) for node in batch], ordered=False)
-                except BulkWriteError as error:
-                    # A retried insert finds what its first try wrote.
-                    _raise_unless_duplicates(error)
+            # A retried insert finds what its first try wrote.
+            _insert(data, [_body(node) for node in batch])
             between()
 
     def put_nodes(self, namespace: str, nodes: Sequence[LiveNode]) -> None:
@@ -56,17 +55,11 @@ class NodeStore:
         Crash safety:
             Idempotent, and in any order: an older write never replaces a newer one.
         """
-        self._bulk(
-            self._data(namespace),
-            [
-                ReplaceOne(
-                    {"_id": node.node_id, "stamp": {"$not": {"$gte": node.stamp}}},
-                    {"_id": node.node_id, "__data__": node.content, "__type__": node.type_key, "stamp": node.stamp},
-                    upsert=True,
-                )
-                for node in nodes
-            ],
-        )
+        bodies = [
+            {"_id": node.node_id, "__data__": node.content, "__type__": node.type_key, "stamp": node.stamp}
+            for node in nodes
+        ]
+        self._put(self._data(namespace), bodies, lambda body: {"stamp": {"$not": {"$gte": body["stamp"]}}})
 
     def delete_nodes(self, namespace: str, ids: Sequence[str], *, stamp: int, between: Callable[[], None]) -> None:
         """Delete nodes that were written no later than ``stamp``; ``between`` is called after each batch.
@@ -96,23 +89,18 @@ class NodeStore:
         Crash safety:
             Idempotent; an older revision never replaces a newer one.
         """
-        info: list[Any] = []
-        hashes: list[Any] = []
-        for entry in entries:
-            older = {"_id": entry.document_id, "stamp": {"$lt": entry.revision}}
-            if entry.node_ids is None:
-                gone = {"_id": entry.document_id, "stamp": {"$not": {"$gt": entry.revision}}}
-                info.append(DeleteOne(gone))
-                hashes.append(DeleteOne(gone))
-                continue
-            value = {"_id": entry.document_id, "stamp": entry.revision}
-            info.append(
-                ReplaceOne(older, value | {"node_ids": entry.node_ids, "metadata": entry.metadata}, upsert=True)
-            )
-            hashes.append(ReplaceOne(older, value | {"doc_hash": entry.doc_hash or ""}, upsert=True))
-        self._bulk(self._database[f"{namespace}/ref_doc_info"], info)
+        live = [e for e in entries if e.node_ids is not None]
+        gone = [
+            DeleteOne({"_id": e.document_id, "stamp": {"$not": {"$gt": e.revision}}})
+            for e in entries
+            if e.node_ids is None
+        ]
+        info, hashes = self._database[f"{namespace}/ref_doc_info"], self._database[f"{namespace}/metadata"]
+        self._put(info, [_entry(e, node_ids=e.node_ids, metadata=e.metadata) for e in live], _of_older_revision)
+        self._bulk(info, gone)
         between()
-        self._bulk(self._database[f"{namespace}/metadata"], hashes)
+        self._put(hashes, [_entry(e, doc_hash=e.doc_hash or "") for e in live], _of_older_revision)
+        self._bulk(hashes, gone)
 
     def get_nodes(self, namespace: str, ids: Sequence[str]) -> Iterator[Document]:
         """The bodies of these ids that exist, in no order."""
@@ -126,6 +114,14 @@ class NodeStore:
 
     def _data(self, namespace: str) -> MongoCollection[Document]:
         return self._database[f"{namespace}/data"]
+
+    def _put(self, collection: MongoCollection[Document], documents: Sequence[Document], older: Older) -> None:
+        """Insert, and where the id is there, replace what is older: an upsert costs five times as much as an insert."""
+        there = _insert(collection, documents)
+        self._bulk(
+            collection,
+            [ReplaceOne({"_id": document["_id"]} | older(document), document, upsert=True) for document in there],
+        )
 
     def _bulk(self, collection: MongoCollection[Document], operations: Sequence[Any]) -> None:
         if not operations:
@@ -145,6 +141,27 @@ def _body(node: Node) -> Document:
         "__type__": node.type_key,
         "stamp": 0,
     }
+
+
+def _entry(entry: RefDoc, **fields: Any) -> Document:
+    return {"_id": entry.document_id, "stamp": entry.revision} | fields
+
+
+def _of_older_revision(entry: Document) -> Document:
+    return {"stamp": {"$lt": entry["stamp"]}}
+
+
+def _insert(collection: MongoCollection[Document], documents: Sequence[Document]) -> list[Document]:
+    """Insert; returns those whose ids are there already, and stay as they are."""
+    if not documents:
+        return []
+    with translation():
+        try:
+            collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            _raise_unless_duplicates(error)
+            return [documents[each["index"]] for each in (error.details or {}).get("writeErrors", [])]
+    return []
 
 
 def _batches(nodes: Sequence[Node]) -> Iterator[list[Node]]:

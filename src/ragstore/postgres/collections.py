@@ -7,15 +7,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from ragstore.errors import CollectionNotFoundError, StoreSetupError
-from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, IndexState
+from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, Segment, TableForm
 from ragstore.postgres import statements
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 _UNDEFINED_TABLE = "42P01"
+_PLAIN = TableForm()
 
 
 def create_collection(
-    pool: PostgresPool, name: str, *, space: EmbeddingSpace, chunking: Chunking, text_search_config: str
+    pool: PostgresPool,
+    name: str,
+    *,
+    space: EmbeddingSpace,
+    chunking: Chunking,
+    text_search_config: str,
+    form: TableForm = _PLAIN,
 ) -> Collection:
     """Make a collection and its vector table, or return the one of that name as it is.
 
@@ -33,13 +40,15 @@ def create_collection(
                 "chunk_size": chunking.chunk_size,
                 "chunk_overlap": chunking.chunk_overlap,
                 "text_search_config": text_search_config,
+                "vector_type": form.vector_type,
+                "filter_keys": list(form.filter_keys),
             },
         )
         if cursor.rowcount:
             cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": name})
             cursor.execute(statements.RESTORE_REVISIONS, {"name": name})
         cursor.execute(statements.GET_COLLECTION, {"name": name})
-        return _collection(cursor.fetchone())
+        return to_collection(cursor.fetchone())
 
 
 def find_collection(pool: PostgresPool, name: str) -> Collection | None:
@@ -47,7 +56,7 @@ def find_collection(pool: PostgresPool, name: str) -> Collection | None:
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(statements.GET_COLLECTION, {"name": name})
         row = cursor.fetchone()
-        return _collection(row) if row else None
+        return to_collection(row) if row else None
 
 
 def get_collection(pool: PostgresPool, name: str) -> Collection:
@@ -79,7 +88,7 @@ def hold_named(cursor: Cursor, name: str) -> Collection | None:
     """The collection that has this name now, kept from being dropped until the transaction ends."""
     cursor.execute(statements.HOLD_COLLECTION_BY_NAME, {"name": name})
     row = cursor.fetchone()
-    return _collection(row) if row else None
+    return to_collection(row) if row else None
 
 
 def dropped(collection: Collection) -> CollectionNotFoundError:
@@ -116,19 +125,22 @@ def list_collections(pool: PostgresPool) -> list[CollectionSummary]:
         return [CollectionSummary(*row) for row in cursor.fetchall()]
 
 
-def set_index_state(cursor: Cursor, collection: Collection, state: IndexState) -> None:
-    """Record whether queries can rely on the collection's HNSW index."""
-    cursor.execute(statements.SET_INDEX_STATE, {"state": state, "collection_id": collection.collection_id})
+def to_segments(found: Any) -> tuple[Segment, ...]:
+    """Segments from the form in which the ledger keeps them."""
+    return tuple(Segment(*values) for values in found)
 
 
-def _collection(row: tuple[Any, ...] | None) -> Collection:
+def to_collection(row: tuple[Any, ...] | None) -> Collection:
+    """A row of ``statements.COLLECTION_COLUMNS``."""
     assert row is not None
-    collection_id, name, model, dim, metric, chunk_size, chunk_overlap, config, index_state = row
+    collection_id, name, model, dim, metric, chunk_size, chunk_overlap, config, segments, filter_keys, vector_type = row
     return Collection(
         collection_id=collection_id,
         name=name,
         space=EmbeddingSpace(model, dim, metric),
         chunking=Chunking(chunk_size, chunk_overlap),
         text_search_config=config,
-        index_state=index_state,
+        segments=to_segments(segments),
+        filter_keys=tuple(filter_keys),
+        vector_type=vector_type,
     )

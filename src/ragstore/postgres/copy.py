@@ -1,18 +1,20 @@
 """Rows of a collection's vector table in PostgreSQL's binary COPY format.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; the value of a ``vector`` is
-two int16 (dim, unused) and ``dim`` float32, big-endian; of a ``jsonb`` a version byte 1 and the text.
+two int16 (dim, unused) and ``dim`` float32, big-endian, of a ``halfvec`` the same with float16; of a ``jsonb`` a
+version byte 1 and the text.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
+from ragstore.model.collection import VectorType
 from ragstore.model.node import Node
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -27,17 +29,19 @@ _NULL = struct.pack(">i", -1)
 _length = struct.Struct(">i").pack
 _int4 = struct.Struct(">ii").pack
 _vector_header = struct.Struct(">ihh").pack
+_NUMBERS: Mapping[VectorType, np.dtype[Any]] = {"vector": np.dtype(">f4"), "halfvec": np.dtype(">f2")}
 
 
-def encode_rows(nodes: Sequence[Node], vectors: np.ndarray[Any, Any]) -> bytes:
+def encode_rows(nodes: Sequence[Node], vectors: np.ndarray[Any, Any], vector_type: VectorType = "vector") -> bytes:
     """Rows without the format's header and trailer, so that documents can be joined and left out.
 
     Args:
-        vectors: shape ``(len(nodes), dim)``.
+        vectors: shape ``(len(nodes), dim)``; of a ``halfvec`` such as float16 holds.
     """
-    dim = vectors.shape[1]
-    raw = memoryview(np.ascontiguousarray(vectors, dtype=">f4").tobytes())
-    vector_head, width = _vector_header(4 + 4 * dim, dim, 0), 4 * dim
+    dim, numbers = vectors.shape[1], _NUMBERS[vector_type]
+    raw = memoryview(np.ascontiguousarray(vectors, dtype=numbers).tobytes())
+    width = numbers.itemsize * dim
+    vector_head = _vector_header(4 + width, dim, 0)
     out: list[bytes | memoryview] = []
     for i, node in enumerate(nodes):
         user_metadata = orjson.dumps(node.metadata)

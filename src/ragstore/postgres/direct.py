@@ -18,6 +18,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.document import check_entry_size
 from ragstore.model.node import LiveNode, Node, content_with_text
 from ragstore.model.run import Run
+from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold
 from ragstore.postgres.copy import pgvector_metadata
 from ragstore.postgres.ledger import Publication
@@ -25,8 +26,8 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.outbox import live_nodes
 from ragstore.postgres.pool import Cursor, PostgresPool
 
-_IDS_PER_ITEM = 2_000
-"""Of one outbox row: what it names is read and written at once."""
+_IDS_PER_ITEM = 2_048
+"""Of one outbox row: what it names is read and written at once. LlamaIndex adds so many nodes in one call."""
 
 _ENTRY_ALWAYS_FITS = 1_000
 """So many nodes of a document MongoDB can name in one entry, however long their ids are."""
@@ -175,7 +176,8 @@ WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.document_id = own.id)
 
 QUEUE = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
-VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s, nextval('ragstore.stamp')) RETURNING outbox_id
+VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s::text[], nextval('ragstore.stamp'))
+RETURNING outbox_id, pg_current_xact_id()::xid::text
 """
 
 ALL_DOCUMENTS = """
@@ -232,6 +234,8 @@ class DirectChange:
         self._collection = collection
         self._publication = publication
         self.outbox_ids: list[int] = []
+        self.transaction = ""
+        """Its number, once something is queued."""
 
     def lock(self, document_ids: Iterable[str], node_ids: Sequence[str], *, alone: bool = False) -> dict[str, Place]:
         """Lock these documents, made where absent, and those that have these nodes; returns where the nodes are.
@@ -243,7 +247,7 @@ class DirectChange:
         wanted = set(document_ids)
         alone_locked = False
         while True:
-            places = {i: Place(*place) for i, *place in self._fetch(PLACES, node_ids=list(node_ids))}
+            places = {i: Place(*place) for i, *place in self._fetch(PLACES, node_ids=array(node_ids))}
             alone = alone or any(place.document_id is None for place in places.values())
             missing = wanted.union(p.document_id for p in places.values() if p.document_id is not None) - locked
             if not missing and alone == alone_locked:
@@ -262,28 +266,28 @@ class DirectChange:
 
     def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
         """Revision, hash and whether readers see it, of documents that the ledger knows."""
-        rows = self._fetch(STATES, document_ids=list(document_ids))
+        rows = self._fetch(STATES, document_ids=array(document_ids))
         return {document_id: DirectState(*state) for document_id, *state in rows}
 
     def delete_nodes(self, node_ids: Sequence[str]) -> list[str]:
         """Take these nodes out, wherever they are; returns those that were live."""
-        return self._ids(DELETE_NODES, node_ids=list(node_ids))
+        return self._ids(DELETE_NODES, node_ids=array(node_ids))
 
     def delete_nodes_of(self, document_ids: Sequence[str]) -> list[str]:
         """Take out all that belongs to these documents; returns the node ids."""
-        return self._ids(DELETE_NODES_OF_DOCUMENTS, document_ids=list(document_ids))
+        return self._ids(DELETE_NODES_OF_DOCUMENTS, document_ids=array(document_ids))
 
     def delete_other_vectors(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
         """Take out these documents' nodes with a vector, but not the ones to keep; returns the node ids."""
-        return self._ids(DELETE_OTHER_VECTORS, document_ids=list(document_ids), keep=list(keep))
+        return self._ids(DELETE_OTHER_VECTORS, document_ids=array(document_ids), keep=array(keep))
 
     def delete_other_versions(self, hashes: Mapping[str, str]) -> list[str]:
         """Take out nodes that say they were cut from another version of these documents; returns the node ids."""
-        return self._ids(DELETE_OTHER_VERSIONS, document_id=list(hashes), doc_hash=list(hashes.values()))
+        return self._ids(DELETE_OTHER_VERSIONS, document_id=array(hashes), doc_hash=array(hashes.values()))
 
     def delete_other_bodies(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
         """The same for nodes without a vector; a document's own node stays."""
-        return self._ids(DELETE_OTHER_BODIES, document_ids=list(document_ids), keep=list(keep))
+        return self._ids(DELETE_OTHER_BODIES, document_ids=array(document_ids), keep=array(keep))
 
     def copy_rows(self, rows: bytes) -> None:
         """COPY rows that ``copy.encode_rows`` made."""
@@ -293,10 +297,10 @@ class DirectChange:
         """Insert nodes without a vector; none of these ids may be live."""
         self._execute(
             PUT_BODIES,
-            node_id=[n.node_id for n in nodes],
-            document_id=[n.document_id for n in nodes],
-            type_key=[n.type_key for n in nodes],
-            content=[orjson.dumps(content_with_text(n.class_name, n.content, n.text)).decode() for n in nodes],
+            node_id=array([n.node_id for n in nodes]),
+            document_id=array([n.document_id for n in nodes]),
+            type_key=array([n.type_key for n in nodes]),
+            content=array([orjson.dumps(content_with_text(n.class_name, n.content, n.text)).decode() for n in nodes]),
         )
 
     def live_nodes(self, node_ids: Sequence[str]) -> dict[str, LiveNode]:
@@ -307,11 +311,11 @@ class DirectChange:
         """Change text and content of nodes that have a vector, and keep the vector."""
         self._execute(
             UPDATE_ROWS,
-            node_id=[n.node_id for n in nodes],
-            text=[n.text for n in nodes],
-            metadata_=[pgvector_metadata(n).decode() for n in nodes],
-            user_metadata=[orjson.dumps(n.metadata).decode() for n in nodes],
-            document_id=[n.document_id for n in nodes],
+            node_id=array([n.node_id for n in nodes]),
+            text=array([n.text for n in nodes]),
+            metadata_=array([pgvector_metadata(n).decode() for n in nodes]),
+            user_metadata=array([orjson.dumps(n.metadata).decode() for n in nodes]),
+            document_id=array([n.document_id for n in nodes]),
         )
 
     def put_documents(self, documents: Sequence[WrittenDocument]) -> None:
@@ -322,19 +326,19 @@ class DirectChange:
         """
         rows = self._fetch(
             PUT_DOCUMENTS,
-            document_id=[d.document_id for d in documents],
-            source_uri=[d.source_uri for d in documents],
-            metadata=[orjson.dumps(d.metadata).decode() for d in documents],
-            anew=[d.anew for d in documents],
-            source_hash=[d.source_hash for d in documents],
+            document_id=array([d.document_id for d in documents]),
+            source_uri=array([d.source_uri for d in documents]),
+            metadata=array([orjson.dumps(d.metadata).decode() for d in documents]),
+            anew=array([d.anew for d in documents]),
+            source_hash=array([d.source_hash for d in documents]),
         )
         large = [document_id for document_id, n_nodes in rows if n_nodes > _ENTRY_ALWAYS_FITS]
-        for document_id, size in self._fetch(ENTRY_SIZES, document_ids=large) if large else ():
+        for document_id, size in self._fetch(ENTRY_SIZES, document_ids=array(large)) if large else ():
             check_entry_size(document_id, int(size))
 
     def settle_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
         """Count what is left of live documents that lost nodes; returns which of them are gone."""
-        return dict(self._fetch(SETTLE_DOCUMENTS, document_ids=sorted(document_ids)))
+        return dict(self._fetch(SETTLE_DOCUMENTS, document_ids=array(sorted(document_ids))))
 
     def mark_deleted(self, document_ids: Sequence[str]) -> None:
         """Mark these live documents deleted."""
@@ -342,11 +346,11 @@ class DirectChange:
 
     def set_hashes(self, hashes: Mapping[str, str]) -> None:
         """Move documents that are complete to their next revision, with their hash."""
-        self._execute(SET_HASHES, document_id=list(hashes), doc_hash=list(hashes.values()))
+        self._execute(SET_HASHES, document_id=array(hashes), doc_hash=array(hashes.values()))
 
     def without_vectors(self, document_ids: Sequence[str]) -> list[str]:
         """Those of these documents that have no node with a vector."""
-        return self._ids(WITHOUT_VECTORS, document_ids=list(document_ids))
+        return self._ids(WITHOUT_VECTORS, document_ids=array(document_ids))
 
     def add_events(self, events: Sequence[tuple[str, str, int]]) -> None:
         """Append to the audit trail: (document_id, action, new vectors) each."""
@@ -358,8 +362,9 @@ class DirectChange:
             listed = sorted(set(ids))
             for i in range(0, len(listed), _IDS_PER_ITEM):
                 batch = listed[i : i + _IDS_PER_ITEM]
-                row = self._fetch(QUEUE, namespace=self._collection.name, action=action, ids=batch)
-                self.outbox_ids.append(row[0][0])
+                row = self._fetch(QUEUE, namespace=self._collection.name, action=action, ids=array(batch))[0]
+                self.outbox_ids.append(row[0])
+                self.transaction = row[1]
 
     def all_documents(self) -> list[str]:
         """Ids of all live documents."""

@@ -9,11 +9,14 @@ from typing import Any
 from ragstore.errors import RagstoreError
 from ragstore.model.audit import Event, QuarantineEntry
 from ragstore.model.collection import Collection
-from ragstore.model.document import DocumentState, SourceItem
+from ragstore.model.document import DocumentState, SourceItem, SourceState
 from ragstore.postgres import statements
 from ragstore.postgres.pool import PostgresPool
 
 _PAGE = 1_000
+
+Held = tuple[str, int | None, int | None, str | None]
+"""(retry, size, mtime_ns, etag) of what is set aside."""
 
 
 def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
@@ -24,6 +27,14 @@ def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequ
         {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
     )
     return {row[0]: DocumentState(*row) for row in rows}
+
+
+def get_source_states(
+    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
+) -> dict[str, SourceState]:
+    """What tells whether these documents changed, by id; deleted ones too."""
+    parameters = {"collection_id": collection.collection_id, "document_ids": list(document_ids)}
+    return {row[0]: SourceState._make(row) for row in _fetch(pool, statements.GET_SOURCE_STATES, parameters)}
 
 
 def find_by_content(
@@ -124,10 +135,13 @@ def list_quarantine(pool: PostgresPool, collection: Collection) -> list[Quaranti
     return [QuarantineEntry(*row) for row in rows]
 
 
-def get_quarantined(
-    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
-) -> dict[str, tuple[str, int | None, int | None, str | None]]:
-    """(retry, size, mtime_ns, etag) of those of these documents that are set aside, by id."""
+def has_quarantined(pool: PostgresPool, collection: Collection) -> bool:
+    """Whether any document is set aside."""
+    return bool(_fetch(pool, statements.HAS_QUARANTINE, {"collection_id": collection.collection_id})[0][0])
+
+
+def get_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, Held]:
+    """Those of these documents that are set aside, by id."""
     rows = _fetch(
         pool,
         statements.GET_QUARANTINE,

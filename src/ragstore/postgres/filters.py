@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from ragstore.errors import FilterError
@@ -26,32 +26,52 @@ _MAX_INT_BITS = 14_000
 
 _FIRST_AFTER_SURROGATES = "\ue000"
 
+_INDEXED_CHARS = 200
+"""A declared key's index has so many characters of a string (in the function ``ragstore.filter_indexes``)."""
+
 Sql = tuple[str, list[Any]]
 
 _TRUE: Final = "TRUE"
 _FALSE: Final = "FALSE"
 
+_ORDERINGS: Final = (">", ">=", "<", "<=")
+_SERVED: Final = ("==", "in", "any", "all")
+_STRING_BEGINS: Final = f"{{kind}} = 'string' AND left({{text}}, {_INDEXED_CHARS}) COLLATE \"C\""
 
-def to_sql(tree: Filter, column: str = "user_metadata") -> Sql:
+
+def to_sql(tree: Filter, column: str = "user_metadata", *, declared: Collection[str] = ()) -> Sql:
     """Return a boolean expression that is never NULL, and its parameters in the order of its ``%s``.
 
     ``==``, ``in``, ``any``, ``all`` and ``contains`` of anything but a string can be served by a GIN index
-    (``jsonb_path_ops``) on ``column``.
+    (``jsonb_path_ops``) on ``column``; on declared keys also orderings, by the indexes of those keys.
 
     Args:
         column: a ``jsonb NOT NULL`` column that holds an object; part of the SQL text, so never from outside.
+        declared: keys that may have indexes of their own; what the expression says is the same without them.
 
     Raises:
         FilterError: an operator got a kind of value it cannot compare with, or the tree is too deep.
     """
-    return _compiled(tree, column, 0)
+    return _compiled(tree, column, declared, 0)
 
 
-def _compiled(tree: Filter, column: str, depth: int) -> Sql:
+def can_be_served(tree: Filter, declared: Collection[str] = ()) -> bool:
+    """Whether indexes find what a filter allows; otherwise only a look at every row does."""
+    if isinstance(tree, Group):
+        parts = [can_be_served(part, declared) for part in tree.parts]
+        return {"and": any(parts), "or": bool(parts) and all(parts), "not": False}[tree.joiner]
+    if tree.operator in _ORDERINGS:
+        return tree.key in declared
+    if tree.operator == "in" and isinstance(tree.value, Sequence) and len(tree.value) > _MAX_INDEXED_VALUES:
+        return tree.key in declared
+    return tree.operator in _SERVED or (tree.operator == "contains" and not isinstance(tree.value, str))
+
+
+def _compiled(tree: Filter, column: str, declared: Collection[str], depth: int) -> Sql:
     if depth > MAX_DEPTH:
         raise FilterError(f"filter is nested more than {MAX_DEPTH} deep", hint="flatten its groups")
     if isinstance(tree, Group):
-        return _group(tree, column, depth)
+        return _group(tree, column, declared, depth)
     if not isinstance(tree.key, str):
         raise FilterError(f"filter key {tree.key!r} is not a string", hint="metadata keys are strings")
     compile_operator = _OPERATORS.get(tree.operator)
@@ -62,13 +82,16 @@ def _compiled(tree: Filter, column: str, depth: int) -> Sql:
             key=tree.key,
             operator=tree.operator,
         )
-    return compile_operator(tree, column)
+    exact, params = compile_operator(tree, column)
+    found = _found_by_index(tree, column) if tree.key in declared and exact != _FALSE else None
+    # Where the exact part is false the whole is, also where the other is NULL.
+    return (exact, params) if found is None else (f"(({found[0]}) AND {exact})", found[1] + params)
 
 
-def _group(group: Group, column: str, depth: int) -> Sql:
+def _group(group: Group, column: str, declared: Collection[str], depth: int) -> Sql:
     if group.joiner not in ("and", "or", "not"):
         raise FilterError(f"unknown filter group {group.joiner!r}", hint="use one of and or not")
-    parts = [_compiled(part, column, depth + 1) for part in group.parts]
+    parts = [_compiled(part, column, declared, depth + 1) for part in group.parts]
     if not parts:
         return _TRUE, []
     joined = (" AND " if group.joiner == "and" else " OR ").join(text for text, _ in parts)
@@ -169,6 +192,38 @@ def _text_bound(operator: str, value: str) -> tuple[str, str]:
     return operator, value
 
 
+def _found_by_index(condition: Condition, column: str) -> Sql | None:
+    """What is true wherever the condition is, in the form of the indexes that a declared key has."""
+    field = _Field(condition.key, column)
+    if condition.operator in ("==", "in"):
+        values = _scalars(condition) if condition.operator == "in" else [_scalar(condition)]
+        return _one_of(field, [value for value in values if value is not None and _storable(value)])
+    value = condition.value
+    if condition.operator not in _ORDERINGS or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, str):
+        operator, bound = _text_bound(condition.operator, value)
+        # Two beginnings may be the same where the strings are not.
+        return field.plain(f"{_STRING_BEGINS} {operator[0]}= %s::text", bound[:_INDEXED_CHARS])
+    if _storable(value):
+        return field.plain(f"{{kind}} = 'number' AND {{value}} {condition.operator} %s::jsonb", _json(value))
+    return None
+
+
+def _one_of(field: _Field, values: Sequence[Scalar]) -> Sql | None:
+    """Equal to one of some strings and numbers; of others the index has nothing."""
+    texts = [value[:_INDEXED_CHARS] for value in values if isinstance(value, str)]
+    numbers = [_json(value) for value in values if not isinstance(value, str | bool)]
+    if not values or len(texts) + len(numbers) < len(values):
+        return None
+    parts = []
+    if texts:
+        parts.append(field.plain(f"{_STRING_BEGINS} = ANY (%s::text[])", texts))
+    if numbers:
+        parts.append(field.plain("{kind} = 'number' AND {value} = ANY (%s::jsonb[])", numbers))
+    return " OR ".join(text for text, _ in parts), [param for _, params in parts for param in params]
+
+
 class _Field:
     """One key of the metadata, as text for SQL templates: ``{kind}``, ``{value}`` and ``{text}``."""
 
@@ -182,8 +237,12 @@ class _Field:
 
     def sql(self, template: str, *last: Any) -> Sql:
         """Fill in the forms, each of which takes the key, before the value; a missing key makes it false."""
-        n_forms = template.count("{")
-        return f"(({template.format_map(self._forms)}) IS TRUE)", [self._key] * n_forms + list(last)
+        text, params = self.plain(template, *last)
+        return f"(({text}) IS TRUE)", params
+
+    def plain(self, template: str, *last: Any) -> Sql:
+        """The same, but NULL where the key is missing: with anything around it no index would be used."""
+        return template.format_map(self._forms), [self._key] * template.count("{") + list(last)
 
 
 def _negated(positive: Callable[[Condition, str], Sql]) -> Callable[[Condition, str], Sql]:

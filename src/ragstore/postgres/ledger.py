@@ -12,7 +12,8 @@ from ragstore.errors import LeaseLostError
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.postgres import copy, statements
-from ragstore.postgres.collections import hold, hold_named
+from ragstore.postgres.arrays import array
+from ragstore.postgres.collections import dropped, hold, hold_named
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 
@@ -26,21 +27,25 @@ class Ledger:
     def begin_run(self, run: Run, collection: Collection, *, lease_ttl_s: float) -> None:
         """Record every node id that will be staged.
 
+        Raises:
+            CollectionNotFoundError: the collection was dropped.
+
         Crash safety:
             Committed before the first node is written, so that no staged node is ever unknown.
         """
         with self._pool.transaction() as cursor:
-            hold(cursor, collection)
             cursor.execute(
                 statements.BEGIN_RUN,
                 {
                     "run_id": run.run_id,
                     "collection_id": collection.collection_id,
                     "worker": run.worker,
-                    "node_ids": run.node_ids,
+                    "node_ids": array(run.node_ids),
                     "lease_ttl_s": lease_ttl_s,
                 },
             )
+            if cursor.rowcount != 1:
+                raise dropped(collection)
 
     def renew_leases(self, run_ids: Sequence[str], *, lease_ttl_s: float) -> set[str]:
         """Extend the leases of these runs; returns those that are still ours."""
@@ -96,9 +101,11 @@ class Ledger:
             CollectionNotFoundError: the collection was dropped; nothing was written.
         """
         with self._pool.transaction() as cursor:
-            hold(cursor, collection)
-            cursor.execute(statements.END_RUN, {"run_id": run.run_id})
+            ids = {"collection_id": collection.collection_id, "run_id": run.run_id}
+            # In one round trip, and in this order.
+            cursor.execute(f"{statements.HOLD_COLLECTION}; {statements.END_RUN}", ids)
             if cursor.rowcount != 1:
+                hold(cursor, collection)
                 raise LeaseLostError(
                     f"run {run.run_id} lost its lease before it was published",
                     hint="run the same command again; raise RAGSTORE_LEASE_TTL_S if it happens often",
@@ -130,7 +137,7 @@ class Publication:
         """Lock these documents, known or not, in order; returns their revisions now."""
         self._cursor.execute(
             statements.LOCK_DOCUMENTS,
-            {"collection_id": self._collection.collection_id, "document_ids": sorted(set(document_ids))},
+            {"collection_id": self._collection.collection_id, "document_ids": array(sorted(set(document_ids)))},
         )
         return dict(self._cursor.fetchall())
 
@@ -138,7 +145,7 @@ class Publication:
         """Lock those of these documents that are live, in order; returns their revisions now."""
         self._cursor.execute(
             statements.LOCK_LIVE_DOCUMENTS,
-            {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
+            {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
         )
         return dict(self._cursor.fetchall())
 
@@ -146,7 +153,7 @@ class Publication:
         """Take the live nodes of these documents out of search and queue them for removal from MongoDB."""
         self._cursor.execute(
             statements.RETIRE_NODES.format(table=quoted_table(self._collection)),
-            {**self._ids(), "document_ids": list(document_ids), "grace_s": grace_s},
+            {**self._ids(), "document_ids": array(document_ids), "grace_s": grace_s},
         )
 
     def copy_rows(self, rows: Sequence[bytes]) -> None:
@@ -163,16 +170,16 @@ class Publication:
             statements.PUBLISH_DOCUMENTS,
             {
                 "collection_id": self._collection.collection_id,
-                "document_id": [r.document_id for r in revisions],
-                "source_uri": [r.source_uri for r in revisions],
-                "n_nodes": [len(r.nodes) for r in revisions],
-                "fingerprint": [r.fingerprint for r in revisions],
-                "content_hash": [r.content_hash for r in revisions],
-                "doc_hash": [r.doc_hash for r in revisions],
-                "size": [r.size for r in revisions],
-                "mtime_ns": [r.mtime_ns for r in revisions],
-                "etag": [r.etag for r in revisions],
-                "metadata": [orjson.dumps(r.metadata).decode() for r in revisions],
+                "document_id": array([r.document_id for r in revisions]),
+                "source_uri": array([r.source_uri for r in revisions]),
+                "n_nodes": array([len(r.nodes) for r in revisions]),
+                "fingerprint": array([r.fingerprint for r in revisions]),
+                "content_hash": array([r.content_hash for r in revisions]),
+                "doc_hash": array([r.doc_hash for r in revisions]),
+                "size": array([r.size for r in revisions]),
+                "mtime_ns": array([r.mtime_ns for r in revisions]),
+                "etag": array([r.etag for r in revisions]),
+                "metadata": array([orjson.dumps(r.metadata).decode() for r in revisions]),
             },
         )
 
@@ -180,7 +187,7 @@ class Publication:
         """Mark these live documents deleted."""
         self._cursor.execute(
             statements.MARK_DELETED,
-            {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
+            {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
         )
 
     def add_events(self, events: Sequence[tuple[str, str, int, str | None]]) -> None:
@@ -191,26 +198,26 @@ class Publication:
                 **self._ids(),
                 "worker": self._run.worker,
                 "collection": self._collection.name,
-                "document_id": [e[0] for e in events],
-                "action": [e[1] for e in events],
-                "n_embedded": [e[2] for e in events],
-                "detail": [e[3] for e in events],
+                "document_id": array([e[0] for e in events]),
+                "action": array([e[1] for e in events]),
+                "n_embedded": array([e[2] for e in events]),
+                "detail": array([e[3] for e in events]),
             },
         )
 
     def queue_ref_docs(self, document_ids: Sequence[str]) -> None:
         """Queue MongoDB's per-document entries to be brought up to date."""
-        self._cursor.execute(statements.QUEUE_REF_DOCS, {**self._ids(), "ids": list(document_ids)})
+        self._cursor.execute(statements.QUEUE_REF_DOCS, {**self._ids(), "ids": array(document_ids)})
 
     def queue_garbage(self, node_ids: Sequence[str], *, grace_s: float = 0.0) -> None:
         """Queue staged nodes that will not be published after all."""
-        self._cursor.execute(statements.QUEUE_GARBAGE, {**self._ids(), "ids": list(node_ids), "grace_s": grace_s})
+        self._cursor.execute(statements.QUEUE_GARBAGE, {**self._ids(), "ids": array(node_ids), "grace_s": grace_s})
 
     def clear_quarantine(self, document_ids: Sequence[str]) -> None:
         """These documents are well again."""
         self._cursor.execute(
             statements.CLEAR_QUARANTINE,
-            {"collection_id": self._collection.collection_id, "document_ids": list(document_ids)},
+            {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
         )
 
     def _ids(self) -> dict[str, object]:
@@ -225,6 +232,6 @@ def _live(cursor: Cursor, collection: Collection | None, node_ids: Sequence[str]
     """Those of these nodes that are live; none where the collection was dropped."""
     if collection is None:
         return set()
-    ids = {"ids": list(node_ids), "collection_id": collection.collection_id}
+    ids = {"ids": array(node_ids), "collection_id": collection.collection_id}
     cursor.execute(statements.LIVE_NODE_IDS.format(table=quoted_table(collection)), ids)
     return {row[0] for row in cursor.fetchall()}

@@ -116,7 +116,7 @@ def find_nodes(
     statement = FIND_NODES.format(
         table=quoted_table(collection),
         condition=" AND ".join(conditions) or "true",
-        embedding="vector_send(embedding)" if with_embeddings else "NULL",
+        embedding="vector_send(embedding::vector)" if with_embeddings else "NULL",
     )
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(statement, parameters)

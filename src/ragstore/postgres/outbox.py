@@ -9,8 +9,9 @@ from orjson import loads
 
 from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
-from ragstore.model.run import OutboxItem, RefDoc
+from ragstore.model.run import OutboxItem, RefDoc, Written
 from ragstore.postgres import statements
+from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold_named
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -25,33 +26,61 @@ class TakenOutbox:
 
     def __init__(self, cursor: Cursor, items: list[OutboxItem]) -> None:
         self._cursor = cursor
+        self._held: dict[str, Collection] = {}
         self.items = items
 
     def ref_docs(self, item: OutboxItem) -> list[RefDoc]:
         """The ledger's word on the documents of a ``put_ref_docs`` item, now."""
-        collection = hold_named(self._cursor, item.namespace)
+        collection = self._hold(item)
+        if collection is None:
+            return [RefDoc(document_id, revision, None) for document_id, revision in self.revisions(item).items()]
+        return ref_docs(self._cursor, collection, item.ids)
+
+    def revisions(self, item: OutboxItem) -> dict[str, int]:
+        """The revisions of these documents, now; while one stays, so does all that ``ref_docs`` says of it."""
+        collection = self._hold(item)
         if collection is None:
             # No later revision: by the time MongoDB is asked, a new collection of this name may have one.
-            self._cursor.execute(statements.LAST_REVISIONS, {"name": item.namespace, "ids": item.ids})
-            return [RefDoc(document_id, revision, None) for document_id, revision in self._cursor.fetchall()]
-        return ref_docs(self._cursor, collection, item.ids)
+            self._cursor.execute(statements.LAST_REVISIONS, {"name": item.namespace, "ids": array(item.ids)})
+        else:
+            key = {"collection_id": collection.collection_id, "ids": array(item.ids)}
+            self._cursor.execute(statements.REVISIONS, key)
+        return dict(self._cursor.fetchall())
 
     def garbage(self, item: OutboxItem) -> list[str]:
         """The node ids of a ``delete_nodes`` item that nothing live names."""
-        collection = hold_named(self._cursor, item.namespace)
+        collection = self._hold(item)
         if collection is None:
             return item.ids
         self._cursor.execute(
             statements.LIVE_NODE_IDS.format(table=quoted_table(collection)),
-            {"collection_id": collection.collection_id, "ids": item.ids},
+            {"collection_id": collection.collection_id, "ids": array(item.ids)},
         )
         live = {row[0] for row in self._cursor.fetchall()}
         return [node_id for node_id in item.ids if node_id not in live]
 
-    def live_nodes(self, item: OutboxItem) -> list[LiveNode]:
-        """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now."""
-        collection = hold_named(self._cursor, item.namespace)
-        return live_nodes(self._cursor, collection, item.ids) if collection else []
+    def live_nodes(self, item: OutboxItem, written: Written | None = None) -> list[LiveNode]:
+        """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now.
+
+        Args:
+            written: spares reading those that are still as this transaction left them.
+        """
+        collection = self._hold(item)
+        if collection is None:
+            return []
+        unchanged = _unchanged(self._cursor, collection, item.ids, written) if written is not None else []
+        known = {node.node_id for node in unchanged}
+        others = [node_id for node_id in item.ids if node_id not in known]
+        return unchanged + (live_nodes(self._cursor, collection, others) if others else [])
+
+    def _hold(self, item: OutboxItem) -> Collection | None:
+        """The collection of that name; one that is held stays, one that is not there may be made at any time."""
+        if item.namespace not in self._held:
+            found = hold_named(self._cursor, item.namespace)
+            if found is None:
+                return None
+            self._held[item.namespace] = found
+        return self._held[item.namespace]
 
     def done(self, items: Sequence[OutboxItem]) -> None:
         """Forget these at the end of the transaction."""
@@ -76,7 +105,7 @@ def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenO
 
 def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
     """The ledger's word on documents: revision, node ids in order, hash and metadata."""
-    parameters = {"collection_id": collection.collection_id, "document_ids": list(document_ids)}
+    parameters = {"collection_id": collection.collection_id, "document_ids": array(document_ids)}
     cursor.execute(statements.REF_DOCS.format(table=quoted_table(collection)), parameters)
     return [
         RefDoc(document_id, revision, node_ids if live else None, doc_hash, metadata)
@@ -86,14 +115,28 @@ def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]
 
 def live_nodes(cursor: Cursor, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
     """Those of these nodes that are live, with a vector or without, in no order."""
-    parameters = {"collection_id": collection.collection_id, "ids": list(ids)}
+    parameters = {"collection_id": collection.collection_id, "ids": array(ids)}
     cursor.execute(statements.LIVE_NODES.format(table=quoted_table(collection)), parameters)
     nodes = [
-        LiveNode(node_id, stamp, TYPE_KEYS.get(class_name, "1"), content_with_text(class_name, loads(content), text))
+        LiveNode(node_id, stamp, _type_key(class_name), content_with_text(class_name, loads(content), text))
         for node_id, stamp, class_name, content, text in cursor.fetchall()
     ]
     cursor.execute(statements.LIVE_BODIES, parameters)
     return nodes + [LiveNode(*row) for row in cursor.fetchall()]
+
+
+def _unchanged(cursor: Cursor, collection: Collection, ids: Sequence[str], written: Written) -> list[LiveNode]:
+    parameters = {"ids": array(ids), "transaction": written.transaction}
+    cursor.execute(statements.STAMPS_OF_TRANSACTION.format(table=quoted_table(collection)), parameters)
+    stamps = [(written.nodes[node_id], stamp) for node_id, stamp in cursor.fetchall() if node_id in written.nodes]
+    return [
+        LiveNode(n.node_id, stamp, _type_key(n.class_name), content_with_text(n.class_name, n.content, n.text))
+        for n, stamp in stamps
+    ]
+
+
+def _type_key(class_name: str) -> str:
+    return TYPE_KEYS.get(class_name, "1")
 
 
 def count_pending(pool: PostgresPool) -> tuple[int, int]:

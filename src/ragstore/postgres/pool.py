@@ -7,21 +7,24 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import psycopg2
 import psycopg2.extensions
 
 from ragstore.errors import StoreUnavailableError
 from ragstore.postgres.errors import translation
+from ragstore.postgres.prepared import PreparingConnection
 from ragstore.postgres.silence import SilenceWatch
 
+T = TypeVar("T")
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
 
 PING_AFTER_IDLE_S = 1.0
-"""A connection idle for longer is tried before it is lent: the server may have been restarted meanwhile."""
+"""A connection idle for longer is tried before it is lent to who may write: the server may have been restarted."""
 
 
 class PostgresPool:
@@ -49,6 +52,7 @@ class PostgresPool:
         self._url = url
         self._size = size
         self._connect_timeout_s = max(1, round(connect_timeout_s))
+        self._limits = {"idle_in_transaction_s": idle_in_transaction_s, "statement_timeout_s": statement_timeout_s}
         self._options = (
             f"-c idle_in_transaction_session_timeout={round(idle_in_transaction_s * 1000)} "
             f"-c statement_timeout={round(statement_timeout_s * 1000)}"
@@ -68,6 +72,24 @@ class PostgresPool:
             connection.autocommit = True
             yield connection
 
+    def read(self, reading: Callable[[Connection], T]) -> T:
+        """What a read returns, in its own round trips alone; each of its statements is its own transaction.
+
+        No connection is tried before; where one turns out to have broken while it was idle, all is read again.
+        """
+        with translation():
+            connection, is_untried = self._taken(try_it=False)
+            try:
+                connection.autocommit = True
+                return reading(connection)
+            except psycopg2.Error:
+                if not (is_untried and connection.closed):
+                    raise
+            finally:
+                self.checkin(connection)
+        with self.autocommit() as other:
+            return reading(other)
+
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
         """A cursor in one transaction: committed at the end of the block, rolled back when it raises."""
@@ -82,6 +104,10 @@ class PostgresPool:
                 with suppress(psycopg2.Error):
                     connection.rollback()
                 raise
+
+    def another(self, *, size: int) -> PostgresPool:
+        """A pool of its own on the same server, for work that must not take connections from others."""
+        return PostgresPool(self._url, size=size, connect_timeout_s=self._connect_timeout_s, **self._limits)
 
     def close(self) -> None:
         """Close the idle connections; lent ones close when they come back."""
@@ -102,6 +128,10 @@ class PostgresPool:
 
     def checkout(self) -> Connection:
         """Take a connection; give it back with ``checkin``."""
+        return self._taken(try_it=True)[0]
+
+    def _taken(self, *, try_it: bool) -> tuple[Connection, bool]:
+        """A connection, and whether it was idle for long and nobody has tried it since."""
         if self._pid != os.getpid():
             # After a fork the parent's connections must not be used or ended by the child.
             self._reset()
@@ -111,7 +141,7 @@ class PostgresPool:
                 hint="raise RAGSTORE_POOL_SIZE or use fewer threads",
             )
         try:
-            return self._usable_idle() or self._connect()
+            return self._usable_idle(try_it=try_it) or (self._connect(), False)
         except BaseException:
             self._places.release()
             raise
@@ -133,20 +163,22 @@ class PostgresPool:
         finally:
             self._places.release()
 
-    def _usable_idle(self) -> Connection | None:
+    def _usable_idle(self, *, try_it: bool) -> tuple[Connection, bool] | None:
         while True:
             try:
                 connection, since = self._idle.pop()
             except IndexError:
                 return None
             self._silence.lent(connection)
-            if not _was_ended(connection) and (time.monotonic() - since < PING_AFTER_IDLE_S or _answers(connection)):
-                return connection
+            is_old = time.monotonic() - since >= PING_AFTER_IDLE_S
+            if not _was_ended(connection) and not (is_old and try_it and not _answers(connection)):
+                return connection, is_old and not try_it
             self._end(connection)
 
     def _connect(self) -> Connection:
         connection = psycopg2.connect(
             self._url,
+            connection_factory=PreparingConnection,
             connect_timeout=self._connect_timeout_s,
             application_name="ragstore",
             options=self._options,

@@ -15,15 +15,14 @@ from ragstore.errors import RefusedError, StoreSetupError
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import Run, Vectors
-from ragstore.postgres import scan, statements
-from ragstore.postgres.collections import hold, set_index_state
+from ragstore.postgres import scan, segments, statements
+from ragstore.postgres.collections import hold
 from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.direct import DirectChange
 from ragstore.postgres.ledger import Publication
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.scan import LedgerLine
-from ragstore.postgres.vectors import index_name
 
 _LOCK = {"space": 0x5241_4752, "id": 0}  # "RAGR"
 _WAIT_FOR_DEAD_S = 3.0
@@ -150,7 +149,7 @@ class RebuildChange:
 
     def copy_rows(self, nodes: Sequence[Node], vectors: Vectors) -> None:
         """Insert nodes with their vectors."""
-        self._publication.copy_rows([encode_rows(nodes, vectors)])
+        self._publication.copy_rows([encode_rows(nodes, vectors, self._collection.vector_type)])
 
     def put_bodies(self, nodes: Sequence[Node]) -> None:
         """Insert nodes without a vector."""
@@ -270,10 +269,15 @@ def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequenc
 def ensure_table(pool: PostgresPool, collection: Collection) -> None:
     """Make the vector table and those of its indexes that are not there.
 
+    A table that is new has no index over what the old one held.
+
     Crash safety:
         One transaction, idempotent.
     """
     with pool.transaction() as cursor:
+        cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
+        if cursor.fetchone() == (True,):
+            cursor.execute(statements.SET_SEGMENTS, {"segments": "[]", "collection_id": collection.collection_id})
         cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
 
 
@@ -292,16 +296,15 @@ def reindex(pool: PostgresPool, index: str) -> None:
             cursor.execute(f'REINDEX INDEX CONCURRENTLY ragstore."{index}"')
 
 
-def drop_hnsw_index(pool: PostgresPool, collection: Collection) -> None:
-    """Let queries do without the HNSW index, then drop what is left of it.
+def segment_index(pool: PostgresPool, collection: Collection, index: str) -> None:
+    """Build a segment's index anew, or drop an index that belongs to none.
 
     Crash safety:
-        The state is committed first: no query relies on an index that is not there.
+        Queries do without it meanwhile; the next repair does the same again.
     """
     with pool.autocommit() as connection, connection.cursor() as cursor:
         _require_owner(cursor, collection.table)
-        set_index_state(cursor, collection, "none")
-        cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index_name(collection)}"')
+        segments.rebuild(connection, collection, index)
 
 
 def _require_owner(cursor: Cursor, relation: str) -> None:

@@ -40,7 +40,8 @@ SELECT node_id FROM (
 # The record takes metadata_ out of its compressed storage once, not once per key; a foreign row may hold anything.
 NODES_OF_IDS = """
 SELECT node_id::text, id, chunk_hash IS NOT NULL, held._node_type, held._node_content, text::text, document_id,
-    held.ref_doc_id, vector_dims(embedding) = %(dim)s AND vector_norm(embedding) BETWEEN 1e-37 AND 1e38
+    held.ref_doc_id, vector_dims(embedding) = %(dim)s
+        AND vector_norm(embedding::vector) BETWEEN 1e-37 AND 1e38
 FROM {table} CROSS JOIN LATERAL
     jsonb_to_record(CASE jsonb_typeof(metadata_) WHEN 'object' THEN metadata_ ELSE '{}' END)
     AS held (_node_type text, _node_content text, ref_doc_id text)

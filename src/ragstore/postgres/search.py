@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import orjson
@@ -20,10 +21,14 @@ from numpy.typing import NDArray
 
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
-from ragstore.postgres.filters import to_sql
-from ragstore.postgres.names import quoted_table
+from ragstore.postgres.collections import to_segments
+from ragstore.postgres.filters import can_be_served, to_sql
+from ragstore.postgres.names import quoted_literal, quoted_table
 from ragstore.postgres.pool import Connection
-from ragstore.postgres.vectors import MAX_INDEXED_DIM, index_expression
+from ragstore.postgres.prepared import PreparingConnection, Statement
+from ragstore.postgres.segments import condition as segment_condition
+from ragstore.postgres.segments import fresh_condition
+from ragstore.postgres.vectors import has_narrower_index, index_expression
 
 Vector = NDArray[np.float32]
 
@@ -34,10 +39,12 @@ _RRF_K = 60
 _MIN_FUSED = 50
 """Each side of a hybrid search brings so many candidates, or twice the wanted hits if that is more."""
 
-_MIN_EF_SEARCH = 100
+_MIN_EF_SEARCH = 300
 _MAX_EF_SEARCH = 1000  # pgvector's own limit
-_MAX_FEW = 5_000
-"""Up to so many nodes that a filter allows, comparing all of them costs as much as a deep look into the index."""
+_MAX_FEW = 12_000
+_MAX_FEW_COMPONENTS = 6_000_000
+"""Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
+deep look into the index."""
 
 _MAX_CHOSEN = 2_500
 """Rarer words choose the nodes to rank as long as they stand in about so many; more did not find better ones."""
@@ -58,6 +65,7 @@ class Query:
         exact: compare with every allowed vector, without the index.
         dense_weight: how much the rank by vector counts in a hybrid search, where the rank by words counts 1.
         with_embeddings: fetch the vectors of the hits too.
+        with_bodies: fetch what LlamaIndex's nodes are made of, in place of the user's metadata.
     """
 
     k: int
@@ -67,11 +75,18 @@ class Query:
     exact: bool = False
     dense_weight: float = DENSE_WEIGHT
     with_embeddings: bool = False
+    with_bodies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One hit as the database has it; ``embedding`` has shape ``(dim,)`` and is there when it was asked for."""
+class Row(NamedTuple):
+    """One hit as the database has it.
+
+    Args:
+        user_metadata: empty where bodies were asked for.
+        embedding: shape ``(dim,)``; there when it was asked for.
+        class_name: LlamaIndex's class; there, with ``content``, when bodies were asked for.
+        content: LlamaIndex's ``BaseNode.to_dict()`` without text and embedding, as JSON.
+    """
 
     node_id: str
     document_id: str | None
@@ -82,9 +97,24 @@ class Row:
     end_char: int | None
     score: float
     embedding: Vector | None
+    class_name: str | None = None
+    content: str | None = None
 
 
-def vector_search(connection: Connection, collection: Collection, vector: Vector, query: Query) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Args:
+        rows: best first.
+        collection: as it is now; None where it was dropped, and another may have its name.
+    """
+
+    rows: list[Row]
+    collection: Collection | None
+
+
+def vector_search(connection: Connection, collection: Collection, vector: Vector, query: Query) -> Found:
     """The nodes nearest to a vector; the score is the cosine similarity, and 0 where either vector is zero.
 
     With k allowed nodes in the collection it returns k hits, whatever the filter. Those are the nearest among the
@@ -96,7 +126,7 @@ def vector_search(connection: Connection, collection: Collection, vector: Vector
     return _first_complete(connection, collection, query, _Question("vector", vector=vector))
 
 
-def keyword_search(connection: Connection, collection: Collection, text: str, query: Query) -> list[Row]:
+def keyword_search(connection: Connection, collection: Collection, text: str, query: Query) -> Found:
     """The nodes that hold any word of a text, best first; none when it has only stop words.
 
     The score is the mean ``ts_rank`` of the words, weighted by how rare they are in the collection. When every word
@@ -105,7 +135,7 @@ def keyword_search(connection: Connection, collection: Collection, text: str, qu
     return _first_complete(connection, collection, query, _Question("keyword", text=text))
 
 
-def hybrid_search(connection: Connection, collection: Collection, text: str, vector: Vector, query: Query) -> list[Row]:
+def hybrid_search(connection: Connection, collection: Collection, text: str, vector: Vector, query: Query) -> Found:
     """Both searches at once; the score is the weighted sum of ``1 / (60 + rank)``, reciprocal rank fusion.
 
     A zero vector ranks nothing, so words alone decide then.
@@ -132,6 +162,7 @@ class _Plan:
     n_near: int = 0
     ef_search: int = _MIN_EF_SEARCH
     iterative_scan: Literal["off", "relaxed_order"] = "off"
+    max_few: int = 0
 
 
 def _plans(collection: Collection, query: Query, question: _Question) -> Iterator[_Plan]:
@@ -139,8 +170,7 @@ def _plans(collection: Collection, query: Query, question: _Question) -> Iterato
     if question.vector is None:
         yield _Plan("none")
         return
-    has_index = collection.index_state == "ready" and collection.space.dim <= MAX_INDEXED_DIM
-    if has_index and not query.exact and not question.is_zero:
+    if collection.segments and not query.exact and not question.is_zero:
         yield from _index_plans(collection, query, _n_dense(query, question))
     yield _Plan("exact")
 
@@ -148,69 +178,128 @@ def _plans(collection: Collection, query: Query, question: _Question) -> Iterato
 def _index_plans(collection: Collection, query: Query, n_dense: int) -> Iterator[_Plan]:
     if query.filters is None and query.document_ids is None and query.node_ids is None:
         # float16 in the index: more candidates than hits, to rank again with the full vectors.
-        yield _near("nearest", n_dense + 10 if index_expression(collection) == "embedding" else 2 * n_dense + 20)
+        n_near = n_dense + (20 if has_narrower_index(collection) else 10)
+        yield _near("nearest", n_near, 2 * n_near)
     elif query.document_ids is not None or query.node_ids is not None:
         # They have indexes of their own and usually mean few nodes: not worth a look at the nearest of all.
-        yield _Plan("near_or_few")
+        yield _Plan("near_or_few", max_few=_max_few(collection))
     else:
-        yield _near("near_or_few", min(100 + 10 * query.k, _MAX_EF_SEARCH // 2))
+        # To count what no index finds is to look at every row, which is the last plan's.
+        is_served = query.filters is not None and can_be_served(query.filters, collection.filter_keys)
+        n_near = min(100 + 20 * query.k, _MAX_EF_SEARCH * 3 // 4)
+        max_few = _max_few(collection) if is_served else 0
+        yield _near("near_or_few" if is_served else "nearest", n_near, n_near * 4 // 3, max_few)
     if query.k <= _MAX_EF_SEARCH // 2:
-        yield _near("nearest", _MAX_EF_SEARCH // 2)
+        yield _near("nearest", _MAX_EF_SEARCH, _MAX_EF_SEARCH)
 
 
-def _near(kind: Literal["nearest", "near_or_few"], n_near: int) -> _Plan:
+def _max_few(collection: Collection) -> int:
+    return min(_MAX_FEW, _MAX_FEW_COMPONENTS // collection.space.dim)
+
+
+def _near(kind: Literal["nearest", "near_or_few"], n_near: int, ef_search: int, max_few: int = 0) -> _Plan:
     """A look at the nearest; the index is right about the nearer half of what it was told to search.
 
     It also returns nodes that are deleted and not vacuumed, which do not count: where they leave too few, the next
-    plan has to look. Only where so many are wanted that this would always happen may the index search on by itself.
+    plan has to look. Only where more than that half is wanted may the index search on by itself.
     """
-    ef_search = min(max(2 * n_near, _MIN_EF_SEARCH), _MAX_EF_SEARCH)
-    return _Plan(kind, n_near, ef_search, "relaxed_order" if 2 * n_near > ef_search else "off")
+    ef_search = min(max(ef_search, _MIN_EF_SEARCH), _MAX_EF_SEARCH)
+    return _Plan(kind, n_near, ef_search, "relaxed_order" if 2 * n_near > ef_search else "off", max_few)
 
 
 def _n_dense(query: Query, question: _Question) -> int:
     return query.k if question.mode == "vector" else max(2 * query.k, _MIN_FUSED)
 
 
-def _first_complete(connection: Connection, collection: Collection, query: Query, question: _Question) -> list[Row]:
-    params = _params(collection, query, question)
-    condition, condition_params = _condition(query)
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """All that the text of a question's statements depends on, but the collection and the plan."""
+
+    mode: Literal["vector", "keyword", "hybrid"]
+    k: int
+    n_dense: int
+    dense_weight: float
+    condition: str
+    with_embeddings: bool
+    with_bodies: bool
+
+
+def _first_complete(connection: Connection, collection: Collection, query: Query, question: _Question) -> Found:
+    condition, values = _condition(collection, query)
+    form = _Form(
+        question.mode,
+        query.k,
+        _n_dense(query, question),
+        0.0 if question.is_zero else query.dense_weight,
+        condition,
+        query.with_embeddings,
+        query.with_bodies,
+    )
+    # What a condition allows decides which plan is best, so that one plan does not fit all its values.
+    is_prepared = not values and isinstance(connection, PreparingConnection)
+    if question.vector is not None:
+        values["vector"] = _vector_text(question.vector)
+    if question.text is not None:
+        values["text"] = _storable(question.text)
+    for plan in _plans(collection, query, question):
+        statement = _statement(plan, collection, form)
+        found = _fetched(connection, statement, values, is_prepared=is_prepared)
+        complete, segments, filter_keys = found[0][:3]
+        if complete:
+            break
+    rows = [Row._make(row[3:]) for row in found if row[3] is not None]
+    if query.with_embeddings:
+        rows = [_with_embedding(row) for row in rows]
+    return Found(rows, None if segments is None else _as_now(collection, segments, tuple(filter_keys)))
+
+
+def _as_now(collection: Collection, segments: str, filter_keys: tuple[str, ...]) -> Collection:
+    now = to_segments(orjson.loads(segments))
+    if (now, filter_keys) == (collection.segments, collection.filter_keys):
+        return collection
+    return replace(collection, segments=now, filter_keys=filter_keys)
+
+
+def _fetched(
+    connection: Connection, statement: Statement, values: dict[str, Any], *, is_prepared: bool
+) -> list[tuple[Any, ...]]:
+    if is_prepared and isinstance(connection, PreparingConnection):
+        return connection.fetch(statement, values)
     with connection.cursor() as cursor:
-        for plan in _plans(collection, query, question):
-            statement = _statement(plan, collection, query, question, condition)
-            cursor.execute(statement, params | condition_params | {"n_near": plan.n_near})
-            (complete, *first), *others = cursor.fetchall()
-            if complete:
-                break
-    return [_row(values) for values in (first, *(other[1:] for other in others)) if values[0] is not None]
+        cursor.execute(statement.settings + statement.text, values)
+        return cursor.fetchall()
 
 
-def _params(collection: Collection, query: Query, question: _Question) -> dict[str, Any]:
-    n_dense = _n_dense(query, question)
-    return {
-        "collection_id": collection.collection_id,
-        "table_name": collection.table,
-        "config": collection.text_search_config,
-        "text": None if question.text is None else _storable(question.text),
-        "vector": None if question.vector is None else _vector_text(question.vector),
-        "k": query.k,
-        "n_dense": n_dense,
-        "n_keyword": max(2 * query.k, _MIN_FUSED),
-        "max_few": _MAX_FEW,
-        "max_chosen": _MAX_CHOSEN,
-        "max_ranked": _MAX_RANKED,
-        "rrf_k": _RRF_K,
-        "dense_weight": 0.0 if question.is_zero else query.dense_weight,
-    }
-
-
-def _statement(plan: _Plan, collection: Collection, query: Query, question: _Question, condition: str) -> str:
-    indexed = index_expression(collection)
-    exact_distance = _or_one("embedding <=> %(vector)s::vector")
-    index_vector = "%(vector)s::" + ("vector" if indexed == "embedding" else f"halfvec({collection.space.dim})")
-    parts = [f"dense_{plan.kind}", *(["keyword"] if question.text is not None else []), f"winner_{question.mode}"]
+@functools.lru_cache(maxsize=256)
+def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
+    is_ranked_again = has_narrower_index(collection)
+    distance = f"embedding <=> %(vector)s::{collection.vector_type}"
+    exact_distance = _or_one(distance)
+    index_distance = f"{index_expression(collection)} <=> %(vector)s::halfvec" if is_ranked_again else distance
+    parts = [f"dense_{plan.kind}", *(["keyword"] if form.mode != "vector" else []), f"winner_{form.mode}"]
     text = "WITH\n" + ",\n".join(map(_sql, parts)) + "\n" + _sql("hits")
-    # In one string with the statement they end with it, and cost no round trip.
+    text = text.format(
+        table=quoted_table(collection),
+        condition=form.condition,
+        near=_near_sql(collection, index_distance, distance),
+        candidate_distance=exact_distance if is_ranked_again else _or_one("index_distance"),
+        exact_distance=exact_distance,
+        embedding="vector_send(node.embedding::vector)" if form.with_embeddings else "NULL",
+        user_metadata="'{}'::jsonb" if form.with_bodies else "node.user_metadata",
+        class_name="node.metadata_->>'_node_type'" if form.with_bodies else "NULL",
+        content="node.metadata_->>'_node_content'" if form.with_bodies else "NULL",
+    )
+    constants = _constants(plan, collection, form)
+    types = (("vector", collection.vector_type), ("text", "text"))
+    return Statement(
+        _settings(plan),
+        re.sub(r"%\((\w+)\)s", lambda found: constants.get(found[1], found[0]), text),
+        tuple((name, sql_type) for name, sql_type in types if f"%({name})s" in text),
+    )
+
+
+def _settings(plan: _Plan) -> str:
+    """In one string with the statement they end with it, and cost no round trip."""
     settings = "SET LOCAL jit = off; "
     if plan.n_near:
         # The planner does not count the cost of reading long vectors from where they are stored, and would rather sort
@@ -218,14 +307,43 @@ def _statement(plan: _Plan, collection: Collection, query: Query, question: _Que
         settings += "SET LOCAL enable_sort = off; "
         settings += f"SET LOCAL hnsw.ef_search = {plan.ef_search}; "
         settings += f"SET LOCAL hnsw.iterative_scan = {plan.iterative_scan}; "
-    return settings + text.format(
-        table=quoted_table(collection),
-        condition=condition,
-        index_distance=f"{indexed} <=> {index_vector}",
-        candidate_distance=_or_one("index_distance") if indexed == "embedding" else exact_distance,
-        exact_distance=exact_distance,
-        embedding="vector_send(node.embedding)" if query.with_embeddings else "NULL",
+    if plan.kind == "near_or_few":
+        # What a filter allows is estimated badly; its index costs little where it is wrong to use it.
+        settings += "SET LOCAL enable_seqscan = off; "
+    return settings
+
+
+def _constants(plan: _Plan, collection: Collection, form: _Form) -> dict[str, str]:
+    """What stands in the statement itself, because its plan depends on it; all of it is ours."""
+    numbers = {
+        "collection_id": collection.collection_id,
+        "k": form.k,
+        "n_near": plan.n_near,
+        "n_dense": form.n_dense,
+        "n_keyword": max(2 * form.k, _MIN_FUSED),
+        "max_few": plan.max_few,
+        "max_chosen": _MAX_CHOSEN,
+        "max_ranked": _MAX_RANKED,
+        "rrf_k": _RRF_K,
+        "dense_weight": form.dense_weight,
+    }
+    names = {"table_name": collection.table, "config": collection.text_search_config}
+    return {name: str(number) for name, number in numbers.items()} | {
+        name: quoted_literal(value) for name, value in names.items()
+    }
+
+
+def _near_sql(collection: Collection, index_distance: str, distance: str) -> str:
+    """The nearest nodes of each segment, by its index, and all that are in none."""
+    columns = "SELECT ctid AS tid, node_id, document_id, user_metadata, embedding"
+    of_segments = (
+        f"({columns}, {index_distance} AS index_distance FROM {quoted_table(collection)}"
+        f" WHERE {segment_condition(segment)} ORDER BY index_distance LIMIT %(n_near)s)"
+        for segment in collection.segments
     )
+    # Fresh nodes by their own vectors: making each one narrower first would take ten times as long.
+    of_fresh = f"({columns}, {distance} FROM {quoted_table(collection)} WHERE {fresh_condition(collection.segments)})"
+    return "\n            UNION ALL ".join([*of_segments, of_fresh])
 
 
 def _or_one(distance: str) -> str:
@@ -233,12 +351,12 @@ def _or_one(distance: str) -> str:
     return f"COALESCE(NULLIF({distance}, 'NaN'), 1)"
 
 
-def _condition(query: Query) -> tuple[str, dict[str, Any]]:
+def _condition(collection: Collection, query: Query) -> tuple[str, dict[str, Any]]:
     """What a node must fulfil, over the columns user_metadata, document_id and node_id."""
     texts: list[str] = []
     params: dict[str, Any] = {}
     if query.filters is not None:
-        text, values = to_sql(query.filters)
+        text, values = to_sql(query.filters, declared=collection.filter_keys)
         params = {f"filter_{position}": value for position, value in enumerate(values)}
         positions = itertools.count()
         texts.append(re.sub("%s", lambda _: f"%(filter_{next(positions)})s", text))
@@ -258,14 +376,13 @@ def _storable(text: str) -> str:
 def _vector_text(vector: Vector) -> str:
     """pgvector's text form, of length one so that no sum of squares overflows a float."""
     wide = vector.astype(np.float64)
-    wide /= np.linalg.norm(wide) or 1.0
+    wide /= math.sqrt(wide @ wide) or 1.0
     return orjson.dumps(wide.astype(np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def _row(values: Sequence[Any]) -> Row:
-    node_id, document_id, source_uri, text, user_metadata, start_char, end_char, score, sent = values
-    embedding = None if sent is None else np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
-    return Row(node_id, document_id, source_uri, text, user_metadata, start_char, end_char, score, embedding)
+def _with_embedding(row: Row) -> Row:
+    """The same with its vector out of the form in which PostgreSQL sends it."""
+    return row._replace(embedding=np.frombuffer(cast("Any", row.embedding), dtype=">f4", offset=4).astype(np.float32))
 
 
 @functools.cache

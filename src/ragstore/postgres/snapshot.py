@@ -31,7 +31,7 @@ NODES = f"""
 SELECT node_id, document_id, metadata_->>'_node_type', metadata_->>'_node_content', text FROM {{table}} {_ORDER}
 """
 
-VECTORS = f"SELECT node_id, vector_send(embedding) FROM {{table}} {_ORDER}"
+VECTORS = f"SELECT node_id, vector_send(embedding::vector) FROM {{table}} {_ORDER}"
 
 METADATA = f"SELECT node_id, document_id, (metadata_ - '_node_content')::text FROM {{table}} {_ORDER}"
 

@@ -5,13 +5,17 @@ INSERT INTO ragstore.document (collection_id, document_id, source_uri, revision)
 SELECT %(collection_id)s, id, '', 0 FROM unnest(%(document_ids)s::text[]) AS planned(id) ORDER BY id
 ON CONFLICT DO NOTHING;
 SELECT document_id, revision FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 ORDER BY document_id FOR UPDATE
 """
 
 BEGIN_RUN = """
+WITH held AS (
+    SELECT collection_id FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR KEY SHARE
+)
 INSERT INTO ragstore.run (run_id, collection_id, worker, node_ids, lease_until)
-VALUES (%(run_id)s, %(collection_id)s, %(worker)s, %(node_ids)s, now() + %(lease_ttl_s)s * interval '1 second')
+SELECT %(run_id)s, collection_id, %(worker)s, %(node_ids)s::text[], now() + %(lease_ttl_s)s * interval '1 second'
+FROM held
 """
 
 RENEW_LEASES = """
@@ -46,7 +50,7 @@ RUN_WORKERS = "SELECT DISTINCT worker FROM ragstore.run"
 
 QUEUE_GARBAGE = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, run_id, not_before)
-VALUES (%(namespace)s, %(collection_id)s, 'delete_nodes', %(ids)s, nextval('ragstore.stamp'), %(run_id)s,
+VALUES (%(namespace)s, %(collection_id)s, 'delete_nodes', %(ids)s::text[], nextval('ragstore.stamp'), %(run_id)s,
         now() + %(grace_s)s * interval '1 second')
 """
 
@@ -61,6 +65,10 @@ SELECT node_id, id, metadata_->>'_node_type', metadata_->>'_node_content', text 
 WHERE node_id = ANY(%(ids)s::text[])
 """
 
+STAMPS_OF_TRANSACTION = """
+SELECT node_id, id FROM {table} WHERE node_id = ANY(%(ids)s::text[]) AND xmin = %(transaction)s::xid
+"""
+
 LIVE_BODIES = """
 SELECT node_id, stamp, type_key, content FROM ragstore.body
 WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
@@ -68,17 +76,17 @@ WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
 
 LOCK_LIVE_DOCUMENTS = """
 SELECT document_id, revision FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
     AND deleted_at IS NULL AND revision > 0
 ORDER BY document_id FOR UPDATE
 """
 
 RETIRE_NODES = """
 WITH gone AS (
-    DELETE FROM {table} WHERE document_id = ANY(%(document_ids)s) RETURNING node_id
+    DELETE FROM {table} WHERE document_id = ANY(%(document_ids)s::text[]) RETURNING node_id
 ), gone_bodies AS (
     DELETE FROM ragstore.body
-    WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s) RETURNING node_id
+    WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[]) RETURNING node_id
 ), gone_ids AS (
     SELECT node_id FROM gone UNION ALL SELECT node_id FROM gone_bodies
 )
@@ -103,7 +111,7 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
 MARK_DELETED = """
 UPDATE ragstore.document SET
     revision = revision + 1, n_nodes = 0, fingerprint = NULL, content_hash = NULL, doc_hash = NULL, deleted_at = now()
-WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s) AND deleted_at IS NULL
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[]) AND deleted_at IS NULL
 """
 
 # revision is read after the documents were published: the number that readers see from now on.
@@ -120,11 +128,11 @@ ORDER BY new.position
 
 QUEUE_REF_DOCS = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, run_id)
-VALUES (%(namespace)s, %(collection_id)s, 'put_ref_docs', %(ids)s, %(run_id)s) RETURNING outbox_id
+VALUES (%(namespace)s, %(collection_id)s, 'put_ref_docs', %(ids)s::text[], %(run_id)s) RETURNING outbox_id
 """
 
 CLEAR_QUARANTINE = """
-DELETE FROM ragstore.quarantine WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+DELETE FROM ragstore.quarantine WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
 TAKE_OUTBOX = """
@@ -148,7 +156,12 @@ DOCUMENT_COLUMNS = """document_id, source_uri, revision, n_nodes, fingerprint, c
 
 GET_DOCUMENTS = f"""
 SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
+"""
+
+GET_SOURCE_STATES = """
+SELECT document_id, revision, fingerprint, content_hash, size, mtime_ns, etag, revision > 0 AND deleted_at IS NULL
+FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
 """
 
 FIND_BY_CONTENT = f"""
@@ -204,9 +217,11 @@ LIST_QUARANTINE = f"""
 SELECT {QUARANTINE_COLUMNS} FROM ragstore.quarantine WHERE collection_id = %(collection_id)s ORDER BY document_id
 """
 
+HAS_QUARANTINE = "SELECT EXISTS (SELECT FROM ragstore.quarantine WHERE collection_id = %(collection_id)s)"
+
 GET_QUARANTINE = """
 SELECT document_id, retry, size, mtime_ns, etag FROM ragstore.quarantine
-WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
 # The audit trail gets a line when the reason is another one: a worker meets the same one every few seconds.
@@ -235,36 +250,46 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
 # The row stays, so that attempts go on counting; without size and time the next ingest takes the document up again.
 RELEASE_QUARANTINE = """
 UPDATE ragstore.quarantine SET size = NULL, mtime_ns = NULL, etag = NULL, retry = 'later'
-WHERE collection_id = %(collection_id)s AND (%(all)s OR document_id = ANY(%(document_ids)s))
+WHERE collection_id = %(collection_id)s AND (%(all)s OR document_id = ANY(%(document_ids)s::text[]))
 """
 
 CREATE_COLLECTION = """
-INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config)
-VALUES (%(name)s, %(model)s, %(dim)s, %(metric)s, %(chunk_size)s, %(chunk_overlap)s, %(text_search_config)s)
+INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config, vector_type,
+    filter_keys)
+VALUES (%(name)s, %(model)s, %(dim)s, %(metric)s, %(chunk_size)s, %(chunk_overlap)s, %(text_search_config)s,
+        %(vector_type)s, %(filter_keys)s)
 ON CONFLICT (name) DO NOTHING
 """
 
 ENSURE_COLLECTION_TABLE = "SELECT ragstore.ensure_collection_table(%(name)s)"
 
-COLLECTION_COLUMNS = (
-    "collection_id, name, model, dim, metric, chunk_size, chunk_overlap, text_search_config, index_state"
-)
+COLLECTION_COLUMNS = """collection_id, name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,
+    segments, filter_keys, vector_type"""
 
 GET_COLLECTION = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s"
 
 LIST_COLLECTIONS = """
-SELECT c.name, count(d.document_id), coalesce(sum(d.n_nodes), 0)::bigint, c.model, c.dim, c.index_state
+SELECT c.name, count(d.document_id), coalesce(sum(d.n_nodes), 0)::bigint, c.model, c.dim, c.vector_type,
+    (SELECT coalesce(sum((segment->>2)::bigint), 0)::bigint FROM jsonb_array_elements(c.segments) AS segment)
 FROM ragstore.collection c LEFT JOIN ragstore.document d
     ON d.collection_id = c.collection_id AND d.deleted_at IS NULL AND d.revision > 0
 GROUP BY c.collection_id ORDER BY c.name
 """
 
-SET_INDEX_STATE = "UPDATE ragstore.collection SET index_state = %(state)s WHERE collection_id = %(collection_id)s"
+SET_SEGMENTS = "UPDATE ragstore.collection SET segments = %(segments)s WHERE collection_id = %(collection_id)s"
 
-# Nobody can drop a collection that a transaction holds; a drop that is under way is waited for.
-HOLD_COLLECTION = "SELECT FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR KEY SHARE"
+# Nobody can drop a collection that a transaction holds; a drop that is under way is waited for. Whoever holds one
+# finds rows by their keys: a table that grew since it was last analysed must not be read whole for each batch. The
+# setting ends with the transaction.
+_BY_KEY = "set_config('enable_seqscan', 'off', true) = 'off'"
 
-HOLD_COLLECTION_BY_NAME = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s FOR KEY SHARE"
+HOLD_COLLECTION = f"""
+SELECT FROM ragstore.collection WHERE collection_id = %(collection_id)s AND {_BY_KEY} FOR KEY SHARE
+"""
+
+HOLD_COLLECTION_BY_NAME = f"""
+SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s AND {_BY_KEY} FOR KEY SHARE
+"""
 
 # As the rows of deleted documents, which a drop takes away: entries in MongoDB that knew a dropped collection of this
 # name are older than those of the new one, whoever writes them late.
@@ -281,17 +306,24 @@ WHERE collection = %(name)s AND document_id = ANY(%(ids)s::text[]) AND revision 
 """
 
 # One statement, because two would see two snapshots: a revision would be told with the nodes of the one before.
-# Nodes without a vector come last; a document's own node is not one of its parts.
+# Nodes without a vector come last; a document's own node is not one of its parts. Each document by itself, so that a
+# table that was not analysed yet is not read whole.
 REF_DOCS = """
 SELECT d.document_id, d.revision, d.deleted_at IS NULL AND d.revision > 0, coalesce(parts.node_ids, ARRAY[]::text[]),
        d.doc_hash, d.metadata
-FROM ragstore.document d LEFT JOIN (
-    SELECT document_id, array_agg(node_id::text ORDER BY has_vector DESC, ordinal, stamp) AS node_ids FROM (
-        SELECT document_id, node_id, true, ordinal, id FROM {table} WHERE document_id = ANY(%(document_ids)s)
+FROM ragstore.document d CROSS JOIN LATERAL (
+    SELECT array_agg(node_id::text ORDER BY has_vector DESC, ordinal, stamp) AS node_ids FROM (
+        SELECT node_id, true, ordinal, id FROM {table} WHERE document_id = d.document_id
         UNION ALL
-        SELECT document_id, node_id, false, 0, stamp FROM ragstore.body
-        WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s) AND node_id <> document_id
-    ) AS part (document_id, node_id, has_vector, ordinal, stamp) GROUP BY document_id
-) AS parts USING (document_id)
-WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s)
+        SELECT node_id, false, 0, stamp FROM ragstore.body b
+        WHERE b.collection_id = %(collection_id)s AND b.document_id = d.document_id AND b.node_id <> b.document_id
+    ) AS part (node_id, has_vector, ordinal, stamp)
+) AS parts
+WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
+"""
+
+# What a document is said to be changes with its revision.
+REVISIONS = """
+SELECT document_id, revision FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
 """

@@ -18,11 +18,11 @@ from ragstore.model.collection import Collection
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
 from ragstore.model.ids import new_run_id
 from ragstore.model.node import LiveNode, Node, check_node, content_with_text
-from ragstore.model.run import Run, Vectors
+from ragstore.model.run import Run, Vectors, Written
 from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.direct import DirectChange, Place, WrittenDocument, changing
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.vectors import holdable
+from ragstore.postgres.vectors import cannot_hold, unholdable
 from ragstore.protocol.completion import Closing, Completion, closing_ids, complete, settle
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
@@ -71,7 +71,7 @@ class DirectWriter:
         kept = [nodes[i] for i in last]
         if not kept:
             return
-        rows = encode_rows(kept, vectors[last])
+        rows = encode_rows(kept, vectors[last], collection.vector_type)
 
         def write(change: DirectChange) -> None:
             ids = [node.node_id for node in kept]
@@ -87,7 +87,7 @@ class DirectWriter:
             _note(change, kept, places, _Noted(begun, source_hashes or {}, with_vectors=True))
             change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(places))
 
-        self._change(collection, write)
+        self._change(collection, write, {node.node_id: node for node in kept})
 
     def add_bodies(self, collection: Collection, nodes: Sequence[Node], completion: Completion = _NOTHING_MORE) -> None:
         """Put nodes without a vector; one that has a vector keeps it; one that is there unchanged is not written.
@@ -187,8 +187,14 @@ class DirectWriter:
 
         self._change(collection, write)
 
-    def _change(self, collection: Collection, write: Callable[[DirectChange], None]) -> None:
-        """Run a change until no other writer of the same ids is in its way, then bring MongoDB up to date."""
+    def _change(
+        self, collection: Collection, write: Callable[[DirectChange], None], nodes: Mapping[str, Node] | None = None
+    ) -> None:
+        """Run a change until no other writer of the same ids is in its way, then bring MongoDB up to date.
+
+        Args:
+            nodes: those that it writes with their vectors.
+        """
         for attempt in range(1, _TRIES + 1):
             try:
                 with changing(self._pool, collection, Run(new_run_id(), self._worker, [])) as change:
@@ -200,7 +206,7 @@ class DirectWriter:
             else:
                 break
         reached(Failpoint.DIRECT_COMMITTED)
-        self._recoverer.finish(change.outbox_ids)
+        self._recoverer.finish(change.outbox_ids, Written(change.transaction, nodes) if nodes else None)
         reached(Failpoint.DIRECT_FINISHED)
 
 
@@ -232,15 +238,10 @@ def _check(collection: Collection, nodes: Sequence[Node], vectors: Vectors) -> N
             hint="check what the embedding model returned for it",
             node_id=node_id,
         )
-    fits = holdable(collection, vectors)
-    if not fits.all():
-        node_id = nodes[int(np.argmin(fits))].node_id
-        raise InvalidNodeError(
-            f"the vector of node {node_id} has values too large, or all too small, for float16, of which the index is "
-            f"at {collection.space.dim:,} dimensions",
-            hint="bring the vectors to length 1: that changes no cosine",
-            node_id=node_id,
-        )
+    position = unholdable(collection, vectors)
+    if position is not None:
+        node_id = nodes[position].node_id
+        raise cannot_hold(collection, f"node {node_id}", node_id=node_id)
 
 
 @dataclass(frozen=True, slots=True)

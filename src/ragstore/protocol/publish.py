@@ -139,7 +139,7 @@ class Publisher:
         nodes = [node for revision in revisions for node in revision.nodes]
         with ThreadPoolExecutor(1, thread_name_prefix="ragstore-stage") as staging:
             staged = staging.submit(self._nodes.stage, collection.name, nodes, between=between)
-            rows = [encode_rows(r.nodes, r.vectors) if r.nodes else b"" for r in revisions]
+            rows = [encode_rows(r.nodes, r.vectors, collection.vector_type) if r.nodes else b"" for r in revisions]
             staged.result()
         reached(Failpoint.NODES_STAGED)
         return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ragstore.model.run import OutboxItem
+from ragstore.model.run import OutboxItem, Written
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import outbox
 from ragstore.postgres.ledger import Ledger
@@ -67,8 +67,11 @@ class Recoverer:
             if len(taken.items) < _ITEMS_AT_ONCE:
                 return n_done
 
-    def finish(self, outbox_ids: Sequence[int]) -> None:
+    def finish(self, outbox_ids: Sequence[int], written: Written | None = None) -> None:
         """Do these outbox rows now; returns when they are done, by whomever.
+
+        Args:
+            written: what of it this process has, so that it need not be read again.
 
         Crash safety:
             As ``recover``.
@@ -76,10 +79,10 @@ class Recoverer:
         if outbox_ids:
             with outbox.taken_rows(self._pool, outbox_ids) as taken:
                 for item in taken.items:
-                    self._do(taken, item)
+                    self._do(taken, item, written)
                 taken.done(taken.items)
 
-    def _do(self, taken: TakenOutbox, item: OutboxItem) -> None:
+    def _do(self, taken: TakenOutbox, item: OutboxItem, written: Written | None = None) -> None:
         match item.action:
             case "delete_nodes":
                 # Ids of staged nodes are never used twice, but a repaired or foreign row must not lose its body.
@@ -91,7 +94,7 @@ class Recoverer:
                 )
                 reached(Failpoint.NODES_RETIRED)
             case "put_nodes":
-                self._nodes.put_nodes(item.namespace, taken.live_nodes(item))
+                self._nodes.put_nodes(item.namespace, taken.live_nodes(item, written))
                 reached(Failpoint.NODES_PUT)
                 self._sweep(taken, item)
             case "put_ref_docs":
@@ -113,8 +116,7 @@ class Recoverer:
         while True:
             between = lambda: reached(Failpoint.REF_DOCS_HALF_PUT)  # noqa: E731
             self._nodes.put_ref_docs(item.namespace, entries, between=between)
-            now = taken.ref_docs(item)
-            if now == entries:
+            if taken.revisions(item) == {entry.document_id: entry.revision for entry in entries}:
                 return
             # A document deleted meanwhile would have come back.
-            entries = now
+            entries = taken.ref_docs(item)

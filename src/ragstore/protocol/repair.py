@@ -25,7 +25,7 @@ from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.nodes import NodeStore
 from ragstore.mongo.scan import Entries
-from ragstore.postgres import rebuild, vectors
+from ragstore.postgres import rebuild, segments, vectors
 from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
@@ -221,19 +221,25 @@ class Repairer:
         rebuild.ensure_table(self._pool, collection)
         reached(Failpoint.REPAIR_TABLE_MADE)
 
-    def rebuild_index(self, collection: Collection, index: str, *, min_nodes: int) -> None:
-        """Build an index anew; the HNSW index only if the collection has ``min_nodes``.
+    def rebuild_index(self, collection: Collection, index: str) -> None:
+        """Build an index anew, beside its users.
 
         Crash safety:
-            Queries are told to do without the HNSW index before it is dropped.
+            Queries do without an index that is not there; the next repair builds it.
         """
-        if index != vectors.index_name(collection):
+        if segments.is_index_name(index):
+            rebuild.segment_index(self._pool, get_collection(self._pool, collection.name), index)
+        else:
             rebuild.reindex(self._pool, index)
-            return
-        rebuild.drop_hnsw_index(self._pool, collection)
-        reached(Failpoint.REPAIR_INDEX_DROPPED)
-        vectors.refresh_statistics(self._pool, collection)
-        vectors.ensure_index(self._pool, get_collection(self._pool, collection.name), min_nodes=min_nodes)
+
+    def index_fresh(self, collection: Collection, *, min_nodes: int) -> None:
+        """Build an index over restored nodes where they are many.
+
+        Crash safety:
+            As ``segments.index_fresh``.
+        """
+        if segments.index_fresh(self._pool, collection, min_nodes=min_nodes):
+            vectors.refresh_statistics(self._pool, collection)
 
     @contextmanager
     def _changing(self, collection: Collection) -> Iterator[RebuildChange]:

@@ -14,10 +14,10 @@ from ragstore.errors import EmbeddingSpaceError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.hit import Hit
-from ragstore.postgres.collections import told_when_dropped
+from ragstore.postgres.collections import dropped, told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
-from ragstore.postgres.search import DENSE_WEIGHT, Query, Row, hybrid_search, keyword_search, vector_search
+from ragstore.postgres.search import DENSE_WEIGHT, Found, Query, Row, hybrid_search, keyword_search, vector_search
 
 Mode = Literal["vector", "keyword", "hybrid"]
 
@@ -55,10 +55,32 @@ class Question:
     mmr_lambda: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a collection answered.
+
+    Args:
+        rows: by descending score, all scores finite; of equal score by node id.
+        collection: as the answer saw it, for the next question.
+    """
+
+    rows: list[Row]
+    collection: Collection
+
+
 def search(pool: PostgresPool, collection: Collection, question: Question) -> list[Hit]:
-    """Hits by descending score, all scores finite; nodes of equal score by node id.
+    """The hits of ``find``; raises as it does."""
+    return [to_hit(row) for row in find(pool, collection, question).rows]
+
+
+def find(pool: PostgresPool, collection: Collection, question: Question, *, with_bodies: bool = False) -> Answer:
+    """The nodes that answer a question, in one round trip where one look is enough.
 
     With ``mmr_lambda`` the score is that of maximal marginal relevance, see ``mmr``.
+
+    Args:
+        collection: as the caller remembers it; what others did to its indexes since makes no difference to the rows.
+        with_bodies: fetch what LlamaIndex's nodes are made of too.
 
     Raises:
         UsageError: ``top_k``, ``mode`` or a weight cannot be used, or the text or vector it needs is missing.
@@ -81,14 +103,18 @@ def search(pool: PostgresPool, collection: Collection, question: Question) -> li
         exact=question.exact,
         dense_weight=question.dense_weight,
         with_embeddings=question.mmr_lambda is not None,
+        with_bodies=with_bodies,
     )
-    with told_when_dropped(pool, collection), pool.autocommit() as connection:
-        rows = _rows(connection, collection, question, vector, query)
-    if question.mmr_lambda is None or vector is None or not rows:
-        return [_hit(row, row.score) for row in rows]
-    candidates = np.array([row.embedding for row in rows])
-    chosen = mmr(vector, candidates, question.top_k, question.mmr_lambda)
-    return [_hit(rows[position], score) for position, score in chosen]
+    with told_when_dropped(pool, collection):
+        found = pool.read(lambda connection: _found(connection, collection, question, vector, query))
+    if found.collection is None:
+        raise dropped(collection)
+    rows = found.rows
+    if question.mmr_lambda is not None and vector is not None and rows:
+        candidates = np.array([row.embedding for row in rows])
+        chosen = mmr(vector, candidates, question.top_k, question.mmr_lambda)
+        rows = [rows[position]._replace(score=score) for position, score in chosen]
+    return Answer(rows, found.collection)
 
 
 def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) -> list[tuple[int, float]]:
@@ -125,13 +151,13 @@ def _units(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return units
 
 
-def _rows(
+def _found(
     connection: Connection,
     collection: Collection,
     question: Question,
     vector: NDArray[np.float32] | None,
     query: Query,
-) -> list[Row]:
+) -> Found:
     text = question.text or ""
     if question.mode == "keyword" or vector is None:
         return keyword_search(connection, collection, text, query)
@@ -182,10 +208,11 @@ def _checked_vector(collection: Collection, question: Question) -> NDArray[np.fl
     return vector
 
 
-def _hit(row: Row, score: float) -> Hit:
+def to_hit(row: Row) -> Hit:
+    """What a person is shown of a row."""
     page, headings = row.user_metadata.get("page"), row.user_metadata.get("headings")
     return Hit(
-        score=score,
+        score=row.score,
         text=row.text,
         document_id=row.document_id or "",
         source=row.source_uri or "",

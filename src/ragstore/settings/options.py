@@ -92,6 +92,12 @@ class Settings(BaseModel):
         description="PostgreSQL text search configuration of keyword search, for collections made from now on",
     )
 
+    vector_type: Literal["vector", "halfvec"] = Field(
+        "vector",
+        description="how vectors of collections made from now on are stored: vector, of float32, or halfvec, of "
+        "float16 in half the room",
+    )
+
     model: str = Field(
         "wordllama",
         min_length=1,
@@ -126,10 +132,13 @@ class Settings(BaseModel):
     )
     parse_timeout_s: float = Field(120, ge=1, le=86_400, description="seconds that reading one document may take")
     parse_memory_mb: int = Field(1024, ge=128, le=1_048_576, description="memory that reading one document may take")
-    parse_processes: int = Field(1, ge=1, le=64, description="documents that are read at the same time")
+    parse_processes: int = Field(2, ge=1, le=64, description="documents that are read at the same time, at most")
+    ingest_memory_mb: int = Field(
+        256, ge=8, le=1_048_576, description="memory of the documents that an ingest has read and not yet stored, about"
+    )
     max_file_mb: int = Field(64, ge=1, le=16_384, description="largest document that is read")
     index_min_nodes: int = Field(
-        10_000, ge=0, le=1_000_000_000, description="nodes from which a collection gets a vector (HNSW) index"
+        2_000, ge=1, le=1_000_000_000, description="nodes in no vector (HNSW) index from which one is built"
     )
 
     pool_size: int = Field(8, ge=1, le=200, description="most connections to each database from one process")

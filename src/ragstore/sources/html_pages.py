@@ -32,7 +32,8 @@ def html_to_markdown(html: str) -> tuple[str, str]:
     """Markdown of an HTML text, and its title or ''."""
     soup = BeautifulSoup(html, "html.parser")
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
-    for element in soup.find_all(_is_unseen):
+    # find_all() with a function takes a quarter of the time that all the rest takes.
+    for element in [each for each in soup.descendants if isinstance(each, Tag) and _is_unseen(each)]:
         element.decompose()
     try:
         markdown = _Converter().convert_soup(soup)

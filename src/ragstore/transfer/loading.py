@@ -19,9 +19,10 @@ from ragstore.model.transfer import LeftBehind, Noted, TransferProgress, Transfe
 from ragstore.postgres import live
 from ragstore.postgres.documents import get_documents
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.vectors import ensure_index, refresh_statistics
+from ragstore.postgres.vectors import as_stored, refresh_statistics, unholdable
 from ragstore.protocol.completion import Closing
 from ragstore.protocol.direct import DirectWriter
+from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.structs import StructWriter
 from ragstore.transfer.nodes import source_hash
 from ragstore.transfer.spill import Spill
@@ -44,14 +45,13 @@ class Destination:
     Args:
         collection: makes the collection for vectors of that length, or finds it; None where no vector is there.
         structs: writes the index structs of a collection.
-        index_min_nodes: nodes from which a collection gets an HNSW index.
     """
 
     pool: PostgresPool
     writer: DirectWriter
     collection: Callable[[int | None], Collection]
     structs: Callable[[Collection], StructWriter]
-    index_min_nodes: int
+    indexer: Indexer
 
 
 def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
@@ -86,7 +86,7 @@ class Loader:
         # Of a node twice in a batch the last counts, as in LlamaIndex.
         nodes = list({node.node_id: node for node in nodes}.values())
         self._spill.see([node.node_id for node in nodes])
-        good = {node_id: vector for node_id, vector in vectors.items() if vector is not None}
+        good = self._holdable(vectors)
         embedded = self._numbered([node for node in nodes if node.node_id in good])
         bodies = [_with_document(node) for node in nodes if node.node_id not in good]
         self._spill.count_vectors({_owner(node): 0 for node in bodies if node.document_id is not None})
@@ -116,11 +116,10 @@ class Loader:
         report.left_behind.add(LeftBehind.CHANGED_DOCUMENTS, spill.other_versions())
         report.noted.add(Noted.HASHES_WITHOUT_NODES, spill.hashes_without_nodes())
         report.documents = spill.n_written()
-        pool, collection = self._into.pool, self.collection
-        if report.nodes and collection.index_state != "ready":
+        if report.nodes:
             self.tell("index", 0, None)
-            refresh_statistics(pool, collection)
-            ensure_index(pool, collection, min_nodes=self._into.index_min_nodes)
+            refresh_statistics(self._into.pool, self.collection)
+            self._into.indexer.finish(self.collection)
         report.seconds = time.monotonic() - self._begun
         return report
 
@@ -128,6 +127,14 @@ class Loader:
         """Let whoever watches know."""
         if self._tell is not None:
             self._tell(TransferProgress(step, done, expected, time.monotonic() - self._begun))
+
+    def _holdable(self, vectors: Mapping[str, Vectors | None]) -> dict[str, Vectors]:
+        """Those that the collection can hold."""
+        good = {node_id: vector for node_id, vector in vectors.items() if vector is not None}
+        bad = [i for i, vector in good.items() if unholdable(self.collection, vector[np.newaxis]) is not None]
+        why = "its values are too large, or all too small, for float16"
+        self.report.left_behind.add(LeftBehind.UNUSABLE_VECTORS, [f"{node_id}: {why}" for node_id in bad])
+        return {node_id: vector for node_id, vector in good.items() if node_id not in set(bad)}
 
     def _numbered(self, nodes: Sequence[Node]) -> list[Node]:
         """The nodes with their position in their document."""
@@ -155,7 +162,8 @@ class Loader:
         for node in nodes:
             type_key, content, vector = there.get(node.node_id, ("", {}, None))
             is_same = type_key == node.type_key and content == _whole(node)
-            if not (is_same and vector is not None and np.array_equal(vector, vectors[node.node_id])):
+            expected = as_stored(self.collection, vectors[node.node_id])
+            if not (is_same and vector is not None and np.array_equal(vector, expected)):
                 new.append(node)
         self.report.skipped += len(nodes) - len(new)
         return new

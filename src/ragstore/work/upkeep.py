@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ragstore.postgres import upkeep, vectors
+from ragstore.model.collection import Collection
+from ragstore.postgres import upkeep
 from ragstore.postgres.collections import find_collection, list_collections
+from ragstore.postgres.filter_keys import build_missing
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.segments import index_fresh
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.logging import get_logger
 from ragstore.work.health import Health
@@ -16,7 +19,7 @@ class Upkeep:
     """One round recovers, empties the outbox, builds indexes that are wanted and refreshes statistics.
 
     Args:
-        min_nodes: nodes from which a collection gets a vector index.
+        min_nodes: fresh nodes from which an index over them is built.
     """
 
     def __init__(self, pool: PostgresPool, recoverer: Recoverer, *, min_nodes: int, health: Health) -> None:
@@ -45,16 +48,20 @@ class Upkeep:
 
     def _build_indexes(self) -> list[str]:
         """Build those that are wanted; returns the names of their collections."""
-        wanted = [s.name for s in list_collections(self._pool) if s.index_state != "ready" and s.nodes]
+        wanted = [s.name for s in list_collections(self._pool) if s.nodes]
         if wanted:
             self._warn_unless_owner()
         built = []
         for name in wanted:
             collection = find_collection(self._pool, name)
             with self._health.long_step():
-                if collection and vectors.ensure_index(self._pool, collection, min_nodes=self._min_nodes):
+                if collection and self._build_indexes_of(collection):
                     built.append(name)
         return built
+
+    def _build_indexes_of(self, collection: Collection) -> bool:
+        built_keys = build_missing(self._pool, collection)
+        return index_fresh(self._pool, collection, min_nodes=self._min_nodes) or built_keys
 
     def _warn_unless_owner(self) -> None:
         if self._has_warned:

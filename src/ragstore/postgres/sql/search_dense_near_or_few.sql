@@ -2,8 +2,9 @@
 near AS MATERIALIZED (
     SELECT tid, node_id, {candidate_distance} AS distance
     FROM (
-        SELECT ctid AS tid, node_id, document_id, user_metadata, embedding, {index_distance} AS index_distance
-        FROM {table}
+        SELECT * FROM (
+            {near}
+        ) AS of_all
         ORDER BY index_distance
         LIMIT %(n_near)s
     ) AS near
@@ -12,7 +13,7 @@ near AS MATERIALIZED (
     LIMIT %(n_dense)s
 ),
 few AS MATERIALIZED (
-    SELECT ctid AS tid FROM {table}
+    SELECT ctid AS tid, node_id, {exact_distance} AS distance FROM {table}
     WHERE {condition} AND (SELECT count(*) FROM near) < %(k)s
     LIMIT %(max_few)s + 1
 ),
@@ -20,9 +21,8 @@ dense AS MATERIALIZED (
     SELECT tid, node_id, distance FROM near WHERE (SELECT count(*) FROM near) >= %(k)s
     UNION ALL
     (
-        SELECT ctid, node_id, {exact_distance} AS distance
-        FROM {table}
-        WHERE ctid = ANY (ARRAY(SELECT tid FROM few WHERE (SELECT count(*) FROM few) <= %(max_few)s))
+        SELECT tid, node_id, distance FROM few
+        WHERE (SELECT count(*) FROM few) <= %(max_few)s
         ORDER BY distance, node_id COLLATE "C"
         LIMIT %(n_dense)s
     )

@@ -1,9 +1,10 @@
--- The nearest of all nodes by the HNSW index, of which those that the condition allows answer.
+-- The nearest of each segment by its HNSW index, and the fresh nodes; of these, those that the condition allows answer.
 dense AS MATERIALIZED (
     SELECT tid, node_id, {candidate_distance} AS distance
     FROM (
-        SELECT ctid AS tid, node_id, document_id, user_metadata, embedding, {index_distance} AS index_distance
-        FROM {table}
+        SELECT * FROM (
+            {near}
+        ) AS of_all
         ORDER BY index_distance
         LIMIT %(n_near)s
     ) AS near

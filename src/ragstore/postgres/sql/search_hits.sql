@@ -1,11 +1,13 @@
--- What a hit carries, fetched for the winners alone. One row says at least whether the search was complete.
-SELECT
-    (SELECT complete FROM dense_state), hit.*
+-- What a hit carries, fetched for the winners alone. One row says at least whether the search was complete, and what
+-- the collection has now that can change, where it still is.
+SELECT (SELECT complete FROM dense_state), now.segments::text, now.filter_keys, hit.*
 FROM (SELECT) AS one_row
+LEFT JOIN ragstore.collection AS now ON now.collection_id = %(collection_id)s
 LEFT JOIN (
     SELECT
-        node.node_id, node.document_id, document.source_uri, node.text, node.user_metadata,
-        node.start_char, node.end_char, winner.score, {embedding} AS embedding
+        node.node_id, node.document_id, document.source_uri, node.text, {user_metadata} AS user_metadata,
+        node.start_char, node.end_char, winner.score, {embedding} AS embedding, {class_name} AS class_name,
+        {content} AS content
     FROM winner
     JOIN {table} AS node ON node.ctid = winner.tid
     LEFT JOIN ragstore.document

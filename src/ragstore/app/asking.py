@@ -1,0 +1,52 @@
+"""Questions to collections, each by its own model and without asking for the collection first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from ragstore.app.models import EXTERNAL, Models
+from ragstore.errors import UsageError
+from ragstore.model.collection import Collection
+from ragstore.model.hit import Hit
+from ragstore.postgres.pool import PostgresPool
+from ragstore.query.known import KnownCollections
+from ragstore.query.search import Question, find, to_hit
+
+
+class Asking:
+    """Answers questions in one round trip each; safe to use from several threads."""
+
+    def __init__(self, pool: PostgresPool, models: Models) -> None:
+        self._pool = pool
+        self._models = models
+        self._known = KnownCollections(pool)
+
+    def hits(self, collection: str, question: Question) -> list[Hit]:
+        """The nodes that answer best, best first.
+
+        Args:
+            question: with a vector only where the caller brings it.
+
+        Raises:
+            CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
+        """
+        return self._known.ask(collection, partial(self._hits, question))
+
+    def _hits(self, question: Question, collection: Collection) -> list[Hit]:
+        self._models.check(collection)
+        found = find(self._pool, collection, self._with_vector(question, collection))
+        self._known.learn(found.collection)
+        return [to_hit(row) for row in found.rows]
+
+    def _with_vector(self, question: Question, collection: Collection) -> Question:
+        if question.mode == "keyword" and question.mmr_lambda is None:
+            return replace(question, vector=None)
+        if question.vector is not None:
+            return question
+        if collection.space.model == EXTERNAL:
+            raise UsageError(
+                f"the vectors of collection {collection.name!r} come from outside, so the question's must too",
+                hint="say embedding=, or ask with --mode keyword",
+            )
+        return replace(question, vector=self._models.of(collection).embed_query(question.text or ""))

@@ -1,0 +1,104 @@
+"""Declared filter keys: keys of the metadata that filters name often, each with indexes of its own.
+
+Queries are right without the indexes: they only find faster what a filter allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ragstore.model.collection import Collection, checked_filter_keys
+from ragstore.postgres import statements
+from ragstore.postgres.collections import dropped, to_collection
+from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.segments import LOCK_SPACE
+from ragstore.telemetry.failpoint import Failpoint, reached
+
+_LOCK_KEYS = "SELECT filter_keys FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR NO KEY UPDATE"
+_SET_KEYS = f"""
+UPDATE ragstore.collection SET filter_keys = %(keys)s WHERE collection_id = %(collection_id)s
+RETURNING {statements.COLLECTION_COLUMNS}
+"""
+_MISSING = """
+SELECT wanted.index_name, wanted.definition FROM ragstore.filter_indexes(%(name)s) AS wanted
+LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ragstore.' || wanted.index_name)
+WHERE i.indisvalid IS NOT TRUE
+    AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = to_regclass(%(table)s)), 'USAGE')
+"""
+
+
+def declare(pool: PostgresPool, collection: Collection, keys: Sequence[str]) -> Collection:
+    """Add keys to those of a collection; ``build_missing`` makes their indexes.
+
+    Raises:
+        UsageError: they would be too many.
+        CollectionNotFoundError: it was dropped.
+
+    Crash safety:
+        One transaction. Indexes that nobody came to build are built by the next upkeep.
+    """
+    own = {"collection_id": collection.collection_id}
+    with pool.transaction() as cursor:
+        cursor.execute(_LOCK_KEYS, own)
+        row = cursor.fetchone()
+        if row is None:
+            raise dropped(collection)
+        cursor.execute(_SET_KEYS, own | {"keys": list(checked_filter_keys([*row[0], *keys]))})
+        declared = to_collection(cursor.fetchone())
+    reached(Failpoint.FILTER_KEYS_DECLARED)
+    return declared
+
+
+def build_missing(pool: PostgresPool, collection: Collection) -> bool:
+    """Build the indexes of declared keys that are not there or not whole; returns whether it did.
+
+    Returns at once when another process is building, and where the table belongs to another role: then ``ragstore
+    maintain`` builds.
+
+    Crash safety:
+        Built concurrently: readers and writers go on. What a killed build left behind is built anew.
+    """
+    if not collection.filter_keys:
+        return False
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        if not _missing(cursor, collection):
+            return False
+        # Waiting for a lock would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for.
+        key = {"space": LOCK_SPACE, "id": collection.collection_id}
+        cursor.execute("SELECT pg_try_advisory_lock(%(space)s, %(id)s)", key)
+        if cursor.fetchone() != (True,):
+            return False
+        try:
+            return _build(cursor, collection)
+        finally:
+            if not connection.closed:
+                cursor.execute("SELECT pg_advisory_unlock(%(space)s, %(id)s)", key)
+
+
+def is_index_name(name: str) -> bool:
+    """Whether an index is one of a declared key."""
+    return name.startswith("filter_")
+
+
+def _build(cursor: Cursor, collection: Collection) -> bool:
+    # A limit that is right for queries would end every build on a large table.
+    cursor.execute("SET statement_timeout = 0")
+    try:
+        missing = _missing(cursor, collection)
+        for name, definition in missing:
+            cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{name}"')
+            cursor.execute(f'CREATE INDEX CONCURRENTLY "{name}" {definition}')
+            reached(Failpoint.FILTER_INDEX_BUILT)
+        # Without statistics of its own the planner does not know what an index is good for.
+        cursor.execute(f"ANALYZE {quoted_table(collection)}")
+    finally:
+        if not cursor.connection.closed:
+            cursor.execute("RESET statement_timeout")
+    return bool(missing)
+
+
+def _missing(cursor: Cursor, collection: Collection) -> list[tuple[str, str]]:
+    """Name and definition of each index that is to be built, by the role that may."""
+    cursor.execute(_MISSING, {"name": collection.name, "table": quoted_table(collection)})
+    return cursor.fetchall()

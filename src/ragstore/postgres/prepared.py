@@ -1,0 +1,108 @@
+"""Statements that PostgreSQL parses and plans once for each connection: PREPARE, then EXECUTE.
+
+A search takes the server about as long to parse and plan as to do, and the driver has no prepared statements.
+
+A statement is prepared when a connection meets it for the second time, within the message that executes it: this adds
+no round trip, and what is asked once is not kept. It has one plan for all values, which the server makes anew when
+statistics, indexes or the table change; so only statements are fit for it whose best plan does not depend on values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+MAX_KEPT = 16
+"""Statements that a connection keeps, each 300 to 600 kB in the server; of more, the one is given up that was not used
+for the longest time."""
+
+MAX_LOST = 3
+"""After so many statements that were prepared and are not any more, a connection prepares no others."""
+
+_LOST = ("26000", "42P05", "0A000")
+"""Unknown, known already, or of other columns: somebody discards what is prepared, or a pooler stands between that
+gives each message to another session of the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A SELECT that returns the same columns each time.
+
+    Args:
+        settings: ``SET LOCAL …; `` for as long as it is planned and executed.
+        text: with ``%(name)s`` where a parameter stands, and no other ``%``.
+        types: the SQL type of each parameter, by name.
+    """
+
+    settings: str
+    text: str
+    types: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """The same for the same statement in every process, because behind a pooler they may share a session."""
+        return "ragstore_" + blake2b(repr((self.text, self.types)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def preparing(self) -> str:
+        """The ``PREPARE`` for it."""
+        numbers = {name: f"${number}" for number, (name, _) in enumerate(self.types, start=1)}
+        text = re.sub(r"%\((\w+)\)s", lambda found: numbers[found[1]], self.text)
+        return f"PREPARE {self.name} ({', '.join(sql_type for _, sql_type in self.types)}) AS {text}\n; "
+
+    @property
+    def executing(self) -> str:
+        """The ``EXECUTE`` for it, with the parameters as in ``text``."""
+        return f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name, _ in self.types)})"
+
+
+class PreparingConnection(psycopg2.extensions.connection):
+    """A connection that remembers which statements it has prepared."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._met: OrderedDict[Statement, str | None] = OrderedDict()
+        self._n_lost = 0
+
+    def fetch(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """All rows of the answer; in autocommit mode, where an error leaves no transaction behind."""
+        if self._n_lost < MAX_LOST:
+            try:
+                return self._fetched(self._message(statement), values)
+            except psycopg2.Error as error:
+                if error.pgcode not in _LOST:
+                    raise
+                self._met.pop(statement, None)
+                self._n_lost += 1
+        return self._fetched(statement.settings + statement.text, values)
+
+    def _message(self, statement: Statement) -> str:
+        """What to send: at first the statement itself, then ``PREPARE`` and ``EXECUTE``, from then on ``EXECUTE``."""
+        if statement not in self._met:
+            self._met[statement] = None
+            return self._making_room() + statement.settings + statement.text
+        self._met.move_to_end(statement)
+        executing = self._met[statement]
+        if executing is not None:
+            return executing
+        executing = f"SET LOCAL plan_cache_mode = force_generic_plan; {statement.settings}{statement.executing}"
+        self._met[statement] = executing
+        return statement.preparing + executing
+
+    def _making_room(self) -> str:
+        if len(self._met) <= MAX_KEPT:
+            return ""
+        oldest, executing = self._met.popitem(last=False)
+        return f"DEALLOCATE {oldest.name}; " if executing is not None else ""
+
+    def _fetched(self, message: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        with self.cursor() as cursor:
+            cursor.execute(message, values)
+            return cursor.fetchall()
