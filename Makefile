@@ -46,8 +46,9 @@ test: setup  ## All tests, on real servers
 demo: setup  ## Documents in, everything killed, everything restarted, same answers out
 	$(BIN)/python stack/demo/demo.py
 
-bench: setup  ## Measure the storage path against the raw limit of both databases
-	$(BIN)/python -m tests.benchmarks.storage_path
+bench: setup  ## Measure against plain LlamaIndex and the raw limit: some minutes on a machine that does nothing else
+	@mkdir -p stack/bench
+	$(BIN)/ragstore bench --json stack/bench/results.json --picture stack/bench/results.svg --page stack/bench/results.md
 
 soak: setup  ## Kill workers and servers at random for MINUTES=15 and check every answer
 	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES) --seed $(SEED)

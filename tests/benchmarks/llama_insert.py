@@ -20,15 +20,13 @@ from llama_index.core.node_parser import SentenceSplitter
 
 import ragstore
 import ragstore.llama  # now, not in the first measurement
-from ragstore.postgres import vectors
-from ragstore.postgres.collections import get_collection
+from ragstore.bench.made_up import Clusters, Corpus
+from ragstore.bench.publishing import index, publish
 from ragstore.settings import Settings
-from tests.benchmarks import storage_path
-from tests.benchmarks.storage_path import N_DOCUMENTS, NODES_PER_DOCUMENT, an_amount_of_revisions
 from tests.support import servers
 
 DIM = 256
-_AT_ONCE = 100
+_AT_ONCE = 10_000
 
 
 class RandomEmbedding(BaseEmbedding):
@@ -48,15 +46,10 @@ class RandomEmbedding(BaseEmbedding):
 
 def fill(store: ragstore.Ragstore, name: str, n_nodes: int) -> None:
     collection = store.create_collection(name, model="external", dim=DIM)
-    rng = np.random.default_rng(1)
-    n_amounts, rest = divmod(n_nodes, N_DOCUMENTS * NODES_PER_DOCUMENT)
-    for _ in range(n_amounts):
-        storage_path.ours(store, collection, an_amount_of_revisions(DIM, rng), _AT_ONCE)
-    if rest:
-        revisions = an_amount_of_revisions(DIM, rng)[: rest // NODES_PER_DOCUMENT]
-        storage_path.ours(store, collection, revisions, _AT_ONCE)
-    vectors.refresh_statistics(store._pool, collection)
-    vectors.ensure_index(store._pool, collection, min_nodes=store.settings.index_min_nodes)
+    corpus = Corpus(name, Clusters(DIM))
+    for begin in range(0, n_nodes, _AT_ONCE):
+        publish(store, collection, corpus.revisions(min(_AT_ONCE, n_nodes - begin)))
+    index(store)
 
 
 def load(store: ragstore.Ragstore, name: str) -> VectorStoreIndex:
@@ -84,7 +77,6 @@ def measure(store: ragstore.Ragstore, names: list[str], rounds: int) -> dict[str
             loads[name].append(timed_ms(lambda: load(store, name)))  # noqa: B023
     return {
         name: {
-            "index": get_collection(store._pool, name).index_state,
             "insert_ms": round(statistics.median(inserts[name]), 2),
             "load_ms": round(statistics.median(loads[name]), 2),
         }

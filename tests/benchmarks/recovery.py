@@ -18,14 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg2
 from pymongo import MongoClient
 
 import ragstore
+from ragstore.app import Ragstore
+from ragstore.bench.made_up import Clusters
+from ragstore.bench.made_up import Corpus as MadeUp
+from ragstore.bench.publishing import index, publish
 from ragstore.embedded import remembered_urls
 from ragstore.settings import Settings
-from tests.benchmarks.first_answer import DIM, NODES_PER_DOCUMENT, a_revision, fill
 from tests.support.children import PYTHONPATH
 from tests.support.embedded import a_home, remove
 
@@ -34,8 +36,16 @@ GRACE_S = 0
 GOAL = 0.20
 """The large collection may take so much longer."""
 
-FIRST_IN_FLIGHT = 10_000_000
-"""Numbers of the documents in flight, which are no others' names."""
+DIM = 256
+_AT_ONCE = 10_000
+
+
+def fill(store: Ragstore, n_nodes: int) -> None:
+    """A collection of that many nodes, with an index where it is due."""
+    collection, corpus = store.create_collection(COLLECTION, model="wordllama"), MadeUp("filled", Clusters(DIM))
+    for begin in range(0, n_nodes, _AT_ONCE):
+        publish(store, collection, corpus.revisions(min(_AT_ONCE, n_nodes - begin)))
+    index(store)
 
 
 # In processes of their own
@@ -43,11 +53,9 @@ FIRST_IN_FLIGHT = 10_000_000
 
 def die(n_in_flight: int) -> None:
     """Stage a run and be killed before it is published."""
-    rng = np.random.default_rng()
     with ragstore.open() as store:
         collection = store.create_collection(COLLECTION)
-        documents = range(FIRST_IN_FLIGHT, FIRST_IN_FLIGHT + n_in_flight // NODES_PER_DOCUMENT)
-        store._writer().publisher.publish(collection, [a_revision(number, rng) for number in documents])
+        store._writer().publisher.publish(collection, MadeUp("in-flight", Clusters(DIM)).revisions(n_in_flight))
 
 
 def recover(_: int) -> None:
@@ -80,7 +88,7 @@ class Corpus:
         self.since_start: list[float] = []
         self.since_open: list[float] = []
         with ragstore.open(Settings(home=self.home, grace_s=GRACE_S)) as store:
-            fill(store, COLLECTION, n_nodes)
+            fill(store, n_nodes)
 
     def recovered(self, n_in_flight: int) -> tuple[float, float]:
         """Seconds from the process's start, and from ``open()`` on."""

@@ -1,0 +1,216 @@
+"""Row 7: how many of the nearest nodes are found, with filters that leave much, little, or what is far away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragstore.bench.figures import Goal, Line, at_least, at_most, number, series
+from ragstore.bench.made_up import CLUSTERS_PER_GROUP, N_CLUSTERS, SHARES
+from ragstore.bench.queries import TOP_K
+from ragstore.bench.shared import Filled
+from ragstore.bench.timing import percentile
+from ragstore.bench.word_llama import embedder, has_model
+from ragstore.model.filters import Condition
+from ragstore.model.run import Vectors
+from ragstore.postgres.names import quoted_table
+
+if TYPE_CHECKING:
+    from llama_index.core.vector_stores import MetadataFilters
+
+    from ragstore.bench.workbench import Workbench
+
+_QUESTION_WORDS = 12
+_TIED = 1e-6
+_CLUSTER_COLUMN = len(SHARES)
+_ASKED = 7
+"""Questions with a correlated filter are about this cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Questions with one filter.
+
+    Args:
+        allowed: which nodes the filter leaves over, shape ``(n_nodes,)``.
+    """
+
+    what: str
+    questions: Vectors
+    allowed: NDArray[np.bool_]
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Of each question: the share of the nearest that was found, the hits, milliseconds."""
+
+    recalls: list[float]
+    hits: list[int]
+    ms: list[float]
+    complete: bool
+
+
+def measure(bench: Workbench) -> list[Line]:
+    """Row 7, with no filter key declared."""
+    lines = _asked(bench, bench.shared.large, "")
+    if not has_model(bench):
+        bench.left_out.append("row 7, real text: WordLlama, which embeds it, is not installed")
+        return lines
+    return [*lines, _real(bench)]
+
+
+def measure_declared(bench: Workbench) -> list[Line]:
+    """Row 7, with the filters' keys declared; the large collection has their indexes from then on."""
+    large = bench.shared.large
+    bench.store.create_collection(large.collection.name, filter_keys=[*SHARES, "cluster", "group"])
+    return _asked(bench, large, ", key declared")
+
+
+def _asked(bench: Workbench, large: Filled, how: str) -> list[Line]:
+    vectors, labels, node_ids = large.vectors, large.labels, np.array(large.node_ids)
+    lines, unfiltered_p95 = [], 0.0
+    for case in _cases(bench, labels):
+        exact = _exact(case, vectors, node_ids)
+        _ask_ours(bench, large, case, exact)  # what is read and planned for the first time is not counted
+        rounds = [_ask_ours(bench, large, case, exact) for _ in range(bench.few_rounds)]
+        ours = sorted(rounds, key=_p95)[len(rounds) // 2]
+        p95 = _p95(ours)
+        unfiltered_p95 = unfiltered_p95 or p95
+        if how and case.condition is None:
+            continue
+        plain = None if how else _ask_plain(bench, case, exact)
+        lines.append(_line(f"{case.what}{how}", case, (ours, plain), p95 / unfiltered_p95))
+    return lines
+
+
+def _real(bench: Workbench) -> Line:
+    """Real text, questions that stand in it, embedded by WordLlama."""
+    collection = bench.shared.real
+    rows = bench.sql(
+        f"SELECT node_id, text, vector_send(embedding::vector) FROM {quoted_table(collection)} ORDER BY node_id"
+    )
+    node_ids = np.array([node_id for node_id, _, _ in rows])
+    vectors = np.stack([np.frombuffer(sent, dtype=">f4", offset=4) for _, _, sent in rows]).astype(np.float32)
+    rng = np.random.default_rng(6)
+    texts = [_question_in(rows[i][1]) for i in rng.integers(len(rows), size=bench.sizes.questions)]
+    questions = embedder(bench).embed_documents(texts)
+    # Chunks of the same words are as near as each other: any of them will do.
+    similarities = questions @ vectors.T
+    recalls = []
+    for text, similarity in zip(texts, similarities, strict=True):
+        hits = bench.store.query(text, collection=collection.name, top_k=TOP_K, mode="vector")
+        tenth = np.sort(similarity)[-TOP_K:][0]
+        near = set(node_ids[similarity >= tenth - _TIED])
+        recalls.append(len(near & {hit.node_id for hit in hits}) / TOP_K)
+    own = series("recall", [float(np.mean(recalls))])
+    work = f"unfiltered, real text, {len(rows):,} chunks"
+    return Line(7, work, own, goals=(at_least("recall", own.median, 0.98),))
+
+
+def _question_in(text: str) -> str:
+    """Some words out of the middle."""
+    words = text.split()
+    begin = max(0, len(words) // 2 - _QUESTION_WORDS // 2)
+    return " ".join(words[begin : begin + _QUESTION_WORDS]) or "text"
+
+
+def _line(what: str, case: _Case, found: tuple[_Found, _Found | None], slower: float) -> Line:
+    ours, plain = found
+    limit = 0.95 if case.condition else 0.98
+    recall = series("recall", [float(np.mean(ours.recalls))])
+    goals = [at_least("recall", recall.median, limit)]
+    if case.condition:
+        goals.append(Goal("all hits", float(ours.complete), 1))
+        goals.append(at_most("p95 / unfiltered", slower, 4))
+    note = f"{what}: ours {_in_words(ours)}" + (f"; plain {_in_words(plain)}" if plain else "")
+    others = series("recall", [float(np.mean(plain.recalls))]) if plain else None
+    return Line(7, what, recall, others, None, tuple(goals), (note,))
+
+
+def _p95(found: _Found) -> float:
+    return percentile(found.ms, 95)
+
+
+def _in_words(found: _Found) -> str:
+    return f"{number(float(np.mean(found.hits)))} hits, p95 {number(_p95(found))} ms"
+
+
+def _cases(bench: Workbench, labels: NDArray[np.int64]) -> list[_Case]:
+    n = bench.sizes.questions
+    anything = bench.shared.questions(n)
+    cases = [_Case("unfiltered", anything, np.ones(len(labels), dtype=bool))]
+    for column, (key, n_values) in enumerate(SHARES.items()):
+        value = n_values // 2
+        condition = Condition(key, "==", f"{key}-{value}")
+        cases.append(_Case(f"filter leaves {100 / n_values:g} %", anything, labels[:, column] == value, condition))
+    asked = bench.shared.questions(n, cluster=_ASKED)
+    clusters = labels[:, _CLUSTER_COLUMN]
+    other, own = (_ASKED + N_CLUSTERS // 2) % N_CLUSTERS, _ASKED
+    for what, cluster in (("the question's own cluster", own), ("another cluster", other)):
+        condition = Condition("cluster", "==", f"cluster-{cluster}")
+        share = f"{100 / N_CLUSTERS:g} %"
+        cases.append(_Case(f"filter leaves {what}, {share}", asked, clusters == cluster, condition))
+    group = other // CLUSTERS_PER_GROUP
+    condition = Condition("group", "==", f"group-{group}")
+    share = f"{100 * CLUSTERS_PER_GROUP / N_CLUSTERS:g} %"
+    allowed = clusters // CLUSTERS_PER_GROUP == group
+    cases.append(_Case(f"filter leaves {CLUSTERS_PER_GROUP} other clusters, {share}", asked, allowed, condition))
+    return cases
+
+
+def _exact(case: _Case, vectors: Vectors, node_ids: NDArray[np.str_]) -> list[set[str]]:
+    """The ten nearest allowed nodes of each question."""
+    allowed_ids, allowed = node_ids[case.allowed], vectors[case.allowed]
+    k = min(TOP_K, len(allowed_ids))
+    if not k:
+        return [set() for _ in case.questions]
+    nearest = np.argpartition(case.questions @ allowed.T, -k, axis=1)[:, -k:]
+    return [set(allowed_ids[found]) for found in nearest]
+
+
+def _ask_ours(bench: Workbench, large: Filled, case: _Case, exact: Sequence[set[str]]) -> _Found:
+    def ask(vector: Vectors) -> list[str]:
+        hits = bench.store.query(
+            "made-up",
+            collection=large.collection.name,
+            top_k=TOP_K,
+            mode="vector",
+            embedding=vector.tolist(),
+            filters=case.condition,
+        )
+        return [hit.node_id for hit in hits]
+
+    return _found([_timed(ask, question) for question in case.questions], exact)
+
+
+def _ask_plain(bench: Workbench, case: _Case, exact: Sequence[set[str]]) -> _Found:
+    stack, filters = bench.shared.plain, _llama_filters(case.condition)
+    return _found([_timed(lambda v: stack.find(v, TOP_K, filters), question) for question in case.questions], exact)
+
+
+def _timed(ask: object, question: Vectors) -> tuple[list[str], float]:
+    assert callable(ask)
+    begun = time.perf_counter()
+    ids = ask(question)
+    return ids, (time.perf_counter() - begun) * 1_000
+
+
+def _found(answers: Sequence[tuple[list[str], float]], exact: Sequence[set[str]]) -> _Found:
+    recalls = [len(wanted & set(ids)) / len(wanted) for (ids, _), wanted in zip(answers, exact, strict=True) if wanted]
+    hits = [len(ids) for ids, _ in answers]
+    complete = all(n == len(wanted) for n, wanted in zip(hits, exact, strict=True))
+    return _Found(recalls, hits, [ms for _, ms in answers], complete)
+
+
+def _llama_filters(condition: Condition | None) -> MetadataFilters | None:
+    from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+
+    if condition is None:
+        return None
+    return MetadataFilters(filters=[MetadataFilter(key=condition.key, value=str(condition.value))])

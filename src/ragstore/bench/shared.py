@@ -1,0 +1,154 @@
+"""Collections of made-up nodes that several rows use, filled when first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragstore.bench.made_up import N_CLUSTERS, Clusters, Corpus
+from ragstore.bench.plain import PlainStack
+from ragstore.bench.publishing import index, publish
+from ragstore.bench.texts import write_pieces, write_texts
+from ragstore.bench.word_llama import has_model
+from ragstore.model.collection import Collection
+from ragstore.model.run import Vectors
+
+if TYPE_CHECKING:
+    from ragstore.bench.workbench import Workbench
+
+DIM = 256
+_FILLED_AT_ONCE = 10_000
+
+
+@dataclass
+class Filled:
+    """A collection, and what is in it."""
+
+    collection: Collection
+    corpus: Corpus
+    n_nodes: int = 0
+
+    @property
+    def vectors(self) -> Vectors:
+        """In the order of ``node_ids``."""
+        return np.concatenate(self.corpus.kept_vectors)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """What the metadata says, a column for each key, in the order of ``node_ids``."""
+        return np.concatenate(self.corpus.kept_labels)
+
+    @property
+    def node_ids(self) -> list[str]:
+        """Of the nodes, in the order in which they were made."""
+        return self.corpus.node_ids
+
+
+class Shared:
+    """A small and a large collection, and the plain stack's copy of the large one."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._clusters = Clusters(DIM)
+        self._large: Filled | None = None
+        self._plain: PlainStack | None = None
+        self._n_copied = 0
+
+    def close(self) -> None:
+        """Close the plain stack's connections."""
+        if self._plain is not None:
+            self._plain.close()
+
+    @cached_property
+    def small(self) -> Filled:
+        """Of ``sizes.small`` nodes, indexed if it is due."""
+        filled = self.new("small", seed=3)
+        self.fill(filled, self._bench.sizes.small)
+        return filled
+
+    @cached_property
+    def middle(self) -> Filled:
+        """Of ``sizes.stored`` nodes, indexed if it is due."""
+        filled = self.new("middle", seed=5)
+        self.fill(filled, self._bench.sizes.stored)
+        return filled
+
+    @cached_property
+    def real_files(self) -> tuple[str, int, int]:
+        """A folder with real text, how many files and how many bytes there are."""
+        folder, wanted = self._bench.path("real"), self._bench.sizes.text_bytes
+        n_files, n_bytes = write_texts(folder, wanted)
+        if n_bytes < wanted:
+            self._bench.left_out.append(f"rows 3 and 7: this machine has only {n_bytes / 1e6:.1f} MB of real text")
+        return folder, n_files, n_bytes
+
+    @cached_property
+    def real(self) -> Collection:
+        """The real text, ingested and indexed."""
+        folder, _, _ = self.real_files
+        self._bench.store.ingest(folder, collection="real")
+        index(self._bench.store)
+        return self._bench.store.create_collection("real")
+
+    @cached_property
+    def pieces(self) -> tuple[str, int]:
+        """A folder with many small files of real text, and how many."""
+        folder = self._bench.path("pieces")
+        return folder, write_pieces(folder, self._bench.sizes.files)
+
+    @property
+    def large(self) -> Filled:
+        """Of ``sizes.large`` nodes, indexed."""
+        return self.large_of(self._bench.sizes.large)
+
+    def large_of(self, n_nodes: int) -> Filled:
+        """The large collection, grown to at least so many nodes, indexed."""
+        if self._large is None:
+            self._large = self.new("large", seed=2, keeps=True)
+        if self._large.n_nodes < n_nodes:
+            self._bench.say(f"filling a collection with {n_nodes:,} nodes")
+            self.fill(self._large, n_nodes)
+        return self._large
+
+    @property
+    def plain(self) -> PlainStack:
+        """The plain stack with the same nodes as the large collection, in a table with an HNSW index."""
+        return self._plain_with(self._large or self.large)
+
+    @property
+    def some_plain(self) -> PlainStack:
+        """The plain stack with the nodes it has, or with those of the small collection."""
+        return self._plain or self._plain_with(self.small)
+
+    def _plain_with(self, filled: Filled) -> PlainStack:
+        if self._plain is None:
+            self._plain = PlainStack(self._bench, "plain", DIM)
+        if self._n_copied != filled.n_nodes:
+            self._bench.say("copying it into the plain stack's table")
+            self._plain.copy_from(filled.collection)
+            self._n_copied = filled.n_nodes
+        return self._plain
+
+    def new(self, name: str, *, seed: int, keeps: bool = False) -> Filled:
+        """An empty collection for nodes of the same clusters."""
+        model = "wordllama" if has_model(self._bench) else "external"  # ragstore query embeds its question
+        collection = self._bench.store.create_collection(name, model=model, dim=DIM)
+        return Filled(collection, Corpus(name, self._clusters, seed, keeps))
+
+    def fill(self, filled: Filled, n_nodes: int) -> None:
+        """Publish nodes until there are so many, and index them."""
+        while filled.n_nodes < n_nodes:
+            amount = min(_FILLED_AT_ONCE, n_nodes - filled.n_nodes)
+            publish(self._bench.store, filled.collection, filled.corpus.revisions(amount))
+            filled.n_nodes += amount
+        index(self._bench.store)
+
+    def questions(self, n: int, *, cluster: int | None = None, seed: int = 4) -> Vectors:
+        """Vectors like those of the nodes, shape ``(n, 256)``."""
+        rng = np.random.default_rng(seed)
+        clusters = rng.integers(N_CLUSTERS, size=n) if cluster is None else np.full(n, cluster)
+        return self._clusters.draw(rng, clusters)

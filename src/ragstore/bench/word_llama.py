@@ -1,0 +1,44 @@
+"""WordLlama, the model of rows with real text, for ragstore's parts and for LlamaIndex."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ragstore.embedding import Embedder
+from ragstore.errors import ModelMissingError
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from ragstore.bench.workbench import Workbench
+
+_MODEL = "wordllama"
+_COLLECTION = "model"
+
+
+def embedder(bench: Workbench) -> Embedder:
+    """The model itself.
+
+    Raises:
+        ModelMissingError: it is not installed.
+    """
+    return bench.store._models.named(_MODEL)
+
+
+def has_model(bench: Workbench) -> bool:
+    """Whether it is installed."""
+    try:
+        embedder(bench)
+    except ModelMissingError:
+        return False
+    return True
+
+
+def word_llama_embedding(bench: Workbench) -> BaseEmbedding:
+    """The same for LlamaIndex code.
+
+    Raises:
+        ModelMissingError: it is not installed.
+    """
+    bench.store.create_collection(_COLLECTION, model=_MODEL)
+    return bench.store.embed_model(_COLLECTION)

@@ -1,0 +1,164 @@
+"""What all rows work with: the opened store, the two servers by hand, and the collections that rows share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import psycopg2
+
+from ragstore.app import Ragstore, open_ragstore
+from ragstore.bench.beside import Beside
+from ragstore.bench.databases import NAME, databases_of_its_own, tuned_options
+from ragstore.bench.overheard import Overheard, overhearing
+from ragstore.bench.shared import Shared
+from ragstore.bench.sizes import Sizes
+from ragstore.mongo.client import Client, MongoDatabase, connect, database
+from ragstore.mongo.errors import translation as mongo_translation
+from ragstore.postgres.errors import translation
+from ragstore.postgres.pool import Connection
+from ragstore.settings import Settings
+
+
+@dataclass
+class Workbench:
+    """One run of the bench.
+
+    Args:
+        rounds: how often each thing is measured, about; what takes long is measured less often.
+        folder: for files, empty at first, removed at the end.
+        say: told what is being done.
+        beside: does the work where somebody may interrupt it.
+        left_out: what was not measured, and why.
+    """
+
+    store: Ragstore
+    sizes: Sizes
+    rounds: int
+    folder: str
+    say: Callable[[str], None]
+    beside: Beside
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """Of the bench's own databases."""
+        return self.store.settings
+
+    @property
+    def few_rounds(self) -> int:
+        """For what takes long."""
+        return max(1, (self.rounds + 1) // 2)
+
+    @property
+    def postgres_url(self) -> str:
+        """Of the bench's own database, with its password."""
+        assert self.settings.postgres_url is not None
+        return self.settings.postgres_url.get_secret_value()
+
+    @property
+    def mongo_url(self) -> str:
+        """Of the server, with its password."""
+        assert self.settings.mongo_url is not None
+        return self.settings.mongo_url.get_secret_value()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A bare psycopg2 connection on which each statement is its own transaction."""
+        opened = psycopg2.connect(self.postgres_url)
+        opened.autocommit = True
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    @contextmanager
+    def overheard(self) -> Iterator[tuple[Overheard, Ragstore]]:
+        """A second store, what it sends to PostgreSQL being heard."""
+        with overhearing(self.postgres_url) as heard:
+            store = open_ragstore(with_options(self.settings, postgres_url=heard.url))
+            with store:
+                yield heard, store
+
+    def sql(self, statement: str, *params: object) -> list[tuple[Any, ...]]:
+        """Rows of a statement, none for one that has none."""
+        with self.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(statement, params or None)
+            return cursor.fetchall() if cursor.description else []
+
+    @cached_property
+    def client(self) -> Client:
+        """A bare pymongo client."""
+        return connect(self.mongo_url)
+
+    @property
+    def mongo(self) -> MongoDatabase:
+        """The bench's own database, with the concerns that ragstore has."""
+        return database(self.client, NAME)
+
+    @cached_property
+    def shared(self) -> Shared:
+        """Collections that rows share."""
+        return Shared(self)
+
+    def path(self, name: str) -> str:
+        """Of a file or folder in the bench's folder."""
+        return os.path.join(self.folder, name)
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """For a process that works in the same databases, with no option from elsewhere."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAGSTORE_")}
+        options = {name: str(getattr(self.settings, name)) for name in tuned_options(self.settings)}
+        options |= {
+            "postgres_url": self.postgres_url,
+            "mongo_url": self.mongo_url,
+            "mongo_database": NAME,
+            "secrets_dir": self.folder,
+        }
+        return inherited | {f"RAGSTORE_{name.upper()}": value for name, value in options.items()}
+
+    def close(self) -> None:
+        """Close all that was opened."""
+        if "shared" in self.__dict__:
+            self.shared.close()
+        if "client" in self.__dict__:
+            self.client.close()
+
+
+@contextmanager
+def opened_workbench(settings: Settings, sizes: Sizes, rounds: int, say: Callable[[str], None]) -> Iterator[Workbench]:
+    """A workbench in databases of its own; nothing of it is left at the end of the block.
+
+    Raises:
+        StoreSetupError: the role may not make databases.
+        RefusedError: another bench is at work, or a database of the bench's name is not the bench's.
+        StoreError: also for what the drivers raise in the block.
+    """
+    beside = Beside()
+    with (
+        tempfile.TemporaryDirectory(prefix="ragstore-bench-", ignore_cleanup_errors=True) as folder,
+        databases_of_its_own(settings, beside.wait) as own,
+        open_ragstore(_sized(own, sizes)) as store,
+    ):
+        bench = Workbench(store, sizes, rounds, folder, say, beside)
+        try:
+            with translation(), mongo_translation():
+                yield bench
+        finally:
+            bench.close()
+
+
+def with_options(settings: Settings, **options: object) -> Settings:
+    """The same settings with some options changed."""
+    given = {name: getattr(settings, name) for name in Settings.model_fields if settings.origin(name) == "call"}
+    return Settings(**given | options)
+
+
+def _sized(settings: Settings, sizes: Sizes) -> Settings:
+    return settings if sizes.index_min_nodes is None else with_options(settings, index_min_nodes=sizes.index_min_nodes)
