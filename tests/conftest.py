@@ -47,6 +47,12 @@ def pytest_report_header() -> list[str]:
     return servers.header()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The stack's tests mostly wait for containers: one worker begins with them, and the others have work meanwhile."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_compose_"))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("on_both"):
         for name, scope in (("test_servers", "session"), ("fleet_kind", "module")):
