@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psycopg2
@@ -249,6 +250,22 @@ def test_readers_see_every_node_once_while_segments_are_built_and_merged(setting
     assert is_enough()
     index_fresh(parts.pool, parts.collection, min_nodes=1)
     assert all(validity(settings))
+
+
+def test_who_waits_for_a_build_gets_its_error_whatever_it_is_and_the_next_is_done(
+    settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise ZeroDivisionError
+
+    indexer = Indexer(parts.pool.another(size=1), min_nodes=4)
+    with monkeypatch.context() as patched:
+        patched.setattr(indexer, "_build", fail)
+        with pytest.raises(ZeroDivisionError):
+            indexer.finish(parts.collection)
+    assert indexer.finish(parts.collection)
+    indexer.close()
+    assert validity(settings) == [True]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from collections import Counter
 from concurrent.futures import Future
 from queue import SimpleQueue
 
-from ragstore.errors import StoreError
 from ragstore.model.collection import Collection
 from ragstore.postgres import vectors
 from ragstore.postgres.filter_keys import build_missing
@@ -61,7 +60,7 @@ class Indexer:
         """Build if there are many fresh nodes, and wait for it; returns whether it did.
 
         Raises:
-            StoreError
+            whatever the build raises, mostly StoreError
         """
         done: Future[bool] = Future()
         self._order((collection, self._min_nodes, done))
@@ -91,7 +90,7 @@ class Indexer:
             collection, min_nodes, done = order
             try:
                 has_built = self._build(collection, min_nodes)
-            except StoreError as error:
+            except Exception as error:  # edge of the thread: whoever waits gets it, and the next order is done
                 if done is None:
                     # The next look does the same; queries compare more nodes one by one meanwhile.
                     _log.warning("index put off", action="index_failed", collection=collection.name, error=str(error))
