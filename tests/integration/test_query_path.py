@@ -31,7 +31,10 @@ from tests.support.wire import Wire, a_wire
 
 DIM = 8
 N_NODES = 40
-OWN_SETTINGS = "SELECT name, setting FROM pg_settings WHERE source = 'session'"
+# But for the one with which each connection begins.
+OWN_SETTINGS = (
+    "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'idle_in_transaction_session_timeout'"
+)
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -13,7 +13,8 @@ import psycopg2
 import pytest
 
 import ragstore
-from ragstore.errors import SchemaVersionError, StoreUnavailableError
+from ragstore.app.migrations import apply_postgres
+from ragstore.errors import SchemaVersionError, StoreError, StoreUnavailableError
 from ragstore.migrate import postgres, versions
 from ragstore.settings import Settings
 from tests.migration.catalog import EXPECTED, add_a_collection, catalog_of
@@ -75,24 +76,24 @@ def test_the_catalog_after_all_migrations_is_the_expected_one(postgres_database:
 
 
 def test_applying_twice_changes_nothing(empty_database: str) -> None:
-    assert [step.name for step in postgres.apply(empty_database)] == [s.name for s in versions.steps("postgres")]
+    assert [step.name for step in apply_postgres(empty_database)] == [s.name for s in versions.steps("postgres")]
     before = catalog_of(empty_database)
-    assert postgres.apply(empty_database) == []
+    assert apply_postgres(empty_database) == []
     assert catalog_of(empty_database) == before
 
 
 def test_processes_that_migrate_at_the_same_time_do_it_once(empty_database: str) -> None:
     with ThreadPoolExecutor(4) as migrators:
-        applied = list(migrators.map(lambda _: postgres.apply(empty_database), range(4)))
+        applied = list(migrators.map(lambda _: apply_postgres(empty_database), range(4)))
     assert sorted(map(len, applied)) == [0, 0, 0, len(versions.steps("postgres"))]
 
 
 def test_a_step_that_was_changed_after_it_was_applied_is_refused(empty_database: str, own_steps: Path) -> None:
-    postgres.apply(empty_database)
+    apply_postgres(empty_database)
     step = own_steps / "0001_pre_create_ledger.sql"
     step.write_text(step.read_text() + "\n-- edited\n")
     with pytest.raises(SchemaVersionError, match="was changed after it was applied"):
-        postgres.apply(empty_database)
+        apply_postgres(empty_database)
 
 
 def test_a_new_step_is_planned_and_applied(postgres_database: str, own_steps: Path) -> None:
@@ -100,15 +101,15 @@ def test_a_new_step_is_planned_and_applied(postgres_database: str, own_steps: Pa
     with psycopg2.connect(postgres_database) as connection:
         assert [step.name for step in postgres.pending(connection)] == [f"{NEXT}_pre_add_step"]
     connection.close()
-    assert [step.name for step in postgres.apply(postgres_database)] == [f"{NEXT}_pre_add_step"]
+    assert [step.name for step in apply_postgres(postgres_database)] == [f"{NEXT}_pre_add_step"]
     assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [(NEXT,)]
     assert execute(postgres_database, "INSERT INTO ragstore.second DEFAULT VALUES RETURNING *") == [("100 %: all",)]
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(postgres_database: str, own_steps: Path) -> None:
     a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT 1 / 0;")
-    with pytest.raises(psycopg2.errors.DivisionByZero):
-        postgres.apply(postgres_database)
+    with pytest.raises(StoreError, match="division by zero"):
+        apply_postgres(postgres_database)
     assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [(LAST,)]
     assert execute(postgres_database, "SELECT to_regclass('ragstore.second')") == [(None,)]
 
@@ -131,16 +132,16 @@ def test_a_waiting_migrator_does_not_block_an_index_that_is_built_concurrently(
     holder = psycopg2.connect(postgres_database)
     holder.autocommit = True
     with holder.cursor() as cursor, ThreadPoolExecutor(1) as waiting:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (postgres._LOCK_KEY,))
+        cursor.execute("SELECT pg_advisory_lock(%s)", (postgres.LOCK_KEY,))
         a_step(own_steps, "CREATE TABLE ragstore.second (a int);")
-        migrator = waiting.submit(postgres.apply, postgres_database)
+        migrator = waiting.submit(apply_postgres, postgres_database)
         until(lambda: n_tries(postgres_database) > 0)
         # Deadlocks, and leaves an invalid index, if the migrator waits inside pg_advisory_lock().
         cursor.execute("SET statement_timeout = '20s'")
         cursor.execute("CREATE INDEX CONCURRENTLY event_at_idx ON ragstore.event (at)")
         cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ragstore.event_at_idx'::regclass")
         assert cursor.fetchone() == (True,)
-        cursor.execute("SELECT pg_advisory_unlock(%s)", (postgres._LOCK_KEY,))
+        cursor.execute("SELECT pg_advisory_unlock(%s)", (postgres.LOCK_KEY,))
         assert [step.version for step in migrator.result(timeout=30)] == [NEXT]
     holder.close()
 
@@ -149,7 +150,7 @@ def n_tries(url: str) -> int:
     rows = execute(
         url,
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND pid <> pg_backend_pid() AND query LIKE '%pg_try_advisory_lock%'",
+        "AND pid <> pg_backend_pid() AND query LIKE '%pg_try_advisory_xact_lock%'",
     )
     return int(str(rows[0][0]))
 
@@ -157,9 +158,9 @@ def n_tries(url: str) -> int:
 def test_a_migrator_that_waits_too_long_says_for_what(postgres_database: str) -> None:
     holder = psycopg2.connect(postgres_database)
     with holder.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (postgres._LOCK_KEY,))
+        cursor.execute("SELECT pg_advisory_lock(%s)", (postgres.LOCK_KEY,))
         with pytest.raises(StoreUnavailableError, match="another migration held the lock"):
-            postgres.apply(postgres_database, wait_s=0.3)
+            apply_postgres(postgres_database, wait_s=0.3)
     holder.close()
 
 
@@ -167,8 +168,9 @@ def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_databas
     a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT pg_sleep(600);")
     script = (
         "import sys; from pathlib import Path; from ragstore.migrate import postgres, versions\n"
+        "from ragstore.app.migrations import apply_postgres\n"
         "versions.folder = postgres.folder = lambda: Path(sys.argv[2])\n"
-        "postgres.apply(sys.argv[1])"
+        "apply_postgres(sys.argv[1])"
     )
     child = subprocess.Popen([sys.executable, "-c", script, empty_database, str(own_steps.parents[1])])
     try:
@@ -184,4 +186,4 @@ def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_databas
     assert execute(empty_database, "SELECT version_num FROM ragstore.schema_version") == [(LAST,)]
     a_step(own_steps, "CREATE TABLE ragstore.second (a int);")
     until(lambda: not execute(empty_database, sleeping))
-    assert [step.version for step in postgres.apply(empty_database)] == [NEXT]
+    assert [step.version for step in apply_postgres(empty_database)] == [NEXT]

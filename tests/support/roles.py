@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import psycopg2
 
-from ragstore.migrate import postgres as postgres_steps
+from ragstore.app.migrations import apply_postgres
 from tests.support.servers import Servers
 
 # MAINTAIN, which allows ANALYZE, is known from PostgreSQL 17 on.
@@ -54,7 +54,7 @@ def a_database_with_roles(servers: Servers, *, may_maintain: bool = True) -> Ite
             _execute(inside, "CREATE EXTENSION vector")
             _execute(inside, GRANTS.format(database=database, owner=owner, app=app, maintain=maintain))
             owner_url, app_url = (_url(admin, database, user=role, password=unique) for role in (owner, app))
-            postgres_steps.apply(owner_url)
+            apply_postgres(owner_url)
             yield Roles(owner_url, app_url, owner, app)
         finally:
             _execute(admin, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")

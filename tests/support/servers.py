@@ -20,10 +20,10 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from ragstore import embedded
+from ragstore.app.migrations import apply_postgres
 from ragstore.embedded.programs import find_programs
 from ragstore.errors import EmbeddedServerError
 from ragstore.migrate import mongo as mongo_steps
-from ragstore.migrate import postgres as postgres_steps
 from ragstore.protocol.worker import this_worker
 from tests.support import containers, tally
 from tests.support.containers import Container, MongoContainer, NoContainersError, PostgresContainer
@@ -192,7 +192,7 @@ def migrated_template(servers: Servers) -> Iterator[str]:
     name = f"ragstore_template_{uuid4().hex[:12]}"
     _admin(servers, f'CREATE DATABASE "{name}"')
     try:
-        postgres_steps.apply(_with_database(servers.postgres_url, name))
+        apply_postgres(_with_database(servers.postgres_url, name))
         yield name
     finally:
         _admin(servers, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

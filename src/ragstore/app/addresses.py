@@ -1,14 +1,21 @@
-"""Where the two databases are: configured, or embedded and started here."""
+"""Where the two databases are, configured or embedded and started here, and the one way to connect to them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from ragstore import embedded
+from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings, with_password
+
+if TYPE_CHECKING:
+    from ragstore.mongo.client import Client, MongoDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +59,47 @@ def reachable(settings: Settings) -> Addresses:
         return found
     urls = embedded.ensure_running(home_of(settings))
     return Addresses(urls.postgres_url, urls.mongo_url)
+
+
+def postgres_pool(
+    settings: Settings, addresses: Addresses, *, size: int = 1, statement_timeout_s: float = 0.0
+) -> PostgresPool:
+    """A pool that connects when it is first used."""
+    return PostgresPool(
+        addresses.postgres_url,
+        size=size,
+        connect_timeout_s=settings.connect_timeout_s,
+        idle_in_transaction_s=max(10.0, 2 * settings.lease_ttl_s),
+        statement_timeout_s=statement_timeout_s,
+    )
+
+
+def mongo_client(settings: Settings, addresses: Addresses, *, pool_size: int = 8) -> Client:
+    """A client of a server that can be used.
+
+    Raises:
+        StoreUnavailableError, StoreSetupError
+    """
+    from ragstore.mongo.client import check_server, connect
+
+    client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s, pool_size=pool_size)
+    try:
+        check_server(client, addresses.mongo_url)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+@contextmanager
+def mongo_database(settings: Settings, addresses: Addresses) -> Iterator[MongoDatabase]:
+    """The database that holds the nodes, for the length of the block; raises as ``mongo_client``."""
+    from ragstore.mongo.client import database
+    from ragstore.mongo.errors import translation
+
+    client = mongo_client(settings, addresses)
+    try:
+        with translation():
+            yield database(client, settings.mongo_database)
+    finally:
+        client.close()

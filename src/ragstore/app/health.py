@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ragstore.app.addresses import Addresses
+from ragstore.app.addresses import Addresses, mongo_database, postgres_pool
 from ragstore.app.migrations import check_deployment, register_mongo
-from ragstore.mongo.client import MongoDatabase, check_replica_set, connect, database
+from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
@@ -19,8 +19,8 @@ from ragstore.protocol.worker import this_worker
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint, reached
 
-_CONNECTIONS = 6
-"""A scan, the questions it raises, a repair, its lock, and what recovery does meanwhile."""
+_CONNECTIONS = 5
+"""A scan, the questions it raises, a repair, and what recovery does meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,12 @@ def opened_for_audit(settings: Settings, addresses: Addresses) -> Iterator[Audit
     Raises:
         StoreError, EmptyStoreError
     """
-    pool = PostgresPool(
-        addresses.postgres_url,
-        size=_CONNECTIONS,
-        connect_timeout_s=settings.connect_timeout_s,
-        idle_in_transaction_s=max(10.0, 2 * settings.lease_ttl_s),
-    )
-    client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s)
+    pool = postgres_pool(settings, addresses, size=_CONNECTIONS)
     try:
-        check_replica_set(client)
-        mongo = database(client, settings.mongo_database)
-        check_deployment(mongo, pool)
-        yield Audited(pool, mongo, settings.grace_s)
+        with mongo_database(settings, addresses) as mongo:
+            check_deployment(mongo, pool)
+            yield Audited(pool, mongo, settings.grace_s)
     finally:
-        client.close()
         pool.close()
 
 

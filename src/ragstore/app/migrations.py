@@ -7,16 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ragstore.app.addresses import Addresses, reachable
-from ragstore.errors import EmptyStoreError, SchemaVersionError
+from ragstore.app.addresses import Addresses, mongo_database, postgres_pool, reachable
+from ragstore.errors import EmptyStoreError, SchemaVersionError, StoreUnavailableError
 from ragstore.migrate import postgres as postgres_steps
+from ragstore.migrate.requirements import check_encoding, check_vector
 from ragstore.migrate.versions import Step, head
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
+from ragstore.postgres.turn import exclusive
 from ragstore.settings import Settings
 
 if TYPE_CHECKING:
     from ragstore.mongo.client import MongoDatabase
+
+_WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class SchemaStatus:
 def plan(settings: Settings) -> list[Step]:
     """Steps that ``apply`` would run."""
     addresses = reachable(settings)
-    with _connected(settings, addresses) as connection, _mongo(settings, addresses) as database:
+    with _connected(settings, addresses) as connection, mongo_database(settings, addresses) as database:
         from ragstore.migrate import mongo as mongo_steps
 
         return [*postgres_steps.pending(connection), *mongo_steps.pending(database)]
@@ -46,9 +50,8 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     """As ``apply``, on databases that are known to be there."""
     from ragstore.migrate import mongo as mongo_steps
 
-    with _mongo(settings, addresses) as database:  # first: both must be usable before either is changed
-        with translation():
-            done = postgres_steps.apply(addresses.postgres_url)
+    with mongo_database(settings, addresses) as database:  # first: both must be usable before either is changed
+        done = apply_postgres(addresses.postgres_url)
         done += mongo_steps.apply(database)
         with _connected(settings, addresses) as connection:
             if not _n_documents(connection):
@@ -56,10 +59,28 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     return done
 
 
+def apply_postgres(url: str, *, wait_s: float = _WAIT_S) -> list[Step]:
+    """As ``apply``, on PostgreSQL alone.
+
+    Raises:
+        StoreUnavailableError: another process migrates, for longer than ``wait_s``.
+    """
+    pool = PostgresPool(url, size=1)
+    try:
+        with exclusive(pool, postgres_steps.LOCK_KEY, wait_s=wait_s) as is_mine, translation():
+            if not is_mine:
+                raise StoreUnavailableError(
+                    f"another migration held the lock for {wait_s:.0f} s", hint="see 'ragstore migrate status'"
+                )
+            return postgres_steps.apply(pool.unlent)
+    finally:
+        pool.close()
+
+
 def status(settings: Settings) -> SchemaStatus:
     """Versions of both schemas."""
     addresses = reachable(settings)
-    with _connected(settings, addresses) as connection, _mongo(settings, addresses) as database:
+    with _connected(settings, addresses) as connection, mongo_database(settings, addresses) as database:
         from ragstore.migrate import mongo as mongo_steps
 
         current = (postgres_steps.current(connection), mongo_steps.current(database))
@@ -73,10 +94,12 @@ def check_postgres(pool: PostgresPool) -> None:
 
     Raises:
         SchemaVersionError: names both versions and the command.
+        StoreSetupError: the database's encoding, or pgvector, is not fit.
     """
     with pool.autocommit() as connection:
-        current = postgres_steps.current(connection)
-    _check("PostgreSQL", current, head("postgres"))
+        check_encoding(connection)
+        _check("PostgreSQL", postgres_steps.current(connection), head("postgres"))
+        check_vector(connection)
 
 
 def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
@@ -181,23 +204,12 @@ def _n_documents(connection: Connection) -> int:
 
 @contextmanager
 def _connected(settings: Settings, addresses: Addresses) -> Iterator[Connection]:
-    pool = PostgresPool(addresses.postgres_url, size=1, connect_timeout_s=settings.connect_timeout_s)
+    pool = postgres_pool(settings, addresses)
     try:
         with pool.autocommit() as connection:
+            check_encoding(connection)
+            if postgres_steps.current(connection) is not None:
+                check_vector(connection)
             yield connection
     finally:
         pool.close()
-
-
-@contextmanager
-def _mongo(settings: Settings, addresses: Addresses) -> Iterator[MongoDatabase]:
-    from ragstore.mongo.client import check_replica_set, connect, database
-    from ragstore.mongo.errors import translation as mongo_translation
-
-    client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s)
-    try:
-        check_replica_set(client)
-        with mongo_translation():
-            yield database(client, settings.mongo_database)
-    finally:
-        client.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ragstore.app.addresses import Addresses, reachable
+from ragstore.app.addresses import Addresses, postgres_pool, reachable
 from ragstore.app.migrations import apply_at, check_postgres
 from ragstore.app.models import EXTERNAL, Models
 from ragstore.app.spaces import check_chunking, check_space, check_vector_type, checked_dim
@@ -453,13 +453,7 @@ def open_ragstore(settings: Settings | None = None) -> Ragstore:
     """Open both databases as the settings say; embedded ones are started and migrated."""
     settings = settings or Settings()
     addresses = reachable(settings)
-    pool = PostgresPool(
-        addresses.postgres_url,
-        size=settings.pool_size,
-        connect_timeout_s=settings.connect_timeout_s,
-        idle_in_transaction_s=max(10.0, 2 * settings.lease_ttl_s),
-        statement_timeout_s=settings.statement_timeout_s,
-    )
+    pool = postgres_pool(settings, addresses, size=settings.pool_size, statement_timeout_s=settings.statement_timeout_s)
     try:
         check_postgres(pool)
     except SchemaVersionError:

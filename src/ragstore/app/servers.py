@@ -7,14 +7,14 @@ from typing import Any
 
 from ragstore import embedded
 from ragstore.app import migrations
-from ragstore.app.addresses import Addresses, configured, home_of
+from ragstore.app.addresses import Addresses, configured, home_of, postgres_pool
 from ragstore.embedded import ServerUrls
 from ragstore.errors import RagstoreError, UsageError
 from ragstore.migrate import postgres as postgres_steps
+from ragstore.migrate.requirements import check_encoding, check_vector
 from ragstore.migrate.versions import head
 from ragstore.model.collection import CollectionSummary
 from ragstore.postgres.collections import list_collections
-from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings, masked_url
 
 
@@ -92,13 +92,15 @@ def _look_at_postgres(
     settings: Settings, addresses: Addresses
 ) -> tuple[dict[str, Any], str | None, list[CollectionSummary]]:
     part: dict[str, Any] = {"ok": False, "version": None, "url": addresses.postgres_url}
-    pool = PostgresPool(addresses.postgres_url, size=1, connect_timeout_s=settings.connect_timeout_s)
+    pool = postgres_pool(settings, addresses)
     try:
-        with pool.autocommit() as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW server_version")
-            row = cursor.fetchone()
+        with pool.autocommit() as connection:
+            part["version"] = str(connection.info.parameter_status("server_version")).split()[0]
             current = postgres_steps.current(connection)
-        part |= {"ok": True, "version": str(row[0]).split()[0] if row else None}
+            check_encoding(connection)
+            if current is not None:
+                check_vector(connection)
+        part["ok"] = True
         return part, current, list_collections(pool) if current == head("postgres") else []
     except RagstoreError as error:
         part["error"] = str(error)
@@ -109,7 +111,7 @@ def _look_at_postgres(
 
 def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, Any], str | None]:
     from ragstore.migrate import mongo as mongo_steps
-    from ragstore.mongo.client import check_replica_set, connect, database
+    from ragstore.mongo.client import check_server, connect, database
     from ragstore.mongo.errors import translation
 
     part: dict[str, Any] = {
@@ -121,10 +123,11 @@ def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, 
     try:
         client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s)
         with client, translation():
+            check_server(client, addresses.mongo_url)
             part["version"] = client.server_info()["version"]
-            check_replica_set(client)
+            current = mongo_steps.current(database(client, settings.mongo_database))
             part["ok"] = True
-            return part, mongo_steps.current(database(client, settings.mongo_database))
+            return part, current
     except RagstoreError as error:
         part |= {"ok": False, "error": str(error)}
         return part, None

@@ -19,7 +19,7 @@ from ragstore.postgres.plain_table import plain_table
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.structs import StructWriter
-from ragstore.settings import Settings
+from ragstore.settings import Settings, without_driver
 from ragstore.transfer.loading import Destination
 
 Tell = Callable[[TransferProgress], None] | None
@@ -96,9 +96,7 @@ class Transferring:
         if stack.postgres_url is None:
             yield self.pool
             return
-        # LlamaIndex names the driver in the URL, libpq does not know that.
-        scheme, separator, rest = stack.postgres_url.partition("://")
-        url = f"{scheme.partition('+')[0]}{separator}{rest}"
+        url = without_driver(stack.postgres_url)
         pool = PostgresPool(url, size=1, connect_timeout_s=self.settings.connect_timeout_s)
         try:
             yield pool

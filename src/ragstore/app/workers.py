@@ -190,13 +190,14 @@ class _Looks:
 
     def mongo(self) -> None:
         """Raises StoreError where no member of MongoDB's set can be written to."""
-        from ragstore.mongo.client import check_replica_set, connect
+        from ragstore.mongo.client import check_server, connect
 
+        url = self._addresses().mongo_url
         with self._lock:
             if self._client is None:
-                self._client = connect(self._addresses().mongo_url, timeout_s=_PROBE_S, pool_size=2)
+                self._client = connect(url, timeout_s=_PROBE_S, pool_size=2)
                 self._closing.callback(self._client.close)
-        check_replica_set(self._client)
+        check_server(self._client, url)
 
     def _postgres(self) -> PostgresPool:
         with self._lock:

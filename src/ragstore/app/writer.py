@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ragstore.app.addresses import Addresses
+from ragstore.app.addresses import Addresses, mongo_client
 from ragstore.app.migrations import check_mongo
-from ragstore.mongo.client import Client, MongoDatabase, check_replica_set, connect, database
+from ragstore.mongo.client import Client, MongoDatabase, database
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
@@ -53,9 +53,8 @@ def open_writer(settings: Settings, addresses: Addresses, pool: PostgresPool) ->
     Raises:
         StoreError, RefusedError
     """
-    client = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s, pool_size=settings.pool_size)
+    client = mongo_client(settings, addresses, pool_size=settings.pool_size)
     try:
-        check_replica_set(client)
         mongo = database(client, settings.mongo_database)
         check_mongo(mongo, pool)
         nodes, ledger, worker = NodeStore(mongo), Ledger(pool), this_worker()

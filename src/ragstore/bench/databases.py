@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
+import psycopg2.extensions
 from psycopg2 import errorcodes
 
 from ragstore.app import migrations
 from ragstore.app.addresses import Addresses, reachable
 from ragstore.errors import RefusedError, StoreSetupError
-from ragstore.mongo.client import Client, check_replica_set, connect
+from ragstore.mongo.client import Client, check_server, connect
 from ragstore.mongo.errors import translation as mongo_translation
 from ragstore.postgres.errors import translation
-from ragstore.postgres.pool import Connection
 from ragstore.settings import Settings
 
 NAME = "ragstore_bench"
@@ -62,20 +62,20 @@ def databases_of_its_own(settings: Settings, ended: Callable[[], None]) -> Itera
 
 
 @contextmanager
-def _administering(settings: Settings, addresses: Addresses) -> Iterator[tuple[Connection, Client]]:
+def _administering(settings: Settings, addresses: Addresses) -> Iterator[tuple[psycopg2.extensions.connection, Client]]:
     with translation():
         postgres = psycopg2.connect(addresses.postgres_url, connect_timeout=round(settings.connect_timeout_s))
     postgres.autocommit = True
     mongo = connect(addresses.mongo_url, timeout_s=settings.connect_timeout_s)
     try:
-        check_replica_set(mongo)
+        check_server(mongo, addresses.mongo_url)
         yield postgres, mongo
     finally:
         mongo.close()
         postgres.close()
 
 
-def _refuse_others(postgres: Connection, mongo: Client) -> None:
+def _refuse_others(postgres: psycopg2.extensions.connection, mongo: Client) -> None:
     """Refuse to work beside another bench, and to touch what it did not make; what a killed one left is dropped."""
     with translation(), postgres.cursor() as cursor:
         cursor.execute(_LOCK)
@@ -94,7 +94,7 @@ def _refuse_others(postgres: Connection, mongo: Client) -> None:
     _drop_mongo(mongo)
 
 
-def _make(postgres: Connection, mongo: Client) -> None:
+def _make(postgres: psycopg2.extensions.connection, mongo: Client) -> None:
     try:
         with postgres.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {NAME}")
@@ -112,7 +112,7 @@ def _make(postgres: Connection, mongo: Client) -> None:
         mongo[NAME].create_collection(_MARK)
 
 
-def _drop_postgres(postgres: Connection) -> None:
+def _drop_postgres(postgres: psycopg2.extensions.connection) -> None:
     with translation(), postgres.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 
 from ragstore.app import Ragstore, open_ragstore
 from ragstore.bench.beside import Beside
@@ -21,7 +22,6 @@ from ragstore.bench.sizes import Sizes
 from ragstore.mongo.client import Client, MongoDatabase, connect, database
 from ragstore.mongo.errors import translation as mongo_translation
 from ragstore.postgres.errors import translation
-from ragstore.postgres.pool import Connection
 from ragstore.settings import Settings
 
 
@@ -68,7 +68,7 @@ class Workbench:
         return self.settings.mongo_url.get_secret_value()
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[psycopg2.extensions.connection]:
         """A bare psycopg2 connection on which each statement is its own transaction."""
         opened = psycopg2.connect(self.postgres_url)
         opened.autocommit = True

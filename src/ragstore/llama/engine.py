@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.pool import Connection, PostgresPool
 
 
 def engine_on(pool: PostgresPool) -> Engine:
@@ -22,4 +22,9 @@ def engine_on(pool: PostgresPool) -> Engine:
             if connection is not None:
                 pool.checkin(connection)
 
-    return create_engine("postgresql+psycopg2://", creator=pool.checkout, poolclass=Lent)
+    def lend() -> Connection:
+        connection = pool.checkout()
+        connection.autocommit = False
+        return connection
+
+    return create_engine("postgresql+psycopg2://", creator=lend, poolclass=Lent)

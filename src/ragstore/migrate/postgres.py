@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
 
-from ragstore.errors import SchemaVersionError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import SchemaVersionError, StoreSetupError
+from ragstore.migrate.requirements import check_encoding, check_vector, require_available_vector
 from ragstore.migrate.versions import Step, folder, head, steps
 
-_LOCK_KEY = 0x5241_4753_4D49_4752  # "RAGSMIGR"
-_POLL_S = 0.1
+LOCK_KEY = 0x5241_4753_4D49_4752  # "RAGSMIGR"
 
 _REGISTRY = """
-CREATE SCHEMA IF NOT EXISTS ragstore;
 CREATE TABLE IF NOT EXISTS ragstore.migration (
     name text PRIMARY KEY,
     checksum text NOT NULL,
@@ -24,11 +21,24 @@ CREATE TABLE IF NOT EXISTS ragstore.migration (
 )
 """
 
+# What a first migration that was killed may have left is ours.
+_STRANGERS = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = to_regnamespace('ragstore') AND c.relkind IN ('r', 'v', 'm', 'p')
+    AND NOT (c.relname = 'migration' AND EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'checksum'))
+ORDER BY c.relname LIMIT 3
+"""
+_HAS_VERSION = """
+SELECT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('ragstore.schema_version') AND attname = 'version_num')
+"""
+
 
 def current(connection: Any) -> str | None:
     """The version of the database, None before the first migration."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('ragstore.schema_version') IS NOT NULL")
+        cursor.execute(_HAS_VERSION)
         if not cursor.fetchone()[0]:
             return None
         cursor.execute("SELECT version_num FROM ragstore.schema_version")
@@ -60,8 +70,14 @@ def pending(connection: Any) -> list[Step]:
     return [step for step in steps("postgres") if step.version > version]
 
 
-def apply(url: str, *, wait_s: float = 60.0) -> list[Step]:
-    """Run what is pending; returns what was run.
+def apply(connect: Callable[[], Any]) -> list[Step]:
+    """Run what is pending; returns what was run. Nobody else may do so meanwhile.
+
+    Args:
+        connect: makes a psycopg2 connection.
+
+    Raises:
+        StoreSetupError: the server or the database cannot be used, or the role lacks a right.
 
     Crash safety:
         Each step is one transaction together with its version; a killed run goes on where it stopped.
@@ -72,8 +88,8 @@ def apply(url: str, *, wait_s: float = 60.0) -> list[Step]:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
-    engine = create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(url), poolclass=NullPool)
-    with _locked(url, wait_s), engine.connect() as connection:
+    engine = create_engine("postgresql+psycopg2://", creator=connect, poolclass=NullPool)
+    with engine.connect() as connection:
         raw = connection.connection.dbapi_connection
         assert raw is not None
         _prepare(raw)
@@ -94,20 +110,40 @@ def apply(url: str, *, wait_s: float = 60.0) -> list[Step]:
 
 
 def _prepare(raw: Any) -> None:
+    check_encoding(raw)
     with raw.cursor() as cursor:
-        cursor.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
-        vector = cursor.fetchone()
-        if vector is None:
-            raise StoreSetupError(
-                "this PostgreSQL server has no extension 'vector'",
-                hint="install pgvector 0.8 or newer on the server, then run 'ragstore migrate apply'",
-            )
-        if vector[0] is None:
-            by = "let a superuser run CREATE EXTENSION vector in this database, then run 'ragstore migrate apply'"
+        require_available_vector(cursor)
+        by = "let a superuser run CREATE EXTENSION vector in this database, then run 'ragstore migrate apply'"
+        cursor.execute("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")
+        if cursor.fetchone() == (0,):
             _execute(cursor, "CREATE EXTENSION IF NOT EXISTS vector", hint=by)
-        by = "run 'ragstore migrate apply' with RAGSTORE_POSTGRES_URL of the role that owns the database"
-        _execute(cursor, _REGISTRY, hint=by)
+        _make_schema(cursor)
     raw.commit()
+    check_vector(raw)
+    raw.commit()
+
+
+def _make_schema(cursor: Any) -> None:
+    cursor.execute("SELECT to_regnamespace('ragstore') IS NULL, current_user")
+    is_missing, role = cursor.fetchone()
+    if is_missing:
+        # IF NOT EXISTS would not help a role that may not make one.
+        by = (
+            f'let the database\'s owner run CREATE SCHEMA ragstore AUTHORIZATION "{role}", or run '
+            "'ragstore migrate apply' with RAGSTORE_POSTGRES_URL of that owner"
+        )
+        _execute(cursor, "CREATE SCHEMA IF NOT EXISTS ragstore", hint=by)
+    cursor.execute(_HAS_VERSION)
+    if cursor.fetchone() == (False,):
+        cursor.execute(_STRANGERS)
+        strangers = [row[0] for row in cursor.fetchall()]
+        if strangers:
+            raise StoreSetupError(
+                f"the schema ragstore of this database belongs to another program, with tables {', '.join(strangers)}",
+                hint="name another database in RAGSTORE_POSTGRES_URL, then run 'ragstore migrate apply'",
+            )
+    by = f'let the owner of the schema run GRANT USAGE, CREATE ON SCHEMA ragstore TO "{role}", or run this as that role'
+    _execute(cursor, _REGISTRY, hint=by)
 
 
 def _execute(cursor: Any, statement: str, *, hint: str) -> None:
@@ -132,30 +168,3 @@ def _checksums(connection: Any) -> dict[str, str]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, checksum FROM ragstore.migration")
         return dict(cursor.fetchall())
-
-
-@contextmanager
-def _locked(url: str, wait_s: float) -> Iterator[None]:
-    """Hold the migration lock.
-
-    Polled: a session that waits inside ``pg_advisory_lock()`` holds a snapshot, for which CREATE INDEX CONCURRENTLY
-    of the lock's holder would wait in turn, for ever.
-    """
-    holder = psycopg2.connect(url)
-    try:
-        holder.autocommit = True
-        deadline = time.monotonic() + wait_s
-        with holder.cursor() as cursor:
-            while True:
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,))
-                row = cursor.fetchone()
-                if row is not None and row[0]:
-                    break
-                if time.monotonic() >= deadline:
-                    raise StoreUnavailableError(
-                        f"another migration held the lock for {wait_s:.0f} s", hint="see 'ragstore migrate status'"
-                    )
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        holder.close()

@@ -3,56 +3,78 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from ragstore.errors import StoreError, StoreSetupError
+from ragstore.mongo.diagnosis import diagnosis
 from ragstore.mongo.errors import no_replica_set, translation
 
 Document = dict[str, Any]
 Client = MongoClient[Document]
 MongoDatabase = Database[Document]
 
+MIN_VERSION, MIN_WIRE_VERSION = "5.0", 13
+"""Also what Amazon DocumentDB 5.0 says of itself."""
+
 ANSWER_WITHIN_S = 60.0
 """For one command; the largest takes a second or two. What takes longer has fallen silent, server or network."""
 
 
 def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
-    """A client that connects when first used.
+    """A client that connects when first used; what the URL says wins over what is said here.
 
     Args:
         timeout_s: how long to look for a primary before StoreUnavailableError.
     """
+    defaults: Document = {
+        "appname": "ragstore",
+        "serverSelectionTimeoutMS": round(timeout_s * 1000),
+        "connectTimeoutMS": round(timeout_s * 1000),
+        "socketTimeoutMS": round(ANSWER_WITHIN_S * 1000),
+        "maxPoolSize": pool_size,
+    }
+    said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
+    # One limit on a whole operation leaves no room for another on a part of it.
+    said |= {"sockettimeoutms"} if "timeoutms" in said else set()
+    ours = {name: value for name, value in defaults.items() if name.lower() not in said}
+    if "maxPoolSize" in ours and "minpoolsize" in said:
+        del ours["maxPoolSize"]
     with translation():
-        return MongoClient(
-            url,
-            appname="ragstore",
-            serverSelectionTimeoutMS=round(timeout_s * 1000),
-            connectTimeoutMS=round(timeout_s * 1000),
-            socketTimeoutMS=round(ANSWER_WITHIN_S * 1000),
-            maxPoolSize=pool_size,
-            retryWrites=True,
-            retryReads=True,
-            tz_aware=True,
-        )
+        return MongoClient(url, tz_aware=True, **ours)
 
 
 def database(client: Client, name: str) -> MongoDatabase:
-    """The database, with majority and journaled writes and majority reads; a majority that is away is an error."""
+    """The database, with majority and journaled writes and majority reads of the primary, whatever the URL says."""
     concern = WriteConcern(w="majority", j=True, wtimeout=round(ANSWER_WITHIN_S * 1000))
-    return client.get_database(name, write_concern=concern, read_concern=ReadConcern("majority"))
+    return client.get_database(
+        name, write_concern=concern, read_concern=ReadConcern("majority"), read_preference=ReadPreference.PRIMARY
+    )
 
 
-def check_replica_set(client: Client) -> None:
-    """Refuse a server whose writes a majority cannot acknowledge.
+def check_server(client: Client, url: str) -> None:
+    """Refuse a server that is too old, or whose writes a majority cannot acknowledge.
 
     Raises:
-        StoreSetupError: it stands alone.
+        StoreSetupError: it stands alone, its set was never made, or the URL says it wrong.
+        StoreUnavailableError: it does not answer, or has no primary just now.
     """
-    with translation():
-        hello = client.admin.command("hello")
+    try:
+        with translation():
+            hello = client.admin.command("hello")
+    except StoreError as error:
+        raise diagnosis(url, error) from error
     # A router of a sharded cluster names no set; the shards behind it are sets.
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise no_replica_set()
+    if hello.get("maxWireVersion", 0) < MIN_WIRE_VERSION:
+        with translation():
+            version = client.server_info()["version"]
+        raise StoreSetupError(
+            f"MongoDB is {version}, ragstore needs {MIN_VERSION} or newer",
+            hint=f"upgrade the server to MongoDB {MIN_VERSION} or newer, then run 'ragstore migrate apply'",
+        )

@@ -20,7 +20,8 @@ from pymongo.errors import (
 
 from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
 
-_SETUP_CODES = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
+_LOGIN_CODES = {18, 8000}  # AuthenticationFailed, AtlasError
+_UNAUTHORIZED = 13
 _FULL_CODES = {14031}  # OutOfDiskSpace
 # A server that stops, steps down, starts or is cut off; 211: the keys of its cluster time are not loaded yet.
 _UNAVAILABLE_CODES = {
@@ -32,6 +33,9 @@ _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
 
 # What pymongo adds behind the reason: time-outs, the topology, the server's whole answer.
 _APPENDIX = re.compile(r",? \(configured timeouts: |, Timeout: |, full error: ")
+_TLS_TEXTS = ("SSL handshake failed", "CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "[SSL:")
+_HOST_TEXTS = ("Name or service not known", "nodename nor servname", "Temporary failure in name resolution",
+               "No address associated with hostname")  # fmt: skip
 _NONE_OF_THE_SET = "No replica set members available"
 _NONE_YET = "No replica set members found yet"
 
@@ -43,6 +47,16 @@ _HINT_STATUS = (
     "nothing is lost, run the same command again when MongoDB answers"
 )
 _HINT_SETUP = "check RAGSTORE_MONGO_URL with 'ragstore status --settings'"
+_HINT_LOGIN = (
+    "check user and password in RAGSTORE_MONGO_URL with 'ragstore status --settings'; a user of the database admin "
+    "needs authSource=admin where the URL names another database"
+)
+_HINT_RIGHTS = "give the user of RAGSTORE_MONGO_URL the role readWrite on the database RAGSTORE_MONGO_DATABASE"
+_HINT_HOST = "the host in the URL is not known: check RAGSTORE_MONGO_URL with 'ragstore status --settings'"
+HINT_TLS = (
+    "correct tls, tlsCAFile and the host name in RAGSTORE_MONGO_URL (tls=true only where the server has TLS), see "
+    "'ragstore status --settings'"
+)
 
 
 def translated(error: PyMongoError | BSONError) -> StoreError:
@@ -52,13 +66,25 @@ def translated(error: PyMongoError | BSONError) -> StoreError:
     codes = _codes(error)
     if codes & _FULL_CODES:
         return StoreFullError(message, hint="free disk space on the MongoDB server, then run the same again")
-    if codes & _NO_REPLICA_SET_CODES or reason.startswith(_NONE_OF_THE_SET):
-        return StoreSetupError(message, hint=_HINT_REPLICA_SET, server_codes=sorted(codes))
-    if codes & _SETUP_CODES or isinstance(error, (ConfigurationError, InvalidURI)):
-        return StoreSetupError(message, hint=_HINT_SETUP, server_codes=sorted(codes))
+    lasting = _lasting(error, codes, reason)
+    if lasting is not None:
+        return StoreSetupError(message, hint=lasting, server_codes=sorted(codes))
     if codes & _UNAVAILABLE_CODES or isinstance(error, (ConnectionFailure, WTimeoutError)) or _passes(error):
-        return StoreUnavailableError(message, hint=_HINT_STATUS, server_codes=sorted(codes))
+        hint = _HINT_HOST if any(known in reason for known in _HOST_TEXTS) else _HINT_STATUS
+        return StoreUnavailableError(message, hint=hint, server_codes=sorted(codes))
     return StoreError(message, server_codes=sorted(codes))
+
+
+def _lasting(error: Exception, codes: set[int], reason: str) -> str | None:
+    """What to do about what does not pass by itself; None where it may."""
+    known = (
+        (codes & _NO_REPLICA_SET_CODES or reason.startswith(_NONE_OF_THE_SET), _HINT_REPLICA_SET),
+        (codes & _LOGIN_CODES, _HINT_LOGIN),
+        (_UNAUTHORIZED in codes, _HINT_RIGHTS),
+        (any(text in reason for text in _TLS_TEXTS), HINT_TLS),
+        (isinstance(error, (ConfigurationError, InvalidURI)), _HINT_SETUP),
+    )
+    return next((hint for holds, hint in known if holds), None)
 
 
 def _codes(error: Exception) -> set[int]:
@@ -94,6 +120,8 @@ def translation() -> Iterator[None]:
         raise translated(error) from error
 
 
-def no_replica_set() -> StoreSetupError:
+def no_replica_set(
+    reason: str = "the server is not a member of a replica set", *, hint: str = _HINT_REPLICA_SET
+) -> StoreSetupError:
     """For a server that answers and stands alone: it would lose acknowledged writes when it is killed."""
-    return StoreSetupError("MongoDB: the server is not a member of a replica set", hint=_HINT_REPLICA_SET)
+    return StoreSetupError(f"MongoDB: {reason}", hint=hint)

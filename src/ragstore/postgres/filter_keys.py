@@ -11,8 +11,9 @@ from ragstore.model.collection import Collection, checked_filter_keys
 from ragstore.postgres import statements
 from ragstore.postgres.collections import dropped, to_collection
 from ragstore.postgres.names import quoted_table
-from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.pool import Connection, Cursor, PostgresPool
 from ragstore.postgres.segments import LOCK_SPACE
+from ragstore.postgres.turn import exclusive
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _LOCK_KEYS = "SELECT filter_keys FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR NO KEY UPDATE"
@@ -61,19 +62,12 @@ def build_missing(pool: PostgresPool, collection: Collection) -> bool:
     """
     if not collection.filter_keys:
         return False
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        if not _missing(cursor, collection):
-            return False
-        # Waiting for a lock would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for.
-        key = {"space": LOCK_SPACE, "id": collection.collection_id}
-        cursor.execute("SELECT pg_try_advisory_lock(%(space)s, %(id)s)", key)
-        if cursor.fetchone() != (True,):
-            return False
-        try:
-            return _build(cursor, collection)
-        finally:
-            if not connection.closed:
-                cursor.execute("SELECT pg_advisory_unlock(%(space)s, %(id)s)", key)
+    with pool.autocommit() as connection:
+        with connection.cursor() as cursor:
+            if not _missing(cursor, collection):
+                return False
+        with exclusive(pool, (LOCK_SPACE, collection.collection_id)) as is_mine:
+            return is_mine and _build(connection, collection)
 
 
 def is_index_name(name: str) -> bool:
@@ -81,20 +75,16 @@ def is_index_name(name: str) -> bool:
     return name.startswith("filter_")
 
 
-def _build(cursor: Cursor, collection: Collection) -> bool:
-    # A limit that is right for queries would end every build on a large table.
-    cursor.execute("SET statement_timeout = 0")
-    try:
+def _build(connection: Connection, collection: Collection) -> bool:
+    with connection.cursor() as cursor:
         missing = _missing(cursor, collection)
         for name, definition in missing:
-            cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{name}"')
-            cursor.execute(f'CREATE INDEX CONCURRENTLY "{name}" {definition}')
+            # A limit that is right for queries would end every build on a large table.
+            connection.outside(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{name}"', statement_timeout="0")
+            connection.outside(f'CREATE INDEX CONCURRENTLY "{name}" {definition}', statement_timeout="0")
             reached(Failpoint.FILTER_INDEX_BUILT)
         # Without statistics of its own the planner does not know what an index is good for.
-        cursor.execute(f"ANALYZE {quoted_table(collection)}")
-    finally:
-        if not cursor.connection.closed:
-            cursor.execute("RESET statement_timeout")
+        connection.outside(f"ANALYZE {quoted_table(collection)}", statement_timeout="0")
     return bool(missing)
 
 

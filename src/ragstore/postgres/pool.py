@@ -15,16 +15,20 @@ import psycopg2
 import psycopg2.extensions
 
 from ragstore.errors import StoreUnavailableError
-from ragstore.postgres.errors import translation
+from ragstore.postgres.errors import is_full, is_starting, translation
 from ragstore.postgres.prepared import PreparingConnection
+from ragstore.postgres.session import connect
 from ragstore.postgres.silence import SilenceWatch
 
 T = TypeVar("T")
-Connection = psycopg2.extensions.connection
+Connection = PreparingConnection
 Cursor = psycopg2.extensions.cursor
 
 PING_AFTER_IDLE_S = 1.0
 """A connection idle for longer is tried before it is lent to who may write: the server may have been restarted."""
+
+_TRY_AGAIN_S = 0.25
+"""Between two attempts to connect to a server that is full or starts."""
 
 
 class PostgresPool:
@@ -36,8 +40,10 @@ class PostgresPool:
         url: ``postgresql://user:password@host:port/database``.
         size: connections open at once, at most.
         idle_in_transaction_s: PostgreSQL ends a transaction that is idle for so long, so that a paused process
-            cannot hold up the others.
-        statement_timeout_s: PostgreSQL gives up a longer statement; 0 for never.
+            cannot hold up the others; sooner where its own limit is shorter.
+        statement_timeout_s: PostgreSQL gives up a longer statement; 0 for its own limit.
+
+    What the URL says in its options is left as it is said.
     """
 
     def __init__(
@@ -53,16 +59,14 @@ class PostgresPool:
         self._size = size
         self._connect_timeout_s = max(1, round(connect_timeout_s))
         self._limits = {"idle_in_transaction_s": idle_in_transaction_s, "statement_timeout_s": statement_timeout_s}
-        self._options = (
-            f"-c idle_in_transaction_session_timeout={round(idle_in_transaction_s * 1000)} "
-            f"-c statement_timeout={round(statement_timeout_s * 1000)}"
-        )
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._idle: deque[tuple[Connection, float]] = deque()
         self._places = threading.BoundedSemaphore(self._size)
+        self._n_open = 0
+        self._returned = threading.Condition()
         self._silence = SilenceWatch(self._url, answer_within_s=self._connect_timeout_s)
 
     @contextmanager
@@ -105,6 +109,12 @@ class PostgresPool:
                     connection.rollback()
                 raise
 
+    def unlent(self) -> Connection:
+        """A new connection that is not of the pool: who asks for it closes it."""
+        made = connect(self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s)
+        made.autocommit = False
+        return made
+
     def another(self, *, size: int) -> PostgresPool:
         """A pool of its own on the same server, for work that must not take connections from others."""
         return PostgresPool(self._url, size=size, connect_timeout_s=self._connect_timeout_s, **self._limits)
@@ -116,7 +126,7 @@ class PostgresPool:
         self._size = 0
         self._silence.close()
         while self._idle:
-            self._idle.pop()[0].close()
+            self._end(self._idle.pop()[0])
 
     @contextmanager
     def _lent(self) -> Iterator[Connection]:
@@ -141,10 +151,35 @@ class PostgresPool:
                 hint="raise RAGSTORE_POOL_SIZE or use fewer threads",
             )
         try:
-            return self._usable_idle(try_it=try_it) or (self._connect(), False)
+            return self._usable_or_new(try_it=try_it)
         except BaseException:
             self._places.release()
             raise
+
+    def _usable_or_new(self, *, try_it: bool) -> tuple[Connection, bool]:
+        """An idle connection or a new one, waited for where the server is full or starts.
+
+        A full server is waited for as long as a pool in full use is, while connections of this pool are lent: they
+        come back. With none, and for a server that starts or recovers, it is some seconds.
+        """
+        begun_at = time.monotonic()
+        while True:
+            found = self._usable_idle(try_it=try_it)
+            if found is not None:
+                return found
+            try:
+                return self._connect(), False
+            except psycopg2.OperationalError as error:
+                patience_s = 2.0 * self._connect_timeout_s
+                if is_full(error) and self._n_open:
+                    patience_s = 6.0 * self._connect_timeout_s
+                elif not (is_full(error) or is_starting(error)):
+                    raise
+                if time.monotonic() - begun_at >= patience_s:
+                    raise
+            with self._returned:
+                if not self._idle:
+                    self._returned.wait(_TRY_AGAIN_S)
 
     def checkin(self, connection: Connection) -> None:
         """Give back what ``checkout`` lent."""
@@ -156,7 +191,9 @@ class PostgresPool:
             if status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
                 connection.rollback()
             self._silence.returned(connection)
-            self._idle.append((connection, time.monotonic()))
+            with self._returned:
+                self._idle.append((connection, time.monotonic()))
+                self._returned.notify()
         except psycopg2.Error:
             # It broke while nothing of it was needed any more.
             self._end(connection)
@@ -176,24 +213,19 @@ class PostgresPool:
             self._end(connection)
 
     def _connect(self) -> Connection:
-        connection = psycopg2.connect(
-            self._url,
-            connection_factory=PreparingConnection,
-            connect_timeout=self._connect_timeout_s,
-            application_name="ragstore",
-            options=self._options,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            # Keepalives rest while something is on its way; without this a lost network is noticed in 15 minutes.
-            tcp_user_timeout=30_000,
+        connection = connect(
+            self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s, **self._limits
         )
+        with self._returned:
+            self._n_open += 1
         self._silence.lent(connection)
         return connection
 
     def _end(self, connection: Connection) -> None:
         self._silence.returned(connection)
         connection.close()
+        with self._returned:
+            self._n_open -= 1
 
 
 def _was_ended(connection: Connection) -> bool:

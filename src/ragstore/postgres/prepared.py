@@ -17,7 +17,8 @@ from hashlib import blake2b
 from typing import Any
 
 import psycopg2
-import psycopg2.extensions
+
+from ragstore.postgres.session import Session
 
 MAX_KEPT = 16
 """Statements that a connection keeps, each 300 to 600 kB in the server; of more, the one is given up that was not used
@@ -27,8 +28,7 @@ MAX_LOST = 3
 """After so many statements that were prepared and are not any more, a connection prepares no others."""
 
 _LOST = ("26000", "42P05", "0A000")
-"""Unknown, known already, or of other columns: somebody discards what is prepared, or a pooler stands between that
-gives each message to another session of the server."""
+"""Unknown, known already, or of other columns: somebody discards what is prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Statement:
 
     @property
     def name(self) -> str:
-        """The same for the same statement in every process, because behind a pooler they may share a session."""
+        """The same for the same statement."""
         return "ragstore_" + blake2b(repr((self.text, self.types)).encode(), digest_size=16).hexdigest()
 
     @property
@@ -63,8 +63,8 @@ class Statement:
         return f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name, _ in self.types)})"
 
 
-class PreparingConnection(psycopg2.extensions.connection):
-    """A connection that remembers which statements it has prepared."""
+class PreparingConnection(Session):
+    """A connection that remembers which statements it has prepared; none behind a pooler, where it has no session."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -73,7 +73,7 @@ class PreparingConnection(psycopg2.extensions.connection):
 
     def fetch(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows of the answer; in autocommit mode, where an error leaves no transaction behind."""
-        if self._n_lost < MAX_LOST:
+        if self._n_lost < MAX_LOST and not self.is_pooled:
             try:
                 return self._fetched(self._message(statement), values)
             except psycopg2.Error as error:

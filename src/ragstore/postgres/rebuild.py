@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,10 +22,11 @@ from ragstore.postgres.ledger import Publication
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.scan import LedgerLine
+from ragstore.postgres.turn import exclusive
 
-_LOCK = {"space": 0x5241_4752, "id": 0}  # "RAGR"
+_LOCK = (0x5241_4752, 0)  # "RAGR"
 _WAIT_FOR_DEAD_S = 3.0
-_POLL_S = 0.1
+"""PostgreSQL may take a moment to notice that a killed repair is gone."""
 
 # Found again as a copy of a row that stays, or not deleted.
 DELETE_COPIES = """
@@ -229,19 +229,6 @@ def rebuilding(pool: PostgresPool, collection: Collection, run: Run) -> Iterator
         yield RebuildChange(cursor, collection, run)
 
 
-def _locked(cursor: Cursor) -> bool:
-    """Take the lock, waiting while PostgreSQL has not noticed yet that a killed repair is gone."""
-    deadline = time.monotonic() + _WAIT_FOR_DEAD_S
-    while True:
-        cursor.execute("SELECT pg_try_advisory_lock(%(space)s, %(id)s)", _LOCK)
-        row = cursor.fetchone()
-        if row and row[0]:
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL_S)
-
-
 @contextmanager
 def alone(pool: PostgresPool) -> Iterator[None]:
     """Keep other repairs away for the length of the block.
@@ -249,14 +236,10 @@ def alone(pool: PostgresPool) -> Iterator[None]:
     Raises:
         RefusedError: another one is at work.
     """
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        if not _locked(cursor):
+    with exclusive(pool, _LOCK, wait_s=_WAIT_FOR_DEAD_S) as is_mine:
+        if not is_mine:
             raise RefusedError("another repair is at work", hint="wait for it, then run 'ragstore verify'")
-        try:
-            yield
-        finally:
-            if not connection.closed:
-                cursor.execute("SELECT pg_advisory_unlock(%(space)s, %(id)s)", _LOCK)
+        yield
 
 
 def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, FirstRow]:
@@ -291,9 +274,9 @@ def reindex(pool: PostgresPool, index: str) -> None:
         _require_owner(cursor, index)
         # What a killed one left behind would never be used.
         if index.endswith(("_ccnew", "_ccold")):
-            cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index}"')
+            connection.outside(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index}"', statement_timeout="0")
         else:
-            cursor.execute(f'REINDEX INDEX CONCURRENTLY ragstore."{index}"')
+            connection.outside(f'REINDEX INDEX CONCURRENTLY ragstore."{index}"', statement_timeout="0")
 
 
 def segment_index(pool: PostgresPool, collection: Collection, index: str) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import psycopg2
 import psycopg2.extensions
 
+from ragstore.postgres.session import parameters
+
 Connection = psycopg2.extensions.connection
 
 LOOK_EVERY_S = 5.0
@@ -94,7 +96,8 @@ class SilenceWatch:
         """Since when which of these sessions wait for us; None where no answer comes in time."""
         deadline = time.monotonic() + self._answer_within_s
         try:
-            connection = psycopg2.connect(self._url, application_name="ragstore", async_=True)
+            wanted = parameters(self._url, connect_timeout_s=round(self._answer_within_s) or 1)
+            connection = psycopg2.connect(wanted, async_=True)
         except psycopg2.Error:
             return None
         try:

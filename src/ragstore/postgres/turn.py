@@ -1,27 +1,158 @@
-"""Taking turns: of several workers on the same paths one works and the others stand by."""
+"""Locks between processes: held in an open transaction on a connection of their own, and renewed while they are held.
+
+An advisory lock that ends with its transaction is gone when its holder dies, also behind a transaction pooler, which
+would keep a session's lock for whoever comes next. The transaction holds no snapshot and no other lock, so neither
+VACUUM nor CREATE INDEX CONCURRENTLY waits for it. PostgreSQL ends it when it has heard nothing for the length of the
+lease: of a holder that is paused, or that the network has lost.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg2
 
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
 
-# The server notices within half a minute that the machine of a worker is gone; of a process that died, at once.
-_KEEP = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-_TAKE = f"{_KEEP}; SELECT pg_try_advisory_lock(%(key)s)"
+LEASE_S = 30.0
+_RENEW_EVERY_S = 5.0
+_TRY_EVERY_S = 0.1
+
+Key = int | tuple[int, int]
+"""One number of 64 bits or two of 32, as PostgreSQL has them."""
+
+# Other limits on a transaction must not end it: transaction_timeout is known from PostgreSQL 17 on.
+_TAKE = """
+SELECT pg_try_advisory_xact_lock({key}),
+    set_config('idle_in_transaction_session_timeout', %(lease_ms)s, true),
+    (SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout')
+"""
+
+
+class Lock:
+    """A lock of which one process at a time has hold.
+
+    Args:
+        pool: where the server is; the lock takes none of its connections.
+    """
+
+    def __init__(self, pool: PostgresPool, key: Key) -> None:
+        self._pool = pool
+        numbers = key if isinstance(key, tuple) else (key,)
+        self._statement = _TAKE.replace("{key}", ", ".join(f"%(key{i})s" for i in range(len(numbers))))
+        self._values = {f"key{i}": number for i, number in enumerate(numbers)}
+        self._using = threading.Lock()
+        self._lent: tuple[PostgresPool, Connection] | None = None
+        self._is_held = False
+        self._released = threading.Event()
+
+    def take(self) -> bool:
+        """Whether this process holds it now: it did, or nobody did. Waits for nobody.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL cannot say.
+        """
+        with self._using, translation():
+            if self._is_held and self._is_alive():
+                return True
+            if self._is_held:
+                self._give_back()
+            return self._try()
+
+    def release(self) -> None:
+        """Let another one have it."""
+        with self._using:
+            self._give_back()
+
+    def _try(self) -> bool:
+        try:
+            connection = self._connection()
+            with connection.cursor() as cursor:
+                cursor.execute(self._statement, {**self._values, "lease_ms": str(round(LEASE_S * 1000))})
+                row = cursor.fetchone()
+            self._is_held = bool(row and row[0])
+            if not self._is_held:
+                connection.rollback()
+        except BaseException:
+            self._give_back()
+            raise
+        if self._is_held:
+            self._released = threading.Event()
+            threading.Thread(target=self._renew, args=(self._released,), name="ragstore-lock", daemon=True).start()
+        return self._is_held
+
+    def _connection(self) -> Connection:
+        if self._lent is None:
+            own = self._pool.another(size=1)
+            self._lent = (own, own.checkout())
+        connection = self._lent[1]
+        connection.autocommit = False
+        return connection
+
+    def _renew(self, released: threading.Event) -> None:
+        while not released.wait(_RENEW_EVERY_S):
+            with self._using:
+                if not released.is_set() and not self._is_alive():
+                    self._give_back()
+
+    def _is_alive(self) -> bool:
+        """Whether the transaction is still open, which renews the lease."""
+        try:
+            with self._connection().cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error:
+            return False
+        return True
+
+    def _give_back(self) -> None:
+        self._released.set()
+        self._is_held = False
+        if self._lent is not None:
+            (own, connection), self._lent = self._lent, None
+            # In this order it is ended, and not kept.
+            own.close()
+            own.checkin(connection)
+
+
+@contextmanager
+def exclusive(pool: PostgresPool, key: Key, *, wait_s: float = 0.0) -> Iterator[bool]:
+    """Whether the block has hold of a lock, for its length; False at once where another has it.
+
+    It is free when its holder dies, at once; and a lease after the holder was paused or cut off, so what the block does
+    must be right without it too. The thread that has it may not take it again.
+
+    Args:
+        pool: where the server is; the lock has a connection of its own, so that none of the pool is missing.
+        wait_s: how long to try where another has it.
+
+    Raises:
+        StoreUnavailableError: PostgreSQL cannot say.
+    """
+    lock = Lock(pool, key)
+    deadline = time.monotonic() + wait_s
+    try:
+        # Waiting inside a statement would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for.
+        while not (is_mine := lock.take()) and time.monotonic() < deadline:
+            time.sleep(_TRY_EVERY_S)
+        yield is_mine
+    finally:
+        lock.release()
 
 
 class Turn:
-    """The right to work, held on a connection of its own; it only spares work, correctness never depends on it."""
+    """The right to work: of several workers on the same paths one works and the others stand by.
+
+    It only spares work, correctness never depends on it.
+    """
 
     def __init__(self, url: str, *, collection: str, paths: Sequence[str], connect_timeout_s: float) -> None:
-        self._url = url
-        self._key = _key(collection, paths)
-        self._connect_timeout_s = connect_timeout_s
-        self._lent: tuple[PostgresPool, Connection] | None = None
-        self._held = False
+        self._pool = PostgresPool(url, size=1, connect_timeout_s=connect_timeout_s)
+        self._lock = Lock(self._pool, _key(collection, paths))
 
     def mine(self) -> bool:
         """Whether it is this process's turn: kept if it was, taken if it is free.
@@ -29,36 +160,12 @@ class Turn:
         Raises:
             StoreUnavailableError: PostgreSQL cannot say.
         """
-        try:
-            with translation():
-                return self._ask()
-        except BaseException:
-            self.close()
-            raise
+        return self._lock.take()
 
     def close(self) -> None:
         """Let another one work."""
-        self._held = False
-        if self._lent is not None:
-            (pool, connection), self._lent = self._lent, None
-            # In this order it is ended, and not kept with its lock.
-            pool.close()
-            pool.checkin(connection)
-
-    def _ask(self) -> bool:
-        with self._connection().cursor() as cursor:
-            # Taken twice it would have to be given back twice.
-            cursor.execute("SELECT true" if self._held else _TAKE, {"key": self._key})
-            row = cursor.fetchone()
-        self._held = bool(row and row[0])
-        return self._held
-
-    def _connection(self) -> Connection:
-        if self._lent is None:
-            pool = PostgresPool(self._url, size=1, connect_timeout_s=self._connect_timeout_s)
-            self._lent = (pool, pool.checkout())
-            self._lent[1].autocommit = True
-        return self._lent[1]
+        self._lock.release()
+        self._pool.close()
 
 
 def _key(collection: str, paths: Sequence[str]) -> int:

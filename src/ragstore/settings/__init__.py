@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ragstore.settings.describe import SettingRow, describe
-from ragstore.settings.masking import masked_url, with_password
+from ragstore.settings.masking import masked_url, with_password, without_driver
 from ragstore.settings.options import Settings
 
-__all__ = ["SettingRow", "Settings", "describe", "masked_url", "with_password"]
+__all__ = ["SettingRow", "Settings", "describe", "masked_url", "with_password", "without_driver"]

@@ -1,4 +1,4 @@
-"""Secrets in URLs: put in for the driver, covered for people."""
+"""URLs of databases: made ready for the driver, secrets covered for people."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ def is_encoded(url: str) -> bool:
     """Whether the password ends where drivers will see its end; else they quote the rest of it in their errors."""
     found = _AUTHORITY.fullmatch(url)
     return bool(found and found[1].count("@") <= 1 and "@" not in found[2] and not _LONE_PERCENT.search(found[1]))
+
+
+def without_driver(url: str) -> str:
+    """A URL of PostgreSQL as libpq reads it, of one that names SQLAlchemy's driver as LlamaIndex's stores take it."""
+    scheme, separator, rest = url.partition("://")
+    name, plus, driver = scheme.partition("+")
+    if name not in ("postgresql", "postgres") or not plus:
+        return url
+    if driver == "asyncpg":
+        # Its own name for it.
+        rest = re.sub(r"([?&])ssl=", r"\1sslmode=", rest)
+    return f"{name}{separator}{rest}"
 
 
 def masked_url(url: str) -> str:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from ragstore.model.collection import NAME_PATTERN
-from ragstore.settings.masking import is_encoded, takes_password
+from ragstore.settings.masking import is_encoded, takes_password, without_driver
 from ragstore.settings.places import Origin, Place, read_places
 from ragstore.settings.refusal import refuse_unknown_names, refuse_values
 
@@ -39,6 +39,13 @@ def _one_of_schemes(*schemes: str) -> AfterValidator:
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _without_driver(value: object) -> object:
+    """SQLAlchemy's URLs name the driver, which is always psycopg2 here."""
+    if isinstance(value, SecretStr):
+        return SecretStr(without_driver(value.get_secret_value()))
+    return without_driver(value) if isinstance(value, str) else value
 
 
 HttpUrl = Annotated[str, _one_of_schemes("http", "https")]
@@ -65,7 +72,9 @@ class Settings(BaseModel):
         None, description="folder of the embedded servers and their data; unset: a folder of the user who runs ragstore"
     )
 
-    postgres_url: Annotated[SecretStr, _one_of_schemes("postgresql", "postgres")] | None = Field(
+    postgres_url: (
+        Annotated[SecretStr, _one_of_schemes("postgresql", "postgres"), BeforeValidator(_without_driver)] | None
+    ) = Field(
         None, description="PostgreSQL with pgvector, postgresql://user:password@host:5432/database; unset: embedded"
     )
     mongo_url: Annotated[SecretStr, _one_of_schemes("mongodb", "mongodb+srv")] | None = Field(
@@ -88,8 +97,9 @@ class Settings(BaseModel):
     chunk_overlap: int = Field(32, ge=0, le=8191, description="tokens that neighbouring chunks share; below chunk_size")
     text_search_config: str = Field(
         "english",
-        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        description="PostgreSQL text search configuration of keyword search, for collections made from now on",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$",
+        description="PostgreSQL text search configuration of keyword search, name or schema.name, for collections made "
+        "from now on",
     )
 
     vector_type: Literal["vector", "halfvec"] = Field(

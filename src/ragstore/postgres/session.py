@@ -1,0 +1,242 @@
+"""Connections to PostgreSQL with the session settings that ragstore's SQL relies on, whatever the defaults are.
+
+A transaction pooler such as PgBouncer lends each transaction another session of the server, and refuses ``options`` at
+the start. So nothing is asked for at the start but the encoding, which poolers know. A connection of our own is then
+set up once, for as long as it lives; behind a pooler each transaction begins with the same settings, as its own, and
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, TypeVar
+
+import orjson
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+
+from ragstore.errors import StoreSetupError
+
+SETTINGS = {
+    # NULL in arrays that are sent as text; without it, it is a word like others.
+    "array_nulls": "on",
+    # Every lock and every second look in the protocol takes it that a statement sees what was committed before it.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    # Numbers and times are read from text.
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "intervalstyle": "postgres",
+    "quote_all_identifiers": "off",
+    "transform_null_equals": "off",
+    # Else a search may leave out matching rows.
+    "gin_fuzzy_search_limit": "0",
+    "row_security": "on",
+}
+"""What the URL cannot change either: other values make answers wrong."""
+
+_DEFAULTS = {
+    "fallback_application_name": "ragstore",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    # Keepalives rest while something is on its way; without this a lost network is noticed in 15 minutes.
+    "tcp_user_timeout": "30000",
+}
+
+# One question and one answer: `is_pooled` says whether another session answers than the one that greeted us.
+_SET_UP = """
+WITH server AS MATERIALIZED (
+    SELECT pg_backend_pid() <> %(pid)s AS is_pooled,
+        (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+         WHERE e.extname = 'vector') AS vector_schema,
+        extract(epoch FROM current_setting('idle_in_transaction_session_timeout')::interval) * 1000 AS idle_ms
+), wanted AS MATERIALIZED (
+    SELECT key AS name, value FROM jsonb_each_text(%(settings)s::jsonb), server
+        WHERE is_pooled OR current_setting(key) <> value
+    UNION ALL SELECT 'synchronous_commit', 'on' WHERE current_setting('synchronous_commit') = 'off'
+    UNION ALL SELECT 'idle_in_transaction_session_timeout', %(idle_ms)s FROM server
+        WHERE %(idle_ms)s IS NOT NULL AND (idle_ms = 0 OR idle_ms > %(idle_ms)s::numeric)
+    UNION ALL SELECT 'search_path',
+        concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident(vector_schema)) FROM server
+        WHERE vector_schema <> ALL (current_schemas(true))
+)
+SELECT is_pooled, ARRAY(SELECT ARRAY[name, set_config(name, value, is_pooled)] FROM wanted) FROM server
+"""
+
+# PostgreSQL runs these outside of any transaction alone, so they cannot follow settings in one message.
+_ALONE = re.compile(
+    r"\s*(?:(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY|REINDEX\b[^;]*\bCONCURRENTLY|VACUUM)\b",
+    re.IGNORECASE,
+)
+
+
+class SessionCursor(psycopg2.extensions.cursor):
+    """Puts the settings of a pooled connection in front of each of its transactions."""
+
+    def execute(self, query: str | bytes | sql.Composable, vars: Any = None) -> None:  # noqa: A002 - psycopg2's name
+        """As psycopg2's."""
+        super().execute(self._opened(query, has_values=vars is not None), vars)
+
+    def copy_expert(self, sql: str | bytes | sql.Composable, file: Any, size: int = 8192) -> None:
+        """As psycopg2's."""
+        if self._begins():
+            super().execute(self._opening())
+        super().copy_expert(sql, file, size)
+
+    def _opening(self) -> str:
+        opening: str = getattr(self.connection, "opening", "")
+        return opening
+
+    def _begins(self) -> bool:
+        """Whether the next message begins a transaction that has to be set up."""
+        idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+        return bool(self._opening()) and self.connection.get_transaction_status() == idle
+
+    def _opened(self, query: str | bytes | sql.Composable, *, has_values: bool) -> str | bytes | sql.Composable:
+        if not self._begins():
+            return query
+        text = query.as_string(self) if isinstance(query, sql.Composable) else query
+        text = text.decode() if isinstance(text, bytes) else text
+        if _ALONE.match(text):
+            return text
+        opening = self._opening()
+        return (opening.replace("%", "%%") if has_values else opening) + text
+
+
+class Session(psycopg2.extensions.connection):
+    """A connection that knows what stands between it and the server.
+
+    ``is_pooled``: a pooler does, so that nothing of a session outlives its transaction.
+    ``opening``: what each transaction begins with, empty without a pooler.
+    ``path_extended``: the extension's schema is not on the role's own search path.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.is_pooled = False
+        self.opening = ""
+        self.path_extended = False
+        self.cursor_factory = SessionCursor
+
+    def outside(self, statement: str, **settings: str) -> None:
+        """Run what cannot be run in a transaction, as ``CREATE INDEX CONCURRENTLY``; in autocommit mode.
+
+        Args:
+            settings: for this statement alone; behind a pooler the role's own apply, as nothing else could.
+        """
+        with self.cursor() as cursor:
+            if self.is_pooled:
+                cursor.execute(statement)
+                return
+            for name, value in settings.items():
+                cursor.execute(f"SET {name} = %s", (value,))
+            try:
+                cursor.execute(statement)
+            finally:
+                if not self.closed:
+                    cursor.execute("; ".join(f"RESET {name}" for name in settings) or "SELECT 1")
+
+    def set_up(self, settings: dict[str, str], *, idle_ms: str | None) -> None:
+        """Give the session these settings, and the schema of the extension on its search path."""
+        values = {"pid": self.info.backend_pid, "settings": orjson.dumps(settings).decode(), "idle_ms": idle_ms}
+        self.autocommit = True
+        with self.cursor() as cursor:
+            cursor.execute(_SET_UP, values)
+            row = cursor.fetchone()
+        assert row is not None
+        self.is_pooled, given = row
+        self.path_extended = any(name == "search_path" for name, _ in given)
+        if self.is_pooled:
+            set_local = "; ".join(f"SET LOCAL {name} = {_value(name, value)}" for name, value in given)
+            self.opening = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {set_local}; "
+
+
+S = TypeVar("S", bound=Session)
+
+
+def parameters(url: str, *, connect_timeout_s: int) -> str:
+    """What to connect with: what the URL says, and defaults of ours for what neither it nor the environment says."""
+    said = dict(psycopg2.extensions.parse_dsn(url))
+    defaults = dict(_DEFAULTS)
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        defaults["connect_timeout"] = str(connect_timeout_s)
+    # COPY sends UTF-8 whatever the session's encoding is.
+    return psycopg2.extensions.make_dsn(**(defaults | said | {"client_encoding": "UTF8"}))
+
+
+def named_options(url: str) -> str:
+    """The options that the URL, or else PGOPTIONS, gives to the session."""
+    said: dict[str, str] = psycopg2.extensions.parse_dsn(url)
+    return said.get("options") or os.environ.get("PGOPTIONS", "")
+
+
+def names(options: str, setting: str) -> bool:
+    """Whether these options say a value for a setting."""
+    return re.search(rf"(?:-c\s*|--){setting.replace('_', '[_-]')}\s*=", options, re.IGNORECASE) is not None
+
+
+def connect(
+    url: str,
+    *,
+    factory: type[S],
+    connect_timeout_s: int = 5,
+    idle_in_transaction_s: float = 60.0,
+    statement_timeout_s: float = 0.0,
+) -> S:
+    """A connection that is set up, in autocommit mode.
+
+    Args:
+        idle_in_transaction_s: the longest that a transaction may be idle, where the server has no shorter limit.
+        statement_timeout_s: the longest that a statement may take; 0 for what the server says.
+
+    Raises:
+        psycopg2.Error
+    """
+    wanted = parameters(url, connect_timeout_s=connect_timeout_s)
+    options = named_options(url)
+    made = psycopg2.connect(wanted, connection_factory=factory)
+    if made.info.parameter_status("standard_conforming_strings") == "off":
+        made = _with_standard_strings(made, wanted, options, factory)
+    settings = dict(SETTINGS)
+    if statement_timeout_s and not names(options, "statement_timeout"):
+        settings["statement_timeout"] = str(round(statement_timeout_s * 1000))
+    is_said = names(options, "idle_in_transaction_session_timeout")
+    idle_ms = None if is_said else str(round(idle_in_transaction_s * 1000))
+    try:
+        made.set_up(settings, idle_ms=idle_ms)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _with_standard_strings(made: S, wanted: str, options: str, factory: type[S]) -> S:
+    """Connect again: the driver asks once, when it connects, how backslashes in strings are read.
+
+    Raises:
+        StoreSetupError: a pooler is between, which does not hand the wish on.
+    """
+    made.close()
+    joined = f"{options} -c standard_conforming_strings=on".strip()
+    refused = StoreSetupError(
+        "standard_conforming_strings is off for this role and database, and a pooler does not let it be switched on",
+        hint="run ALTER DATABASE … SET standard_conforming_strings = on, or ALTER ROLE …, and reconnect the pooler",
+    )
+    try:
+        again = psycopg2.connect(wanted, connection_factory=factory, options=joined)
+    except psycopg2.OperationalError as error:
+        if "startup parameter" in str(error):
+            raise refused from error
+        raise
+    if again.info.parameter_status("standard_conforming_strings") == "off":
+        again.close()
+        raise refused
+    return again
+
+
+def _value(name: str, value: str) -> str:
+    # A search path is a list of names, quoted where they must be.
+    return value if name == "search_path" else "'" + value.replace("'", "''") + "'"
