@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,12 @@ from ragstore.postgres.pool import Cursor, PostgresPool
 
 _UNDEFINED_TABLE = "42P01"
 _PLAIN = TableForm()
+_MAX_NAMED = 8
+
+_CONFIGS = """
+SELECT n.nspname, c.cfgname, pg_ts_config_is_visible(c.oid) FROM pg_ts_config c
+JOIN pg_namespace n ON n.oid = c.cfgnamespace ORDER BY c.cfgname
+"""
 
 
 def create_collection(
@@ -26,10 +33,14 @@ def create_collection(
 ) -> Collection:
     """Make a collection and its vector table, or return the one of that name as it is.
 
+    Raises:
+        StoreSetupError: the server has no such text search configuration.
+
     Crash safety:
         One transaction: the row and its table exist both or not at all.
     """
     with pool.transaction() as cursor:
+        _require_config(cursor, text_search_config)
         cursor.execute(
             statements.CREATE_COLLECTION,
             {
@@ -49,6 +60,24 @@ def create_collection(
             cursor.execute(statements.RESTORE_REVISIONS, {"name": name})
         cursor.execute(statements.GET_COLLECTION, {"name": name})
         return to_collection(cursor.fetchone())
+
+
+def _require_config(cursor: Cursor, name: str) -> None:
+    """Refuse a text search configuration that the server has not, before anything is made."""
+    schema, _, bare = name.rpartition(".")
+    cursor.execute(_CONFIGS)
+    configs = cursor.fetchall()
+    if any(config == bare and (found == schema if schema else is_visible) for found, config, is_visible in configs):
+        return
+    known = [config if is_visible else f"{found}.{config}" for found, config, is_visible in configs]
+    near = difflib.get_close_matches(name, known, n=_MAX_NAMED) or known
+    usual = [each for each in ("simple", "english", "german", "french", "spanish") if each in known]
+    named = list(dict.fromkeys([*near[: _MAX_NAMED - len(usual)], *usual]))
+    raise StoreSetupError(
+        f"PostgreSQL has no text search configuration {name!r}",
+        hint=f"set RAGSTORE_TEXT_SEARCH_CONFIG to one of {', '.join(named)} … (SELECT cfgname FROM pg_ts_config)",
+        known=known,
+    )
 
 
 def find_collection(pool: PostgresPool, name: str) -> Collection | None:

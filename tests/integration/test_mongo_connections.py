@@ -1,0 +1,153 @@
+"""MongoDB as people have it: a set that was never made, a wrong name in the URL, TLS on one side, options of the URL."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import pytest
+from pymongo import MongoClient
+
+import ragstore
+from ragstore.errors import StoreError, StoreSetupError, StoreUnavailableError
+from ragstore.mongo.client import check_server, connect
+from ragstore.settings import Settings
+from tests.support.fleet import a_process_home
+from tests.support.ready import until_mongo_answers
+from tests.support.servers import Servers
+
+
+@contextmanager
+def a_mongod(*options: str) -> Iterator[str]:
+    """A mongod of its own, as a process; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with a_process_home() as (home, programs, account):
+        account.own_folder(home.path / "data")
+        arguments = ["--dbpath", str(home.path / "data"), "--port", str(port), "--bind_ip", "127.0.0.1"]
+        command = [str(programs.mongod), *arguments, "--nounixsocket", *options]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, **account.popen_options) as process:
+            try:
+                until_mongo_answers(f"127.0.0.1:{port}", as_primary=False)
+                yield f"127.0.0.1:{port}"
+            finally:
+                process.kill()
+
+
+def refusal(url: str) -> StoreError:
+    client = connect(url, timeout_s=1)
+    try:
+        with pytest.raises(StoreError) as raised:
+            check_server(client, url)
+    finally:
+        client.close()
+    return raised.value
+
+
+@pytest.fixture(scope="module")
+def never_initiated() -> Iterator[str]:
+    with a_mongod("--replSet", "rs0") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[str]:
+    with a_mongod() as address:
+        yield address
+
+
+@pytest.mark.parametrize("query", ["", "?replicaSet=rs0"])
+def test_a_set_that_was_never_made_says_how_to_make_it(never_initiated: str, query: str) -> None:
+    error = refusal(f"mongodb://{never_initiated}/{query}")
+    assert isinstance(error, StoreSetupError)
+    assert "never made" in error.message and "rs.initiate()" in error.hint
+
+
+@pytest.mark.parametrize("query", ["", "?replicaSet=rs0", "?directConnection=true"])
+def test_a_server_that_stands_alone_says_what_to_start_it_with(alone: str, query: str) -> None:
+    error = refusal(f"mongodb://{alone}/{query}")
+    assert isinstance(error, StoreSetupError)
+    assert "--replSet" in error.hint and "rs.initiate()" in error.hint
+
+
+def test_tls_for_a_server_without_it_is_a_matter_of_setup(alone: str) -> None:
+    error = refusal(f"mongodb://{alone}/?tls=true")
+    assert isinstance(error, StoreSetupError), error
+    assert "tls=true only where the server has TLS" in error.hint
+
+
+def test_the_wrong_name_of_a_set_is_told_with_the_right_one(test_servers: Servers) -> None:
+    with MongoClient(test_servers.mongo_url) as client:
+        name = client.admin.command("hello")["setName"]
+    parts = urlsplit(test_servers.mongo_url)
+    error = refusal(urlunsplit(parts._replace(query="replicaSet=wrong")))
+    assert isinstance(error, StoreSetupError)
+    assert "'wrong'" in error.message and repr(name) in error.message and f"replicaSet={name}" in error.hint
+
+
+def test_a_user_of_admin_on_another_database_is_told_of_auth_source(test_servers: Servers) -> None:
+    parts = urlsplit(test_servers.mongo_url)
+    query = "&".join(part for part in parts.query.split("&") if not part.startswith("authSource"))
+    error = refusal(urlunsplit(parts._replace(path="/spec", query=query)))
+    assert isinstance(error, StoreSetupError)
+    assert "authSource=admin" in error.hint
+
+
+def test_a_user_without_rights_is_told_which(test_servers: Servers) -> None:
+    name = f"reader_{uuid4().hex[:8]}"
+    with MongoClient(test_servers.mongo_url) as client:
+        client.admin.command({"createUser": name, "pwd": name, "roles": []})
+        parts = urlsplit(test_servers.mongo_url)
+        own = connect(urlunsplit(parts._replace(netloc=f"{name}:{name}@{parts.netloc.rpartition('@')[2]}")))
+        try:
+            from ragstore.mongo.client import database
+            from ragstore.mongo.nodes import NodeStore
+
+            with pytest.raises(StoreSetupError) as raised:
+                NodeStore(database(own, "elsewhere")).count_nodes("docs")
+            assert "readWrite" in raised.value.hint
+        finally:
+            own.close()
+            client.admin.command({"dropUser": name})
+
+
+def test_a_host_that_nobody_knows_is_told_as_such() -> None:
+    error = refusal("mongodb://no-such-host.invalid/")
+    assert isinstance(error, StoreUnavailableError)
+    assert "RAGSTORE_MONGO_URL" in error.hint and "disk" not in error.hint
+
+
+def test_what_the_url_says_wins() -> None:
+    url = (
+        "mongodb://h/?retryWrites=false&retryReads=false&serverSelectionTimeoutMS=900&appName=my&maxPoolSize=3"
+        "&socketTimeoutMS=1234&connectTimeoutMS=777"
+    )
+    with connect(url) as client:
+        options = client.options
+        assert (options.retry_writes, options.retry_reads) == (False, False)
+        assert options.server_selection_timeout == 0.9
+        pool = options.pool_options
+        assert (pool.max_pool_size, pool.appname, pool.socket_timeout, pool.connect_timeout) == (3, "my", 1.234, 0.777)
+    with connect("mongodb://h/", timeout_s=4, pool_size=5) as client:
+        pool = client.options.pool_options
+        assert (pool.max_pool_size, pool.appname, pool.socket_timeout) == (5, "ragstore", 60)
+        assert client.options.server_selection_timeout == 4
+        assert client.options.retry_writes
+
+
+def test_all_works_without_retryable_writes_and_with_reads_from_secondaries(settings: Settings, tmp_path: Path) -> None:
+    assert settings.mongo_url is not None
+    url = settings.mongo_url.get_secret_value()
+    mark = "&" if "?" in url else "?"
+    other = f"{url}{mark}retryWrites=false&readPreference=secondaryPreferred"
+    (tmp_path / "a.txt").write_text("The pump needs oil.")
+    with ragstore.open(settings.model_copy(update={"mongo_url": type(settings.mongo_url)(other)})) as rs:
+        assert rs.ingest(str(tmp_path)).added == 1
+        assert rs.verify(deep=True).ok
+        rs.drop_collection("default")
