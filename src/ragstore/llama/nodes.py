@@ -63,10 +63,11 @@ def to_vectors(nodes: Sequence[BaseNode], dim: int) -> Vectors:
     vectors = np.empty((len(nodes), dim), dtype=np.float32)
     for i, node in enumerate(nodes):
         if node.embedding is None or len(node.embedding) != dim:
-            n = "no" if node.embedding is None else f"{len(node.embedding)}"
+            n = 0 if node.embedding is None else len(node.embedding)
+            wrong = f"an embedding of {n} dimensions where the collection has {dim}"
             raise InvalidNodeError(
-                f"node {node.node_id} has {n} dimensions where the collection has {dim}",
-                hint="use the embedding model that the collection was made with",
+                f"node {node.node_id} has {wrong if n else 'no embedding'}",
+                hint="embed it with the model that the collection was made with",
                 node_id=node.node_id,
             )
         vectors[i] = node.embedding
