@@ -11,8 +11,8 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from ragstore.errors import StoreError, StoreSetupError
-from ragstore.mongo.diagnosis import diagnosis
-from ragstore.mongo.errors import no_replica_set, translation
+from ragstore.mongo.diagnosis import diagnosis, no_set
+from ragstore.mongo.errors import translation
 
 Document = dict[str, Any]
 Client = MongoClient[Document]
@@ -68,9 +68,9 @@ def check_server(client: Client, url: str) -> None:
             hello = client.admin.command("hello")
     except StoreError as error:
         raise diagnosis(url, error) from error
-    # A router of a sharded cluster names no set; the shards behind it are sets.
-    if "setName" not in hello and hello.get("msg") != "isdbgrid":
-        raise no_replica_set()
+    refused = no_set(hello)
+    if refused is not None:
+        raise refused
     if hello.get("maxWireVersion", 0) < MIN_WIRE_VERSION:
         with translation():
             version = client.server_info()["version"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pymongo import MongoClient
@@ -14,7 +15,7 @@ from ragstore.mongo.errors import HINT_TLS, no_replica_set, translated
 
 _ASK_MS = 1500
 _HOSTS = re.compile(r"^(mongodb(?:\+srv)?)://(?:([^@/?]*)@)?[^/?]*(.*)$", re.DOTALL)
-_OTHER_SET = re.compile(r"set named '([^']*)' but this node belongs to a set named '([^']*)'")
+_SET_NAME = re.compile(r"(?i)(?<=[?&])replicaSet=[^&]*&?")
 
 
 def diagnosis(url: str, error: StoreError) -> StoreError:
@@ -22,48 +23,48 @@ def diagnosis(url: str, error: StoreError) -> StoreError:
     if not isinstance(error, StoreUnavailableError) and "replica set" not in error.message:
         return error
     try:
-        hosts = parse_uri(url)["nodelist"]
+        parsed = parse_uri(url)
     except PyMongoError:
         return error
-    found = [_asked(url, host, port or 27017) for host, port in hosts]
-    return next((each for each in found if isinstance(each, StoreSetupError)), None) or next(
-        (each for each in found if each is not None), error
-    )
+    found = [_asked(url, host, port or 27017, parsed["options"].get("replicaSet")) for host, port in parsed["nodelist"]]
+    lasting = (each for each in found if isinstance(each, StoreSetupError))
+    return next(lasting, None) or next((each for each in found if each is not None), error)
 
 
-def _asked(url: str, host: str, port: int) -> StoreError | None:
+def no_set(hello: Mapping[str, Any]) -> StoreSetupError | None:
+    """The refusal of a server that is in no replica set, None for another."""
+    # A router of a sharded cluster names no set; the shards behind it are sets.
+    if "setName" in hello or hello.get("msg") == "isdbgrid":
+        return None
+    if hello.get("isreplicaset"):
+        return no_replica_set("the server's replica set was never made", hint="run rs.initiate() on it, once")
+    return no_replica_set()
+
+
+def _asked(url: str, host: str, port: int, wanted: str | None) -> StoreError | None:
     try:
         with _direct(url, host, port) as client:
             hello: dict[str, Any] = client.admin.command("hello")
     except PyMongoError as error:
-        return _of_answer(url, host, port, error)
-    if hello.get("isreplicaset") and "setName" not in hello:
-        return no_replica_set("the server's replica set was never made", hint="run rs.initiate() on it, once")
-    if "setName" not in hello and hello.get("msg") != "isdbgrid":
-        return no_replica_set()
+        if "connection closed" in str(error) and _speaks_tls(url, host, port):
+            return StoreSetupError("MongoDB: the server takes no connection without TLS", hint=HINT_TLS)
+        told = translated(error)
+        return told if isinstance(told, StoreSetupError) else None
+    name = hello.get("setName")
+    if name is None:
+        return no_set(hello)
+    if wanted not in (None, name):
+        return StoreSetupError(
+            f"MongoDB: the URL names the replica set {wanted!r}, the server's is {name!r}",
+            hint=f"write replicaSet={name} in RAGSTORE_MONGO_URL, see 'ragstore status --settings'",
+        )
     if not hello.get("isWritablePrimary", True):
         return StoreUnavailableError(
-            f"MongoDB: the replica set {hello['setName']} has no primary that can be reached",
+            f"MongoDB: the replica set {name} has no primary that can be reached",
             hint=f"its members call themselves {', '.join(hello.get('hosts', []))}: these names must be reachable from "
-            "here, and a majority of them must run; or add directConnection=true to RAGSTORE_MONGO_URL for a tunnel to "
-            "the primary",
+            "here, and a majority of them must run",
         )
     return None
-
-
-def _of_answer(url: str, host: str, port: int, error: PyMongoError) -> StoreError | None:
-    other = _OTHER_SET.search(str(error))
-    if other and other[2] == "None":
-        return no_replica_set()
-    if other:
-        return StoreSetupError(
-            f"MongoDB: the URL names the replica set {other[1]!r}, the server's is {other[2]!r}",
-            hint=f"write replicaSet={other[2]} in RAGSTORE_MONGO_URL, see 'ragstore status --settings'",
-        )
-    if "connection closed" in str(error) and _speaks_tls(url, host, port):
-        return StoreSetupError("MongoDB: the server takes no connection without TLS", hint=HINT_TLS)
-    told = translated(error)
-    return told if isinstance(told, StoreSetupError) else None
 
 
 def _speaks_tls(url: str, host: str, port: int) -> bool:
@@ -79,6 +80,7 @@ def _direct(url: str, host: str, port: int, **options: Any) -> MongoClient[dict[
     found = _HOSTS.match(url)
     assert found is not None  # the driver has read it
     scheme, user, rest = found.groups()
+    rest = _SET_NAME.sub("", rest)
     named = f"[{host}]" if ":" in host else host
     address = host.replace("/", "%2F") if host.startswith("/") else f"{named}:{port}"
     if scheme.endswith("+srv"):
