@@ -19,7 +19,6 @@ from ragstore.app.migrations import apply_postgres
 from ragstore.errors import RefusedError, StoreError, StoreSetupError, StoreUnavailableError
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.segments import index_fresh
 from ragstore.postgres.turn import Turn, exclusive
 from ragstore.settings import Settings
 from tests.support import children
@@ -100,17 +99,17 @@ def test_documents_are_ingested_found_changed_verified_repaired_and_dropped(
 
 
 def test_a_vector_index_is_built_and_used(pooled: Settings, settings: Settings) -> None:
-    with ragstore.open(pooled) as rs:
+    with ragstore.open(pooled.model_copy(update={"index_min_nodes": 100})) as rs:
         rs.create_collection("docs", model="external", dim=8)
         from llama_index.core.schema import TextNode
 
         chance = np.random.default_rng(1)
         nodes = [TextNode(text=f"node {i}", embedding=chance.normal(size=8).tolist()) for i in range(300)]
         rs.storage_context("docs").vector_store.add(nodes)
-        assert index_fresh(rs._pool, rs._collection("docs"), min_nodes=100)
+        rs.upkeep().go_round()
         assert rs.query("", collection="docs", embedding=nodes[7].embedding, mode="vector")[0].text == "node 7"
     valid = (
-        "SELECT bool_and(indisvalid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE c.relname LIKE 'hnsw%'"
+        "SELECT bool_and(indisvalid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE c.relname LIKE 'hnsw%%'"
     )
     assert execute(settings, valid) == [(True,)]
 
