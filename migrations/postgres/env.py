@@ -6,7 +6,7 @@ connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     version_table="schema_version",
-    version_table_schema="ragstore",
+    version_table_schema=context.config.attributes["schema"],
     transaction_per_migration=True,
 )
 with context.begin_transaction():

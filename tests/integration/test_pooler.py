@@ -178,7 +178,7 @@ def test_a_fresh_database_is_migrated_through_a_pooler(pooler: Pooler, settings:
 
 
 def test_of_two_turns_one_has_it(pooler: Pooler) -> None:
-    turns = [Turn(pooler.url, collection="docs", paths=["/a"], connect_timeout_s=2) for _ in range(2)]
+    turns = [Turn(PostgresPool(pooler.url), collection="docs", paths=["/a"]) for _ in range(2)]
     try:
         for _ in range(5):
             assert [turn.mine() for turn in turns] == [True, False]

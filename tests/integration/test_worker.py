@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 import ragstore
 from ragstore.errors import StoreUnavailableError
+from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn
 from ragstore.settings import Settings
 from tests.support import children
@@ -56,7 +57,7 @@ def turn(settings: Settings) -> Iterator[Callable[..., Turn]]:
     opened: list[Turn] = []
 
     def turn(collection: str = "docs", paths: tuple[str, ...] = ("/a", "/b")) -> Turn:
-        opened.append(Turn(postgres_url(settings), collection=collection, paths=paths, connect_timeout_s=5))
+        opened.append(Turn(PostgresPool(postgres_url(settings)), collection=collection, paths=paths))
         return opened[-1]
 
     yield turn

@@ -71,6 +71,7 @@ def postgres_pool(
         connect_timeout_s=settings.connect_timeout_s,
         idle_in_transaction_s=max(10.0, 2 * settings.lease_ttl_s),
         statement_timeout_s=statement_timeout_s,
+        schema=settings.postgres_schema,
     )
 
 

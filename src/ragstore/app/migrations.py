@@ -14,6 +14,7 @@ from ragstore.migrate.requirements import check_encoding, check_vector
 from ragstore.migrate.versions import Step, head
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
+from ragstore.postgres.session import SCHEMA
 from ragstore.postgres.turn import exclusive
 from ragstore.settings import Settings
 
@@ -51,7 +52,7 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     from ragstore.migrate import mongo as mongo_steps
 
     with mongo_database(settings, addresses) as database:  # first: both must be usable before either is changed
-        done = apply_postgres(addresses.postgres_url)
+        done = apply_postgres(addresses.postgres_url, schema=settings.postgres_schema)
         done += mongo_steps.apply(database)
         with _connected(settings, addresses) as connection:
             if not _n_documents(connection):
@@ -59,20 +60,20 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     return done
 
 
-def apply_postgres(url: str, *, wait_s: float = _WAIT_S) -> list[Step]:
+def apply_postgres(url: str, *, schema: str = SCHEMA, wait_s: float = _WAIT_S) -> list[Step]:
     """As ``apply``, on PostgreSQL alone.
 
     Raises:
         StoreUnavailableError: another process migrates, for longer than ``wait_s``.
     """
-    pool = PostgresPool(url, size=1)
+    pool = PostgresPool(url, size=1, schema=schema)
     try:
         with exclusive(pool, postgres_steps.LOCK_KEY, wait_s=wait_s) as is_mine, translation():
             if not is_mine:
                 raise StoreUnavailableError(
                     f"another migration held the lock for {wait_s:.0f} s", hint="see 'ragstore migrate status'"
                 )
-            return postgres_steps.apply(pool.unlent)
+            return postgres_steps.apply(pool.unlent, schema=schema)
     finally:
         pool.close()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import ragstore
 from ragstore import embedded
-from ragstore.app.addresses import Addresses, configured, home_of, reachable
+from ragstore.app.addresses import Addresses, configured, home_of, postgres_pool, reachable
 from ragstore.app.ingesting import list_paths
 from ragstore.app.ragstore import Ragstore, open_ragstore
 from ragstore.errors import StoreUnavailableError
@@ -156,12 +156,8 @@ class _Turns:
     def mine(self) -> bool:
         """Whether it is this process's turn."""
         if self._turn is None:
-            self._turn = Turn(
-                reachable(self._settings).postgres_url,
-                collection=self._collection,
-                paths=self._paths,
-                connect_timeout_s=self._settings.connect_timeout_s,
-            )
+            pool = postgres_pool(self._settings, reachable(self._settings))
+            self._turn = Turn(pool, collection=self._collection, paths=self._paths)
         return self._turn.mine()
 
     def close(self) -> None:
@@ -204,7 +200,12 @@ class _Looks:
             if self._pool is None:
                 url = self._addresses().postgres_url
                 self._pool = PostgresPool(
-                    url, size=2, connect_timeout_s=_PROBE_S, statement_timeout_s=_PROBE_S, idle_in_transaction_s=10
+                    url,
+                    size=2,
+                    connect_timeout_s=_PROBE_S,
+                    statement_timeout_s=_PROBE_S,
+                    idle_in_transaction_s=10,
+                    schema=self._settings.postgres_schema,
                 )
                 self._closing.callback(self._pool.close)
             return self._pool

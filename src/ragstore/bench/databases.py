@@ -131,6 +131,7 @@ def _settings(settings: Settings, addresses: Addresses) -> Settings:
         "postgres_password": None,  # it stands in the URL
         "mongo_password": None,
         "mongo_database": NAME,
+        "postgres_schema": "ragstore",  # as the plain statements that it is compared with say
         "model": "wordllama",
         "grace_s": 0,  # what replaced nodes cost is part of the bill
         "pool_size": max(_POOL_SIZE, settings.pool_size),

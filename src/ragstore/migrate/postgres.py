@@ -70,11 +70,12 @@ def pending(connection: Any) -> list[Step]:
     return [step for step in steps("postgres") if step.version > version]
 
 
-def apply(connect: Callable[[], Any]) -> list[Step]:
+def apply(connect: Callable[[], Any], *, schema: str) -> list[Step]:
     """Run what is pending; returns what was run. Nobody else may do so meanwhile.
 
     Args:
-        connect: makes a psycopg2 connection.
+        connect: makes a psycopg2 connection, on which the schema may have another name than in our SQL.
+        schema: that name, for the statements that are Alembic's own.
 
     Raises:
         StoreSetupError: the server or the database cannot be used, or the role lacks a right.
@@ -92,7 +93,7 @@ def apply(connect: Callable[[], Any]) -> list[Step]:
     with engine.connect() as connection:
         raw = connection.connection.dbapi_connection
         assert raw is not None
-        _prepare(raw)
+        _prepare(raw, schema)
         todo = pending(raw)
         raw.rollback()
         if todo:
@@ -100,6 +101,7 @@ def apply(connect: Callable[[], Any]) -> list[Step]:
             config.set_main_option("script_location", str(folder() / "postgres"))
             config.set_main_option("path_separator", "os")
             config.attributes["connection"] = connection
+            config.attributes["schema"] = schema
             try:
                 command.upgrade(config, "head")
             except DBAPIError as error:
@@ -109,7 +111,7 @@ def apply(connect: Callable[[], Any]) -> list[Step]:
         return todo
 
 
-def _prepare(raw: Any) -> None:
+def _prepare(raw: Any, schema: str) -> None:
     check_encoding(raw)
     with raw.cursor() as cursor:
         require_available_vector(cursor)
@@ -117,19 +119,19 @@ def _prepare(raw: Any) -> None:
         cursor.execute("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")
         if cursor.fetchone() == (0,):
             _execute(cursor, "CREATE EXTENSION IF NOT EXISTS vector", hint=by)
-        _make_schema(cursor)
+        _make_schema(cursor, schema)
     raw.commit()
     check_vector(raw)
     raw.commit()
 
 
-def _make_schema(cursor: Any) -> None:
+def _make_schema(cursor: Any, schema: str) -> None:
     cursor.execute("SELECT to_regnamespace('ragstore') IS NULL, current_user")
     is_missing, role = cursor.fetchone()
     if is_missing:
         # IF NOT EXISTS would not help a role that may not make one.
         by = (
-            f'let the database\'s owner run CREATE SCHEMA ragstore AUTHORIZATION "{role}", or run '
+            f'let the database\'s owner run CREATE SCHEMA {schema} AUTHORIZATION "{role}", or run '
             "'ragstore migrate apply' with RAGSTORE_POSTGRES_URL of that owner"
         )
         _execute(cursor, "CREATE SCHEMA IF NOT EXISTS ragstore", hint=by)
@@ -139,10 +141,11 @@ def _make_schema(cursor: Any) -> None:
         strangers = [row[0] for row in cursor.fetchall()]
         if strangers:
             raise StoreSetupError(
-                f"the schema ragstore of this database belongs to another program, with tables {', '.join(strangers)}",
-                hint="name another database in RAGSTORE_POSTGRES_URL, then run 'ragstore migrate apply'",
+                f"the schema {schema} of this database belongs to another program, with tables {', '.join(strangers)}",
+                hint="name another schema by RAGSTORE_POSTGRES_SCHEMA, or another database in RAGSTORE_POSTGRES_URL, "
+                "then run 'ragstore migrate apply'",
             )
-    by = f'let the owner of the schema run GRANT USAGE, CREATE ON SCHEMA ragstore TO "{role}", or run this as that role'
+    by = f'let the owner of the schema run GRANT USAGE, CREATE ON SCHEMA {schema} TO "{role}", or run this as that role'
     _execute(cursor, _REGISTRY, hint=by)
 
 

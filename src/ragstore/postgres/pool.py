@@ -17,7 +17,7 @@ import psycopg2.extensions
 from ragstore.errors import StoreUnavailableError
 from ragstore.postgres.errors import is_full, is_starting, translation
 from ragstore.postgres.prepared import PreparingConnection
-from ragstore.postgres.session import connect
+from ragstore.postgres.session import SCHEMA, connect
 from ragstore.postgres.silence import SilenceWatch
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class PostgresPool:
         idle_in_transaction_s: PostgreSQL ends a transaction that is idle for so long, so that a paused process
             cannot hold up the others; sooner where its own limit is shorter.
         statement_timeout_s: PostgreSQL gives up a longer statement; 0 for its own limit.
+        schema: the name of ragstore's schema there.
 
     What the URL says in its options is left as it is said.
     """
@@ -54,10 +55,12 @@ class PostgresPool:
         connect_timeout_s: float = 5.0,
         idle_in_transaction_s: float = 60.0,
         statement_timeout_s: float = 0.0,
+        schema: str = SCHEMA,
     ) -> None:
         self._url = url
         self._size = size
         self._connect_timeout_s = max(1, round(connect_timeout_s))
+        self.schema = schema
         self._limits = {"idle_in_transaction_s": idle_in_transaction_s, "statement_timeout_s": statement_timeout_s}
         self._reset()
 
@@ -111,13 +114,20 @@ class PostgresPool:
 
     def unlent(self) -> Connection:
         """A new connection that is not of the pool: who asks for it closes it."""
-        made = connect(self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s)
+        made = connect(
+            self._url,
+            factory=PreparingConnection,
+            connect_timeout_s=self._connect_timeout_s,
+            schema=self.schema,
+        )
         made.autocommit = False
         return made
 
     def another(self, *, size: int) -> PostgresPool:
         """A pool of its own on the same server, for work that must not take connections from others."""
-        return PostgresPool(self._url, size=size, connect_timeout_s=self._connect_timeout_s, **self._limits)
+        return PostgresPool(
+            self._url, size=size, connect_timeout_s=self._connect_timeout_s, schema=self.schema, **self._limits
+        )
 
     def close(self) -> None:
         """Close the idle connections; lent ones close when they come back."""
@@ -214,7 +224,11 @@ class PostgresPool:
 
     def _connect(self) -> Connection:
         connection = connect(
-            self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s, **self._limits
+            self._url,
+            factory=PreparingConnection,
+            connect_timeout_s=self._connect_timeout_s,
+            schema=self.schema,
+            **self._limits,
         )
         with self._returned:
             self._n_open += 1

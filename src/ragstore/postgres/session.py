@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -73,18 +74,33 @@ _ALONE = re.compile(
 )
 
 
+SCHEMA = "ragstore"
+"""As all SQL of ragstore names its schema; a connection may have it under another name."""
+
+_OF_SCHEMA = re.compile(r"(?<![\w.-])ragstore(?=\.)")
+_NAME_OF_SCHEMA = re.compile(r"(?<=')ragstore(?=')|(?<=\")ragstore(?=\")")
+_SCHEMA_ITSELF = re.compile(r"\b(SCHEMA\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?)ragstore\b", re.IGNORECASE)
+_NAMED_TABLE = "table"
+"""The parameter that holds the name of a table of ours, where a statement looks for it in the catalog."""
+
+
 class SessionCursor(psycopg2.extensions.cursor):
-    """Puts the settings of a pooled connection in front of each of its transactions."""
+    """The one place that sends statements: names the schema as the connection has it, opens pooled transactions."""
 
     def execute(self, query: str | bytes | sql.Composable, vars: Any = None) -> None:  # noqa: A002 - psycopg2's name
         """As psycopg2's."""
+        schema: str = getattr(self.connection, "schema", SCHEMA)
+        if schema != SCHEMA:
+            query = in_schema(schema, _text(query, self))
+            vars = _values_in_schema(schema, query, vars)  # noqa: A001
         super().execute(self._opened(query, has_values=vars is not None), vars)
 
     def copy_expert(self, sql: str | bytes | sql.Composable, file: Any, size: int = 8192) -> None:
         """As psycopg2's."""
         if self._begins():
             super().execute(self._opening())
-        super().copy_expert(sql, file, size)
+        schema: str = getattr(self.connection, "schema", SCHEMA)
+        super().copy_expert(sql if schema == SCHEMA else in_schema(schema, _text(sql, self)), file, size)
 
     def _opening(self) -> str:
         opening: str = getattr(self.connection, "opening", "")
@@ -98,8 +114,7 @@ class SessionCursor(psycopg2.extensions.cursor):
     def _opened(self, query: str | bytes | sql.Composable, *, has_values: bool) -> str | bytes | sql.Composable:
         if not self._begins():
             return query
-        text = query.as_string(self) if isinstance(query, sql.Composable) else query
-        text = text.decode() if isinstance(text, bytes) else text
+        text = _text(query, self)
         if _ALONE.match(text):
             return text
         opening = self._opening()
@@ -111,6 +126,7 @@ class Session(psycopg2.extensions.connection):
 
     ``is_pooled``: a pooler does, so that nothing of a session outlives its transaction.
     ``opening``: what each transaction begins with, empty without a pooler.
+    ``schema``: the name that ragstore's schema has on it.
     ``path_extended``: the extension's schema is not on the role's own search path.
     """
 
@@ -119,6 +135,7 @@ class Session(psycopg2.extensions.connection):
         self.is_pooled = False
         self.opening = ""
         self.path_extended = False
+        self.schema = SCHEMA
         self.cursor_factory = SessionCursor
 
     def outside(self, statement: str, **settings: str) -> None:
@@ -185,12 +202,14 @@ def connect(
     connect_timeout_s: int = 5,
     idle_in_transaction_s: float = 60.0,
     statement_timeout_s: float = 0.0,
+    schema: str = SCHEMA,
 ) -> S:
     """A connection that is set up, in autocommit mode.
 
     Args:
         idle_in_transaction_s: the longest that a transaction may be idle, where the server has no shorter limit.
         statement_timeout_s: the longest that a statement may take; 0 for what the server says.
+        schema: the name of ragstore's schema there.
 
     Raises:
         psycopg2.Error
@@ -200,6 +219,7 @@ def connect(
     made = psycopg2.connect(wanted, connection_factory=factory)
     if made.info.parameter_status("standard_conforming_strings") == "off":
         made = _with_standard_strings(made, wanted, options, factory)
+    made.schema = schema
     settings = dict(SETTINGS)
     if statement_timeout_s and not names(options, "statement_timeout"):
         settings["statement_timeout"] = str(round(statement_timeout_s * 1000))
@@ -235,6 +255,26 @@ def _with_standard_strings(made: S, wanted: str, options: str, factory: type[S])
         again.close()
         raise refused
     return again
+
+
+def in_schema(schema: str, statement: str) -> str:
+    """A statement of ours, before values are put in, for a schema of another name."""
+    quoted = _OF_SCHEMA.sub(f'"{schema}"', statement)
+    return _SCHEMA_ITSELF.sub(rf'\g<1>"{schema}"', _NAME_OF_SCHEMA.sub(schema, quoted))
+
+
+def _values_in_schema(schema: str, statement: str, values: Any) -> Any:
+    """Values with the names of our tables, where they are names to the statement too."""
+    if isinstance(values, Mapping) and isinstance(values.get(_NAMED_TABLE), str):
+        return {**values, _NAMED_TABLE: _OF_SCHEMA.sub(f'"{schema}"', values[_NAMED_TABLE], count=1)}
+    if "to_regclass(%s)" in statement and isinstance(values, Sequence):
+        return [_OF_SCHEMA.sub(f'"{schema}"', each, count=1) if isinstance(each, str) else each for each in values]
+    return values
+
+
+def _text(query: str | bytes | sql.Composable, cursor: psycopg2.extensions.cursor) -> str:
+    text = query.as_string(cursor) if isinstance(query, sql.Composable) else query
+    return text.decode() if isinstance(text, bytes) else text
 
 
 def _value(name: str, value: str) -> str:

@@ -18,6 +18,7 @@ import psycopg2
 
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
+from ragstore.postgres.session import SCHEMA
 
 LEASE_S = 30.0
 _RENEW_EVERY_S = 5.0
@@ -43,7 +44,7 @@ class Lock:
 
     def __init__(self, pool: PostgresPool, key: Key) -> None:
         self._pool = pool
-        numbers = key if isinstance(key, tuple) else (key,)
+        numbers = key if isinstance(key, tuple) else (_in_schema(pool.schema, key),)
         self._statement = _TAKE.replace("{key}", ", ".join(f"%(key{i})s" for i in range(len(numbers))))
         self._values = {f"key{i}": number for i, number in enumerate(numbers)}
         self._using = threading.Lock()
@@ -150,9 +151,8 @@ class Turn:
     It only spares work, correctness never depends on it.
     """
 
-    def __init__(self, url: str, *, collection: str, paths: Sequence[str], connect_timeout_s: float) -> None:
-        self._pool = PostgresPool(url, size=1, connect_timeout_s=connect_timeout_s)
-        self._lock = Lock(self._pool, _key(collection, paths))
+    def __init__(self, pool: PostgresPool, *, collection: str, paths: Sequence[str]) -> None:
+        self._lock = Lock(pool, _key(collection, paths))
 
     def mine(self) -> bool:
         """Whether it is this process's turn: kept if it was, taken if it is free.
@@ -165,7 +165,14 @@ class Turn:
     def close(self) -> None:
         """Let another one work."""
         self._lock.release()
-        self._pool.close()
+
+
+def _in_schema(schema: str, key: int) -> int:
+    """Deployments in one database do not keep each other out."""
+    if schema == SCHEMA:
+        return key
+    digest = hashlib.blake2b(f"{schema}\0{key}".encode(), digest_size=8, person=b"ragstore-schema")
+    return int.from_bytes(digest.digest(), "big", signed=True)
 
 
 def _key(collection: str, paths: Sequence[str]) -> int:

@@ -86,6 +86,11 @@ class Settings(BaseModel):
     mongo_password: SecretStr | None = Field(
         None, description="password of the user in mongo_url, for a URL without one; best as a secret file"
     )
+    postgres_schema: str = Field(
+        "ragstore",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="schema in PostgreSQL that holds everything; deployments in one database have one each",
+    )
     mongo_database: str = Field(
         "ragstore", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="database in MongoDB that holds the nodes"
     )
