@@ -88,3 +88,73 @@ def test_a_message_of_mongo_is_one_short_line(error: mongo.PyMongoError, message
 def test_postgres_errors_say_who_may_retry(error: psycopg2.Error, kind: type[StoreError], retry: Retry) -> None:
     translated = from_postgres(error)
     assert (type(translated), translated.retry) == (kind, retry)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "advice"),
+    [
+        ("server does not support SSL, but SSL was required", StoreSetupError, "sslmode"),
+        ("SSL error: certificate verify failed", StoreSetupError, "certificates"),
+        ('root certificate file "/x" does not exist', StoreSetupError, "certificates"),
+        ('invalid sslmode value: "foo"', StoreSetupError, "sslmode"),
+        (
+            'no pg_hba.conf entry for host "h", user "u", database "d", no encryption',
+            StoreSetupError,
+            "sslmode=require",
+        ),
+        ("FATAL:  unsupported startup parameter: options", StoreSetupError, "ignore_startup_parameters"),
+        ("fe_sendauth: no password supplied", StoreSetupError, "password"),
+        ('FATAL:  role "u" does not exist', StoreSetupError, "user"),
+        ('FATAL:  no such user: "u"', StoreSetupError, "user"),
+        ('FATAL:  database "d" does not exist', StoreSetupError, "CREATE DATABASE"),
+        ("FATAL:  no such database: d", StoreSetupError, "CREATE DATABASE"),
+        ('FATAL:  permission denied for database "d"', StoreSetupError, "CONNECT"),
+        ('FATAL:  unrecognized configuration parameter "x"', StoreSetupError, "PGOPTIONS"),
+        ('definition of service "x" not found', StoreSetupError, "RAGSTORE_POSTGRES_URL"),
+        ('could not translate host name "h" to address: Name or service not known', StoreUnavailableError, "host"),
+        ("FATAL:  sorry, too many clients already", StoreUnavailableError, "max_connections"),
+        ('FATAL:  too many connections for role "u"', StoreUnavailableError, "CONNECTION LIMIT"),
+        (
+            "FATAL:  remaining connection slots are reserved for roles with SUPERUSER",
+            StoreUnavailableError,
+            "POOL_SIZE",
+        ),
+        ("FATAL:  no more connections allowed (max_client_conn)", StoreUnavailableError, "max_client_conn"),
+        ("FATAL:  the database system is in recovery mode", StoreUnavailableError, "some seconds"),
+        ("session is read-only", StoreUnavailableError, "target_session_attrs"),
+        ("SSL connection has been closed unexpectedly", StoreUnavailableError, "ragstore status"),
+        ("server closed the connection unexpectedly", StoreUnavailableError, "ragstore status"),
+    ],
+)
+def test_what_libpq_says_without_a_code_gets_the_right_advice(text: str, kind: type[StoreError], advice: str) -> None:
+    told = from_postgres(psycopg2.OperationalError(f'connection to server at "h", port 5432 failed: {text}\n'))
+    assert type(told) is kind
+    assert advice in told.hint
+
+
+def test_of_several_hosts_what_lasts_is_told() -> None:
+    told = from_postgres(
+        psycopg2.OperationalError(
+            'connection to server at "a", port 1 failed: Connection refused\n\tIs the server running on that host?\n'
+            'connection to server at "b", port 1 failed: FATAL:  password authentication failed for user "u"\n'
+        )
+    )
+    assert type(told) is StoreSetupError
+    assert "password authentication failed" in told.message
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        (mongo.OperationFailure("Authentication failed.", 18), StoreSetupError, "authSource=admin"),
+        (mongo.OperationFailure("not authorized on x", 13), StoreSetupError, "readWrite"),
+        (mongo.ServerSelectionTimeoutError("SSL handshake failed: h:1: [SSL: X]"), StoreSetupError, "tls=true only"),
+        (mongo.ServerSelectionTimeoutError("h:1: [Errno -2] Name or service not known"), StoreUnavailableError, "host"),
+        (mongo.ServerSelectionTimeoutError("h:1: [Errno 111] refused"), StoreUnavailableError, "ragstore status"),
+    ],
+)
+def test_what_mongo_says_gets_the_right_advice(error: Exception, kind: type[StoreError], advice: str) -> None:
+    with pytest.raises(StoreError) as raised, translation():
+        raise error
+    assert type(raised.value) is kind
+    assert advice in raised.value.hint
