@@ -140,6 +140,22 @@ def test_what_the_environment_says_wins_over_defaults(settings: Settings, monkey
     assert list(found.values()) == ["on", "1234ms"]
 
 
+def test_what_a_service_file_says_wins_over_defaults(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "services").write_text(
+        "[mine]\nkeepalives_idle=66\nconnect_timeout=8\noptions=-c statement_timeout=4000\napplication_name=served\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    pool = PostgresPool(f"{postgres_url(settings)}?service=mine", statement_timeout_s=9)
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        said = connection.info.dsn_parameters
+        cursor.execute("SELECT current_setting('statement_timeout'), current_setting('application_name')")
+        assert cursor.fetchone() == ("4s", "served")
+    pool.close()
+    assert (said["connect_timeout"], said["keepalives_idle"]) == ("8", "66")
+
+
 def test_limits_of_the_server_are_kept_unless_ours_is_set_or_shorter(settings: Settings) -> None:
     url = postgres_url(settings)
     for_database(settings, "statement_timeout = '30s'")

@@ -49,7 +49,7 @@ def status(
         write_json(found)
     else:
         _write_lines(status_lines(found))
-    if current.embedded and not (found["postgres"]["ok"] and found["mongo"]["ok"]):
+    if current.embedded and any(_does_not_run(found[part]) for part in ("postgres", "mongo")):
         say("hint: start the embedded servers with: ragstore up")
     if not all(found[part]["ok"] for part in ("postgres", "mongo", "schema")):
         raise typer.Exit(1)
@@ -87,6 +87,11 @@ def setting_lines(rows: list[SettingRow]) -> list[str]:
         value = "unset" if row.value is None else repr(row.value)
         lines += [f"{row.name} = {value}  ({row.origin})", f"    {row.help}; {row.allowed}"]
     return lines
+
+
+def _does_not_run(part: Mapping[str, Any]) -> bool:
+    """Whether nothing listens; a server that is full, or refuses for another reason, says so itself."""
+    return not part["ok"] and (part["url"] is None or "refused" in part.get("error", ""))
 
 
 def _state(part: Mapping[str, Any]) -> str:

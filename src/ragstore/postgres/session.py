@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from configparser import ConfigParser
 from typing import Any, TypeVar
 
 import orjson
@@ -175,19 +176,35 @@ S = TypeVar("S", bound=Session)
 
 
 def parameters(url: str, *, connect_timeout_s: int) -> str:
-    """What to connect with: what the URL says, and defaults of ours for what neither it nor the environment says."""
+    """What to connect with: what the URL says, and defaults of ours for what neither it nor its surroundings say."""
     said = dict(psycopg2.extensions.parse_dsn(url))
-    defaults = dict(_DEFAULTS)
-    if "PGCONNECT_TIMEOUT" not in os.environ:
-        defaults["connect_timeout"] = str(connect_timeout_s)
+    defaults = _DEFAULTS | {"connect_timeout": str(connect_timeout_s)}
+    if "PGCONNECT_TIMEOUT" in os.environ:
+        del defaults["connect_timeout"]
+    of_service = _service(said)
+    defaults = {name: value for name, value in defaults.items() if name not in of_service}
     # COPY sends UTF-8 whatever the session's encoding is.
     return psycopg2.extensions.make_dsn(**(defaults | said | {"client_encoding": "UTF8"}))
 
 
 def named_options(url: str) -> str:
-    """The options that the URL, or else PGOPTIONS, gives to the session."""
+    """The options that the URL, or else its service or PGOPTIONS, gives to the session."""
     said: dict[str, str] = psycopg2.extensions.parse_dsn(url)
-    return said.get("options") or os.environ.get("PGOPTIONS", "")
+    return said.get("options") or _service(said).get("options") or os.environ.get("PGOPTIONS", "")
+
+
+def _service(said: Mapping[str, str]) -> Mapping[str, str]:
+    """What the service says that the URL or PGSERVICE names; libpq itself complains of one that is not there."""
+    name = said.get("service") or os.environ.get("PGSERVICE")
+    if not name:
+        return {}
+    own = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
+    found = ConfigParser(interpolation=None, delimiters="=", strict=False)
+    for path in (own, os.path.join(os.environ.get("PGSYSCONFDIR", "/etc/postgresql-common"), "pg_service.conf")):
+        found.read(path)
+        if found.has_section(name):
+            return dict(found[name])
+    return {}
 
 
 def names(options: str, setting: str) -> bool:
