@@ -121,7 +121,7 @@ def test_what_the_url_says_wins(settings: Settings) -> None:
         "statement_timeout",
         "idle_in_transaction_session_timeout",
     )
-    assert list(shown(url, *names, statement_timeout_s=7).values()) == ["myapp", "1234ms", "foo, public", "99s", "88s"]
+    assert list(shown(url, *names, statement_timeout_s=7).values()) == ["myapp", "1234ms", "foo,public", "99s", "88s"]
     pool = PostgresPool(url)
     with pool.autocommit() as connection:
         said = connection.info.dsn_parameters

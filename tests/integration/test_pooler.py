@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 import ragstore
 from ragstore.app.migrations import apply_postgres
-from ragstore.errors import RefusedError, StoreError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import RefusedError, StoreSetupError, StoreUnavailableError
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn, exclusive
@@ -260,13 +260,16 @@ def test_a_pooler_with_all_its_clients_says_whom_to_ask(settings: Settings) -> N
         pool.close()
 
 
-def test_strings_with_backslashes_are_refused_a_wrong_reading(settings: Settings, pooler: Pooler) -> None:
+def test_strings_whose_backslashes_a_pooler_would_misread_are_refused(settings: Settings) -> None:
     execute(settings, f'ALTER DATABASE "{_name(settings)}" SET standard_conforming_strings = off')
-    pool = PostgresPool(pooler.url)
-    with pytest.raises(StoreError, match="standard_conforming_strings is off") as raised, pool.autocommit():
-        pass
-    assert "ALTER DATABASE" in raised.value.hint
-    pool.close()
+    for options in ({}, {"ignore_startup_parameters": "options"}):
+        with a_pooler(postgres_url(settings), **options) as pooler:
+            pool = PostgresPool(pooler.url)
+            with pytest.raises(StoreSetupError, match="standard_conforming_strings is off") as raised:
+                with pool.autocommit():
+                    pass
+            assert "ALTER DATABASE" in raised.value.hint
+            pool.close()
 
 
 def _name(settings: Settings) -> str:

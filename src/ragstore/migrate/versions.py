@@ -68,6 +68,8 @@ def run_sql_beside(version_file: str) -> None:
     from alembic import op
 
     sql = Path(version_file).with_suffix(".sql").read_text(encoding="utf-8")
+    # The schema is there by now; a role that may make none would be refused even so.
+    sql = sql.replace("CREATE SCHEMA IF NOT EXISTS ragstore;", "")
     # Without parameters the driver leaves '%' and ':' in the file alone.
     connection = op.get_bind().execution_options(no_parameters=True)
     if _NO_TRANSACTION in sql:
