@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg2
 import pytest
 
 from ragstore.errors import StoreError, StoreSetupError, StoreUnavailableError
+from ragstore.postgres import silence
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from tests.support.children import until
+from tests.support.network import a_network
 from tests.support.parts import execute, postgres_url
 
 END_ALL = (
@@ -199,3 +202,28 @@ def test_a_server_that_takes_no_writes_for_now_may_be_asked_again(pool: Postgres
     with pytest.raises(StoreUnavailableError), pool.transaction() as cursor:
         cursor.execute("SET TRANSACTION READ ONLY")
         cursor.execute("CREATE TABLE ragstore.mine (id int)")
+
+
+def test_a_server_that_falls_silent_while_a_connection_is_set_up_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "LOOK_EVERY_S", 0.2)
+    with a_network(postgres_url(settings)) as network:
+        pool = PostgresPool(network.url, size=1, connect_timeout_s=1)
+        network.fall_silent_at(b"pg_backend_pid")
+        with pytest.raises(StoreUnavailableError):
+            one(pool)
+        assert network.swallowed.is_set()
+        assert one(pool) == 1
+        pool.close()
+
+
+def test_what_runs_outside_of_a_transaction_leaves_the_limits_of_the_connection(settings: Settings) -> None:
+    pool = PostgresPool(postgres_url(settings), size=1, statement_timeout_s=9)
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        connection.outside("VACUUM ragstore.document", statement_timeout="0", maintenance_work_mem="64MB")
+        with pytest.raises(psycopg2.errors.UndefinedTable):
+            connection.outside("VACUUM ragstore.no_such_table", statement_timeout="0")
+        cursor.execute("SELECT current_setting('statement_timeout'), current_setting('maintenance_work_mem') <> '64MB'")
+        assert cursor.fetchone() == ("9s", True)
+    pool.close()

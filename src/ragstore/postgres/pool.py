@@ -17,7 +17,7 @@ import psycopg2.extensions
 from ragstore.errors import StoreUnavailableError
 from ragstore.postgres.errors import is_full, is_starting, translation
 from ragstore.postgres.prepared import PreparingConnection
-from ragstore.postgres.session import SCHEMA, connect
+from ragstore.postgres.session import SCHEMA, connect, set_up
 from ragstore.postgres.silence import SilenceWatch
 
 T = TypeVar("T")
@@ -114,12 +114,12 @@ class PostgresPool:
 
     def unlent(self) -> Connection:
         """A new connection that is not of the pool: who asks for it closes it."""
-        made = connect(
-            self._url,
-            factory=PreparingConnection,
-            connect_timeout_s=self._connect_timeout_s,
-            schema=self.schema,
-        )
+        made = connect(self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s)
+        try:
+            set_up(made, self._url, schema=self.schema, **self._limits)
+        except BaseException:
+            made.close()
+            raise
         made.autocommit = False
         return made
 
@@ -223,16 +223,16 @@ class PostgresPool:
             self._end(connection)
 
     def _connect(self) -> Connection:
-        connection = connect(
-            self._url,
-            factory=PreparingConnection,
-            connect_timeout_s=self._connect_timeout_s,
-            schema=self.schema,
-            **self._limits,
-        )
+        connection = connect(self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s)
         with self._returned:
             self._n_open += 1
+        # From here on the server may fall silent while it is asked.
         self._silence.lent(connection)
+        try:
+            set_up(connection, self._url, schema=self.schema, **self._limits)
+        except BaseException:
+            self._end(connection)
+            raise
         return connection
 
     def _end(self, connection: Connection) -> None:

@@ -81,6 +81,7 @@ SCHEMA = "ragstore"
 _OF_SCHEMA = re.compile(r"(?<![\w.-])ragstore(?=\.)")
 _NAME_OF_SCHEMA = re.compile(r"(?<=')ragstore(?=')|(?<=\")ragstore(?=\")")
 _SCHEMA_ITSELF = re.compile(r"\b(SCHEMA\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?)ragstore\b", re.IGNORECASE)
+_RESET = "RESET "
 _NAMED_TABLE = "table"
 """The parameter that holds the name of a table of ours, where a statement looks for it in the catalog."""
 
@@ -94,7 +95,14 @@ class SessionCursor(psycopg2.extensions.cursor):
         if schema != SCHEMA:
             query = in_schema(schema, _text(query, self))
             vars = _values_in_schema(schema, query, vars)  # noqa: A001
+        if isinstance(query, str) and query.startswith(_RESET):
+            query = self._set_back(query.removeprefix(_RESET))
         super().execute(self._opened(query, has_values=vars is not None), vars)
+
+    def _set_back(self, name: str) -> str:
+        """PostgreSQL's own RESET goes back to before the connection was set up."""
+        given: dict[str, str] = getattr(self.connection, "given", {})
+        return f"SET {name} = {_value(name, given[name])}" if name in given else f"{_RESET}{name}"
 
     def copy_expert(self, sql: str | bytes | sql.Composable, file: Any, size: int = 8192) -> None:
         """As psycopg2's."""
@@ -128,6 +136,7 @@ class Session(psycopg2.extensions.connection):
     ``is_pooled``: a pooler does, so that nothing of a session outlives its transaction.
     ``opening``: what each transaction begins with, empty without a pooler.
     ``schema``: the name that ragstore's schema has on it.
+    ``given``: what it was set up with, without a pooler; ``RESET`` goes back to that.
     ``path_extended``: the extension's schema is not on the role's own search path.
     """
 
@@ -136,6 +145,7 @@ class Session(psycopg2.extensions.connection):
         self.is_pooled = False
         self.opening = ""
         self.path_extended = False
+        self.given: dict[str, str] = {}
         self.schema = SCHEMA
         self.cursor_factory = SessionCursor
 
@@ -154,8 +164,8 @@ class Session(psycopg2.extensions.connection):
             try:
                 cursor.execute(statement)
             finally:
-                if not self.closed:
-                    cursor.execute("; ".join(f"RESET {name}" for name in settings) or "SELECT 1")
+                for name in settings if not self.closed else ():
+                    cursor.execute(f"RESET {name}")
 
     def set_up(self, settings: dict[str, str], *, idle_ms: str | None) -> None:
         """Give the session these settings, and the schema of the extension on its search path."""
@@ -167,6 +177,7 @@ class Session(psycopg2.extensions.connection):
         assert row is not None
         self.is_pooled, given = row
         self.path_extended = any(name == "search_path" for name, _ in given)
+        self.given = {} if self.is_pooled else dict(given)
         if self.is_pooled:
             set_local = "; ".join(f"SET LOCAL {name} = {_value(name, value)}" for name, value in given)
             self.opening = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {set_local}; "
@@ -212,18 +223,27 @@ def names(options: str, setting: str) -> bool:
     return re.search(rf"(?:-c\s*|--){setting.replace('_', '[_-]')}\s*=", options, re.IGNORECASE) is not None
 
 
-def connect(
-    url: str,
-    *,
-    factory: type[S],
-    connect_timeout_s: int = 5,
-    idle_in_transaction_s: float = 60.0,
-    statement_timeout_s: float = 0.0,
-    schema: str = SCHEMA,
-) -> S:
-    """A connection that is set up, in autocommit mode.
+def connect(url: str, *, factory: type[S], connect_timeout_s: int) -> S:
+    """A connection that is yet to be set up.
+
+    Raises:
+        psycopg2.Error
+        StoreSetupError: a pooler stands between, and strings would be misread.
+    """
+    wanted = parameters(url, connect_timeout_s=connect_timeout_s)
+    made = psycopg2.connect(wanted, connection_factory=factory)
+    if made.info.parameter_status("standard_conforming_strings") == "off":
+        made = _with_standard_strings(made, wanted, named_options(url), factory)
+    return made
+
+
+def set_up(
+    made: Session, url: str, *, idle_in_transaction_s: float, statement_timeout_s: float, schema: str = SCHEMA
+) -> None:
+    """Give a connection the settings that ragstore relies on; it is in autocommit mode then.
 
     Args:
+        url: that it was made from; what its options say stays.
         idle_in_transaction_s: the longest that a transaction may be idle, where the server has no shorter limit.
         statement_timeout_s: the longest that a statement may take; 0 for what the server says.
         schema: the name of ragstore's schema there.
@@ -231,23 +251,13 @@ def connect(
     Raises:
         psycopg2.Error
     """
-    wanted = parameters(url, connect_timeout_s=connect_timeout_s)
     options = named_options(url)
-    made = psycopg2.connect(wanted, connection_factory=factory)
-    if made.info.parameter_status("standard_conforming_strings") == "off":
-        made = _with_standard_strings(made, wanted, options, factory)
     made.schema = schema
     settings = dict(SETTINGS)
     if statement_timeout_s and not names(options, "statement_timeout"):
         settings["statement_timeout"] = str(round(statement_timeout_s * 1000))
     is_said = names(options, "idle_in_transaction_session_timeout")
-    idle_ms = None if is_said else str(round(idle_in_transaction_s * 1000))
-    try:
-        made.set_up(settings, idle_ms=idle_ms)
-    except BaseException:
-        made.close()
-        raise
-    return made
+    made.set_up(settings, idle_ms=None if is_said else str(round(idle_in_transaction_s * 1000)))
 
 
 def _with_standard_strings(made: S, wanted: str, options: str, factory: type[S]) -> S:
