@@ -150,7 +150,7 @@ def n_tries(url: str) -> int:
     rows = execute(
         url,
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND pid <> pg_backend_pid() AND query LIKE '%pg_try_advisory_xact_lock%'",
+        "AND pid <> pg_backend_pid() AND (query LIKE '%pg_try_advisory_xact_lock%' OR query = 'ROLLBACK')",
     )
     return int(str(rows[0][0]))
 

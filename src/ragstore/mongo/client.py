@@ -67,7 +67,10 @@ def check_server(client: Client, url: str) -> None:
         with translation():
             hello = client.admin.command("hello")
     except StoreError as error:
-        raise diagnosis(url, error) from error
+        found = diagnosis(url, error)
+        if found is error:
+            raise
+        raise found from error
     refused = no_set(hello)
     if refused is not None:
         raise refused
