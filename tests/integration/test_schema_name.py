@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery
+from psycopg2 import sql
 from pymongo.database import Database
 from sqlalchemy import text
 
@@ -107,6 +108,14 @@ def test_workers_of_two_deployments_have_a_turn_each(settings: Settings) -> None
     finally:
         for turn in turns:
             turn.close()
+
+
+def test_a_table_of_another_program_keeps_its_schema(settings: Settings) -> None:
+    pool = PostgresPool(postgres_url(settings), schema=OTHER)
+    with pool.transaction() as cursor:
+        cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("ragstore", "document")))
+        assert cursor.fetchone() == (0,)
+    pool.close()
 
 
 @pytest.mark.parametrize(

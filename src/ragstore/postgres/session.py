@@ -92,7 +92,8 @@ class SessionCursor(psycopg2.extensions.cursor):
     def execute(self, query: str | bytes | sql.Composable, vars: Any = None) -> None:  # noqa: A002 - psycopg2's name
         """As psycopg2's."""
         schema: str = getattr(self.connection, "schema", SCHEMA)
-        if schema != SCHEMA:
+        # What is composed names tables of other programs.
+        if schema != SCHEMA and not isinstance(query, sql.Composable):
             query = in_schema(schema, _text(query, self))
             vars = _values_in_schema(schema, query, vars)  # noqa: A001
         if isinstance(query, str) and query.startswith(_RESET):
