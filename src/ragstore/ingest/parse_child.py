@@ -13,6 +13,7 @@ import signal
 import struct
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ from ragstore.errors import ContentError, LimitExceededError, ParseError
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
+from ragstore.sources.bounds import Bounds
 from ragstore.sources.cleaning import clean_text
 from ragstore.sources.location import read_path
 from ragstore.sources.opening import content_hash, read_bytes
@@ -34,6 +36,7 @@ MAX_CHUNKS = 100_000
 _MIB = 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
+_MAX_OPEN = 64
 
 
 def frame(value: Any) -> bytes:
@@ -50,14 +53,17 @@ def main() -> None:
     load_readers()
     limit = _MemoryLimit(options["memory_mb"])
     _silence()
+    _bind()
     replies.write(frame({"ready": True}))
     replies.flush()
     chunking = Chunking(options["chunk_size"], options["chunk_overlap"])
+    bounds = Bounds(frozenset(), frozenset(map(_path, options["never"])), options["follow_links"])
     while request := _next_request(requests):
         # The parent keeps the time; this one counts only where the parent is gone.
         signal.setitimer(signal.ITIMER_REAL, options["timeout_s"] + _GRACE_S)
         try:
-            reply = _reply(request, chunking, limit)
+            roots = frozenset(map(_path, request["roots"]))
+            reply = _reply(request["source_uri"], replace(bounds, roots=roots), chunking, limit)
         except MemoryError:
             reply = b""
         # The answer is made outside of the handler: there the traceback still holds all that the reader held.
@@ -74,9 +80,13 @@ def _next_request(requests: BinaryIO) -> dict[str, Any] | None:
     return body
 
 
-def _reply(request: dict[str, Any], chunking: Chunking, limit: _MemoryLimit) -> bytes:
+def _path(uri: str) -> str:
+    return os.fspath(read_path(uri))
+
+
+def _reply(source_uri: str, bounds: Bounds, chunking: Chunking, limit: _MemoryLimit) -> bytes:
     try:
-        return frame({"document": _parsed(request["source_uri"], chunking, limit)})
+        return frame({"document": _parsed(source_uri, bounds, chunking, limit)})
     except ContentError as error:
         return _error(error)
     except MemoryError:
@@ -98,8 +108,8 @@ def _out_of_memory(limit: _MemoryLimit) -> bytes:
     )
 
 
-def _parsed(source_uri: str, chunking: Chunking, limit: _MemoryLimit) -> dict[str, Any]:
-    data = read_bytes(source_uri, max_bytes=limit.memory_mb * _MIB)
+def _parsed(source_uri: str, bounds: Bounds, chunking: Chunking, limit: _MemoryLimit) -> dict[str, Any]:
+    data = read_bytes(source_uri, bounds, max_bytes=limit.memory_mb * _MIB)
     document = read(data, os.fsdecode(Path(read_path(source_uri)).name))
     chunks = split(document, chunking)
     if len(chunks) > MAX_CHUNKS:
@@ -165,6 +175,18 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
 def _silence() -> None:
     """From here on only frames speak; until here stderr tells why the start failed."""
     os.dup2(1, 2)
+
+
+def _bind() -> None:
+    """Nothing is left to do but to read and to answer: no file is written, no process started, no memory dumped."""
+    for limit, most in (
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN),
+    ):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(limit, (most, most))
 
 
 def _die_with(parent_pid: int) -> None:

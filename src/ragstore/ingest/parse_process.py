@@ -20,6 +20,8 @@ from ragstore.ingest.parse_child import LENGTH, frame
 from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
+from ragstore.sources import Bounds, read_path
+from ragstore.sources.location import source_uri_of
 
 _START_TIMEOUT_S = 120.0
 _READ_BYTES = 1024 * 1024
@@ -45,6 +47,7 @@ class ParseLimits:
     """What every child is started with."""
 
     chunking: Chunking
+    bounds: Bounds
     timeout_s: float
     memory_mb: int
 
@@ -113,7 +116,7 @@ class ParseProcess:
         child = self._ready_child()
         used = child.n_answers > 0
         try:
-            answer = child.ask({"source_uri": item.source_uri}, self._limits.timeout_s)
+            answer = child.ask(self._request(item), self._limits.timeout_s)
         except _NotAskedError:
             self._replace()
             return self._ask(item)
@@ -127,6 +130,11 @@ class ParseProcess:
             self._replace()
             return self._ask(item) if used else answer
         return answer
+
+    def _request(self, item: SourceItem) -> dict[str, Any]:
+        """With the one root that counts: there may be thousands."""
+        root = self._limits.bounds.root_of(os.path.realpath(read_path(item.source_uri)))
+        return {"source_uri": item.source_uri, "roots": [source_uri_of(root)] if root else []}
 
     def _ready_child(self) -> _Child:
         """A child that waits for a request."""
@@ -175,6 +183,8 @@ class _Child:
             "parent_pid": os.getpid(),
             "chunk_size": limits.chunking.chunk_size,
             "chunk_overlap": limits.chunking.chunk_overlap,
+            "never": [source_uri_of(place) for place in limits.bounds.never],
+            "follow_links": limits.bounds.follow_links,
             "timeout_s": limits.timeout_s,
             "memory_mb": limits.memory_mb,
         }
