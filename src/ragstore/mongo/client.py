@@ -6,9 +6,11 @@ from typing import Any
 
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import InvalidName
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from ragstore.errors import UsageError
 from ragstore.mongo.errors import no_replica_set, translation
 
 Document = dict[str, Any]
@@ -40,9 +42,20 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
 
 
 def database(client: Client, name: str) -> MongoDatabase:
-    """The database, with majority and journaled writes and majority reads; a majority that is away is an error."""
+    """The database, with majority and journaled writes and majority reads; a majority that is away is an error.
+
+    Raises:
+        UsageError: no database can have this name.
+    """
     concern = WriteConcern(w="majority", j=True, wtimeout=round(ANSWER_WITHIN_S * 1000))
-    return client.get_database(name, write_concern=concern, read_concern=ReadConcern("majority"))
+    try:
+        return client.get_database(name, write_concern=concern, read_concern=ReadConcern("majority"))
+    except InvalidName as error:
+        raise UsageError(
+            f"no MongoDB database can be called {name!r}: {error}",
+            hint="name it as 'show dbs' of mongosh does",
+            name=name,
+        ) from error
 
 
 def check_replica_set(client: Client) -> None:

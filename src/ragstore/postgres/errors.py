@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import psycopg2
 
-from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import StoreBusyError, StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
 
-_UNAVAILABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53", "25P03", "40", "55P03", "57014", "58030", "25006")
+_UNAVAILABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53", "25P03", "57014", "58030", "25006")
+_BUSY = ("40", "55P03")  # transaction_rollback: deadlocks and serialisation failures; lock_not_available
 _FULL = ("53100",)
 _SETUP = ("28", "3D000", "3F000", "42501", "42P01", "42883", "58P01")
 
@@ -30,6 +31,7 @@ _HINT_TABLE = (
 )
 _HINT_DROPPED = "run the same command again to make it anew; a program must open the new one"
 _HINT_STATUS = "see 'ragstore status'; nothing is lost, run the same command again when PostgreSQL answers"
+_HINT_BUSY = "nothing is lost: run the same command again; 'ragstore status' shows that both databases answer"
 _HINT_SETUP = "check RAGSTORE_POSTGRES_URL with 'ragstore status --settings', then run 'ragstore migrate apply'"
 
 
@@ -45,6 +47,8 @@ def translated(error: psycopg2.Error) -> StoreError:
     if state.startswith(_SETUP) or (not state and _is_setup(error)):
         hint = _HINT_TABLE if state == _UNDEFINED_TABLE and '"ragstore.data_' in text else _HINT_SETUP
         return StoreSetupError(message, hint=hint, sqlstate=state)
+    if state.startswith(_BUSY):
+        return StoreBusyError(f"another transaction was in the way: {message}", hint=_HINT_BUSY, sqlstate=state)
     if state.startswith(_UNAVAILABLE) or not state:
         return StoreUnavailableError(message, hint=_HINT_STATUS, sqlstate=state)
     return StoreError(message, sqlstate=state)

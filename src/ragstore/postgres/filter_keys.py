@@ -13,6 +13,7 @@ from ragstore.postgres.collections import dropped, to_collection
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.segments import LOCK_SPACE
+from ragstore.postgres.vectors import analyze
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _LOCK_KEYS = "SELECT filter_keys FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR NO KEY UPDATE"
@@ -91,7 +92,7 @@ def _build(cursor: Cursor, collection: Collection) -> bool:
             cursor.execute(f'CREATE INDEX CONCURRENTLY "{name}" {definition}')
             reached(Failpoint.FILTER_INDEX_BUILT)
         # Without statistics of its own the planner does not know what an index is good for.
-        cursor.execute(f"ANALYZE {quoted_table(collection)}")
+        cursor.execute(analyze(quoted_table(collection)))
     finally:
         if not cursor.connection.closed:
             cursor.execute("RESET statement_timeout")
