@@ -205,8 +205,8 @@ def test_vectors_that_cannot_come_over_are_listed_and_their_documents_are_read_a
         vectors[ids[6]] = [0.0] * DIM
         vectors[ids[12]] = [1e39] * DIM
         vectors[ids[18]] = [1.0] * 7
-        vectors[ids[24]] = [10**400] + [0.0] * (DIM - 1)
-        vectors[ids[27]] = [1e19] * DIM  # pgvector sums the squares in float32
+        vectors[ids[1]] = [10**400] + [0.0] * (DIM - 1)
+        vectors[ids[7]] = [1e19] * DIM  # pgvector sums the squares in float32
         vectors["nobody's"] = [1.0] * DIM
 
     change(folder / "default__vector_store.json", spoil)

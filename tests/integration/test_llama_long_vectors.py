@@ -119,7 +119,7 @@ def test_a_length_that_no_index_takes_is_refused_with_advice(store: Ragstore, di
 
 
 @pytest.mark.parametrize(
-    "values", [[1e38, 1e38, 0, 0], [1e19, 0, 0, 0], [1e-30, 0, 0, 0], [0, 1e-19, 1e-19, 0], [10**400, 0, 0, 0]], ids=str
+    "values", [[1e38, 1e38, 0, 0], [1e19, 0, 0, 0], [1e-30, 0, 0, 0], [0, 1e-19, 1e-19, 0], [1e39, 0, 0, 0]], ids=str
 )
 def test_a_vector_that_could_not_be_compared_is_refused_by_name(
     databases: tuple[str, str, str], values: list[float]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+from functools import cache
 from typing import Any
 
 from pymongo import MongoClient
@@ -21,6 +24,10 @@ ANSWER_WITHIN_S = 60.0
 """For one command; the largest takes a second or two. What takes longer has fallen silent, server or network."""
 
 
+MAX_NAME_BYTES = 63
+"""Of a database's name, by MongoDB."""
+
+
 def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
     """A client that connects when first used.
 
@@ -28,7 +35,7 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
         timeout_s: how long to look for a primary before StoreUnavailableError.
     """
     with translation():
-        return MongoClient(
+        client: Client = MongoClient(
             url,
             appname="ragstore",
             serverSelectionTimeoutMS=round(timeout_s * 1000),
@@ -39,6 +46,27 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
             retryReads=True,
             tz_aware=True,
         )
+    _forked().add(client)
+    return client
+
+
+@cache
+def _forked() -> weakref.WeakSet[Client]:
+    """Clients that a forked child may go on using: pymongo gives it fresh connections, and warns that others may not.
+
+    The warning is decided by the process that the topology was opened in.
+    """
+    clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+    def begin_again() -> None:
+        for client in clients:
+            topology = getattr(client, "_topology", None)
+            if topology is not None and hasattr(topology, "_pid"):
+                topology._pid = None
+
+    # After pymongo's own, which is registered when it is imported.
+    os.register_at_fork(after_in_child=begin_again)
+    return clients
 
 
 def database(client: Client, name: str) -> MongoDatabase:
@@ -49,6 +77,8 @@ def database(client: Client, name: str) -> MongoDatabase:
     """
     concern = WriteConcern(w="majority", j=True, wtimeout=round(ANSWER_WITHIN_S * 1000))
     try:
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise InvalidName(f"it has more than {MAX_NAME_BYTES} bytes")
         return client.get_database(name, write_concern=concern, read_concern=ReadConcern("majority"))
     except InvalidName as error:
         raise UsageError(
