@@ -445,3 +445,26 @@ def test_a_child_reads_only_below_the_named_folders_though_it_is_asked_for_more(
             with pytest.raises(UnreadableError, match="leads out of the named folders"):
                 pool.hash_only(SourceItem(str(path), str(path), 9))
         assert_works(pool, tmp_path / "docs")
+
+
+def test_a_child_can_open_neither_secrets_nor_other_documents(tmp_path: Path) -> None:
+    secret = an_item(tmp_path / "secrets.json", "swordfish")
+    script = (
+        "import os, sys\n"
+        "from ragstore.ingest.parse_child import see_little\n"
+        "inherited = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "if not see_little(): sys.exit(3)\n"
+        "assert os.read(inherited, 9) == b'swordfish'\n"
+        "import encodings.cp1252, wave\n"
+        "for path, flags in ((sys.argv[1], os.O_RDONLY), (sys.argv[1] + '.new', os.O_WRONLY | os.O_CREAT),\n"
+        "                    ('/etc/passwd', os.O_RDONLY), ('/proc/self/environ', os.O_RDONLY)):\n"
+        "    try: os.open(path, flags)\n"
+        "    except PermissionError: continue\n"
+        "    sys.exit(f'{path} could be opened')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, secret.source_uri], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode == 3:
+        pytest.skip("this kernel has no Landlock")
+    assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from llama_index.core import VectorStoreIndex
 
 from ragstore.app import Ragstore
 from ragstore.settings import Settings
+from tests.support.kills import passes
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_splitter, faces_on
 from tests.support.parts import postgres_url
 from tests.support.persisted import a_persist_dir, loaded
@@ -33,7 +34,7 @@ def test_an_import_that_is_killed_anywhere_and_run_again_is_complete_and_nothing
 ) -> None:
     folder = a_persist_dir(tmp_path / "storage", DOCUMENTS)
     docstore = store.storage_context("docs").docstore
-    for nth in range(1, 100):
+    for nth in passes():
         survived = Transfer(settings, "import", folder, failpoint=f"{failpoint}:{nth}").survived()
         faces.until_recovered()
         faces.assert_agree()
@@ -73,7 +74,7 @@ def test_an_export_that_is_killed_anywhere_leaves_no_folder_that_loads_half(
         transformations=[a_splitter()],
     )
     n_refused = 0
-    for nth in range(1, 100):
+    for nth in passes():
         target = tmp_path / f"storage{nth}"
         if there:
             a_persist_dir(target, [a_document("old")])
@@ -91,4 +92,4 @@ def test_an_export_that_is_killed_anywhere_leaves_no_folder_that_loads_half(
             break
         store.export(target, collection="docs", overwrite=there)
         assert len(loaded(target).docstore.docs) == 18
-    assert nth > 10 and n_refused, "nothing was killed"
+    assert nth > 3 and n_refused, "nothing was killed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,13 +16,20 @@ from typing import Any, NoReturn
 
 import orjson
 
-from ragstore.errors import ContentError, LimitExceededError, ParseError, RagstoreError
+from ragstore.errors import (
+    ContentError,
+    LimitExceededError,
+    ParseError,
+    RagstoreError,
+    UnreadableError,
+    UnsupportedTypeError,
+)
 from ragstore.ingest.parse_child import LENGTH, frame
 from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
-from ragstore.sources import Bounds, read_path
-from ragstore.sources.location import source_uri_of
+from ragstore.sources import Bounds
+from ragstore.sources.opening import open_regular
 
 _START_TIMEOUT_S = 120.0
 _READ_BYTES = 1024 * 1024
@@ -103,7 +111,12 @@ class ParseProcess:
 
     def parse(self, item: SourceItem) -> ParsedDocument:
         """The document; raises as ``ParserPool.parse``."""
-        answer = self._ask(item)
+        try:
+            answer = self._ask(item)
+        except (UnreadableError, UnsupportedTypeError) as refused:
+            raise type(refused)(
+                f"{item.document_id} {refused.message}", hint=refused.hint, **refused.facts
+            ) from refused
         if error := answer.get("error"):
             kind = _ERRORS[error["code"]]
             raise kind(f"{item.document_id} {error['message']}", hint=error["hint"], **error["facts"])
@@ -116,7 +129,8 @@ class ParseProcess:
         child = self._ready_child()
         used = child.n_answers > 0
         try:
-            answer = child.ask(self._request(item), self._limits.timeout_s)
+            with open_regular(item.source_uri, self._limits.bounds) as fd:
+                answer = child.ask({"source_uri": item.source_uri}, fd, self._limits.timeout_s)
         except _NotAskedError:
             self._replace()
             return self._ask(item)
@@ -130,11 +144,6 @@ class ParseProcess:
             self._replace()
             return self._ask(item) if used else answer
         return answer
-
-    def _request(self, item: SourceItem) -> dict[str, Any]:
-        """With the one root that counts: there may be thousands."""
-        root = self._limits.bounds.root_of(os.path.realpath(read_path(item.source_uri)))
-        return {"source_uri": item.source_uri, "roots": [source_uri_of(root)] if root else []}
 
     def _ready_child(self) -> _Child:
         """A child that waits for a request."""
@@ -183,24 +192,23 @@ class _Child:
             "parent_pid": os.getpid(),
             "chunk_size": limits.chunking.chunk_size,
             "chunk_overlap": limits.chunking.chunk_overlap,
-            "never": [source_uri_of(place) for place in limits.bounds.never],
-            "follow_links": limits.bounds.follow_links,
             "timeout_s": limits.timeout_s,
             "memory_mb": limits.memory_mb,
         }
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        self._requests, theirs = socket.socketpair()
         self.popen = subprocess.Popen(
             # -P: a module in the working folder, perhaps one of the documents, must not be imported.
             [sys.executable, "-P", "-m", "ragstore.ingest.parse_child", orjson.dumps(options).decode()],
-            stdin=subprocess.PIPE,
+            stdin=theirs.fileno(),
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             start_new_session=True,
             bufsize=0,
         )
-        assert self.popen.stdin and self.popen.stdout
-        self._requests = self.popen.stdin.fileno()
+        theirs.close()
+        assert self.popen.stdout
         self._replies = self.popen.stdout.fileno()
         os.set_blocking(self._replies, False)
         self._ready = False
@@ -225,11 +233,11 @@ class _Child:
             ) from error
         self._ready = True
 
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One answer."""
+    def ask(self, request: dict[str, Any], fd: int, timeout_s: float) -> dict[str, Any]:
+        """One answer about the file that is open there."""
         try:
-            os.write(self._requests, frame(request))
-        except BrokenPipeError as error:
+            socket.send_fds(self._requests, [frame(request)], [fd])
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise _NotAskedError from error
         answer = self._receive(timeout_s)
         self.n_answers += 1
@@ -239,7 +247,7 @@ class _Child:
         """End it at once and free what it held; more than once is fine."""
         self.popen.kill()
         self.popen.wait()
-        for stream in (self.popen.stdin, self.popen.stdout, self._stderr):
+        for stream in (self._requests, self.popen.stdout, self._stderr):
             if stream:
                 stream.close()
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError
 from ragstore.sources.bounds import Bounds, OutOfBoundsError
@@ -27,9 +27,15 @@ def read_bytes(source_uri: str, bounds: Bounds, *, max_bytes: int) -> bytes:
         UnsupportedTypeError: no regular file.
         LimitExceededError: more than ``max_bytes``.
     """
+    with open_regular(source_uri, bounds) as fd:
+        return read_open(fd, max_bytes=max_bytes)
+
+
+def read_open(fd: int, *, max_bytes: int) -> bytes:
+    """The same of a file that is open."""
     blocks = []
     n_bytes = 0
-    for block in _blocks(source_uri, bounds):
+    for block in _blocks(fd):
         n_bytes += len(block)
         if n_bytes > max_bytes:
             raise LimitExceededError(
@@ -47,32 +53,42 @@ def content_hash(data: bytes) -> str:
 def content_hash_of(source_uri: str, bounds: Bounds) -> str:
     """The same of a file, without holding it; raises as ``read_bytes``."""
     digest = hashlib.blake2b(digest_size=_HASH_BYTES)
-    for block in _blocks(source_uri, bounds):
-        digest.update(block)
+    with open_regular(source_uri, bounds) as fd:
+        for block in _blocks(fd):
+            digest.update(block)
     return digest.hexdigest()
 
 
-def _blocks(source_uri: str, bounds: Bounds) -> Iterator[bytes]:
-    with _open_regular(source_uri, bounds) as fd:
-        before = os.fstat(fd)
-        while block := os.read(fd, _BLOCK_BYTES):
-            yield block
-        after = os.fstat(fd)
+def _blocks(fd: int) -> Iterator[bytes]:
+    before = os.fstat(fd)
+    while block := _read(fd):
+        yield block
+    after = os.fstat(fd)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableError("changed while it was read", hint="run the same command again")
 
 
-@contextmanager
-def _open_regular(source_uri: str, bounds: Bounds) -> Iterator[int]:
+def _read(fd: int) -> bytes:
     try:
-        with bounds.open_file(os.fspath(read_path(source_uri))) as fd:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
-            yield fd
-    except OutOfBoundsError as error:
-        raise UnreadableError(str(error), hint=FOLLOW_HINT) from error
+        return os.read(fd, _BLOCK_BYTES)
     except OSError as error:
         raise _unreadable(error) from error
+
+
+@contextmanager
+def open_regular(source_uri: str, bounds: Bounds) -> Iterator[int]:
+    """A descriptor of a file; raises as ``read_bytes``."""
+    with ExitStack() as closing:
+        # Only what opening it raises is about the file.
+        try:
+            fd = closing.enter_context(bounds.open_file(os.fspath(read_path(source_uri))))
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
+        except OutOfBoundsError as error:
+            raise UnreadableError(str(error), hint=FOLLOW_HINT) from error
+        except OSError as error:
+            raise _unreadable(error) from error
+        yield fd
 
 
 def _unreadable(cause: OSError) -> ContentError:
