@@ -18,7 +18,7 @@ from pymongo.database import Database
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.errors import StoreSetupError
+from ragstore.errors import StoreSetupError, UsageError
 from ragstore.model.filters import Condition
 from ragstore.settings import Settings
 from tests.support import servers
@@ -239,6 +239,24 @@ def test_the_application_can_neither_make_nor_drop_nor_look_elsewhere(rs: Ragsto
     for statement in FORBIDDEN:
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             _execute(roles.app_url, statement)
+
+
+@pytest.mark.parametrize("name", ["0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d", "7"])
+def test_a_collection_may_have_a_tenants_uuid_as_its_name(
+    rs: Ragstore, roles: Roles, own_settings: Settings, tmp_path: Path, name: str
+) -> None:
+    write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
+    rs.create_collection(name, filter_keys=["year"])
+    assert rs.ingest(tmp_path / "docs", collection=name).added == 1
+    assert rs.query("a", collection=name)
+    as_owner = Settings(**{**own_settings.model_dump(exclude_unset=True), "postgres_url": roles.owner_url})
+    with ragstore.open(as_owner) as owner:
+        owner.upkeep().go_round()
+        assert owner.verify(deep=True).ok
+        assert owner.drop_collection(name) == 1
+    with pytest.raises(UsageError, match="'Tenant'") as refused:
+        rs.create_collection("Tenant")
+    assert "UUID" in refused.value.hint
 
 
 @pytest.mark.parametrize(("column", "value"), HOSTILE, ids=lambda value: str(value)[:30])

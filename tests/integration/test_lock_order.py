@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg2
 import pytest
@@ -72,7 +73,7 @@ def test_what_needs_the_table_follows_the_build_and_ends_it_not(parts: Parts, se
     if step == "table":
         execute(settings, f"DROP INDEX ragstore.{TEXT_INDEX}")
     elif step == "keys":
-        parts.collection = filter_keys.declare(parts.pool, parts.collection, ["year"])
+        parts = replace(parts, collection=filter_keys.declare(parts.pool, parts.collection, ["year"]))
     with a_build_that_waits(parts, settings) as let_go, ThreadPoolExecutor(1) as thread:
         done = thread.submit(STEPS[step], parts)
         if step in {"statistics", "keys"}:  # these leave it to the next look

@@ -21,6 +21,7 @@ from ragstore.model.report import IngestReport
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Bounds, Listing, walk
+from ragstore.sources.bounds import LEADS_OUT
 from ragstore.sources.opening import FOLLOW_HINT
 from ragstore.sources.presence import Roots
 from ragstore.telemetry.logging import get_logger
@@ -128,7 +129,8 @@ def say_kept_out(listing: Listing, said: set[str]) -> None:
     """Log by name what was not read because of where it leads, but what a process has said before."""
     fresh = [entry for entry in listing.kept_out if entry.path not in said]
     for entry in fresh[:NAMED_LINKS]:
-        _log.warning(f"not read: {entry.path} {entry.reason}; {FOLLOW_HINT}", action="kept_out", path=entry.path)
+        hint = f"; {FOLLOW_HINT}" if entry.reason == LEADS_OUT else ""
+        _log.warning(f"not read: {entry.path} {entry.reason}{hint}", action="kept_out", path=entry.path)
     if len(fresh) > NAMED_LINKS or (fresh and listing.n_kept_out > len(listing.kept_out)):
         _log.warning(f"not read: {listing.n_kept_out:,} such entries in all", action="kept_out")
     said.update(entry.path for entry in fresh)

@@ -13,6 +13,7 @@ from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
 from ragstore.sources.bounds import Bounds, OutOfBoundsError
 from ragstore.sources.formats import SUFFIXES
 from ragstore.sources.location import document_id_of, is_too_long, shortened, source_uri_of
+from ragstore.sources.opening import NEVER_HINT
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -76,7 +77,7 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None =
         if place := bounds.never_read(absolute if is_link else os.path.realpath(absolute)):
             raise UsageError(
                 f"path {given!r} lies in {place}, which is never read: it may hold passwords",
-                hint="copy what you need into another folder",
+                hint=NEVER_HINT,
                 path=absolute,
             )
         roots.append(absolute)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError
-from ragstore.sources.bounds import Bounds, OutOfBoundsError
+from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError
 from ragstore.sources.location import read_path
 
+NEVER_HINT = "copy what you need into another folder"
 FOLLOW_HINT = "--follow-links reads what links outside of the named folders lead to"
 
 _HASH_BYTES = 16
@@ -85,7 +86,8 @@ def open_regular(source_uri: str, bounds: Bounds) -> Iterator[int]:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
         except OutOfBoundsError as error:
-            raise UnreadableError(str(error), hint=FOLLOW_HINT) from error
+            hint = FOLLOW_HINT if str(error) == LEADS_OUT else NEVER_HINT
+            raise UnreadableError(str(error), hint=hint) from error
         except OSError as error:
             raise _unreadable(error) from error
         yield fd
