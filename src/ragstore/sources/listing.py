@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError, UsageError
@@ -160,7 +161,7 @@ class Listing:
                 with os.scandir(fd) as scan:
                     entries = [_Entry(os.path.join(path, entry.name), entry.is_symlink(), entry) for entry in scan]
                 self._seen_folders.add(key)
-                entries.sort()
+                entries.sort(key=attrgetter("path"))
                 yield from self._entries(entries)
         except OutOfBoundsError as error:
             self._keep_out(path, str(error))
@@ -228,13 +229,13 @@ class Listing:
         return SourceItem(document_id, source_uri_of(path), status.st_size, status.st_mtime_ns)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One entry of a folder that is open; what it is, is asked of the folder and not of its path."""
 
     path: str
     is_link: bool
-    found: os.DirEntry[str] = field(compare=False)
+    found: os.DirEntry[str]
 
     @property
     def name(self) -> str:
