@@ -6,7 +6,6 @@ take longer than all the rest, and what they do is none of both stores' business
 
 from __future__ import annotations
 
-import fcntl
 import math
 import multiprocessing
 import os
@@ -18,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,23 +46,6 @@ _MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Dies:
-    """A failpoint that kills one of several processes: which of them does the work is by chance, that one dies is not.
-
-    Args:
-        n: passes, of all processes together.
-        count: a file that grows by a byte with each.
-    """
-
-    failpoint: str
-    n: int
-    count: Path
-
-    def n_passes(self) -> int:
-        return self.count.stat().st_size if self.count.exists() else 0
-
-
-@dataclass(frozen=True)
 class Order:
     """What one process does.
 
@@ -73,7 +54,6 @@ class Order:
         changed: names in ``unprotected.py`` of what is different in this process.
         stops_at: a failpoint where it stands still when it gets there first, as by SIGSTOP from outside.
         watched: count every failpoint that is passed.
-        dies: with others of the same value: the one that passes the failpoint when all of them have so many times dies.
     """
 
     work: str
@@ -82,7 +62,6 @@ class Order:
     changed: Sequence[str] = ()
     stops_at: str | None = None
     watched: bool = False
-    dies: Dies | None = None
 
 
 @dataclass(frozen=True)
@@ -173,8 +152,6 @@ def _run(order: Order, sender: Any, barrier: Any) -> None:
     hits = _watched() if order.watched else failpoint._hits
     if order.stops_at is not None:
         _stop_at(order.stops_at)
-    if order.dies is not None:
-        _die_at(order.dies)
     try:
         for name in order.changed:
             from tests.crash import unprotected
@@ -225,20 +202,6 @@ def _stop_at(name: str) -> None:
             if passed in left:
                 left.remove(passed)
                 os.kill(os.getpid(), signal.SIGSTOP)
-
-    replace_reached(reached)
-
-
-def _die_at(dies: Dies) -> None:
-    def reached(passed: Failpoint) -> None:
-        if passed != dies.failpoint:
-            return
-        with dies.count.open("ab") as count:
-            fcntl.flock(count, fcntl.LOCK_EX)
-            count.write(b".")
-            count.flush()
-            if dies.n_passes() == dies.n:
-                os.kill(os.getpid(), signal.SIGKILL)
 
     replace_reached(reached)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from ragstore.ingest import parsing
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
 from tests.crash.cells import alone, batches, beside_others
-from tests.crash.forked import COLLECTION, Dies, InThisProcess, Order, run
+from tests.crash.forked import COLLECTION, InThisProcess, Order, run
 from tests.crash.readers import Bodies, Judge, StagedJudge, reading
 from tests.crash.scenes import GRACEFUL_S, OPERATIONS, Scene, Work, a_scene
 from tests.crash.test_llama_kill_matrix import PASSES as OF_DIRECT_WRITES
@@ -59,8 +58,8 @@ PASSES: dict[str, dict[str, int]] = {
 Recovery may have more to do, by what those who died were at in their other thread.
 """
 
-MOST_TRIES = 4
-"""Together workers may pass a failpoint fewer times than one alone does."""
+MOST_TRIES = 25
+"""The armed one of three workers is the one that does the work in about a third of them."""
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +105,7 @@ def test_killed_there_beside_two_others_readers_see_old_or_new_and_the_next_run_
     tally.cells += 1
     survived_with: int | None = n
     for _ in range(MOST_TRIES):
-        survived_with = kill_one(scene, operation, f"{failpoint}:{min(n, max(1, survived_with))}", n_workers=3)
+        survived_with = kill_one(scene, operation, f"{failpoint}:{max(1, survived_with)}", n_workers=3)
         if survived_with is None:
             tally.kills += 1
             return
@@ -114,26 +113,24 @@ def test_killed_there_beside_two_others_readers_see_old_or_new_and_the_next_run_
 
 
 def kill_one(scene: Scene, operation: str, failpoint: str, *, n_workers: int) -> int | None:
-    """Let the operation happen, and one worker die; None if it did, else how often all were at the failpoint."""
+    """Let the operation happen, one worker armed; None if it was killed, else how often it was at the failpoint."""
     scene.round += 1
     work = OPERATIONS[operation](scene)
-    name, _, n = failpoint.partition(":")
+    name = failpoint.partition(":")[0]
     # Where old bodies are taken away at once, a reader that holds on to their ids has no right to them.
     holds_on = name not in _RETIRING and operation != "recover"
     options = {**work.options, "grace_s": GRACEFUL_S if holds_on else 0}
-    dies = Dies(name, int(n), scene.folder.parent / f"passes-{scene.round}")
-    orders = [
-        replace(scene.order(work.name, *arguments, **options), dies=dies) for arguments in work.arguments[:n_workers]
-    ]
+    orders = [scene.order(work.name, *arguments, **options) for arguments in work.arguments[:n_workers]]
+    orders[0] = scene.order(work.name, *work.arguments[0], failpoint=failpoint, **options)
     judges: list[Judge] = [StagedJudge(work.changes, scene.untouched)]
     if holds_on:
         judges.append(Bodies(scene.mongo[f"{COLLECTION}/data"]))
     process = scene.order("read") if n_workers > 1 else None
     with reading(scene.rs, judges, process=process):
-        n_killed = sum(outcome.killed for outcome in run(*orders))
-    assert n_killed <= 1
+        armed, *others = run(*orders)
+    assert not any(outcome.killed for outcome in others)
     judge(scene, work)
-    return None if n_killed else dies.n_passes()
+    return None if armed.killed else armed.hits[name]
 
 
 def judge(scene: Scene, work: Work) -> None:
