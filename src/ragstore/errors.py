@@ -15,6 +15,7 @@
     │   └── EmptyStoreError         the stores do not belong together or were emptied
     ├── StoreError                  a database did not do what it was asked           exit 1
     │   ├── StoreUnavailableError   unreachable, restarting, or the connection broke
+    │   ├── StoreBusyError          another transaction was in the way
     │   ├── StoreSetupError         reachable, but wrong password, database, extension …
     │   └── StoreFullError          no disk space left
     ├── ProtocolError               a run cannot go on                                exit 1
@@ -146,6 +147,13 @@ class StoreUnavailableError(StoreError):
     """A database is unreachable, restarting, or broke the connection."""
 
     code = "store.unavailable"
+    retry = Retry.LATER
+
+
+class StoreBusyError(StoreError):
+    """Another transaction was in the way: a deadlock, a serialisation failure, a lock not to be had in time."""
+
+    code = "store.busy"
     retry = Retry.LATER
 
 

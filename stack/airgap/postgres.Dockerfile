@@ -1,4 +1,4 @@
-# PostgreSQL 17 and pgvector from Debian, laid out like the image of the same tag: user 999, data below /var/lib/postgresql/data.
+# PostgreSQL 17 and pgvector from Debian, laid out like the image that compose.yaml pins: user 999, data below /var/lib/postgresql/data.
 ARG BASE
 FROM ${BASE}
 RUN groupadd --system --gid 999 postgres \

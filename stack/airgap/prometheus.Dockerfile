@@ -1,4 +1,4 @@
-# Prometheus of Debian 13, laid out like the image of the same tag: user nobody, data in /prometheus.
+# Prometheus of Debian 13, laid out like the image that compose.yaml pins: user nobody, data in /prometheus.
 ARG BASE
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends prometheus \

@@ -1,4 +1,4 @@
-# Python of Debian 13, with the names that the image of the same tag has.
+# Python of Debian 13, with the names that the image that compose.yaml pins has.
 ARG BASE
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \

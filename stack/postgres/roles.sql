@@ -29,6 +29,9 @@ ALTER DATABASE :"DBNAME" OWNER TO ragstore_owner;
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"DBNAME" TO ragstore_app, ragstore_backup;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+-- Everybody may enter a database that nobody has closed: postgres and template1 too.
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', datname) FROM pg_database WHERE datallowconn
+\gexec
 GRANT pg_read_all_data TO ragstore_backup;
 
 -- What the owner's migrations make from now on. MAINTAIN allows ANALYZE, so that plans are right after a large ingest.
@@ -36,3 +39,11 @@ ALTER DEFAULT PRIVILEGES FOR ROLE ragstore_owner GRANT USAGE ON SCHEMAS TO ragst
 ALTER DEFAULT PRIVILEGES FOR ROLE ragstore_owner GRANT SELECT, INSERT, UPDATE, DELETE, MAINTAIN ON TABLES TO ragstore_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE ragstore_owner GRANT USAGE ON SEQUENCES TO ragstore_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE ragstore_owner GRANT EXECUTE ON FUNCTIONS TO ragstore_app;
+
+-- Of the audit trail the application may read and add, of the book-keeping read: migration 0008 takes the rest away, and
+-- this does so again. What applications must advance in ragstore.deployment is granted by column, by its migration.
+SELECT format('REVOKE %s, DELETE, MAINTAIN ON ragstore.%I FROM ragstore_app', excess, relname)
+FROM pg_class JOIN (VALUES ('event', 'UPDATE'), ('migration', 'INSERT, UPDATE'), ('schema_version', 'INSERT, UPDATE'),
+    ('deployment', 'INSERT')) AS kept (name, excess) ON name = relname
+WHERE relnamespace = to_regnamespace('ragstore')
+\gexec

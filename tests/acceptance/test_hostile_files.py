@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import re
@@ -127,6 +128,36 @@ def test_hostile_files_are_taken_in_or_set_aside_and_no_other_document_waits(
     # The second time nothing is read again: neither the long line nor what certainly fails as before.
     again = command("ingest", "hostile", "--json", status=3).json
     assert (again["unchanged"], again["failed"], again["chunks"]) == (len(ADDED) + 1, len(SET_ASIDE), 0)
+
+
+def test_links_to_what_is_not_in_the_folder_are_named_and_nothing_of_it_is_stored(
+    command: CommandLine, tmp_path: Path, collection: str, stores: Stores
+) -> None:
+    docs, secrets = tmp_path / "docs", Home.at(command.options["home"]).credentials
+    docs.mkdir()
+    password = json.loads(secrets.read_text())["postgres_password"]
+    (docs / "own.txt").write_text("The pump needs oil.")
+    (docs / "again.txt").symlink_to(docs / "own.txt")
+    links = {"home.json": secrets, "user.txt": "/etc/passwd", "env.txt": "/proc/self/environ"}
+    for name, target in links.items():
+        (docs / name).symlink_to(target)
+    (docs / "etc").symlink_to("/etc")
+    for arguments in (
+        ["ingest", "docs"],
+        ["sync", "docs"],
+        ["ingest", *(f"docs/{name}" for name in os.listdir(docs) if name != "etc")],
+    ):
+        done = command(*arguments)
+        for name in links:
+            assert f"not read: {docs / name}" in done.stderr, arguments
+    assert f"not read: {docs / 'etc'} leads out of the named folders" in command("ingest", "docs").stderr
+    (docs / "etc").unlink()
+    command("ingest", "docs", "--follow-links")
+    texts = dict(stores.sql(f'SELECT document_id, text FROM ragstore."data_{collection}"'))
+    assert not [text for text in texts.values() if password in text or "PATH=" in text]
+    assert {Path(document_id).name for document_id in texts} >= {"own.txt", "again.txt", "user.txt"}
+    refused = command("ingest", str(secrets), status=2)
+    assert "never read" in refused.stderr
 
 
 def test_a_document_leaves_quarantine_when_it_is_mended(command: CommandLine, tmp_path: Path) -> None:

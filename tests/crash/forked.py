@@ -226,7 +226,7 @@ class InThisProcess:
     """Parses without a process of its own."""
 
     def __init__(self, limits: ParseLimits) -> None:
-        self._chunking = limits.chunking
+        self._limits = limits
 
     def start(self) -> None:
         """Nothing to start."""
@@ -238,9 +238,9 @@ class InThisProcess:
         """Nothing to free."""
 
     def parse(self, item: SourceItem) -> ParsedDocument:
-        data = read_bytes(item.source_uri, max_bytes=_MAX_BYTES)
+        data = read_bytes(item.source_uri, self._limits.bounds, max_bytes=_MAX_BYTES)
         document = read(data, os.path.basename(read_path(item.source_uri)))
-        chunks = split(document, self._chunking)
+        chunks = split(document, self._limits.chunking)
         return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.cleaned)
 
 

@@ -151,6 +151,15 @@ def test_what_is_no_plain_store_is_refused(settings: Settings, store: Ragstore, 
         store.adopt(of(plain), collection="docs")
 
 
+@pytest.mark.parametrize("name", ["$bad/../x", "a.b", "a b", "x" * 64, ""])
+def test_a_database_that_cannot_be_is_refused_by_name(store: Ragstore, plain: Plain, name: str) -> None:
+    plain.context().vector_store.add(embedded(nodes_of("a", 2)))
+    with pytest.raises(UsageError) as refused:
+        store.adopt(PlainStack("data_plain", mongo_database=name), collection="docs")
+    assert repr(name) in refused.value.message
+    assert refused.value.hint
+
+
 def test_the_plain_stores_stay_as_they_are(
     settings: Settings, store: Ragstore, plain: Plain, mongo_database: Database[dict[str, Any]]
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import psycopg2
 import pytest
@@ -16,7 +18,8 @@ from pymongo.database import Database
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.errors import StoreSetupError
+from ragstore.errors import StoreSetupError, UsageError
+from ragstore.model.filters import Condition
 from ragstore.settings import Settings
 from tests.support import servers
 from tests.support.corpus import a_text, an_edited, write_documents
@@ -26,6 +29,7 @@ from tests.support.roles import Roles, a_database_with_roles
 from tests.support.segments import OTHERS, SEGMENTS
 from tests.support.servers import Servers
 
+ROOT = Path(__file__).parents[2]
 COLLECTION = "docs"
 
 FORBIDDEN = (
@@ -44,7 +48,45 @@ FORBIDDEN = (
     "COPY ragstore.deployment TO PROGRAM 'cat'",
     "CREATE ROLE mine SUPERUSER",
     "ALTER FUNCTION ragstore.ensure_collection_table(text) OWNER TO CURRENT_USER",
+    "DELETE FROM ragstore.event",
+    "UPDATE ragstore.event SET worker = 'somebody else'",
+    "LOCK TABLE ragstore.event IN ACCESS EXCLUSIVE MODE",
+    "DELETE FROM ragstore.migration",
+    "INSERT INTO ragstore.migration (name, checksum) VALUES ('x', 'x')",
+    "UPDATE ragstore.schema_version SET version_num = '0000'",
+    "UPDATE ragstore.deployment SET deployment_id = gen_random_uuid()",
+    "INSERT INTO ragstore.deployment DEFAULT VALUES",
+    "LOCK TABLE ragstore.deployment IN SHARE MODE",
 )
+
+SQL = "1 OR current_user = (SELECT 1/0)::text"
+HOSTILE: tuple[tuple[str, Any], ...] = (
+    ("segments", f'[[0, "{SQL}", 5]]'),
+    ("segments", f'[["{SQL}", 7, 5]]'),
+    ("segments", f'[[0, ["{SQL}"], 5]]'),
+    ("segments", f'[[0, {{"a": "{SQL}"}}, 5]]'),
+    ("segments", f'["{SQL}"]'),
+    ("segments", "[[0]]"),
+    ("segments", "[[0, null, 5]]"),
+    ("segments", "{}"),
+    ("segments", f'"{SQL}"'),
+    ("name", 'docs" WHERE (SELECT 1/0) = 1 --'),
+    ("name", "docs\n"),
+    ("name", "{table}"),
+    ("vector_type", "vector(3)"),
+    ("vector_type", f"halfvec, {SQL}"),
+    ("text_search_config", "english' || (SELECT 1/0)::text || '"),
+    ("text_search_config", "english\\"),
+    ("text_search_config", "a.b.c"),
+    ("filter_keys", [None]),
+    ("filter_keys", ["x" * 4000]),
+    ("filter_keys", [["a"], ["b"]]),
+    ("filter_keys", [str(n) for n in range(17)]),
+    ("dim", 0),
+    ("metric", "cosine; SELECT 1/0"),
+)
+KEYS = ["o'key", "', (SELECT 1/0)) --", '"); SELECT 1/0; --', "%s", "{table}", "$$", "\\', (1/0)", "a;b"]
+"""Allowed, and quoted where they become a part of an index."""
 
 
 @pytest.fixture(params=[True, False], ids=["with MAINTAIN", "without MAINTAIN"])
@@ -199,6 +241,69 @@ def test_the_application_can_neither_make_nor_drop_nor_look_elsewhere(rs: Ragsto
             _execute(roles.app_url, statement)
 
 
+@pytest.mark.parametrize("name", ["0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d", "7"])
+def test_a_collection_may_have_a_tenants_uuid_as_its_name(
+    rs: Ragstore, roles: Roles, own_settings: Settings, tmp_path: Path, name: str
+) -> None:
+    write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
+    rs.create_collection(name, filter_keys=["year"])
+    assert rs.ingest(tmp_path / "docs", collection=name).added == 1
+    assert rs.query("a", collection=name)
+    as_owner = Settings(**{**own_settings.model_dump(exclude_unset=True), "postgres_url": roles.owner_url})
+    with ragstore.open(as_owner) as owner:
+        owner.upkeep().go_round()
+        assert owner.verify(deep=True).ok
+        assert owner.drop_collection(name) == 1
+    with pytest.raises(UsageError, match="'Tenant'") as refused:
+        rs.create_collection("Tenant")
+    assert "UUID" in refused.value.hint
+
+
+@pytest.mark.parametrize(("column", "value"), HOSTILE, ids=lambda value: str(value)[:30])
+def test_what_would_become_sql_of_the_owner_is_refused(rs: Ragstore, roles: Roles, column: str, value: Any) -> None:
+    kind = "::jsonb" if column == "segments" else ""
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        _execute(roles.app_url, f"UPDATE ragstore.collection SET {column} = %s{kind} WHERE name = 'docs'", value)
+
+
+def test_filter_keys_that_look_like_sql_are_keys(
+    rs: Ragstore, own_settings: Settings, roles: Roles, tmp_path: Path
+) -> None:
+    write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
+    rs.ingest(tmp_path / "docs", collection=COLLECTION)
+    _execute(roles.app_url, "UPDATE ragstore.collection SET filter_keys = %s WHERE name = 'docs'", KEYS)
+    as_owner = Settings(**{**own_settings.model_dump(exclude_unset=True), "postgres_url": roles.owner_url})
+    with ragstore.open(as_owner) as owner:
+        owner.upkeep().go_round()
+        assert owner.verify(deep=True).ok
+        for key in KEYS:
+            assert owner.query("a", collection=COLLECTION, filters=Condition(key, "==", "x")) == []
+    ((n_indexes,),) = _execute(roles.owner_url, "SELECT count(*) FROM pg_indexes WHERE indexname ~ '^filter_'")
+    assert n_indexes == 2 * len(KEYS)
+
+
+def test_the_roles_of_the_stack_close_every_database(test_servers: Servers) -> None:
+    text = (ROOT / "stack/postgres/roles.sql").read_text(encoding="utf-8")
+    (closing,) = re.findall(r"^(SELECT format\('REVOKE ALL ON DATABASE .*)$", text, re.MULTILINE)
+    connection = psycopg2.connect(test_servers.postgres_url)
+    try:
+        with connection.cursor() as cursor:
+            role = f"nobody_{uuid4().hex[:8]}"
+            cursor.execute(f"CREATE ROLE {role}")
+            cursor.execute(closing.replace("datallowconn", "datname IN ('postgres', 'template1')"))
+            for (statement,) in cursor.fetchall():
+                cursor.execute(statement)
+            cursor.execute(
+                "SELECT datname, has_database_privilege(%s, oid, 'CONNECT') FROM pg_database "
+                "WHERE datname IN ('postgres', 'template1') ORDER BY 1",
+                [role],
+            )
+            assert cursor.fetchall() == [("postgres", False), ("template1", False)]
+    finally:
+        connection.rollback()
+        connection.close()
+
+
 def test_the_application_cannot_enter_the_database_of_another(roles: Roles, test_servers: Servers) -> None:
     with a_database_with_roles(test_servers) as other:
         elsewhere = urlsplit(roles.app_url)._replace(path=urlsplit(other.app_url).path)
@@ -225,5 +330,5 @@ def _invalidate(servers: Servers, roles: Roles, index: str) -> None:
     _execute(url, f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ragstore.{index}'::regclass")
 
 
-def _execute(url: str, statement: str) -> list[tuple[Any, ...]]:
-    return execute(Settings(postgres_url=url, mongo_url="mongodb://unused"), statement)
+def _execute(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    return execute(Settings(postgres_url=url, mongo_url="mongodb://unused"), statement, parameters)

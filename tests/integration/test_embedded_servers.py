@@ -118,6 +118,14 @@ def test_only_the_owner_can_read_the_secrets(urls: ServerUrls, shared_home: Path
     assert (shared_home / "secrets.json").stat().st_mode & 0o777 == 0o600
     for folder in ("postgres", "mongo", "logs"):
         assert (shared_home / folder).stat().st_mode & 0o777 == 0o700
+    for log in (shared_home / "logs").iterdir():
+        assert log.stat().st_mode & 0o777 == 0o600, log
+
+
+def test_mongod_unpacks_nothing_from_who_has_not_logged_in(urls: ServerUrls) -> None:
+    with pymongo.MongoClient(urls.mongo_url, compressors="zlib") as client:
+        hello = client.admin.command("hello", compression=["zlib", "snappy", "zstd"])
+    assert not hello.get("compression")
 
 
 def test_a_second_call_gives_the_same_urls_within_20_ms(urls: ServerUrls, shared_home: Path) -> None:

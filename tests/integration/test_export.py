@@ -148,6 +148,13 @@ def test_it_is_of_one_moment_while_writers_go_on(store: Ragstore, faces: Faces, 
     assert_equal_answers(answers(loaded(tmp_path / "again"), QUESTIONS), before)
 
 
+def test_what_is_exported_is_its_owners_alone(store: Ragstore, faces: Faces, tmp_path: Path) -> None:
+    filled(store)
+    store.export(tmp_path / "new", collection="docs")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "new").iterdir()} == {0o600}
+
+
 def test_an_empty_collection_loads(store: Ragstore, faces: Faces, tmp_path: Path) -> None:
     assert store.export(tmp_path / "storage", collection="docs").nodes == 0
     assert by_vector(loaded(tmp_path / "storage"), [1.0] * DIM) == []

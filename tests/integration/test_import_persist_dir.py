@@ -205,11 +205,13 @@ def test_vectors_that_cannot_come_over_are_listed_and_their_documents_are_read_a
         vectors[ids[6]] = [0.0] * DIM
         vectors[ids[12]] = [1e39] * DIM
         vectors[ids[18]] = [1.0] * 7
+        vectors[ids[1]] = [10**400] + [0.0] * (DIM - 1)
+        vectors[ids[7]] = [1e19] * DIM  # pgvector sums the squares in float32
         vectors["nobody's"] = [1.0] * DIM
 
     change(folder / "default__vector_store.json", spoil)
     report = store.import_(folder, collection="docs")
-    assert report.left_behind.counts == {"unusable_vectors": 4, "vectors_without_node": 1}
+    assert report.left_behind.counts == {"unusable_vectors": 6, "vectors_without_node": 1}
     assert report.left_behind.examples["vectors_without_node"] == ["nobody's"]
     assert any("7 dimensions, not 32" in each for each in report.left_behind.examples["unusable_vectors"])
     assert report.nodes == 30

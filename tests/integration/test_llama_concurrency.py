@@ -6,6 +6,8 @@ import asyncio
 import os
 import random
 import threading
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -146,8 +148,13 @@ def test_a_context_used_before_a_fork_works_in_the_child(faces: Faces) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            ok = len(context.vector_store.get_nodes(context.docstore.get_ref_doc_info("a").node_ids)) == 6
+            warnings.filterwarnings("error", ".*fork.*")
+            ids = context.docstore.get_ref_doc_info("a").node_ids
+            faces.backend.nodes._database.client.admin.command("ping")
+            ok = len(context.vector_store.get_nodes(ids)) == len(context.docstore.get_nodes(ids)) == 6
             os._exit(0 if ok else 1)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

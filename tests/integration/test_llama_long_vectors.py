@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llama_index.core.graph_stores.types import EntityNode
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 from pymongo.database import Database
 
 from ragstore.app import Ragstore
-from ragstore.errors import UsageError
+from ragstore.errors import InvalidNodeError, UsageError
 from ragstore.postgres.segments import index_fresh
 from tests.support.children import until
 from tests.support.llama_faces import Faces, faces_on, fetch
@@ -115,3 +116,30 @@ def test_a_length_that_no_index_takes_is_refused_with_advice(store: Ragstore, di
         store.create_collection("long", model="external", dim=dim)
     assert "4,000" in caught.value.hint and "dimensions=" in caught.value.hint
     assert store.collections() == []
+
+
+@pytest.mark.parametrize(
+    "values", [[1e38, 1e38, 0, 0], [1e19, 0, 0, 0], [1e-30, 0, 0, 0], [0, 1e-19, 1e-19, 0], [1e39, 0, 0, 0]], ids=str
+)
+def test_a_vector_that_could_not_be_compared_is_refused_by_name(
+    databases: tuple[str, str, str], values: list[float]
+) -> None:
+    with a_collection_of(databases, 4) as faces:
+        store = faces.context().vector_store
+        with pytest.raises(InvalidNodeError, match="node bad"):
+            store.add([TextNode(id_="bad", text="text", embedding=values)])
+        with pytest.raises(InvalidNodeError, match="bad"):
+            faces.context().property_graph_store.upsert_nodes([EntityNode(name="bad", embedding=values)])
+        assert faces.sql("SELECT count(*) FROM ragstore.data_docs") == [(0,)]
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-10, 1.0, 1e10, 7e17])
+def test_vectors_of_all_lengths_that_are_stored_are_compared_rightly(
+    databases: tuple[str, str, str], scale: float
+) -> None:
+    with a_collection_of(databases, 4) as faces:
+        store = faces.context().vector_store
+        store.add([TextNode(id_="n", text="text", embedding=[scale, scale, 0, 0])])
+        for question in ([1.0, 0, 0, 0], [1e38, 0, 0, 0], [1e-38, 0, 0, 0]):
+            found = store.query(VectorStoreQuery(query_embedding=question, similarity_top_k=1))
+            assert (found.similarities or [])[0] == pytest.approx(0.7071, abs=1e-3)

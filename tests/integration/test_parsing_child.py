@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -32,6 +33,7 @@ from ragstore.ingest.reading_ahead import Outcome, read_all
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
+from ragstore.sources import Bounds
 from tests.support.files import a_docx, a_pdf, a_word_paragraph
 
 pytestmark = pytest.mark.timeout(120)
@@ -40,7 +42,13 @@ CHUNKING = Chunking(256, 32)
 
 
 def a_pool(*, timeout_s: float = 60, memory_mb: int = 2000, n_children: int = 1) -> ParserPool:
-    return ParserPool(chunking=CHUNKING, timeout_s=timeout_s, memory_mb=memory_mb, n_children=n_children)
+    return ParserPool(
+        chunking=CHUNKING,
+        bounds=Bounds.of([tempfile.gettempdir()]),
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+        n_children=n_children,
+    )
 
 
 @pytest.fixture
@@ -243,7 +251,9 @@ def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_file(tmp_path: Pat
         "from ragstore.ingest.parsing import ParserPool\n"
         "from ragstore.model.collection import Chunking\n"
         "from ragstore.model.document import SourceItem\n"
-        "pool = ParserPool(chunking=Chunking(256, 32), timeout_s=600, memory_mb=2000)\n"
+        "from ragstore.sources import Bounds\n"
+        "bounds = Bounds.of([sys.argv[1]])\n"
+        "pool = ParserPool(chunking=Chunking(256, 32), bounds=bounds, timeout_s=600, memory_mb=2000)\n"
         "pool.parse(SourceItem(sys.argv[1], sys.argv[1], 1))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, item.source_uri]) as parent:
@@ -411,3 +421,50 @@ def test_a_child_knows_no_passwords_and_imports_nothing_from_the_working_folder(
         assert_works(pool, tmp_path)
         (child,) = children()
         assert "secret" not in str(child.environ())
+
+
+def test_a_child_can_neither_write_files_nor_start_processes_nor_leave_its_memory_behind(
+    pool: ParserPool, tmp_path: Path
+) -> None:
+    assert_works(pool, tmp_path)
+    (child,) = children()
+    assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
+    assert child.rlimit(psutil.RLIMIT_NPROC) == (0, 0)
+    assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+
+
+def test_a_child_reads_only_below_the_named_folders_though_it_is_asked_for_more(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    secret = an_item(tmp_path / "secret.txt", "swordfish")
+    (tmp_path / "docs" / "a.txt").symlink_to(secret.source_uri)
+    bounds = Bounds.of([tmp_path / "docs"])
+    with ParserPool(chunking=CHUNKING, bounds=bounds, timeout_s=60, memory_mb=2000) as pool:
+        for path in (tmp_path / "docs" / "a.txt", tmp_path / "secret.txt"):
+            with pytest.raises(UnreadableError, match="leads out of the named folders"):
+                pool.parse(SourceItem(str(path), str(path), 9))
+            with pytest.raises(UnreadableError, match="leads out of the named folders"):
+                pool.hash_only(SourceItem(str(path), str(path), 9))
+        assert_works(pool, tmp_path / "docs")
+
+
+def test_a_child_can_open_neither_secrets_nor_other_documents(tmp_path: Path) -> None:
+    secret = an_item(tmp_path / "secrets.json", "swordfish")
+    script = (
+        "import os, sys\n"
+        "from ragstore.ingest.parse_child import see_little\n"
+        "inherited = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "if not see_little(): sys.exit(3)\n"
+        "assert os.read(inherited, 9) == b'swordfish'\n"
+        "import encodings.cp1252, wave\n"
+        "for path, flags in ((sys.argv[1], os.O_RDONLY), (sys.argv[1] + '.new', os.O_WRONLY | os.O_CREAT),\n"
+        "                    ('/etc/passwd', os.O_RDONLY), ('/proc/self/environ', os.O_RDONLY)):\n"
+        "    try: os.open(path, flags)\n"
+        "    except PermissionError: continue\n"
+        "    sys.exit(f'{path} could be opened')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, secret.source_uri], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode == 3:
+        pytest.skip("this kernel has no Landlock")
+    assert done.returncode == 0, done.stderr

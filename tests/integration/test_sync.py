@@ -182,10 +182,10 @@ def test_where_a_folder_cannot_be_listed_nothing_is_deleted(
     real = os.scandir
     with monkeypatch.context() as broken:
 
-        def scandir(path: Any) -> Any:
-            if os.fspath(path) == str(folder / "below"):
+        def scandir(opened: Any) -> Any:
+            if isinstance(opened, int) and os.path.samestat(os.fstat(opened), (folder / "below").stat()):
                 raise OSError(5, "Input/output error")
-            return real(path)
+            return real(opened)
 
         broken.setattr(os, "scandir", scandir)
         assert sync(rs, folder, allow_mass_delete=True) == {"unchanged": 1, "failed": 1}
@@ -240,13 +240,44 @@ def test_a_drive_that_is_taken_away_behind_a_link_deletes_nothing(
     write(tmp_path / "drive", "b.txt")
     (folder / "link").symlink_to(tmp_path / "drive")
     state[str(folder / "link" / "b.txt")] = a_text("b.txt", 8)
-    assert sync(rs, folder) == {"added": 2}
+    assert sync(rs, folder, follow_links=True) == {"added": 2}
     (tmp_path / "drive").rename(tmp_path / "away")
-    assert sync(rs, folder) == {"unchanged": 1}
+    assert sync(rs, folder, follow_links=True) == {"unchanged": 1}
     oracle.assert_settled(state)
     (tmp_path / "away").rename(tmp_path / "drive")
     (tmp_path / "drive" / "b.txt").unlink()
-    assert sync(rs, folder) == {"unchanged": 1, "deleted": 1}
+    assert sync(rs, folder, follow_links=True) == {"unchanged": 1, "deleted": 1}
+
+
+def test_documents_behind_a_link_that_is_not_followed_any_more_stay_and_the_link_is_named(
+    rs: Ragstore, oracle: Oracle, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = write(folder, "a.txt")
+    write(tmp_path / "drive", "b.txt", "c.txt")
+    (folder / "link").symlink_to(tmp_path / "drive")
+    for name in ("b.txt", "c.txt"):
+        state[str(folder / "link" / name)] = a_text(name, 8)
+    assert sync(rs, folder, follow_links=True) == {"added": 3}
+    (tmp_path / "drive" / "c.txt").unlink()
+    (tmp_path / "drive" / "b.txt").write_text("changed meanwhile")
+    caplog.clear()
+    assert sync(rs, folder, dry_run=True) == {"unchanged": 1}
+    assert sync(rs, folder) == {"unchanged": 1}
+    (said,) = [record.message for record in caplog.records if "not read" in record.message]
+    assert said.startswith(f"not read: {folder / 'link'} leads out of the named folders; --follow-links reads ")
+    oracle.assert_settled(state)
+
+
+def test_a_file_that_became_a_link_out_of_the_folder_keeps_its_document(
+    rs: Ragstore, oracle: Oracle, folder: Path, tmp_path: Path
+) -> None:
+    state = write(folder, "a.txt", "b.txt")
+    assert sync(rs, folder) == {"added": 2}
+    (tmp_path / "secret.txt").write_text("the password is swordfish")
+    (folder / "b.txt").unlink()
+    (folder / "b.txt").symlink_to(tmp_path / "secret.txt")
+    assert sync(rs, folder) == {"unchanged": 1}
+    oracle.assert_settled(state)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.txt", b"new\nline.txt", b"100% \\ 'odd'.txt", b"*.txt"])

@@ -31,7 +31,9 @@ def need_engine() -> None:
         pytest.skip(f"the Compose stack needs a container engine: {error}")
     tally.note("containers")
     # The classic builder takes base images that only this machine has, and the host's network those of package mirrors.
-    build = ["docker", "build", "--quiet", "--network", "host", "--tag", containers.image("APP_IMAGE")]
+    python = f"PYTHON_IMAGE={containers.image('PYTHON_IMAGE')}"
+    build = ["docker", "build", "--quiet", "--network", "host", "--build-arg", python]
+    build += ["--tag", containers.image("APP_IMAGE")]
     subprocess.run(
         [*build, "--file", "stack/app/Dockerfile", "."],
         cwd=ROOT,

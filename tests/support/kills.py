@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import pytest
@@ -35,3 +37,16 @@ class Kills:
                 total.update({name: n for name, n in report.user_properties if name in asdict(Tally())})
         if total["cells"]:
             terminalreporter.write_line(f"kill matrix: {total['cells']} cells, {total['kills']} kills")
+
+
+def passes() -> Iterator[int]:
+    """At which pass of a failpoint to kill: the 1st, 2nd, 3rd, 5th, 8th …, so that a long operation is killed early and late
+    within a test's time; at every one with ``RAGSTORE_TEST_CELLS=all``.
+    """
+    if os.environ.get("RAGSTORE_TEST_CELLS") == "all":
+        yield from range(1, 100)
+        return
+    nth, following = 1, 2
+    while nth < 100:
+        yield nth
+        nth, following = following, nth + following

@@ -32,12 +32,6 @@ class Transfer:
         self._process = _context.Process(target=_run, args=(env, work, str(folder), nth_file))
         self._process.start()
 
-    def kill_after(self, seconds: float) -> None:
-        """Kill it then, if it is not done before."""
-        self._process.join(seconds)
-        if self._process.pid is not None and self._process.is_alive():
-            os.kill(self._process.pid, signal.SIGKILL)
-
     def survived(self) -> bool:
         """Whether it came to its end, which it must unless it is killed."""
         self._process.join(60)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ragstore.telemetry.logging import configure_logging, get_logger
+from ragstore.telemetry.logging import LogFormat, configure_logging, get_logger
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,19 @@ def test_a_text_line_has_action_message_and_fields(capsys: pytest.CaptureFixture
     get_logger("ragstore.protocol").info("run %s published", 7, action="publish", n_nodes=12, path="a b")
     line = capsys.readouterr().err
     assert line.endswith('INFO ragstore.protocol publish: run 7 published n_nodes=12 path="a b"\n')
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_path_can_neither_steer_a_terminal_nor_forge_a_line(
+    capsys: pytest.CaptureFixture[str], log_format: LogFormat
+) -> None:
+    configure_logging("info", log_format)
+    path = "a\x1b[2J\u202e\n2026-01-31 ERROR forged"
+    get_logger("ragstore.x").info(f"not read: {path}", action="kept_out", path=path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in line and "\u202e" not in line
+    if log_format == "json":
+        assert json.loads(line)["path"] == path
 
 
 def test_a_json_line_has_the_same_and_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,8 +94,31 @@ def test_a_long_text_is_cut_to_a_few_lines_that_fit() -> None:
 
 def test_stored_text_cannot_steer_the_terminal() -> None:
     assert "\x1b" not in "".join(hit_lines([a_hit(text="\x1b[2Jboo", source="a\x1b]0;x\x07")], 80))
-    assert plain("tab\tand\nline stay, \x9b goes") == "tab\tand\nline stay, \ufffd goes"
-    assert plain("lone \udc80 surrogate") == "lone ? surrogate"
+    assert plain("tab\tand\nline stay, \x9b is shown") == "tab\tand\nline stay, \\x9b is shown"
+    assert plain("lone \udc80 surrogate") == "lone \\udc80 surrogate"
+
+
+UNSEEN = [
+    *map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *map(chr, range(0x200B, 0x2010)),
+    *map(chr, range(0x2028, 0x202F)), *map(chr, range(0x2060, 0x2070)), *"\u061c\ufeff\u180e\xad", "\U000e0041",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unseen", sorted(set(UNSEEN) - {"\t", "\n"}), ids=ascii)
+def test_what_cannot_be_seen_is_shown_escaped(unseen: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"invoice{unseen}fdp.exe"
+    shown = f"invoice{ascii(unseen)[1:-1]}fdp.exe"
+    assert plain(name) == shown
+    assert unseen not in "".join(hit_lines([a_hit(text=name, source=name)], 80))
+    write_json({"name": name})
+    written = capsys.readouterr().out
+    assert unseen not in written
+    assert json.loads(written) == {"name": name}
+
+
+def test_other_scripts_and_signs_stay() -> None:
+    text = "Öl, \u0627\u0644\u0639\u0631\u0628\u064a\u0629, \u05e2\u05d1\u05e8\u05d9\u05ea, \u65e5\u672c, \U0001f600, e\u0301"
+    assert plain(text) == text
 
 
 def test_no_hits_are_said_to_be_none() -> None:

@@ -65,7 +65,7 @@ def test_drift_is_shown_by_kind_with_its_first_examples() -> None:
 def test_examples_cannot_steer_the_terminal() -> None:
     tally = Tally()
     tally.add(Kind.ORPHAN_IN_MONGO, ["\x1b[2J\nnode"])
-    assert tally_lines(tally)[1] == "    �[2J node"
+    assert tally_lines(tally)[1] == r"    \x1b[2J node"
 
 
 def test_repair_says_what_it_did_and_what_it_kept() -> None:

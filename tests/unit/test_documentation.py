@@ -14,7 +14,7 @@ from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "migrations/README.md")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "migrations/README.md")
 ALL_DOCUMENTS = (*DOCUMENTS, *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("stack/**/*.md"))))
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

@@ -19,6 +19,8 @@ from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
 from ragstore.embedded.state import ServerState, State
 from ragstore.embedded.watch import back_off_s
 from ragstore.errors import EmbeddedServerError
+from ragstore.protocol.worker import is_dead, this_worker
+from tests.support.children import until
 
 
 def a_home(path: Path) -> Home:
@@ -92,9 +94,51 @@ def test_end_becomes_ruder_until_the_process_is_gone() -> None:
 
 def test_a_process_is_known_by_number_and_start_together() -> None:
     myself = psutil.Process()
-    assert processes.find(myself.pid, myself.create_time()) == myself
-    assert processes.find(myself.pid, myself.create_time() - 1) is None
+    when = processes.started(myself.pid)
+    assert processes.find(myself.pid, when) == myself
+    assert processes.find(myself.pid, f"{when}1") is None
     assert processes.find(None, None) is None
+
+
+@pytest.mark.skipif(not processes.this_boot(), reason="the system does not say which boot this is")
+def test_the_start_of_a_process_does_not_move_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, worker = processes.started(os.getpid()), this_worker()
+    # What psutil adds the ticks to; it moves when the clock is set.
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1_000_000.0)
+    assert processes.started(os.getpid()) == before
+    assert this_worker() == worker
+    assert not is_dead(worker)
+
+
+def test_a_worker_is_dead_when_its_process_is_and_never_when_that_cannot_be_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host, space, pid, when = this_worker().rsplit("/", 3)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        alive = "/".join((host, space, str(child.pid), processes.started(child.pid)))
+        assert not is_dead(alive)
+        child.kill()
+        until(lambda: is_dead(alive), what="the worker is dead")  # a zombie first
+    assert is_dead(alive)
+    assert is_dead("/".join((host, space, pid, f"{when}1")))
+    for other in (
+        "/".join(("elsewhere", space, pid, f"{when}1")),
+        "/".join((host, "1", pid, f"{when}1")),
+        f"{host}/{space}/{pid}/another-boot.17",
+        "odd",
+    ):
+        assert not is_dead(other), other
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert not is_dead(this_worker_of_another(host, space))
+
+
+def hidden(*_: object, **__: object) -> str:
+    """As where /proc hides the processes of others."""
+    raise FileNotFoundError
+
+
+def this_worker_of_another(host: str, space: str) -> str:
+    return "/".join((host, space, "1", f"{processes.this_boot()}.1"))
 
 
 def test_only_processes_of_the_program_that_work_in_the_very_folder_are_found(tmp_path: Path) -> None:
@@ -113,8 +157,8 @@ def test_only_processes_of_the_program_that_work_in_the_very_folder_are_found(tm
 
 def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     home = a_home(tmp_path)
-    server = ServerState(pid=7, created=1.5, port=20001, version="18.4", ready=True)
-    written = State(phase="running", pid=6, created=1.0, servers={"postgres": server})
+    server = ServerState(pid=7, created="boot.15", port=20001, version="18.4", ready=True)
+    written = State(phase="running", pid=6, created="boot.10", servers={"postgres": server})
     state.save(home, written)
     assert state.load(home) == written
 

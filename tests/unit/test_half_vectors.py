@@ -77,7 +77,6 @@ def test_what_can_be_held_is_finite_and_points_where_it_did(rows: list[list[floa
     assert np.isfinite(held).all()
     lengths = np.linalg.norm(wide, axis=1)
     assert (np.linalg.norm(held - wide, axis=1) <= 1e-3 * lengths).all()
-    assert unholdable(a_collection("vector"), vectors) is None
 
 
 @pytest.mark.parametrize("values", [[65_520, 0, 0], [0, -1e30, 1], [1e-5, 0, 0], [9e-5, -9e-5, 0], [np.nan, 1, 1]])

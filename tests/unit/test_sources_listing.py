@@ -11,7 +11,9 @@ import pytest
 
 from ragstore.errors import LimitExceededError, UnreadableError, UnsupportedTypeError, UsageError
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
-from ragstore.sources import Listing, Unlistable, read_path, walk
+from ragstore.sources import Bounds, Listing, Unlistable, read_path, walk
+from ragstore.sources.bounds import LEADS_OUT
+from ragstore.sources.listing import KeptOut
 
 MIB = 1024 * 1024
 
@@ -91,14 +93,65 @@ def test_overlapping_paths_list_each_file_once(tmp_path: Path) -> None:
     assert names(tmp_path / "alias" / "a.txt", inner) == ["a.txt", "b.txt"]
 
 
-def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    a_file(outside / "far.txt")
+def a_folder_of_links(tmp_path: Path) -> Path:
+    """With a link to a file, a link to a folder, and a file of its own."""
+    a_file(tmp_path / "outside" / "far.txt")
     root = tmp_path / "root"
     a_file(root / "z" / "near.txt")
-    (root / "link.txt").symlink_to(outside / "far.txt")
-    (root / "a_link").symlink_to(outside)
-    assert names(root) == ["link.txt", "near.txt", "far.txt"]
+    (root / "link.txt").symlink_to(tmp_path / "outside" / "far.txt")
+    (root / "a_link").symlink_to(tmp_path / "outside")
+    return root
+
+
+def test_links_out_of_the_folder_are_followed_where_that_is_asked_for(tmp_path: Path) -> None:
+    root = a_folder_of_links(tmp_path)
+    listing = walk([root], max_bytes=MIB, bounds=Bounds.of([root], follow_links=True))
+    assert [Path(entry.document_id).name for entry in listing] == ["link.txt", "near.txt", "far.txt"]
+    assert names(root, tmp_path / "outside") == ["link.txt", "near.txt", "far.txt"], "into another named folder"
+
+
+def test_links_out_of_the_folder_are_kept_out_by_name(tmp_path: Path) -> None:
+    root = a_folder_of_links(tmp_path)
+    (root / "dead.txt").symlink_to(tmp_path / "outside" / "nothing.txt")
+    listing = walk([root], max_bytes=MIB)
+    assert [Path(entry.document_id).name for entry in listing] == ["near.txt"]
+    assert listing.kept_out == [KeptOut(str(root / name), LEADS_OUT) for name in ("a_link", "dead.txt", "link.txt")]
+    assert listing.n_kept_out == 3
+    assert listing.complete
+
+
+def test_links_that_stay_in_the_folder_are_followed(tmp_path: Path) -> None:
+    file = a_file(tmp_path / "z" / ".data" / "a.txt")
+    (tmp_path / "absolute.txt").symlink_to(file)
+    (tmp_path / "relative.txt").symlink_to("z/../z/.data/a.txt")
+    (tmp_path / "folder").symlink_to("z/.data")
+    assert names(tmp_path) == ["absolute.txt", "relative.txt", "a.txt"]
+
+
+def test_a_named_folder_may_be_a_link_and_a_named_file_may_not_lead_out_of_its_folder(tmp_path: Path) -> None:
+    root = a_folder_of_links(tmp_path)
+    assert names(root / "a_link") == ["far.txt"]
+    listing = walk([root / "link.txt", root / "z" / "near.txt"], max_bytes=MIB)
+    assert [Path(entry.document_id).name for entry in listing] == ["near.txt"]
+    assert [Path(entry.path).name for entry in listing.kept_out] == ["link.txt"]
+
+
+@pytest.mark.parametrize("path", ["/proc", "/proc/self", "/sys", "/dev", "/dev/stdin"])
+def test_places_of_the_system_are_refused_even_when_they_are_named(path: str) -> None:
+    with pytest.raises(UsageError, match="never read"):
+        walk([path], max_bytes=MIB, bounds=Bounds.of([path], follow_links=True))
+
+
+def test_a_place_that_is_never_read_is_kept_out_of_a_folder_around_it(tmp_path: Path) -> None:
+    a_file(tmp_path / "home" / "secrets.json", "{}")
+    a_file(tmp_path / "docs" / "a.txt")
+    (tmp_path / "docs" / "secrets.json").symlink_to(tmp_path / "home" / "secrets.json")
+    bounds = Bounds.of([tmp_path], never=[tmp_path / "home"], follow_links=True)
+    listing = walk([tmp_path], max_bytes=MIB, bounds=bounds)
+    assert [Path(entry.document_id).name for entry in listing] == ["a.txt"]
+    assert {Path(entry.path).name for entry in listing.kept_out} == {"secrets.json", "home"}
+    with pytest.raises(UsageError, match="never read"):
+        walk([tmp_path / "home"], max_bytes=MIB, bounds=bounds)
 
 
 def test_a_loop_of_links_ends_and_real_folders_win_over_links(tmp_path: Path) -> None:
@@ -121,12 +174,11 @@ def test_a_link_that_leads_nowhere_is_unlistable(tmp_path: Path, target: str) ->
 
 def test_a_pipe_and_a_socket_are_named_and_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
-    (tmp_path / "link.txt").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.txt"))
         entries = list(walk([tmp_path], max_bytes=MIB))
     messages = [entry.error.message for entry in entries if isinstance(entry, Unlistable)]
-    assert [message.rsplit(" is ")[1] for message in messages] == ["a device", "a pipe", "a socket"]
+    assert [message.rsplit(" is ")[1] for message in messages] == ["a pipe", "a socket"]
     assert the_unlistable(walk([tmp_path / "pipe.txt"], max_bytes=MIB)).error.code == "content.unsupported_type"
 
 

@@ -52,3 +52,30 @@ def test_the_example_settings_name_what_the_stack_reads_with_its_defaults() -> N
 def test_every_script_is_executable_and_can_be_parsed(script: Path) -> None:
     assert script.stat().st_mode & 0o111 == 0o111
     subprocess.run(["bash", "-n", str(script)], check=True, timeout=10)
+
+
+def test_every_image_is_pinned_by_digest_and_the_same_everywhere() -> None:
+    texts = [COMPOSE, *((ROOT / name).read_text(encoding="utf-8") for name in (".env.example", "stack/app/Dockerfile"))]
+    found: dict[str, set[str]] = {}
+    for text in texts:
+        for name, image in re.findall(r"(\w+_IMAGE)(?::-|=)([^\s}]+)", text):
+            found.setdefault(name, set()).add(image)
+    assert found.pop("APP_IMAGE") == {"ragstore:0.1.0"}
+    assert {name: len(images) for name, images in found.items()} == dict.fromkeys(found, 1)
+    assert found.keys() == {"POSTGRES_IMAGE", "MONGO_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE", "PYTHON_IMAGE"}
+    for (image,) in found.values():
+        assert re.fullmatch(r"[a-z/]+:[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}", image), image
+
+
+@pytest.mark.parametrize(
+    ("version", "parallel"), [("0.8.0", False), ("0.8.1", False), ("0.8.2", True), ("0.10.0", True)]
+)
+def test_an_old_pgvector_builds_without_parallel_workers(tmp_path: Path, version: str, parallel: bool) -> None:
+    (tmp_path / "vector.control").write_text(f"comment = 'x'\ndefault_version = '{version}'\n", encoding="utf-8")
+    (tmp_path / "data" / "pgdata").mkdir(parents=True)
+    (tmp_path / "data" / "pgdata" / "PG_VERSION").touch()
+    text = (STACK / "postgres/start").read_text(encoding="utf-8")
+    text = text.replace("/usr/share/postgresql/*/extension/vector.control", str(tmp_path / "vector.control"))
+    text = text.replace("/var/lib/postgresql/data", str(tmp_path / "data")).replace("exec postgres", "echo postgres")
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, timeout=10)
+    assert ("max_parallel_maintenance_workers=0" not in done.stdout) is parallel

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragstore.ingest.deletion import Loss, is_mass, refusal
-from ragstore.sources import walk
+from ragstore.sources import Bounds, walk
 from ragstore.sources.listing import Listing
 from ragstore.sources.location import source_uri_of
 from ragstore.sources.presence import Roots
@@ -87,11 +87,22 @@ def test_what_lies_behind_a_link_that_leads_nowhere_may_be_there_again_tomorrow(
     drive = tmp_path / "drive"
     (drive / "deep").mkdir(parents=True)
     (folder / "link").symlink_to(drive)
-    assert lost(folder, folder / "link" / "deep" / "a.txt")
+    roots, uri = Roots([folder], Bounds.of([folder], follow_links=True)), str(folder / "link" / "deep" / "a.txt")
+    assert roots.lost(uri)
     drive.rename(tmp_path / "taken away")
-    assert not lost(folder, folder / "link" / "deep" / "a.txt")
+    assert not roots.lost(uri)
     (folder / "link").unlink()
-    assert lost(folder, folder / "link" / "deep" / "a.txt")
+    assert roots.lost(uri)
+
+
+def test_what_lies_behind_a_link_that_is_not_followed_is_unseen_and_not_lost(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "a.txt").symlink_to(tmp_path / "outside" / "a.txt")
+    assert not lost(folder, folder / "link" / "gone.txt")
+    assert not lost(folder, folder / "a.txt")
+    (folder / "link").unlink()
+    assert lost(folder, folder / "link" / "gone.txt")
 
 
 def test_a_link_that_leads_nowhere_is_itself_there(folder: Path) -> None:

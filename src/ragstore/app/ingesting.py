@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from ragstore.app.addresses import home_of
 from ragstore.app.models import Models
 from ragstore.app.writer import Writer
 from ragstore.ingest.dry_run import dry_run
@@ -18,7 +20,9 @@ from ragstore.model.progress import Progress
 from ragstore.model.report import IngestReport
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
-from ragstore.sources import Listing, walk
+from ragstore.sources import Bounds, Listing, walk
+from ragstore.sources.bounds import LEADS_OUT
+from ragstore.sources.opening import FOLLOW_HINT
 from ragstore.sources.presence import Roots
 from ragstore.telemetry.logging import get_logger
 
@@ -28,13 +32,39 @@ Tell = Callable[[Progress], None] | None
 _log = get_logger(__name__)
 
 
-def list_paths(settings: Settings, paths: Paths) -> Listing:
-    """The files of these paths.
+NAMED_LINKS = 5
 
-    Raises:
-        UsageError: one does not exist.
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an ingest is asked to read.
+
+    Args:
+        bounds: fixed before anything is listed, so that nothing that happens meanwhile widens them.
     """
-    return walk(paths, max_bytes=settings.max_file_mb * 2**20)
+
+    paths: Paths
+    bounds: Bounds
+    max_bytes: int
+
+    def listing(self, paths: Paths | None = None) -> Listing:
+        """The files of these paths, or of some of them, within the same bounds.
+
+        Raises:
+            UsageError: one does not exist, or is never read.
+        """
+        return walk(self.paths if paths is None else paths, max_bytes=self.max_bytes, bounds=self.bounds)
+
+    def roots(self) -> Roots:
+        """The folders among them."""
+        return Roots(self.paths, self.bounds)
+
+
+def target(settings: Settings, paths: Paths, *, follow_links: bool | None = None) -> Target:
+    """These paths; the embedded servers' folder and the files of settings are never read."""
+    follow = settings.follow_links if follow_links is None else follow_links
+    bounds = Bounds.of(paths, never=[home_of(settings), *settings.places], follow_links=follow)
+    return Target(paths, bounds, settings.max_file_mb * 2**20)
 
 
 class Ingesting:
@@ -47,30 +77,28 @@ class Ingesting:
         self._writer = writer
         self._limits = Limits(settings.batch_chunks, settings.ingest_memory_mb)
 
-    def ingest(self, collection: Collection, listing: Listing, paths: Paths, tell: Tell) -> IngestReport:
+    def ingest(self, collection: Collection, read: Target, listing: Listing, tell: Tell) -> IngestReport:
         """Add and update."""
-        with self._services(collection, Roots(paths)) as services:
+        with self._services(collection, read.roots()) as services:
             return ingest(services, collection, listing, limits=self._limits, tell=tell)
 
     def sync(
-        self, collection: Collection, listing: Listing, paths: Paths, tell: Tell, *, allow_mass_delete: bool
+        self, collection: Collection, read: Target, listing: Listing, tell: Tell, *, allow_mass_delete: bool
     ) -> IngestReport:
         """Add, update and delete."""
-        roots = Roots(paths)
-        source = Source(listing, roots, self._relist)
+        roots = read.roots()
+        source = Source(listing, roots, lambda paths: read.listing([path for path in paths if os.path.lexists(path)]))
         with self._services(collection, roots) as services:
             return sync(
                 services, collection, source, allow_mass_delete=allow_mass_delete, limits=self._limits, tell=tell
             )
-
-    def _relist(self, paths: Sequence[str]) -> Listing:
-        return list_paths(self._settings, [path for path in paths if os.path.lexists(path)])
 
     @contextmanager
     def _services(self, collection: Collection, roots: Roots) -> Iterator[Services]:
         settings, writer = self._settings, self._writer
         with ParserPool(
             chunking=collection.chunking,
+            bounds=roots.bounds,
             timeout_s=settings.parse_timeout_s,
             memory_mb=settings.parse_memory_mb,
             n_children=settings.parse_processes,
@@ -88,10 +116,21 @@ class Ingesting:
 
 
 def look_only(
-    pool: PostgresPool, collection: Collection | None, listing: Listing, paths: Paths, tell: Tell
+    pool: PostgresPool, collection: Collection | None, read: Target, listing: Listing, tell: Tell
 ) -> IngestReport:
     """What a sync would do; a refusal to expect is logged."""
-    report, refused = dry_run(pool, collection, listing, Roots(paths), tell=tell)
+    report, refused = dry_run(pool, collection, listing, read.roots(), tell=tell)
     if refused:
         _log.warning(f"a sync would refuse to delete: {refused.message}", action="sync_dry_run")
     return report
+
+
+def say_kept_out(listing: Listing, said: set[str]) -> None:
+    """Log by name what was not read because of where it leads, but what a process has said before."""
+    fresh = [entry for entry in listing.kept_out if entry.path not in said]
+    for entry in fresh[:NAMED_LINKS]:
+        hint = f"; {FOLLOW_HINT}" if entry.reason == LEADS_OUT else ""
+        _log.warning(f"not read: {entry.path} {entry.reason}{hint}", action="kept_out", path=entry.path)
+    if len(fresh) > NAMED_LINKS or (fresh and listing.n_kept_out > len(listing.kept_out)):
+        _log.warning(f"not read: {listing.n_kept_out:,} such entries in all", action="kept_out")
+    said.update(entry.path for entry in fresh)

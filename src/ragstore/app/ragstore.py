@@ -60,6 +60,7 @@ class Ragstore(Transfers):
         self._models = Models(settings)
         self._writer_lock = threading.Lock()
         self._opened_writer: Writer | None = None
+        self._said_kept_out: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +149,7 @@ class Ragstore(Transfers):
         self,
         *paths: str | Path,
         collection: str | None = None,
+        follow_links: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
         """Add and update documents from files and folders; a renamed file moves, others that are gone stay.
@@ -155,16 +157,23 @@ class Ragstore(Transfers):
         The collection is made when there is none of that name. Documents that cannot be read go to quarantine and
         are counted as failed.
 
+        Args:
+            follow_links: read also what links in these folders lead to outside of them; None: as the setting.
+
         Raises:
-            UsageError: a path does not exist.
+            UsageError: a path does not exist, or is never read.
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
         """
-        from ragstore.app.ingesting import Ingesting, list_paths
+        from ragstore.app.ingesting import Ingesting, say_kept_out, target
 
-        listing = list_paths(self.settings, paths)
+        read = target(self.settings, paths, follow_links=follow_links)
+        listing = read.listing()
         into = self._collection_or_new(collection)
-        return Ingesting(self.settings, self._pool, self._models, self._writer()).ingest(into, listing, paths, progress)
+        ingesting = Ingesting(self.settings, self._pool, self._models, self._writer())
+        report = ingesting.ingest(into, read, listing, progress)
+        say_kept_out(listing, self._said_kept_out)
+        return report
 
     def sync(
         self,
@@ -172,31 +181,37 @@ class Ragstore(Transfers):
         collection: str | None = None,
         allow_mass_delete: bool = False,
         dry_run: bool = False,
+        follow_links: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
         """As ``ingest``, and afterwards delete documents that an ingest read from these folders and that are gone.
 
-        Documents from elsewhere stay, also those that LlamaIndex code added. Where a folder cannot be listed, nothing
-        is deleted.
+        Documents from elsewhere stay, also those that LlamaIndex code added, and those that an ingest read through a
+        link that is not followed now. Where a folder cannot be listed, nothing is deleted.
 
         Args:
             allow_mass_delete: also where more than 20 % of the collection and more than 10 documents are gone, or
                 where a folder shows none of its documents any more.
             dry_run: count what would be done, and change nothing; files are read only to recognise them.
+            follow_links: as in ``ingest``.
 
         Raises:
             MassDeletionError: nothing was deleted; what was added and updated stays.
             UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingesting import Ingesting, list_paths, look_only
+        from ragstore.app.ingesting import Ingesting, look_only, say_kept_out, target
 
-        listing = list_paths(self.settings, paths)
-        if dry_run:
-            name = checked_name(collection or self.settings.collection)
-            return look_only(self._pool, collections.find_collection(self._pool, name), listing, paths, progress)
-        into = self._collection_or_new(collection)
-        syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
-        return syncing.sync(into, listing, paths, progress, allow_mass_delete=allow_mass_delete)
+        read = target(self.settings, paths, follow_links=follow_links)
+        listing = read.listing()
+        try:
+            if dry_run:
+                name = checked_name(collection or self.settings.collection)
+                return look_only(self._pool, collections.find_collection(self._pool, name), read, listing, progress)
+            into = self._collection_or_new(collection)
+            syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
+            return syncing.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
+        finally:
+            say_kept_out(listing, self._said_kept_out)
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
         """Live documents in the order of their ids."""

@@ -108,7 +108,7 @@ class Transferring:
         if stack.mongo_database is None:
             yield None
         elif stack.mongo_url is None:
-            yield PlainDocstore(self.writer.client[stack.mongo_database], stack.namespace)
+            yield PlainDocstore(database(self.writer.client, stack.mongo_database), stack.namespace)
         else:
             client = connect(stack.mongo_url, timeout_s=self.settings.connect_timeout_s)
             try:

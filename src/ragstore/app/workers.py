@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import ragstore
 from ragstore import embedded
 from ragstore.app.addresses import Addresses, configured, home_of, postgres_pool, reachable
-from ragstore.app.ingesting import list_paths
+from ragstore.app.ingesting import target
 from ragstore.app.ragstore import Ragstore, open_ragstore
 from ragstore.errors import StoreUnavailableError
 from ragstore.model.collection import checked_name
@@ -51,14 +51,21 @@ class Manner:
     metrics_at: str | None = None
 
 
-def run_worker(settings: Settings, paths: Sequence[str], *, collection: str | None, manner: Manner) -> None:
+def run_worker(
+    settings: Settings,
+    paths: Sequence[str],
+    *,
+    collection: str | None,
+    manner: Manner,
+    follow_links: bool | None = None,
+) -> None:
     """Keep a collection equal to its paths for ever.
 
     Raises:
         UsageError: a path does not exist, or nothing can listen where metrics are wanted.
         RagstoreError: the same would fail the same way for ever.
     """
-    list_paths(settings, paths)
+    target(settings, paths).listing()
     name = checked_name(collection or settings.collection)
     health = Health(manner.every_s)
     turns = _Turns(settings, name, paths)
@@ -68,7 +75,7 @@ def run_worker(settings: Settings, paths: Sequence[str], *, collection: str | No
             health.alive()
 
         def sync() -> IngestReport:
-            return opened.store().sync(*paths, collection=name, progress=told)
+            return opened.store().sync(*paths, collection=name, follow_links=follow_links, progress=told)
 
         worker = Worker(
             collection=name,

@@ -8,7 +8,7 @@ import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, FilterKeyOption, JsonOption
+from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption
 from ragstore.cli.output import one_line, say, write, write_json
 from ragstore.cli.progress import duration_in_words, shown_progress
 
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 MAX_REASONS = 5
 
 
-def ingest(
+def ingest(  # noqa: PLR0913, PLR0917 - one argument per option
     ctx: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH|URL...", help="Files and folders; folders with all below.")
     ],
     collection: CollectionOption = None,
     filter_keys: FilterKeyOption = None,
+    follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no reasons on standard error.")] = False,
 ) -> None:
     """Add and update documents.
 
-    What did not change is neither read nor embedded again. Deletes nothing. Safe to interrupt and to repeat. Exit
-    status 3: some documents are in quarantine, the others are in.
+    What did not change is neither read nor embedded again. Deletes nothing. Links that lead out of the folders are not
+    followed and are named. Safe to interrupt and to repeat. Exit status 3: some documents are in quarantine, the
+    others are in.
 
     --json: {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused",
     "seconds"}.
@@ -41,7 +43,7 @@ def ingest(
     with invocation_of(ctx).store() as store:
         declare_filter_keys(store, collection, filter_keys)
         with shown_progress(quiet=quiet) as listener:
-            report = store.ingest(*paths, collection=collection, progress=listener)
+            report = store.ingest(*paths, collection=collection, follow_links=follow_links or None, progress=listener)
         failures = store.quarantined(collection) if report.failed and not quiet else []
     if as_json:
         write_json(report.as_dict())

@@ -41,6 +41,10 @@ FilterKeyOption = Annotated[
         help="Key of the metadata that filters will name often: it gets indexes of its own, for good; repeatable.",
     ),
 ]
+FollowLinksOption = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Read also what links in the folders lead to outside of them."),
+]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Rank by meaning, by words, or by both.")]
 MmrOption = Annotated[
     float | None,

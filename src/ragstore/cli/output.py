@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from ragstore.telemetry.logging import visible, visible_json
 
 
 class OutputClosedError(Exception):
@@ -64,8 +64,8 @@ def write_json_list(key: str, items: Iterable[Mapping[str, Any]]) -> None:
 
 
 def plain(text: object) -> str:
-    """Text that cannot steer a terminal: stored text comes from anywhere."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text).encode(errors="replace").decode())
+    """Text as a terminal may show it: stored text comes from anywhere."""
+    return visible(str(text))
 
 
 def one_line(text: object) -> str:
@@ -121,4 +121,4 @@ def _json(value: Mapping[str, Any], *, indent: int | None = None) -> str:
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(value, indent=indent, ensure_ascii=not unicode, default=str)
     # A path that is no valid text holds lone surrogates, which only the escaped form can carry.
-    return re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    return visible_json(text)

@@ -8,7 +8,7 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
-from ragstore.cli.options import CollectionOption
+from ragstore.cli.options import CollectionOption, FollowLinksOption
 
 
 def worker(
@@ -16,6 +16,7 @@ def worker(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
     collection: CollectionOption = None,
     every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two passes.")] = 30,
+    follow_links: FollowLinksOption = False,
     metrics: MetricsOption = None,
 ) -> None:
     """Keep a collection equal to its folders, for ever.
@@ -31,4 +32,6 @@ def worker(
 
         from ragstore.app.workers import Manner, run_worker
 
-        run_worker(settings, paths, collection=collection, manner=Manner(every, metrics))
+        run_worker(
+            settings, paths, collection=collection, manner=Manner(every, metrics), follow_links=follow_links or None
+        )

@@ -6,8 +6,7 @@ import logging
 import os
 import threading
 
-import psutil
-
+from ragstore.embedded import processes
 from ragstore.embedded.home import Home, ServerName
 from ragstore.embedded.state import Phase, ServerState, State, save
 from ragstore.errors import EmbeddedServerError
@@ -21,7 +20,7 @@ class Board:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.Lock()
-        self._state = State(pid=os.getpid(), created=psutil.Process().create_time())
+        self._state = State(pid=os.getpid(), created=processes.started(os.getpid()))
         self._write()
 
     def enter(self, phase: Phase) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _LOG_LIMIT_BYTES = 16 * 2**20
 _TAIL_BYTES = 16 * 2**10
@@ -29,6 +29,13 @@ def write_private(path: Path, text: str, *, durable: bool = False) -> None:
     fresh.replace(path)
     if durable:
         sync_folder(path.parent)
+
+
+def open_private(path: Path) -> BinaryIO:
+    """A file to append to that only its owner may read, one that is there too."""
+    file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "ab")  # noqa: SIM115
+    os.fchmod(file.fileno(), 0o600)
+    return file
 
 
 def sync_folder(path: Path) -> None:

@@ -28,6 +28,8 @@ _OPTIONS = [
     "--oplogSize", "128",
     "--wiredTigerCacheSizeGB", "0.25",
     "--quiet",
+    # Compressed messages are unpacked before a client has logged in, and the newest mongod of Python's index is old.
+    "--networkMessageCompressors", "disabled",
     "--setParameter", "diagnosticDataCollectionEnabled=false",
     # There is no other member that could take over while clients are asked to leave.
     "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0",

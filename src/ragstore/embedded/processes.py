@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,8 @@ StopSteps = Sequence[tuple[signal.Signals, float]]
 """Signals to send, and how many seconds to wait after each for its effect."""
 
 _POLL_S = 0.02
-# Two processes never share a number and a start time; the clock's steps are 10 ms.
-_SAME_START_S = 0.05
+_STARTED = 19
+"""Of the fields behind a process's name in /proc/PID/stat."""
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -26,13 +27,42 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def find(pid: int | None, created: float | None) -> psutil.Process | None:
-    """The running process of that number that started at that time (seconds since the epoch)."""
-    if pid is None or created is None:
+def started(pid: int) -> str:
+    """When a process started: two never share a number and this. No clock is in it, because clocks are set.
+
+    On Linux the system's boot and the ticks since, elsewhere the time.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+        psutil.AccessDenied: it cannot be seen.
+    """
+    boot = this_boot()
+    if not boot:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        # Where /proc hides the processes of others, they are there all the same.
+        raise (psutil.AccessDenied(pid) if psutil.pid_exists(pid) else psutil.NoSuchProcess(pid)) from error
+    return f"{boot}.{fields[_STARTED]}"
+
+
+@cache
+def this_boot() -> str:
+    """What no other boot of this machine has, nor another machine; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def find(pid: int | None, when: str | None) -> psutil.Process | None:
+    """The running process of that number that ``started`` then."""
+    if pid is None or when is None:
         return None
     try:
         process = psutil.Process(pid)
-        if abs(process.create_time() - created) < _SAME_START_S and is_alive(process):
+        if started(pid) == when and is_alive(process):
             return process
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         pass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ragstore.embedded import credentials, state
 from ragstore.embedded.credentials import ServerUrls
-from ragstore.embedded.files import log_tail, rotate_log
+from ragstore.embedded.files import log_tail, open_private, rotate_log
 from ragstore.embedded.handshake import answers
 from ragstore.embedded.home import SERVER_NAMES, Home, trouble_told
 from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
@@ -145,7 +145,7 @@ def _spawn_supervisor(home: Home, lock: SupervisorLock) -> None:
     path = os.pathsep.join([str(_PACKAGES_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
     # -P: a module in the caller's working folder must not take the place of one of ours.
     python = [sys.executable, "-P", "-m", "ragstore.embedded.supervisor"]
-    with home.log("supervisor").open("ab") as log:
+    with open_private(home.log("supervisor")) as log:
         starter = subprocess.Popen(
             [*python, str(home.path), "--lock-fd", str(lock.fd)],
             stdin=subprocess.DEVNULL,

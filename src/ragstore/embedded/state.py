@@ -14,10 +14,10 @@ Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
 @dataclass(slots=True)
 class ServerState:
-    """One server as its supervisor last saw it; ``created`` is seconds since the epoch."""
+    """One server as its supervisor last saw it; ``created`` as ``processes.started`` says it."""
 
     pid: int | None = None
-    created: float | None = None
+    created: str | None = None
     port: int | None = None
     version: str | None = None
     ready: bool = False
@@ -30,7 +30,7 @@ class State:
 
     phase: Phase = "starting"
     pid: int | None = None
-    created: float | None = None
+    created: str | None = None
     servers: dict[str, ServerState] = field(default_factory=dict)
     error: dict[str, Any] | None = None
 

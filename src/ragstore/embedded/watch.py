@@ -17,7 +17,7 @@ from ragstore.embedded import processes
 from ragstore.embedded.account import Account
 from ragstore.embedded.board import Board
 from ragstore.embedded.credentials import CredentialStore
-from ragstore.embedded.files import log_tail, rotate_log
+from ragstore.embedded.files import log_tail, open_private, rotate_log
 from ragstore.embedded.home import Home, ServerName, as_embedded_error
 from ragstore.embedded.ports import is_free
 from ragstore.embedded.processes import StopSteps
@@ -56,7 +56,7 @@ class Running:
 
     def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
         self.process = process
-        self.created = process.create_time()
+        self.created = processes.started(process.pid)
         self._child = child
 
     def has_ended(self) -> bool:
@@ -158,7 +158,7 @@ class Watch:
             port = self._credentials.move_port(self._server.name)
             logger.warning("action=port_moved server=%s port=%d: the former is taken", self._server.name, port)
         rotate_log(self._log)
-        with self._log.open("ab") as log:
+        with open_private(self._log) as log:
             self._log_start = log.tell()
             child = subprocess.Popen(
                 self._server.command(port),

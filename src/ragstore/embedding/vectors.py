@@ -26,7 +26,7 @@ def checked_vectors(
     try:
         with np.errstate(over="ignore"):  # what is too large for a float32 becomes inf, which is refused below
             vectors = np.array(rows, dtype=np.float32, order="C")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise refused("vectors of several lengths, or not of numbers") from error
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise refused("no vectors")

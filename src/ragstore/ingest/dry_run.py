@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from ragstore.errors import ContentError, MassDeletionError
@@ -48,7 +49,7 @@ def dry_run(
     loss = survey(pool, collection, roots)
     ahead: Ahead[SourceItem | Unlistable] = Ahead(roots.watching(listing))
     tally.watch(ahead)
-    planner = Planner(pool, collection, tally, content_hash_of=_content_hash)
+    planner = Planner(pool, collection, tally, content_hash_of=partial(_content_hash, roots))
     moved = _Moved(pool, collection, roots, loss)
     for batch in _batches(planner.changed(ahead)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])
@@ -84,7 +85,7 @@ class _Moved:
         """Files are read only while there is something gone that they may be."""
         if not self._n_left:
             return 0
-        hashes = [h for h in map(_hash_or_none, items) if h]
+        hashes = [h for item in items if (h := _hash_or_none(self._roots, item))]
         by_content = documents.find_by_content(self._pool, self._collection, hashes)
         n_moved = 0
         for content_hash in hashes:
@@ -106,12 +107,12 @@ def _batches(items: Iterator[SourceItem]) -> Iterator[list[SourceItem]]:
         yield batch
 
 
-def _content_hash(item: SourceItem) -> str:
-    return content_hash_of(item.source_uri)
+def _content_hash(roots: Roots, item: SourceItem) -> str:
+    return content_hash_of(item.source_uri, roots.bounds)
 
 
-def _hash_or_none(item: SourceItem) -> str | None:
+def _hash_or_none(roots: Roots, item: SourceItem) -> str | None:
     try:
-        return _content_hash(item)
+        return _content_hash(roots, item)
     except ContentError:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,11 +16,20 @@ from typing import Any, NoReturn
 
 import orjson
 
-from ragstore.errors import ContentError, LimitExceededError, ParseError, RagstoreError
+from ragstore.errors import (
+    ContentError,
+    LimitExceededError,
+    ParseError,
+    RagstoreError,
+    UnreadableError,
+    UnsupportedTypeError,
+)
 from ragstore.ingest.parse_child import LENGTH, frame
 from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
+from ragstore.sources import Bounds
+from ragstore.sources.opening import open_regular
 
 _START_TIMEOUT_S = 120.0
 _READ_BYTES = 1024 * 1024
@@ -45,6 +55,7 @@ class ParseLimits:
     """What every child is started with."""
 
     chunking: Chunking
+    bounds: Bounds
     timeout_s: float
     memory_mb: int
 
@@ -100,7 +111,12 @@ class ParseProcess:
 
     def parse(self, item: SourceItem) -> ParsedDocument:
         """The document; raises as ``ParserPool.parse``."""
-        answer = self._ask(item)
+        try:
+            answer = self._ask(item)
+        except (UnreadableError, UnsupportedTypeError) as refused:
+            raise type(refused)(
+                f"{item.document_id} {refused.message}", hint=refused.hint, **refused.facts
+            ) from refused
         if error := answer.get("error"):
             kind = _ERRORS[error["code"]]
             raise kind(f"{item.document_id} {error['message']}", hint=error["hint"], **error["facts"])
@@ -113,7 +129,8 @@ class ParseProcess:
         child = self._ready_child()
         used = child.n_answers > 0
         try:
-            answer = child.ask({"source_uri": item.source_uri}, self._limits.timeout_s)
+            with open_regular(item.source_uri, self._limits.bounds) as fd:
+                answer = child.ask({"source_uri": item.source_uri}, fd, self._limits.timeout_s)
         except _NotAskedError:
             self._replace()
             return self._ask(item)
@@ -179,18 +196,19 @@ class _Child:
             "memory_mb": limits.memory_mb,
         }
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        self._requests, theirs = socket.socketpair()
         self.popen = subprocess.Popen(
             # -P: a module in the working folder, perhaps one of the documents, must not be imported.
             [sys.executable, "-P", "-m", "ragstore.ingest.parse_child", orjson.dumps(options).decode()],
-            stdin=subprocess.PIPE,
+            stdin=theirs.fileno(),
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             start_new_session=True,
             bufsize=0,
         )
-        assert self.popen.stdin and self.popen.stdout
-        self._requests = self.popen.stdin.fileno()
+        theirs.close()
+        assert self.popen.stdout
         self._replies = self.popen.stdout.fileno()
         os.set_blocking(self._replies, False)
         self._ready = False
@@ -215,11 +233,11 @@ class _Child:
             ) from error
         self._ready = True
 
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One answer."""
+    def ask(self, request: dict[str, Any], fd: int, timeout_s: float) -> dict[str, Any]:
+        """One answer about the file that is open there."""
         try:
-            os.write(self._requests, frame(request))
-        except BrokenPipeError as error:
+            socket.send_fds(self._requests, [frame(request)], [fd])
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise _NotAskedError from error
         answer = self._receive(timeout_s)
         self.n_answers += 1
@@ -229,7 +247,7 @@ class _Child:
         """End it at once and free what it held; more than once is fine."""
         self.popen.kill()
         self.popen.wait()
-        for stream in (self.popen.stdin, self.popen.stdout, self._stderr):
+        for stream in (self._requests, self.popen.stdout, self._stderr):
             if stream:
                 stream.close()
 

@@ -13,6 +13,7 @@ from ragstore.ingest.parse_process import ParseLimits, ParseProcess
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
+from ragstore.sources import Bounds
 from ragstore.sources.opening import content_hash_of
 
 _JOIN_S = 10.0
@@ -26,13 +27,16 @@ class ParserPool:
     The first starts with the first file, further ones when they are asked for.
 
     Args:
+        bounds: what may be read; the children check it again.
         timeout_s: seconds one file may take.
         memory_mb: memory one file may take, beyond what the child takes empty.
         n_children: at most.
     """
 
-    def __init__(self, *, chunking: Chunking, timeout_s: float, memory_mb: int, n_children: int = 1) -> None:
-        self._limits = ParseLimits(chunking, timeout_s, memory_mb)
+    def __init__(
+        self, *, chunking: Chunking, bounds: Bounds, timeout_s: float, memory_mb: int, n_children: int = 1
+    ) -> None:
+        self._limits = ParseLimits(chunking, bounds, timeout_s, memory_mb)
         self._n_children = n_children
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -105,7 +109,7 @@ class ParserPool:
             UnsupportedTypeError: it is no regular file any more.
         """
         try:
-            return content_hash_of(item.source_uri)
+            return content_hash_of(item.source_uri, self._limits.bounds)
         except ContentError as error:
             raise type(error)(f"{item.document_id} {error.message}", hint=error.hint, **error.facts) from error
 

@@ -25,6 +25,7 @@ from ragstore.model.graph import MAX_RELATION_BYTES, GraphNode, GraphRelation, P
 from ragstore.model.node import MAX_NODE_BYTES
 from ragstore.model.storable import storable_content, storable_text
 from ragstore.postgres.filters import Sql, to_sql
+from ragstore.postgres.vectors import LONGEST, SHORTEST, lengths
 
 
 def to_graph_node(node: LabelledNode) -> GraphNode:
@@ -146,13 +147,19 @@ def checked_vector(vector: Sequence[float], whose: str) -> list[float]:
     Raises:
         InvalidNodeError: it is empty, too long, or has a value that is not finite.
     """
-    with np.errstate(over="ignore"):
-        values = np.asarray(vector, dtype=np.float64).astype(np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(vector, dtype=np.float64).astype(np.float32)
+    except (TypeError, ValueError, OverflowError):
+        values = np.empty(0, dtype=np.float32)
     if values.ndim == 1 and 1 <= len(values) <= MAX_DIM and np.isfinite(values).all():
-        return [float(each) for each in values]
+        (length,) = lengths(values[np.newaxis])
+        if length == 0 or SHORTEST <= length <= LONGEST:
+            return [float(each) for each in values]
     raise InvalidNodeError(
         f"the vector of {whose} cannot be stored",
-        hint=f"it must have 1 to {MAX_DIM:,} finite values; check what the embedding model returned",
+        hint=f"it must have 1 to {MAX_DIM:,} finite values and a length of 1e-18 to 1e18; check what the embedding "
+        "model returned",
     )
 
 

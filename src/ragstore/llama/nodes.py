@@ -70,7 +70,15 @@ def to_vectors(nodes: Sequence[BaseNode], dim: int) -> Vectors:
                 hint="embed it with the model that the collection was made with",
                 node_id=node.node_id,
             )
-        vectors[i] = node.embedding
+        try:
+            with np.errstate(over="ignore"):  # what is too large for a float32 becomes inf, which is refused later
+                vectors[i] = node.embedding
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidNodeError(
+                f"the vector of node {node.node_id} has a value that is no number of a vector: {error}",
+                hint="check what the embedding model returned for it",
+                node_id=node.node_id,
+            ) from error
     return vectors
 
 

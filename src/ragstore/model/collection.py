@@ -9,7 +9,7 @@ from typing import Literal
 
 from ragstore.errors import UsageError
 
-NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MAX_DIM = 16_000
 
 MAX_FILTER_KEYS = 16
@@ -129,7 +129,8 @@ def checked_name(name: str) -> str:
         return name
     raise UsageError(
         f"collection name {name!r} cannot be used",
-        hint="use 1 to 40 of the characters a-z, 0-9, '_' and '-', starting with a letter",
+        hint="use 1 to 40 of the characters a-z, 0-9, '_' and '-', starting with a letter or a digit; a UUID in lower "
+        "case is such a name",
         name=name,
     )
 

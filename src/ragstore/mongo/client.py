@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
+from pymongo.errors import InvalidName
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from ragstore.errors import StoreError, StoreSetupError
+from ragstore.errors import StoreError, StoreSetupError, UsageError
 from ragstore.mongo.diagnosis import diagnosis, no_set
 from ragstore.mongo.errors import translation
 
@@ -23,6 +27,10 @@ MIN_VERSION, MIN_WIRE_VERSION = "5.0", 13
 
 ANSWER_WITHIN_S = 60.0
 """For one command; the largest takes a second or two. What takes longer has fallen silent, server or network."""
+
+
+MAX_NAME_BYTES = 63
+"""Of a database's name, by MongoDB."""
 
 
 def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
@@ -45,15 +53,49 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
     if "maxPoolSize" in ours and "minpoolsize" in said:
         del ours["maxPoolSize"]
     with translation():
-        return MongoClient(url, tz_aware=True, **ours)
+        client: Client = MongoClient(url, tz_aware=True, **ours)
+    _forked().add(client)
+    return client
+
+
+@cache
+def _forked() -> weakref.WeakSet[Client]:
+    """Clients that a forked child may go on using: pymongo gives it fresh connections, and warns that others may not.
+
+    The warning is decided by the process that the topology was opened in.
+    """
+    clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+    def begin_again() -> None:
+        for client in clients:
+            topology = getattr(client, "_topology", None)
+            if topology is not None and hasattr(topology, "_pid"):
+                topology._pid = None
+
+    # After pymongo's own, which is registered when it is imported.
+    os.register_at_fork(after_in_child=begin_again)
+    return clients
 
 
 def database(client: Client, name: str) -> MongoDatabase:
-    """The database, with majority and journaled writes and majority reads of the primary, whatever the URL says."""
+    """The database, with majority and journaled writes and majority reads of the primary, whatever the URL says.
+
+    Raises:
+        UsageError: no database can have this name.
+    """
     concern = WriteConcern(w="majority", j=True, wtimeout=round(ANSWER_WITHIN_S * 1000))
-    return client.get_database(
-        name, write_concern=concern, read_concern=ReadConcern("majority"), read_preference=ReadPreference.PRIMARY
-    )
+    try:
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise InvalidName(f"it has more than {MAX_NAME_BYTES} bytes")
+        return client.get_database(
+            name, write_concern=concern, read_concern=ReadConcern("majority"), read_preference=ReadPreference.PRIMARY
+        )
+    except InvalidName as error:
+        raise UsageError(
+            f"no MongoDB database can be called {name!r}: {error}",
+            hint="name it as 'show dbs' of mongosh does",
+            name=name,
+        ) from error
 
 
 def check_server(client: Client, url: str) -> None:

@@ -15,8 +15,9 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.rebuild import IS_OWNER
 
-_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
-"""Readers queue behind whoever waits for the table, and a long export may be reading it."""
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
+"""Readers queue behind who waits for the table, and a long export may be reading it. Less than the second after which
+PostgreSQL looks for deadlocks: a concurrent build of an index waits for this transaction, and must not be a victim."""
 
 PAGE_DOCUMENTS = """
 SELECT document_id FROM ragstore.document

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import psycopg2
 
-from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import StoreBusyError, StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
 
 _UNDEFINED_TABLE = "42P01"
 _FOREIGN_KEY = "23503"
@@ -44,6 +44,7 @@ _HINT_RIGHTS = (
 _HINT_VECTOR = (
     "run 'ragstore migrate apply', which says what is missing: the extension, the library, or USAGE on its schema"
 )
+_HINT_BUSY = "nothing is lost: run the same command again; 'ragstore status' shows that both databases answer"
 _HINT_CANCELLED = "raise RAGSTORE_STATEMENT_TIMEOUT_S or the role's statement_timeout, if it was that"
 
 _Kind = type[StoreError]
@@ -102,6 +103,7 @@ _TEXTS: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
 
 # The first that the SQLSTATE begins with.
 _STATES: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
+    (("40", "55P03"), StoreBusyError, _HINT_BUSY),  # deadlocks, serialisation failures; a lock not to be had
     (("53100",), StoreFullError, "free disk space on the PostgreSQL server, then run the same again"),
     (("53300",), StoreUnavailableError, _HINT_FULL),
     (("53200",), StoreUnavailableError, "PostgreSQL has no memory left: lower its work_mem or max_connections"),
@@ -112,7 +114,7 @@ _STATES: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
     (("42501",), StoreSetupError, _HINT_RIGHTS),
     (("42704", "42602", "58P01"), StoreSetupError, _HINT_VECTOR),
     (("28", "3D000", "3F000", "42P01", "42703", "42883", "42P07", "F0"), StoreSetupError, _HINT_SETUP),
-    (("08", "57P01", "57P02", "57P05", "53", "25P03", "40", "55P03", "58030"), StoreUnavailableError, _HINT_STATUS),
+    (("08", "57P01", "57P02", "57P05", "53", "25P03", "58030"), StoreUnavailableError, _HINT_STATUS),
 )
 
 
@@ -128,7 +130,10 @@ def translated(error: psycopg2.Error) -> StoreError:
         kind, hint, text = _by_text(error)
     if state == _UNDEFINED_TABLE and ".data_" in text:
         hint = _HINT_TABLE
-    return kind(f"PostgreSQL: {text}", hint=hint, sqlstate=state)
+    message = f"PostgreSQL: {text}"
+    if kind is StoreBusyError:
+        message = f"another transaction was in the way: {message}"
+    return kind(message, hint=hint, sqlstate=state)
 
 
 def is_full(error: psycopg2.Error) -> bool:

@@ -14,6 +14,7 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, Cursor, PostgresPool
 from ragstore.postgres.segments import LOCK_SPACE
 from ragstore.postgres.turn import exclusive
+from ragstore.postgres.vectors import analyze
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _LOCK_KEYS = "SELECT filter_keys FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR NO KEY UPDATE"
@@ -84,7 +85,7 @@ def _build(connection: Connection, collection: Collection) -> bool:
             connection.outside(f'CREATE INDEX CONCURRENTLY "{name}" {definition}', statement_timeout="0")
             reached(Failpoint.FILTER_INDEX_BUILT)
         # Without statistics of its own the planner does not know what an index is good for.
-        connection.outside(f"ANALYZE {quoted_table(collection)}", statement_timeout="0")
+        connection.outside(analyze(quoted_table(collection)), statement_timeout="0")
     return bool(missing)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ragstore.errors import RefusedError, StoreSetupError
+from ragstore.errors import RefusedError, StoreBusyError, StoreSetupError
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import Run, Vectors
@@ -27,6 +27,8 @@ from ragstore.postgres.turn import exclusive
 _LOCK = (0x5241_4752, 0)  # "RAGR"
 _WAIT_FOR_DEAD_S = 3.0
 """PostgreSQL may take a moment to notice that a killed repair is gone."""
+
+_WAIT_FOR_BUILD_S = 600.0
 
 # Found again as a copy of a row that stays, or not deleted.
 DELETE_COPIES = """
@@ -242,6 +244,16 @@ def alone(pool: PostgresPool) -> Iterator[None]:
         yield
 
 
+LACKS_SOMETHING = """
+SELECT to_regclass(%(table)s) IS NULL OR EXISTS (
+    SELECT FROM (
+        SELECT format('data_%%s_%%s_idx', %(name)s::text, of_all)
+        FROM unnest(ARRAY['document', 'chunk_hash', 'text', 'metadata']) AS of_all
+        UNION ALL SELECT index_name FROM ragstore.filter_indexes(%(name)s)
+    ) AS wanted (index_name) WHERE to_regclass(format('ragstore.%%I', index_name)) IS NULL)
+"""
+
+
 def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, FirstRow]:
     """The first row of each of these documents that has rows."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
@@ -254,23 +266,29 @@ def ensure_table(pool: PostgresPool, collection: Collection) -> None:
 
     A table that is new has no index over what the old one held.
 
+    Raises:
+        StoreBusyError: an index of it is being built for minutes.
+
     Crash safety:
         One transaction, idempotent.
     """
-    with pool.transaction() as cursor:
+    # CREATE INDEX IF NOT EXISTS locks the table before it looks.
+    if not _lacks_something(pool, collection):
+        return
+    with _no_build_beside(pool, collection), pool.transaction() as cursor:
         cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
         if cursor.fetchone() == (True,):
             cursor.execute(statements.SET_SEGMENTS, {"segments": "[]", "collection_id": collection.collection_id})
         cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
 
 
-def reindex(pool: PostgresPool, index: str) -> None:
+def reindex(pool: PostgresPool, collection: Collection, index: str) -> None:
     """Build an index anew beside its users.
 
     Crash safety:
         A killed one leaves an invalid index, which the next repair builds again or drops.
     """
-    with pool.autocommit() as connection, connection.cursor() as cursor:
+    with _no_build_beside(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
         _require_owner(cursor, index)
         # What a killed one left behind would never be used.
         if index.endswith(("_ccnew", "_ccold")):
@@ -285,9 +303,35 @@ def segment_index(pool: PostgresPool, collection: Collection, index: str) -> Non
     Crash safety:
         Queries do without it meanwhile; the next repair does the same again.
     """
-    with pool.autocommit() as connection, connection.cursor() as cursor:
+    with _no_build_beside(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
         _require_owner(cursor, collection.table)
         segments.rebuild(connection, collection, index)
+
+
+def _lacks_something(pool: PostgresPool, collection: Collection) -> bool:
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(LACKS_SOMETHING, {"name": collection.name, "table": quoted_table(collection)})
+        row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+@contextmanager
+def _no_build_beside(pool: PostgresPool, collection: Collection) -> Iterator[None]:
+    """Keep builds of this collection's indexes away for the length of the block, after the one under way.
+
+    Waiting inside a statement would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for: a deadlock.
+
+    Raises:
+        StoreBusyError: that takes minutes.
+    """
+    with exclusive(pool, (segments.LOCK_SPACE, collection.collection_id), wait_s=_WAIT_FOR_BUILD_S) as is_mine:
+        if not is_mine:
+            raise StoreBusyError(
+                f"an index of collection {collection.name!r} is being built",
+                hint="wait until it is done, then run 'ragstore repair' again",
+                collection=collection.name,
+            )
+        yield
 
 
 def _require_owner(cursor: Cursor, relation: str) -> None:

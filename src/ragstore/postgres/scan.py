@@ -41,7 +41,7 @@ SELECT node_id FROM (
 NODES_OF_IDS = """
 SELECT node_id::text, id, chunk_hash IS NOT NULL, held._node_type, held._node_content, text::text, document_id,
     held.ref_doc_id, vector_dims(embedding) = %(dim)s
-        AND vector_norm(embedding::vector) BETWEEN 1e-37 AND 1e38
+        AND vector_norm(embedding::vector) BETWEEN 1e-18 AND 1e18
 FROM {table} CROSS JOIN LATERAL
     jsonb_to_record(CASE jsonb_typeof(metadata_) WHEN 'object' THEN metadata_ ELSE '{}' END)
     AS held (_node_type text, _node_content text, ref_doc_id text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.vectors import analyze
 
 # Earlier than autovacuum, which looks once a minute and waits for a tenth of a table to change.
 CHANGED_MUCH = """
@@ -23,7 +24,7 @@ def refresh_changed(pool: PostgresPool) -> list[str]:
         cursor.execute(CHANGED_MUCH)
         names = [row[0] for row in cursor.fetchall()]
         for name in names:
-            cursor.execute(f'ANALYZE ragstore."{name}"')
+            cursor.execute(analyze(f'ragstore."{name}"'))
     return names
 
 

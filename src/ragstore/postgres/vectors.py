@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ MAX_INDEXED_DIM = 4_000
 
 _MAX_FULL_DIM = 1_000
 """Longer vectors are indexed as float16, in a half to a third of the room; beyond 2,000 there is no other way."""
+
+SHORTEST, LONGEST = 1e-18, 1e18
+"""Lengths of vectors that pgvector can compare: it sums squares in float32, where others become 0 or infinite."""
 
 _SMALLEST, _LARGEST = 1e-4, 65_504.0
 """Of a vector's largest value: above there is none in float16, and below it soon has few digits, then none."""
@@ -59,7 +63,15 @@ def refresh_statistics(pool: PostgresPool, collection: Collection, *, n_changed:
             row = cursor.fetchone()
             if not (row and row[0]):
                 return
-        cursor.execute(f"ANALYZE {quoted_table(collection)}")
+        cursor.execute(analyze(quoted_table(collection)))
+
+
+def analyze(table: str) -> str:
+    """Renew a table's statistics, unless somebody builds an index or vacuums there.
+
+    An ANALYZE that waits for its lock holds a snapshot, for which a concurrent build in turn waits: a deadlock.
+    """
+    return f"ANALYZE (SKIP_LOCKED) {table}"
 
 
 def index_expression(collection: Collection) -> str:
@@ -87,22 +99,34 @@ def as_stored(collection: Collection, vectors: Vectors) -> Vectors:
 
 
 def unholdable(collection: Collection, vectors: Vectors) -> int | None:
-    """Position of the first of these vectors, shape ``(n_nodes, dim)``, that cannot be stored as float16, if they are.
+    """Position of the first of these vectors, shape ``(n_nodes, dim)``, that the collection cannot hold.
 
-    The largest value of a vector must be 0.0001 to 65,504; a zero vector stays what it is.
+    Its length must be SHORTEST to LONGEST, and where they are stored as float16 its largest value 0.0001 to 65,504; a
+    zero vector stays what it is.
     """
-    if collection.vector_type == "vector" or not len(vectors):
+    if not len(vectors):
         return None
-    largest = np.abs(vectors).max(axis=1)
-    fits = (largest == 0) | ((largest >= _SMALLEST) & (largest <= _LARGEST))
+    if collection.vector_type == "vector":
+        measure, least, most = lengths(vectors), SHORTEST, LONGEST
+    else:
+        measure, least, most = np.abs(vectors).max(axis=1), _SMALLEST, _LARGEST
+    fits = (measure == 0) | ((measure >= least) & (measure <= most))
     return None if fits.all() else int(np.argmin(fits))
+
+
+def lengths(vectors: Vectors) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Of each of these vectors, without overflow."""
+    found: np.ndarray[Any, np.dtype[np.float64]] = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return found
 
 
 def cannot_hold(collection: Collection, owner: str, **facts: str) -> InvalidNodeError:
     """What is told of an ``unholdable`` vector and whose it is."""
+    form = "float32, in which they are compared: its length must be 1e-18 to 1e18"
+    if collection.vector_type == "halfvec":
+        form = f"float16, in which collection {collection.name!r} stores them"
     return InvalidNodeError(
-        f"the vector of {owner} has values too large, or all too small, for float16, in which collection "
-        f"{collection.name!r} stores them",
+        f"the vector of {owner} has values too large, or all too small, for {form}",
         hint="bring the vectors to length 1: that changes no cosine",
         **facts,
     )

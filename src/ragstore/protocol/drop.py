@@ -6,7 +6,7 @@ up late must not hit a new collection of the same name.
 
 from __future__ import annotations
 
-from ragstore.errors import CollectionBusyError, StoreError
+from ragstore.errors import CollectionBusyError, StoreBusyError
 from ragstore.model.collection import Collection
 from ragstore.model.ids import new_run_id
 from ragstore.model.run import Run
@@ -24,7 +24,8 @@ from ragstore.telemetry.logging import get_logger
 _DOCUMENTS_AT_ONCE = 100
 _NODES_AT_ONCE = 1_000
 _TRIES = 5
-_IN_THE_WAY = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+_LOCK_TRIES = 10
+"""Of half a second each, for who reads the table or builds an index of it."""
 
 _log = get_logger(__name__)
 
@@ -92,18 +93,21 @@ class Dropper:
         return n_documents
 
     def _drop_empty(self, collection: Collection) -> bool:
-        """Drop it unless something came in, or somebody holds it."""
-        try:
-            with in_postgres.dropping(self._pool, collection, Run(new_run_id(), self._worker, [])) as drop:
-                if not drop.is_empty():
-                    return False
-                drop.abandon_runs(grace_s=self._grace_s)
-                # Before the commit: nobody would come back for them afterwards.
-                structs.delete_structs(self._database, collection.name, stamp=drop.stamp())
-                drop.finish()
-                reached(Failpoint.COLLECTION_DROPPING)
-        except StoreError as error:
-            if error.facts.get("sqlstate") in _IN_THE_WAY:
+        """Drop it unless something came in, or somebody holds it for long."""
+        for _ in range(_LOCK_TRIES):
+            try:
+                return self._drop_now(collection)
+            except StoreBusyError:
+                continue
+        return False
+
+    def _drop_now(self, collection: Collection) -> bool:
+        with in_postgres.dropping(self._pool, collection, Run(new_run_id(), self._worker, [])) as drop:
+            if not drop.is_empty():
                 return False
-            raise
+            drop.abandon_runs(grace_s=self._grace_s)
+            # Before the commit: nobody would come back for them afterwards.
+            structs.delete_structs(self._database, collection.name, stamp=drop.stamp())
+            drop.finish()
+            reached(Failpoint.COLLECTION_DROPPING)
         return True

@@ -230,7 +230,7 @@ class Repairer:
         if segments.is_index_name(index):
             rebuild.segment_index(self._pool, get_collection(self._pool, collection.name), index)
         else:
-            rebuild.reindex(self._pool, index)
+            rebuild.reindex(self._pool, collection, index)
 
     def index_fresh(self, collection: Collection, *, min_nodes: int) -> None:
         """Build an index over restored nodes where they are many.

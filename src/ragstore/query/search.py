@@ -18,6 +18,7 @@ from ragstore.postgres.collections import dropped, told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import DENSE_WEIGHT, Found, Query, Row, hybrid_search, keyword_search, vector_search
+from ragstore.postgres.vectors import LONGEST, SHORTEST, lengths
 
 Mode = Literal["vector", "keyword", "hybrid"]
 
@@ -192,8 +193,11 @@ def _check(question: Question) -> None:
 def _checked_vector(collection: Collection, question: Question) -> NDArray[np.float32] | None:
     if question.vector is None:
         return None
-    with np.errstate(over="ignore"):
-        vector = np.asarray(question.vector, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.asarray(question.vector, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"the question's vector is none: {error}", hint="check the embedding model") from error
     if vector.shape != (collection.space.dim,):
         shape = vector.shape[0] if vector.ndim == 1 else vector.shape
         raise EmbeddingSpaceError(
@@ -205,7 +209,9 @@ def _checked_vector(collection: Collection, question: Question) -> NDArray[np.fl
         )
     if not np.isfinite(vector).all():
         raise UsageError("the question's vector has NaN or infinite components", hint="check the embedding model")
-    return vector
+    (length,) = lengths(vector[np.newaxis])
+    # Of the same direction, and so of the same cosines, at a length at which they can be computed.
+    return vector if length == 0 or SHORTEST <= length <= LONGEST else (vector / length).astype(np.float32)
 
 
 def to_hit(row: Row) -> Hit:

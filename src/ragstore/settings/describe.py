@@ -54,6 +54,8 @@ def describe(settings: Settings, *, show_secrets: bool = False) -> list[SettingR
 
 
 def _plain(value: Any, field: FieldInfo, *, show_secrets: bool) -> Plain:
+    if isinstance(value, bool):
+        return str(value).lower()
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, SecretStr) and show_secrets:

@@ -152,6 +152,9 @@ class Settings(BaseModel):
         256, ge=8, le=1_048_576, description="memory of the documents that an ingest has read and not yet stored, about"
     )
     max_file_mb: int = Field(64, ge=1, le=16_384, description="largest document that is read")
+    follow_links: bool = Field(
+        False, description="read also files outside of the named folders that symbolic links in them lead to"
+    )
     index_min_nodes: int = Field(
         2_000, ge=1, le=1_000_000_000, description="nodes in no vector (HNSW) index from which one is built"
     )
@@ -187,6 +190,12 @@ class Settings(BaseModel):
     def origin(self, option: str) -> Origin:
         """The place that an option's value comes from."""
         return next((place.origin for place in self._places if option in place.values), "default")
+
+    @property
+    def places(self) -> list[Path]:
+        """The files and the folder that options were read from: they may hold passwords."""
+        files = (place for place in self._places if place.origin not in {"call", "environment"} and not place.note)
+        return [Path(place.where) for place in files]
 
     @property
     def embedded(self) -> bool:

@@ -61,6 +61,8 @@ def allowed_values(field: FieldInfo) -> str:
     kind = value_type(field)
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(repr(value) for value in get_args(kind))
+    if kind is bool:
+        return "true or false"
     limits = {type(limit).__name__: limit for limit in field.metadata}
     if kind in (int, float):
         low, high = limits["Ge"].ge, limits["Le"].le

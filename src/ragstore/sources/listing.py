@@ -6,12 +6,15 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError, UsageError
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
+from ragstore.sources.bounds import Bounds, OutOfBoundsError
 from ragstore.sources.formats import SUFFIXES
 from ragstore.sources.location import document_id_of, is_too_long, shortened, source_uri_of
+from ragstore.sources.opening import NEVER_HINT
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -35,19 +38,34 @@ class Unlistable:
     is_folder: bool = False
 
 
-def walk(paths: Sequence[str | Path], *, max_bytes: int) -> Listing:
+@dataclass(frozen=True, slots=True)
+class KeptOut:
+    """An entry that is not read because of where it leads, and the reason, which follows its name."""
+
+    path: str
+    reason: str
+
+
+MAX_KEPT_OUT = 1_000
+"""Named one by one; beyond that they are counted."""
+
+
+def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None = None) -> Listing:
     """List files of known types in the given files and folders.
 
     Files that were named themselves come first, then the folders; within a folder its files by name, then its
-    subfolders. Hidden entries below a folder are left out. What several paths reach is listed once.
+    subfolders. Hidden entries below a folder are left out. What several paths reach is listed once. Links are followed
+    as far as the bounds go.
 
     Args:
         max_bytes: larger files come back as Unlistable.
+        bounds: None for those of the paths.
 
     Raises:
-        UsageError: a path does not exist.
+        UsageError: a path does not exist, or is never read.
     """
     roots = []
+    bounds = bounds or Bounds.of(paths)
     for path in paths:
         given = os.fspath(path)
         absolute = os.path.abspath(given)
@@ -55,8 +73,16 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int) -> Listing:
             raise UsageError(
                 f"path {given!r} does not exist", hint="check the spelling, or leave it out", path=absolute
             )
+        # A pattern of the shell may have named a link to a file; the listing keeps that one out.
+        is_link = os.path.islink(absolute) and not os.path.isdir(absolute)
+        if place := bounds.never_read(absolute if is_link else os.path.realpath(absolute)):
+            raise UsageError(
+                f"path {given!r} lies in {place}, which is never read: it may hold passwords",
+                hint=NEVER_HINT,
+                path=absolute,
+            )
         roots.append(absolute)
-    return Listing(roots, max_bytes)
+    return Listing(roots, max_bytes, bounds)
 
 
 class Listing:
@@ -64,13 +90,18 @@ class Listing:
 
     Attributes:
         n_passed_over: files in folders whose type has no reader.
+        kept_out: links that lead out of bounds, and places that are never read; the first MAX_KEPT_OUT.
+        n_kept_out: how many there are.
         complete: whether every folder could be read; until then a missing file may only be unseen.
     """
 
-    def __init__(self, roots: Sequence[str], max_bytes: int) -> None:
+    def __init__(self, roots: Sequence[str], max_bytes: int, bounds: Bounds) -> None:
         self.n_passed_over = 0
+        self.kept_out: list[KeptOut] = []
+        self.n_kept_out = 0
         self.complete = True
         self._max_bytes = max_bytes
+        self._bounds = bounds
         self._folders: list[str] = []
         self._linked_folders: list[str] = []
         self._seen_folders: set[tuple[int, int]] = set()
@@ -93,66 +124,88 @@ class Listing:
             real = _real_name(os.path.dirname(path), os.path.basename(path))
             if real not in self._named_files:
                 self._named_files.add(real)
-                yield self._named_file(path)
+                yield from self._named_file(path)
         self._folders = folders[::-1]
         while self._folders or self._linked_folders:
             # Links wait until every real folder is done, so that a new link renames no document.
             folder = self._folders.pop() if self._folders else self._linked_folders.pop(0)
             yield from self._folder(folder)
 
-    def _named_file(self, path: str) -> SourceItem | Unlistable:
+    def _named_file(self, path: str) -> Iterator[SourceItem | Unlistable]:
         suffix = os.path.splitext(path)[1].lower()
+        if self._keeps_out(path):
+            return
         try:
             status = os.stat(path)
         except OSError as error:
             # It may be a folder; only a link that leads nowhere certainly hides nothing.
             self.complete = isinstance(error, FileNotFoundError) and self.complete
-            return _unreadable(path, error)
+            yield _unreadable(path, error)
+            return
         if suffix not in SUFFIXES and stat.S_ISREG(status.st_mode):
             name = f"type {suffix!r}" if suffix else "a name without a type"
             unknown = UnsupportedTypeError(
                 f"{document_id_of(path)}: no reader for {name}", hint=f"known types are {' '.join(sorted(SUFFIXES))}"
             )
-            return _unlistable(path, unknown)
-        return self._item(path, status)
+            yield _unlistable(path, unknown)
+        else:
+            yield self._item(path, status)
 
     def _folder(self, path: str) -> Iterator[SourceItem | Unlistable]:
         try:
-            status = os.stat(path)
-            key = (status.st_dev, status.st_ino)
-            if key in self._seen_folders:
-                return
-            with os.scandir(path) as scan:
-                entries = sorted(scan, key=_name)
+            with self._bounds.open_folder(path) as fd:
+                status = os.fstat(fd)
+                key = (status.st_dev, status.st_ino)
+                if key in self._seen_folders:
+                    return
+                with os.scandir(fd) as scan:
+                    entries = [_Entry(os.path.join(path, entry.name), entry.is_symlink(), entry) for entry in scan]
+                self._seen_folders.add(key)
+                entries.sort(key=attrgetter("path"))
+                yield from self._entries(entries)
+        except OutOfBoundsError as error:
+            self._keep_out(path, str(error))
         except OSError as error:
             self.complete = False
             yield _unreadable(path, error, is_folder=True)
-            return
-        self._seen_folders.add(key)
+
+    def _entries(self, entries: Sequence[_Entry]) -> Iterator[SourceItem | Unlistable]:
         subfolders: list[str] = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
-                (self._linked_folders if entry.is_symlink() else subfolders).append(entry.path)
+            if entry.is_link and self._keeps_out(entry.path):
+                continue
+            if entry.is_folder():
+                (self._linked_folders if entry.is_link else subfolders).append(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+                self.n_passed_over += 1
             elif found := self._entry(entry):
                 yield found
         self._folders.extend(reversed(subfolders))
 
-    def _entry(self, entry: os.DirEntry[str]) -> SourceItem | Unlistable | None:
-        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
-            self.n_passed_over += 1
-            return None
+    def _entry(self, entry: _Entry) -> SourceItem | Unlistable | None:
         if self._named_files and _real_name(os.path.dirname(entry.path), entry.name) in self._named_files:
             return None
         try:
-            status = entry.stat()
+            status = entry.status()
         except FileNotFoundError as error:
             # Deleted while we walked; a link that points nowhere is still there.
-            return _unreadable(entry.path, error) if entry.is_symlink() else None
+            return _unreadable(entry.path, error) if entry.is_link else None
         except OSError as error:
             return _unreadable(entry.path, error)
         return self._item(entry.path, status)
+
+    def _keeps_out(self, path: str) -> bool:
+        refusal = self._bounds.refusal(os.path.realpath(path))
+        if refusal:
+            self._keep_out(path, refusal)
+        return refusal is not None
+
+    def _keep_out(self, path: str, reason: str) -> None:
+        self.n_kept_out += 1
+        if len(self.kept_out) < MAX_KEPT_OUT:
+            self.kept_out.append(KeptOut(document_id_of(path), reason))
 
     def _item(self, path: str, status: os.stat_result) -> SourceItem | Unlistable:
         document_id = document_id_of(path)
@@ -176,8 +229,26 @@ class Listing:
         return SourceItem(document_id, source_uri_of(path), status.st_size, status.st_mtime_ns)
 
 
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of a folder that is open; what it is, is asked of the folder and not of its path."""
+
+    path: str
+    is_link: bool
+    found: os.DirEntry[str]
+
+    @property
+    def name(self) -> str:
+        return self.found.name
+
+    def is_folder(self) -> bool:
+        try:
+            return self.found.is_dir()
+        except OSError:  # a link to itself
+            return False
+
+    def status(self) -> os.stat_result:
+        return self.found.stat()
 
 
 def _real_name(folder: str, name: str) -> str:
@@ -194,13 +265,6 @@ def _is_there(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _unlistable(path: str, error: ContentError, *, is_folder: bool = False) -> Unlistable:

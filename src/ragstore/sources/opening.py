@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError
+from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError
 from ragstore.sources.location import read_path
+
+NEVER_HINT = "copy what you need into another folder"
+FOLLOW_HINT = "--follow-links reads what links outside of the named folders lead to"
 
 _HASH_BYTES = 16
 _BLOCK_BYTES = 1024 * 1024
-# A pipe that took the file's place must not make us wait for its writer, nor a terminal become ours.
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def read_bytes(source_uri: str, *, max_bytes: int) -> bytes:
+def read_bytes(source_uri: str, bounds: Bounds, *, max_bytes: int) -> bytes:
     """The whole file.
 
     Raises:
-        UnreadableError: gone, no permission, or changed while it was read.
+        UnreadableError: gone, no permission, out of bounds, or changed while it was read.
         UnsupportedTypeError: no regular file.
         LimitExceededError: more than ``max_bytes``.
     """
+    with open_regular(source_uri, bounds) as fd:
+        return read_open(fd, max_bytes=max_bytes)
+
+
+def read_open(fd: int, *, max_bytes: int) -> bytes:
+    """The same of a file that is open."""
     blocks = []
     n_bytes = 0
-    for block in _blocks(source_uri):
+    for block in _blocks(fd):
         n_bytes += len(block)
         if n_bytes > max_bytes:
             raise LimitExceededError(
@@ -42,38 +51,46 @@ def content_hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=_HASH_BYTES).hexdigest()
 
 
-def content_hash_of(source_uri: str) -> str:
+def content_hash_of(source_uri: str, bounds: Bounds) -> str:
     """The same of a file, without holding it; raises as ``read_bytes``."""
     digest = hashlib.blake2b(digest_size=_HASH_BYTES)
-    for block in _blocks(source_uri):
-        digest.update(block)
+    with open_regular(source_uri, bounds) as fd:
+        for block in _blocks(fd):
+            digest.update(block)
     return digest.hexdigest()
 
 
-def _blocks(source_uri: str) -> Iterator[bytes]:
-    with _open_regular(source_uri) as fd:
-        before = os.fstat(fd)
-        while block := os.read(fd, _BLOCK_BYTES):
-            yield block
-        after = os.fstat(fd)
+def _blocks(fd: int) -> Iterator[bytes]:
+    before = os.fstat(fd)
+    while block := _read(fd):
+        yield block
+    after = os.fstat(fd)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableError("changed while it was read", hint="run the same command again")
 
 
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _BLOCK_BYTES)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
 @contextmanager
-def _open_regular(source_uri: str) -> Iterator[int]:
-    try:
-        fd = os.open(read_path(source_uri), _FLAGS)
-    except OSError as error:
-        raise _unreadable(error) from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
+def open_regular(source_uri: str, bounds: Bounds) -> Iterator[int]:
+    """A descriptor of a file; raises as ``read_bytes``."""
+    with ExitStack() as closing:
+        # Only what opening it raises is about the file.
+        try:
+            fd = closing.enter_context(bounds.open_file(os.fspath(read_path(source_uri))))
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
+        except OutOfBoundsError as error:
+            hint = FOLLOW_HINT if str(error) == LEADS_OUT else NEVER_HINT
+            raise UnreadableError(str(error), hint=hint) from error
+        except OSError as error:
+            raise _unreadable(error) from error
         yield fd
-    except OSError as error:
-        raise _unreadable(error) from error
-    finally:
-        os.close(fd)
 
 
 def _unreadable(cause: OSError) -> ContentError:
@@ -81,6 +98,8 @@ def _unreadable(cause: OSError) -> ContentError:
         return UnreadableError("is gone", hint="run the same command again")
     if isinstance(cause, PermissionError):
         return UnreadableError("may not be read", hint="give this user permission to read it, then retry")
+    if cause.errno in {errno.ELOOP, errno.ENOTDIR}:
+        return UnreadableError("became a link while it was opened, or lies behind one", hint=FOLLOW_HINT)
     return UnreadableError(
         f"cannot be read: {(cause.strerror or str(cause)).lower()}", hint="check the disk, then retry"
     )

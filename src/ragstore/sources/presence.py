@@ -8,14 +8,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ragstore.model.document import SourceItem
+from ragstore.sources.bounds import Bounds
 from ragstore.sources.listing import Unlistable
 from ragstore.sources.location import read_path, source_uri_of
 
 
 class Roots:
-    """The files and folders that one ingest was asked to list."""
+    """The files and folders that one ingest was asked to list.
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
+    Args:
+        bounds: what the listing reads; None for those of the paths.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], bounds: Bounds | None = None) -> None:
+        self.bounds = bounds or Bounds.of(paths)
         folders = [os.path.abspath(path) for path in paths if os.path.isdir(path)]
         # Another folder under the same name is another one's absence: a drive that was taken away.
         self._identities = {folder: _identity(folder) for folder in folders}
@@ -53,7 +59,8 @@ class Roots:
     def lost(self, source_uri: str) -> bool:
         """Whether a file that stood below one of these folders is certainly not there any more.
 
-        False for files elsewhere: a drive that is not mounted looks empty too; and behind a link that leads nowhere.
+        False for files elsewhere: a drive that is not mounted looks empty too; and behind a link that leads nowhere,
+        or where the listing does not look.
         """
         path = _path(source_uri)
         if not path.startswith(self._beginnings):
@@ -61,7 +68,7 @@ class Roots:
         try:
             return stat.S_ISDIR(os.lstat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
-            return not _is_behind_dead_link(path)
+            return not _is_behind_dead_link(path) and not self.bounds.refusal(os.path.realpath(os.path.dirname(path)))
         except OSError:
             return False
 

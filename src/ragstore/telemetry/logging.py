@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
@@ -12,6 +13,11 @@ from typing import Any, Literal
 LogFormat = Literal["text", "json"]
 
 _ROOT = "ragstore"
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
+)
+"""Controls, line separators, marks of direction and of no width, lone surrogates."""
 _OF_THE_CALL = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 
 
@@ -57,8 +63,9 @@ class TextFormatter(logging.Formatter):
         message = f"{action}: {record.getMessage()}" if action else record.getMessage()
         words = [_at(record), record.levelname, record.name, message]
         words += [f"{name}={_word(value)}" for name, value in fields.items()]
-        line = " ".join(words)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        # A line break in a path must not look like another line.
+        line = visible(" ".join(words)).replace("\n", "\\n")
+        return f"{line}\n{visible(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -76,7 +83,17 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields | line, default=str, ensure_ascii=False)
+        return visible_json(json.dumps(fields | line, default=str, ensure_ascii=False))
+
+
+def visible(text: str) -> str:
+    """Text that cannot steer a terminal or pass for another: what is not seen is escaped, but tabs and line ends."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_json(text: str) -> str:
+    """The same JSON, in which nothing unseen stands."""
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 class _StandardErrorHandler(logging.Handler):

@@ -150,7 +150,7 @@ def _vector(entry: Entry) -> Vectors | None:
     try:
         # NaN for null, which some exporters write for it.
         floats = np.array(entry.value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an integer of hundreds of digits
         return None
     return usable(floats) if floats.ndim == 1 and floats.size else None
 

@@ -19,7 +19,7 @@ from ragstore.model.transfer import LeftBehind, Noted, TransferProgress, Transfe
 from ragstore.postgres import live
 from ragstore.postgres.documents import get_documents
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.vectors import as_stored, refresh_statistics, unholdable
+from ragstore.postgres.vectors import LONGEST, SHORTEST, as_stored, refresh_statistics, unholdable
 from ragstore.protocol.completion import Closing
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.indexing import Indexer
@@ -32,8 +32,6 @@ CHARS_AT_ONCE = 16_000_000
 """Of one batch, so that large nodes make small batches."""
 
 _DOCUMENTS_AT_ONCE = 500
-_SHORTEST, _LONGEST = 1e-37, 1e38
-"""Norms between which float32 can tell vectors apart; verify holds collections to the same."""
 
 Tell = Callable[[TransferProgress], None] | None
 
@@ -59,7 +57,7 @@ def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
     with np.errstate(over="ignore"):
         floats = vector.astype(np.float32)
     norm = float(np.linalg.norm(floats.astype(np.float64)))
-    return floats if np.isfinite(norm) and _SHORTEST <= norm <= _LONGEST else None
+    return floats if np.isfinite(norm) and SHORTEST <= norm <= LONGEST else None
 
 
 class Loader:
@@ -132,7 +130,7 @@ class Loader:
         """Those that the collection can hold."""
         good = {node_id: vector for node_id, vector in vectors.items() if vector is not None}
         bad = [i for i, vector in good.items() if unholdable(self.collection, vector[np.newaxis]) is not None]
-        why = "its values are too large, or all too small, for float16"
+        why = "its values are too large, or all too small, for the type in which the collection stores them"
         self.report.left_behind.add(LeftBehind.UNUSABLE_VECTORS, [f"{node_id}: {why}" for node_id in bad])
         return {node_id: vector for node_id, vector in good.items() if node_id not in set(bad)}
 

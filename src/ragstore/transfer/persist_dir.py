@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,15 @@ class Folder:
         """Make it where it does not exist."""
         # In an object store files need no folder, and a mistyped bucket would be made.
         if self.url.partition("://")[0] not in _OBJECT_STORES:
-            self.fs.makedirs(self.path, exist_ok=True)
+            if self.is_local:
+                os.makedirs(self.path, mode=0o700, exist_ok=True)
+            else:
+                self.fs.makedirs(self.path, exist_ok=True)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def at(self, name: str) -> str:
         """The path of a file in it."""

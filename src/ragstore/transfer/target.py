@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Self
@@ -25,7 +26,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Target:
-    """Files under other names until ``publish``.
+    """Files under other names until ``publish``; on this machine their owner alone can read them.
 
     Raises:
         RefusedError: the folder has something in it.
@@ -52,6 +53,8 @@ class Target:
         with self._told(name):
             self._folder.make()
             with self._folder.fs.open(self._folder.at(f"{name}{PARTIAL}"), "wb") as stream:
+                if self._folder.is_local:
+                    os.chmod(self._folder.at(f"{name}{PARTIAL}"), 0o600)
                 yield stream
         self._written.append(name)
 
