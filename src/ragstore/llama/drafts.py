@@ -84,8 +84,8 @@ class Drafts:
             self._announce(document_id, doc_hash, owner)
             return None
 
-    def replace(self, document_id: str, former: str, *, update: str, owner: int) -> None:
-        """A document that has this hash was deleted in an update, which goes on to write it anew."""
+    def replace(self, document_id: str, former: str | None, *, update: str, owner: int) -> None:
+        """A document that has this hash was deleted in an update, which goes on to write it again."""
         with self._lock:
             self._forget(document_id)
             self._drafts[document_id] = Draft(replaced_in=update, former=former, owner=owner)
@@ -94,13 +94,13 @@ class Drafts:
                 for stale in list(next(iter(self._replaced.values()))):
                     self._forget(stale)
 
-    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, str]:
+    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, str | None]:
         """Documents that an update deleted and wrote nothing of, all or that one, with their former hashes."""
         with self._lock:
             return {
                 i: draft.former
                 for i, draft in self._drafts_in(update, document_id)
-                if draft.former is not None and not draft.is_begun and not draft.held
+                if not draft.is_begun and not draft.held
             }
 
     def held_in(self, update: str | None, document_id: str | None = None) -> list[Embedded]:

@@ -134,9 +134,8 @@ class Writing:
         update = rewriting()
         if update is not None:
             found = live.document_hashes(self._backend.pool, self.current.get(), [document_id])
-            former = found.get(document_id)
-            if former is not None:
-                self._drafts.replace(document_id, former, update=update, owner=owner)
+            if document_id in found:
+                self._drafts.replace(document_id, found[document_id], update=update, owner=owner)
                 return True
         return bool(self.delete_documents([document_id]))
 
@@ -201,12 +200,12 @@ class Writing:
         told = run.hashes | self._drafts.announced(ids.keys() - run.hashes.keys())
         return [Closing(i, told.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
 
-    def _delete_not_written(self, former: Mapping[str, str]) -> None:
+    def _delete_not_written(self, former: Mapping[str, str | None]) -> None:
         """Delete what an update deleted and has no new version of; not what others wrote since."""
         if not former:
             return
         now = live.document_hashes(self._backend.pool, self.current.get(), list(former))
-        self.delete_documents([i for i, doc_hash in former.items() if now.get(i) == doc_hash])
+        self.delete_documents([i for i, doc_hash in former.items() if i in now and now[i] == doc_hash])
 
     def _close(self, closings: Sequence[Closing]) -> None:
         for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):
