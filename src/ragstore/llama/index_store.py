@@ -32,7 +32,7 @@ class RagstoreIndexStore(MongoIndexStore):
         super().__init__(MongoDBKVStore(backend.client, db_name=backend.database.name))
         self._name = collection.name
         self._writing = writing
-        self._structs = StructWriter(backend.pool, backend.database, collection)
+        self._structs = StructWriter(backend.pool, backend.database, collection, backend.recoverer)
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:

@@ -184,9 +184,11 @@ SELECT id FROM unnest(%(document_ids)s::text[]) AS own (id)
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.document_id = own.id)
 """
 
+# The writer tries what is to be put as soon as this is committed: that is the first time.
 QUEUE = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
-VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s::text[], nextval('ragstore.stamp'))
+VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s::text[],
+        CASE WHEN %(action)s = 'delete_nodes' THEN nextval('ragstore.stamp') ELSE 1 END)
 RETURNING outbox_id, pg_current_xact_id()::xid::text
 """
 
