@@ -33,7 +33,8 @@ _PUBLISHING = {"run_begun": 5, "nodes_half_staged": 10, "nodes_staged": 5, "vect
 _ENTRIES = {"ref_docs_half_put": 5, "ref_docs_put": 5}
 _RETIRING = {"nodes_half_retired": 10, "nodes_retired": 5}
 _INGESTING = {"runs_recovered": 2}
-_TRYING = {"outbox_tried": 5}
+# At least: of two threads that store, the one may do what the other queued.
+_TRYING = {"outbox_tried": 1}
 
 PASSES: dict[str, dict[str, int]] = {
     "add": _PUBLISHING | _TRYING | _ENTRIES | _INGESTING,
@@ -88,7 +89,9 @@ def test_an_operation_passes_exactly_these_failpoints(operation: str, scene: Sce
     order = scene.order(work.name, *work.arguments[0], **work.options)
     (outcome,) = run(Order(order.work, order.arguments, order.env, watched=True))
     assert outcome.hits.keys() == PASSES[operation].keys()
-    assert outcome.hits == PASSES[operation] or (operation == "recover" and outcome.hits >= Counter(PASSES[operation]))
+    assert outcome.hits >= Counter(PASSES[operation])
+    more = set(outcome.hits - Counter(PASSES[operation]))
+    assert more <= _TRYING.keys() or operation == "recover"
 
 
 @pytest.mark.parametrize(("operation", "failpoint"), alone(PASSES))
