@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+Cell = TypeVar("Cell")
 
 Passes = Mapping[str, Mapping[str, int]]
 """Operation → failpoint → how often the worker passes it when it is alone."""
@@ -45,3 +48,11 @@ def _chosen(
         return everything
     seed = os.environ.get("RAGSTORE_TEST_SEED", "1")
     return [random.Random(f"{seed} {group}").choice(group) for group in groups]
+
+
+def some_cells(cells: Sequence[Cell], n: int) -> list[Cell]:
+    """So many of these, as ``RAGSTORE_TEST_SEED`` has it, or all."""
+    if os.environ.get("RAGSTORE_TEST_CELLS") == "all":
+        return list(cells)
+    seed = os.environ.get("RAGSTORE_TEST_SEED", "1")
+    return sorted(random.Random(f"{seed} {cells}").sample(cells, n), key=cells.index)

@@ -139,7 +139,9 @@ class Scene:
         self.ingest()
         self.oracle.assert_visible([], self.live)
         database, found = self.rs._writer().database, self.rs._collection(COLLECTION)
-        StructWriter(self.rs._pool, database, found).put(Struct(COLLECTION, VECTOR_STORE, "{}"))
+        StructWriter(self.rs._pool, database, found, self.rs._writer().recoverer).put(
+            Struct(COLLECTION, VECTOR_STORE, "{}")
+        )
         changes = [Change({i: text}, {}) for i, text in self.live.items()]
         return Work("drop", [[]] * 3, changes, self._drop_again)
 

@@ -33,20 +33,24 @@ _PUBLISHING = {"run_begun": 5, "nodes_half_staged": 10, "nodes_staged": 5, "vect
 _ENTRIES = {"ref_docs_half_put": 5, "ref_docs_put": 5}
 _RETIRING = {"nodes_half_retired": 10, "nodes_retired": 5}
 _INGESTING = {"runs_recovered": 2}
+# At least: of two threads that store, the one may do what the other queued.
+_TRYING = {"outbox_tried": 1}
 
 PASSES: dict[str, dict[str, int]] = {
-    "add": _PUBLISHING | _ENTRIES | _INGESTING,
-    "update": _PUBLISHING | _ENTRIES | _RETIRING | _INGESTING,
-    "rename": _PUBLISHING | _ENTRIES | _RETIRING | _INGESTING,
-    "delete": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1} | _ENTRIES | _RETIRING,
+    "add": _PUBLISHING | _TRYING | _ENTRIES | _INGESTING,
+    "update": _PUBLISHING | _TRYING | _ENTRIES | _RETIRING | _INGESTING,
+    "rename": _PUBLISHING | _TRYING | _ENTRIES | _RETIRING | _INGESTING,
+    "delete": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1} | _TRYING | _ENTRIES | _RETIRING,
     "drop": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1}
     | {"collection_emptied": 1, "collection_dropping": 1, "collection_dropped": 1}
+    | _TRYING
     | _ENTRIES
     | {"nodes_half_retired": 13, "nodes_retired": 5},
     "index": {"index_build_begun": 1, "index_built": 1, "index_noted": 1} | _INGESTING,
     "declare": {"filter_keys_declared": 1, "filter_index_built": 4},
     "recover": {
         "runs_recovered": 1,
+        "outbox_tried": 1,
         "nodes_half_retired": 8,
         "nodes_retired": 4,
         "ref_docs_half_put": 3,
@@ -85,7 +89,9 @@ def test_an_operation_passes_exactly_these_failpoints(operation: str, scene: Sce
     order = scene.order(work.name, *work.arguments[0], **work.options)
     (outcome,) = run(Order(order.work, order.arguments, order.env, watched=True))
     assert outcome.hits.keys() == PASSES[operation].keys()
-    assert outcome.hits == PASSES[operation] or (operation == "recover" and outcome.hits >= Counter(PASSES[operation]))
+    assert outcome.hits >= Counter(PASSES[operation])
+    more = set(outcome.hits - Counter(PASSES[operation]))
+    assert more <= _TRYING.keys() or operation == "recover"
 
 
 @pytest.mark.parametrize(("operation", "failpoint"), alone(PASSES))

@@ -132,7 +132,7 @@ def test_a_struct_survives_the_loss_of_mongodb_and_repair_brings_it_back(store: 
 
 
 def test_many_that_write_the_same_new_struct_at_once_all_succeed(faces: Faces) -> None:
-    writer = StructWriter(faces.backend.pool, faces.backend.database, faces.collection)
+    writer = StructWriter(faces.backend.pool, faces.backend.database, faces.collection, faces.backend.recoverer)
     struct = Struct("docs", VECTOR_STORE, "{}")
     together = threading.Barrier(4)
 

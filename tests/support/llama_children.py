@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -116,6 +117,53 @@ def insert(faces: Faces, documents: Sequence[Document]) -> None:
         index.insert(document)
 
 
+def ainsert(faces: Faces, documents: Sequence[Document]) -> None:
+    index = faces.index()
+
+    async def work() -> None:
+        await asyncio.gather(*(index.ainsert(document) for document in documents))
+
+    asyncio.run(work())
+
+
+def insert_in_batches(faces: Faces, documents: Sequence[Document]) -> None:
+    """Two nodes a call of the vector store."""
+    index = faces.index()
+    index._insert_batch_size = 2
+    for document in documents:
+        index.insert(document)
+
+
+def insert_with_bodies(faces: Faces, documents: Sequence[Document]) -> None:
+    index = faces.index()
+    index._store_nodes_override = True
+    for document in documents:
+        index.insert(document)
+
+
+def arefresh(faces: Faces, documents: Sequence[Document]) -> None:
+    asyncio.run(faces.index().arefresh_ref_docs(list(documents)))
+
+
+def update(faces: Faces, documents: Sequence[Document]) -> None:
+    index = faces.index()
+    for document in documents:
+        index.update_ref_doc(document)
+
+
+def again_and_again(faces: Faces, operation: str, name: str, versions: Sequence[int]) -> None:
+    """Write one document in one version after the other, or delete it so often."""
+    for version in versions:
+        if operation == "delete":
+            faces.context().docstore.delete_document(name, raise_error=False)
+        else:
+            OPERATIONS[operation](faces, [a_document(name, version, 4)])
+
+
+def recover(faces: Faces) -> None:
+    faces.backend.recoverer.recover()
+
+
 def insert_nodes(faces: Faces, nodes: Sequence[TextNode]) -> None:
     faces.index().insert_nodes(list(nodes))
 
@@ -154,16 +202,20 @@ def build_index(faces: Faces, kind: str, documents: Sequence[Document]) -> None:
     )
 
 
-def pipeline(strategy: DocstoreStrategy) -> Callable[[Faces, Sequence[Document]], None]:
+def pipeline(strategy: DocstoreStrategy, *, is_async: bool = False) -> Callable[[Faces, Sequence[Document]], None]:
     def run(faces: Faces, documents: Sequence[Document]) -> None:
         context = faces.context()
-        IngestionPipeline(
+        made = IngestionPipeline(
             transformations=[a_splitter(), HashEmbedding()],
             docstore=context.docstore,
             vector_store=context.vector_store,
             docstore_strategy=strategy,
             disable_cache=True,
-        ).run(documents=list(documents))
+        )
+        if is_async:
+            asyncio.run(made.arun(documents=list(documents)))
+        else:
+            made.run(documents=list(documents))
 
     return run
 
@@ -173,17 +225,33 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "refresh": refresh,
     "refresh_plain": refresh_plain,
     "insert": insert,
+    "ainsert": ainsert,
+    "insert_in_batches": insert_in_batches,
+    "insert_with_bodies": insert_with_bodies,
+    "arefresh": arefresh,
+    "update": update,
+    "again_and_again": again_and_again,
+    "recover": recover,
     "insert_nodes": insert_nodes,
     "build_index": build_index,
     "put_triplets": put_triplets,
     "put_relations": put_relations,
     "build_graph": build_graph,
     "upserts": pipeline(DocstoreStrategy.UPSERTS),
+    "aupserts": pipeline(DocstoreStrategy.UPSERTS, is_async=True),
     "duplicates_only": pipeline(DocstoreStrategy.DUPLICATES_ONLY),
     "upserts_and_delete": pipeline(DocstoreStrategy.UPSERTS_AND_DELETE),
 }
 
-OF_OTHER_THINGS = {"insert_nodes", "put_triplets", "put_relations", "build_graph", "build_index"}
+OF_OTHER_THINGS = {
+    "again_and_again",
+    "recover",
+    "insert_nodes",
+    "put_triplets",
+    "put_relations",
+    "build_graph",
+    "build_index",
+}
 """Those that take something else than documents."""
 
 

@@ -125,7 +125,7 @@ def test_an_announced_document_is_held_back_until_its_last_node_comes() -> None:
     drafts.told("d", "h1", owner=ME)
     first = drafts.release([*nodes_of("c", "abcd"), *nodes_of("d", "ab")], owner=ME)
     assert ids(first) == ["ca", "cb", "cc", "cd"]
-    assert drafts.is_held("d", "da") and not drafts.is_held("c", "ca")
+    assert drafts.is_held("d", "da", owner=ME) and not drafts.is_held("c", "ca", owner=ME)
     assert drafts.release(nodes_of("d", "c"), owner=ME) == []
     assert ids(drafts.release(nodes_of("d", "d"), owner=ME)) == ["da", "db", "dc", "dd"]
 
@@ -210,19 +210,46 @@ def test_nodes_of_an_insert_that_failed_are_no_part_of_the_next() -> None:
         with callbacks.as_trace("insert"):
             with callbacks.as_trace("insert_nodes"):
                 for name in (first, f"{first}2"):
-                    drafts.leave_earlier({"d": a_part(name)})
+                    drafts.leave_earlier({"d": a_part(name)}, owner=ME)
+                    begun = drafts.begun_by({"d": a_part(name)}, "vectors", owner=ME)
+                    assert begun == ({"d"} if name == first else set())
                     drafts.added({"d": a_part(name)}, "vectors", owner=ME)
-    assert drafts.told("d", "h1", owner=ME) == closed("x", "x2")
+            closing = drafts.told("d", "h1", owner=ME) if first == "x" else None
+    assert closing == closed("x", "x2")
+
+
+def test_two_inserts_of_one_document_at_once_know_nothing_of_each_other() -> None:
+    drafts, callbacks = Drafts(), CallbackManager()
+    with callbacks.as_trace("insert"):
+        for owner, name in [(ME, "a1"), (OTHER, "b1"), (ME, "a2"), (OTHER, "b2")]:
+            drafts.leave_earlier({"d": a_part(name)}, owner=owner)
+            assert drafts.begun_by({"d": a_part(name)}, "vectors", owner=owner) == ({"d"} if "1" in name else set())
+            assert drafts.before(["d"], owner=owner) == ({} if "1" in name else {"d": [name.replace("2", "1")]})
+            drafts.added({"d": a_part(name)}, "vectors", owner=owner)
+        assert drafts.told("d", "h1", owner=ME) == closed("a1", "a2")
+        assert drafts.told("d", "h1", owner=OTHER) == closed("b1", "b2")
+
+
+def test_an_insert_is_held_back_until_all_that_its_nodes_name_has_come() -> None:
+    drafts, callbacks = Drafts(), CallbackManager()
+    with callbacks.as_trace("insert"):
+        for names, released in [("ab", []), ("c", []), ("d", ["da", "db", "dc", "dd"])]:
+            drafts.leave_earlier({"d": a_part(*(f"d{name}" for name in names))}, owner=ME)
+            assert ids(drafts.release(nodes_of("d", names), owner=ME)) == released
+        assert ids(drafts.held_of_insert("d", owner=ME)) == ["da", "db", "dc"]
+        drafts.leave_earlier({"e": a_part("ea")}, owner=OTHER)
+        assert ids(drafts.release(nodes_of("e", "a"), owner=OTHER, ends=False)) == ["ea"], "nobody would write it"
 
 
 def test_nodes_that_are_neighbours_or_come_by_themselves_add_up() -> None:
-    drafts, callbacks = Drafts(), CallbackManager()
+    drafts = Drafts()
     drafts.added({"d": a_part("a")}, "vectors", owner=ME)
-    with callbacks.as_trace("insert"):
-        part = Part(["b"], "h1", frozenset({"a"}))
-        drafts.leave_earlier({"d": part})
-        drafts.added({"d": part}, "vectors", owner=ME)
-    drafts.leave_earlier({"d": a_part("c")})
+    token = active_span_id.set("IngestionPipeline.run-1")
+    part = Part(["b"], "h1", frozenset({"a"}))
+    drafts.leave_earlier({"d": part}, owner=ME)
+    drafts.added({"d": part}, "vectors", owner=ME)
+    active_span_id.reset(token)
+    drafts.leave_earlier({"d": a_part("c")}, owner=ME)
     drafts.added({"d": a_part("c")}, "vectors", owner=ME)
     assert drafts.told("d", "h1", owner=ME) == closed("a", "b", "c")
 
@@ -243,7 +270,7 @@ def test_memory_is_bounded_where_no_hash_is_ever_told() -> None:
     drafts = Drafts()
     for i in range(10_500):
         drafts.added({f"d{i}": a_part(f"n{i}")}, "vectors", owner=ME)
-    assert drafts.n_nodes("d0") == 0 and drafts.n_nodes("d10499") == 1
+    assert drafts.n_nodes("d0", owner=ME) == 0 and drafts.n_nodes("d10499", owner=ME) == 1
 
 
 def test_operations_follow_into_tasks_and_threads_and_are_told_apart() -> None:

@@ -260,7 +260,9 @@ class Ragstore(Transfers):
 
         wanted = self._audited(collection)
         with opened_for_audit(self.settings, self._addresses) as audited:
-            return verify(audited.pool, audited.database, wanted, deep=deep, tell=progress)
+            return verify(
+                audited.pool, audited.database, wanted, deep=deep, everything=collection is None, tell=progress
+            )
 
     def repair(
         self,
@@ -288,10 +290,10 @@ class Ragstore(Transfers):
         of, min_nodes = self._models.of, self.settings.index_min_nodes
         with opened_for_audit(self.settings, self._addresses) as audited:
             if dry_run:
-                options = RepairOptions(of, min_nodes)
+                options = RepairOptions(of, min_nodes, everything=collection is None)
                 return repair(audited.pool, audited.database, wanted, options, None, progress)
             with repairing(audited) as (repairer, registered):
-                options = RepairOptions(of, min_nodes, registered)
+                options = RepairOptions(of, min_nodes, registered, everything=collection is None)
                 return repair(audited.pool, audited.database, wanted, options, repairer, progress)
 
     def upkeep(self, health: Health | None = None) -> Upkeep:

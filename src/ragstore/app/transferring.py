@@ -75,7 +75,7 @@ class Transferring:
         return Destination(self.pool, direct, collection, self._structs, self.writer.indexer)
 
     def _structs(self, collection: Collection) -> StructWriter:
-        return StructWriter(self.pool, self.writer.database, collection)
+        return StructWriter(self.pool, self.writer.database, collection, self.writer.recoverer)
 
     def _collection(self, name: str, model: str | None, dim: int | None) -> Collection:
         if dim is not None:

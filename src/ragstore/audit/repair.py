@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ragstore.audit.collection_repair import CollectionRepair, Means
+from ragstore.audit.namespaces import remove_leftovers
 from ragstore.audit.structures import has_registry
 from ragstore.audit.verify import Listener, told
 from ragstore.embedding import Embedder
@@ -33,11 +34,13 @@ class RepairOptions:
         embedder: the model of a collection, loaded when a vector must be computed.
         index_min_nodes: fresh nodes from which an index over them is built.
         registered: MongoDB did not say which PostgreSQL database it belongs to, and now does.
+        everything: all collections are repaired, and what is left of dropped ones is removed.
     """
 
     embedder: Callable[[Collection], Embedder]
     index_min_nodes: int
     registered: bool = False
+    everything: bool = False
 
 
 def repair(
@@ -71,6 +74,8 @@ def repair(
             one = CollectionRepair(means, collection, partial(options.embedder, collection), done, report.kept)
             one.run(told(tell, collection, expected))
             report.embedded += one.n_embedded
+        if options.everything:
+            remove_leftovers(pool, database, repairer, done, report.kept)
         report.repaired.merge(done)
         if repairer is None or not done.counts:
             break

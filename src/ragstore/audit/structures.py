@@ -10,7 +10,7 @@ import orjson
 
 from ragstore.migrate import mongo as mongo_steps
 from ragstore.model.collection import Collection
-from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.model.struct import NAMESPACE, VECTOR_STORE, Struct
 from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
@@ -19,7 +19,7 @@ from ragstore.postgres import filter_keys
 from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.scan import PostgresScan
+from ragstore.postgres.scan import PostgresScan, pending_ids
 from ragstore.postgres.segments import LOCK_SPACE, index_name, is_index_name
 
 MAX_STRUCT_BYTES = 1_024
@@ -66,7 +66,9 @@ def stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Collec
     found = _stale_copies(pool, database, collection)
     if not found:
         return []
-    return [each for each in _stale_copies(pool, database, collection) if each in found]
+    pending = pending_ids(pool, NAMESPACE, [each.struct.index_id for each in found])
+    again = [each for each in _stale_copies(pool, database, collection) if each in found]
+    return [each for each in again if each.struct.index_id not in pending]
 
 
 def emptied(struct: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ragstore.audit.documents import DocumentDrift, DocumentSurvey
+from ragstore.audit.namespaces import count_leftovers
 from ragstore.audit.nodes import NodeDrift, NodeSurvey
 from ragstore.audit.structures import has_registry, stale_copies, stale_structs, unusable_indexes
 from ragstore.model.collection import Collection
@@ -13,7 +14,7 @@ from ragstore.model.drift import AuditProgress, Kind, Tally, VerifyReport
 from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.scan import MongoScan
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.scan import PostgresScan
+from ragstore.postgres.scan import PostgresScan, count_pending_elsewhere
 
 Listener = Callable[[AuditProgress], None]
 
@@ -24,6 +25,7 @@ def verify(
     collections: Sequence[tuple[Collection, int]],
     *,
     deep: bool = False,
+    everything: bool = False,
     tell: Listener | None = None,
 ) -> VerifyReport:
     """Compare both stores with the ledger; changes nothing.
@@ -31,6 +33,7 @@ def verify(
     Args:
         collections: each with the number of its nodes that progress is told against.
         deep: compare texts, metadata and vectors too.
+        everything: these are all collections, so that what MongoDB has under other names is left of dropped ones.
     """
     began = time.monotonic()
     report = VerifyReport()
@@ -38,6 +41,9 @@ def verify(
         report.drift.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
     for collection, expected in collections:
         _verify_collection(pool, database, collection, report, deep=deep, tell=told(tell, collection, expected))
+    if everything:
+        count_leftovers(pool, database, report.drift)
+        report.pending += count_pending_elsewhere(pool)
     report.seconds = time.monotonic() - began
     return report
 

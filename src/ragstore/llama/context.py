@@ -57,6 +57,7 @@ def vector_index(
         UsageError: the collection's vectors come from outside and no model was given.
     """
     context = storage_context(backend, collection)
+    _writing(backend, collection).has_index = True
     embed_model = embed_model or own_embed_model(backend, collection)
     struct = RagstoreIndexDict(index_id=collection.name, nodes_dict=NoNodes())
     return RagstoreVectorIndex(index_struct=struct, storage_context=context, embed_model=embed_model)

@@ -120,6 +120,7 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """Say a document's hash; it is recorded once all its nodes are in both stores."""
+        self._writing.asked()
         self._writing.set_hash(doc_id, doc_hash, owner=announcing_operation())
 
     def set_document_hashes(self, doc_hashes: dict[str, str]) -> None:
@@ -128,12 +129,8 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     def get_document_hash(self, doc_id: str) -> str | None:
         """The hash of a document that is complete, or of a node."""
-        self._writing.settle()
-        hashes = live.document_hashes(self._backend.pool, self._current.get(), [doc_id])
-        if doc_id in hashes:
-            return hashes[doc_id]
-        node = self.get_document(doc_id, raise_error=False)
-        return node.hash if node is not None else None
+        self._writing.asked()
+        return self._hash(doc_id)
 
     def get_all_document_hashes(self) -> dict[str, str]:
         """Hash → id of all documents that LlamaIndex code put; those that an ingest read are not among them.
@@ -141,16 +138,8 @@ class RagstoreDocumentStore(MongoDocumentStore):
         LlamaIndex looks hashes up in the keys and takes the values for all ids. So where documents have the same
         hash, the keys of the others carry their id behind it.
         """
-        self._writing.settle()
-        pool, collection = self._backend.pool, self._current.get()
-        hashes: dict[str, str] = {}
-        for document_id, doc_hash in live.iter_hashes(pool, collection):
-            hashes[doc_hash if doc_hash not in hashes else f"{doc_hash} {document_id}"] = document_id
-        documents = set(hashes.values())
-        for node, owner in live.iter_parts_without_vector(pool, collection):
-            if owner in documents:
-                hashes.setdefault(from_live(node).hash, owner)
-        return hashes
+        self._writing.asked()
+        return self._hashes()
 
     # The same for event loops: in a thread, because a connection must not be bound to one loop
 
@@ -198,6 +187,7 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     async def aset_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """As ``set_document_hash``."""
+        self._writing.asked()
         await asyncio.to_thread(self._writing.set_hash, doc_id, doc_hash, owner=announcing_operation())
 
     async def aset_document_hashes(self, doc_hashes: dict[str, str]) -> None:
@@ -206,11 +196,33 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     async def aget_document_hash(self, doc_id: str) -> str | None:
         """As ``get_document_hash``."""
-        return await asyncio.to_thread(self.get_document_hash, doc_id)
+        self._writing.asked()
+        return await asyncio.to_thread(self._hash, doc_id)
 
     async def aget_all_document_hashes(self) -> dict[str, str]:
         """As ``get_all_document_hashes``."""
-        return await asyncio.to_thread(self.get_all_document_hashes)
+        self._writing.asked()
+        return await asyncio.to_thread(self._hashes)
+
+    def _hash(self, doc_id: str) -> str | None:
+        self._writing.settle()
+        hashes = live.document_hashes(self._backend.pool, self._current.get(), [doc_id])
+        if doc_id in hashes:
+            return hashes[doc_id]
+        node = self.get_document(doc_id, raise_error=False)
+        return node.hash if node is not None else None
+
+    def _hashes(self) -> dict[str, str]:
+        self._writing.settle()
+        pool, collection = self._backend.pool, self._current.get()
+        hashes: dict[str, str] = {}
+        for document_id, doc_hash in live.iter_hashes(pool, collection):
+            hashes[doc_hash if doc_hash not in hashes else f"{doc_hash} {document_id}"] = document_id
+        documents = set(hashes.values())
+        for node, owner in live.iter_parts_without_vector(pool, collection):
+            if owner in documents:
+                hashes.setdefault(from_live(node).hash, owner)
+        return hashes
 
     def _add(self, docs: Sequence[BaseNode], allow_update: bool, store_text: bool, owner: int) -> None:
         if not docs:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, NodeRelationship
 
-from ragstore.llama.nodes import source_hash
-from ragstore.llama.rewriting import rewriting
+from ragstore.llama.nodes import named_by, source_hash
+from ragstore.llama.rewriting import inserting, rewriting
 from ragstore.model.node import Node
 from ragstore.model.run import Vectors
 from ragstore.protocol.completion import Closing
 
 Kind = Literal["vectors", "bodies"]
+
+_LATER = (NodeRelationship.NEXT, NodeRelationship.CHILD)
+"""Nodes that a node names so come after it."""
 
 
 @dataclass(slots=True)
@@ -25,10 +28,11 @@ class Draft:
         announced: its hash, told before the nodes; None where none was told.
         waiting: its hash, told after the nodes, by a caller that goes on to write the document itself.
         replaced_in: the update that deleted it, and whose first nodes take the place of all that it had.
-        former: hash that the document had then.
+        former: hash that the document had then, None where it was not complete.
         owner: operation that announced it, or added its first nodes.
         source_hash: hash of the version its nodes were cut from, where they say.
         call: that brought its nodes, if one brings all of them.
+        inserted: that call is an insert, whose first nodes take the place of what is live, whoever wrote it.
         held: nodes with their embeddings that are not written yet, because more of the document comes.
     """
 
@@ -39,6 +43,7 @@ class Draft:
     owner: int = 0
     source_hash: str | None = None
     call: object | None = None
+    inserted: bool = False
     vectors: set[str] = field(default_factory=set)
     bodies: set[str] = field(default_factory=set)
     held: list[Embedded] = field(default_factory=list)
@@ -51,7 +56,7 @@ class Draft:
     @property
     def is_expected(self) -> bool:
         """Whether its first nodes replace former ones."""
-        return self.announced is not None or self.replaced_in is not None
+        return self.announced is not None or self.replaced_in is not None or self.inserted
 
     def closing(self, document_id: str, doc_hash: str) -> Closing:
         """Its nodes are all of it."""
@@ -87,6 +92,8 @@ class Part:
 
 def is_of_another(draft: Draft, part: Part, call: object) -> bool:
     """Whether the draft has nodes that another call brought than the one that brings these, and all of them."""
+    if draft.inserted:
+        return draft.call is not call
     # What was announced replaces former nodes by itself; neighbours were cut together, whatever the call.
     nodes = draft.vectors | draft.bodies
     return draft.announced is None and bool(nodes) and draft.call is not call and part.neighbours.isdisjoint(nodes)
@@ -107,6 +114,12 @@ def goes_on(draft: Draft | None, group: Sequence[Embedded], ids: set[str], owner
     return more is not None and more.node_id not in ids and belongs(draft, part, owner)
 
 
+def is_cut_off(draft: Draft, group: Sequence[Embedded]) -> bool:
+    """Whether nodes of an insert that has written none name others of their document which are not here."""
+    there = {each.stored.node_id for each in group}
+    return not draft.is_begun and not named_by([each.node for each in group], _LATER) <= there
+
+
 def new_of(draft: Draft, part: Part, kind: Kind) -> list[str]:
     """The nodes of a part that count as that kind: one that was just put with its vector is no body."""
     return [i for i in part.node_ids if kind == "vectors" or i not in draft.vectors]
@@ -116,6 +129,8 @@ def belongs(draft: Draft, part: Part, owner: int) -> bool:
     """Whether these nodes are of the operation, or of the version, that was announced."""
     if draft.replaced_in is not None:
         return rewriting() == draft.replaced_in
+    if draft.inserted:
+        return draft.call is inserting()
     return draft.owner == owner or part.source_hash in (None, draft.announced)
 
 

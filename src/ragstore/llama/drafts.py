@@ -9,6 +9,7 @@ the process: a re-run then finds no hash and does the document again.
 ``set_document_hash``              with nodes added before it: the document is complete, and those nodes are all of it
                                    without: announced; the first nodes that come replace the document's former ones
 ``set_document_hashes``            the same, but it waits for ``add_documents`` of the document, or any other question
+first nodes in an ``insert``       they replace the document's former ones, of which the ledger knows
 ``add_index_struct``               documents that the operation announced and wrote are complete
 ``add_documents`` of a document    complete, if its hash was announced or waits
 a delete within an update          nothing yet: the first nodes that come replace all that the document had
@@ -27,11 +28,27 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from ragstore.llama.draft import Draft, Embedded, Kind, Part, agrees, begins, belongs, goes_on, is_of_another, new_of
-from ragstore.llama.rewriting import writing_whole
+from ragstore.llama.draft import (
+    Draft,
+    Embedded,
+    Kind,
+    Part,
+    agrees,
+    begins,
+    belongs,
+    goes_on,
+    is_cut_off,
+    is_of_another,
+    new_of,
+)
+from ragstore.llama.rewriting import inserting, writing_whole
 from ragstore.protocol.completion import Closing
 
+Key = str | tuple[str, int]
+
 _MAX_UNTOLD = 10_000
+
+_SOME = 10
 
 _MAX_UPDATES = 1_000
 """Those that failed stay known until so many others came."""
@@ -42,25 +59,33 @@ class Drafts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._drafts: OrderedDict[str, Draft] = OrderedDict()
+        # An insert has drafts of its own, by its operation: several threads may insert the same document.
+        self._drafts: OrderedDict[Key, Draft] = OrderedDict()
         # What is asked for again and again, however many documents there are.
         self._announced: dict[int, set[str]] = {}
         self._waiting: set[str] = set()
-        self._holding: set[str] = set()
-        self._untold: OrderedDict[str, None] = OrderedDict()
+        self._holding: set[Key] = set()
+        self._untold: OrderedDict[Key, None] = OrderedDict()
         self._replaced: dict[str, set[str]] = {}
 
     def told(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
         """A hash was set: returns the closing if the document's nodes came before it."""
         with self._lock:
-            draft = self._drafts.get(document_id)
+            key = self._key(document_id, owner)
+            draft = self._drafts.get(key)
             if draft is not None and draft.is_begun and draft.announced is None and agrees(draft, doc_hash, owner):
+                if draft.inserted:
+                    self._forget(key)
                 return draft.closing(document_id, doc_hash)
+            if inserting() is not None:
+                # It brought no nodes.
+                self._forget(key)
+                return None
             self._announce(document_id, doc_hash, owner)
             return None
 
-    def replace(self, document_id: str, former: str, *, update: str, owner: int) -> None:
-        """A document that has this hash was deleted in an update, which goes on to write it anew."""
+    def replace(self, document_id: str, former: str | None, *, update: str, owner: int) -> None:
+        """A document that has this hash was deleted in an update, which goes on to write it again."""
         with self._lock:
             self._forget(document_id)
             self._drafts[document_id] = Draft(replaced_in=update, former=former, owner=owner)
@@ -69,13 +94,13 @@ class Drafts:
                 for stale in list(next(iter(self._replaced.values()))):
                     self._forget(stale)
 
-    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, str]:
+    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, str | None]:
         """Documents that an update deleted and wrote nothing of, all or that one, with their former hashes."""
         with self._lock:
             return {
                 i: draft.former
                 for i, draft in self._drafts_in(update, document_id)
-                if draft.former is not None and not draft.is_begun and not draft.held
+                if not draft.is_begun and not draft.held
             }
 
     def held_in(self, update: str | None, document_id: str | None = None) -> list[Embedded]:
@@ -100,22 +125,34 @@ class Drafts:
                 else:
                     self._announce(document_id, doc_hash, owner)
 
-    def leave_earlier(self, parts: Mapping[str, Part]) -> None:
-        """Forget what another call, which failed or goes on beside this one, added of these documents."""
-        call = writing_whole()
+    def leave_earlier(self, parts: Mapping[str, Part], *, owner: int) -> None:
+        """Forget what another call, which failed or goes on at the same time, added of these documents.
+
+        What an insert brings is a draft of its own from here on.
+        """
+        call, insert = writing_whole(), inserting()
         with self._lock:
             for document_id, part in parts.items():
-                draft = self._drafts.get(document_id)
+                key = self._key(document_id, owner)
+                draft = self._drafts.get(key)
                 if call is not None and draft is not None and is_of_another(draft, part, call):
-                    self._forget(document_id)
+                    self._forget(key)
+                    key = self._key(document_id, owner)
+                if insert is not None and key not in self._drafts:
+                    self._drafts[key] = Draft(owner=owner, call=insert, inserted=True)
+                    self._untold[key] = None
 
     def begun_by(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> set[str]:
         """Which of these documents begin with these nodes, so that their former nodes of that kind go."""
         with self._lock:
-            return {i for i, part in parts.items() if begins(self._drafts.get(i), part, kind, owner)}
+            return {i for i, part in parts.items() if begins(self._get(i, owner), part, kind, owner)}
 
-    def release(self, incoming: Sequence[Embedded], *, owner: int) -> list[Embedded]:
-        """Of these nodes and of those held back the ones to write now; the others are held back from here on."""
+    def release(self, incoming: Sequence[Embedded], *, owner: int, ends: bool = True) -> list[Embedded]:
+        """Of these nodes and of those held back the ones to write now; the others are held back from here on.
+
+        Args:
+            ends: whether the end of an insert will be known.
+        """
         groups: dict[str | None, list[Embedded]] = {}
         for each in incoming:
             groups.setdefault(each.stored.document_id, []).append(each)
@@ -123,13 +160,16 @@ class Drafts:
         with self._lock:
             now = self._held_by_others({i for i in groups if i is not None}, owner)
             for document_id, group in groups.items():
-                draft = self._drafts.get(document_id) if document_id is not None else None
+                draft = self._get(document_id, owner) if document_id is not None else None
                 whole = group
-                if draft is not None and draft.held and group[0].node.prev_node is not None:
+                if draft is not None and draft.held and (draft.inserted or group[0].node.prev_node is not None):
                     whole = draft.held + group
+                more = (
+                    is_cut_off(draft, whole) and ends if draft and draft.inserted else goes_on(draft, group, ids, owner)
+                )
                 # Nodes come in the order of their documents: only the last document can go on in the next call.
-                if document_id is not None and group[-1] is incoming[-1] and goes_on(draft, group, ids, owner):
-                    self._hold(document_id, whole)
+                if document_id is not None and group[-1] is incoming[-1] and more:
+                    self._hold(self._key(document_id, owner), whole)
                 else:
                     now += whole
         return now
@@ -139,22 +179,33 @@ class Drafts:
         with self._lock:
             return [each for i in document_ids if i in self._holding for each in self._drafts[i].held]
 
+    def held_of_insert(self, document_id: str, *, owner: int) -> list[Embedded]:
+        """What is held of a document that an insert brings, which is at its end."""
+        with self._lock:
+            draft = self._get(document_id, owner)
+            return list(draft.held) if draft is not None and draft.inserted else []
+
+    def before(self, document_ids: Iterable[str], *, owner: int) -> dict[str, list[str]]:
+        """Some nodes that the call which brings these documents has written of each already."""
+        with self._lock:
+            drafts = {i: self._get(i, owner) for i in document_ids}
+            return {i: sorted(d.vectors)[:_SOME] for i, d in drafts.items() if d and d.is_expected and d.vectors}
+
     def held_by(self, owner: int) -> list[str]:
         """The documents that this operation announced and that are held."""
         with self._lock:
-            return [i for i in self._holding if self._drafts[i].owner == owner]
+            return [i for i in self._holding if isinstance(i, str) and self._drafts[i].owner == owner]
 
-    def is_held(self, document_id: str | None, node_id: str) -> bool:
+    def is_held(self, document_id: str | None, node_id: str, *, owner: int) -> bool:
         """Whether that node waits for others of its document."""
         with self._lock:
-            if document_id not in self._holding:
-                return False
-            return any(each.stored.node_id == node_id for each in self._drafts[document_id].held)
+            draft = self._get(document_id, owner) if document_id is not None else None
+            return draft is not None and any(each.stored.node_id == node_id for each in draft.held)
 
-    def n_nodes(self, document_id: str) -> int:
+    def n_nodes(self, document_id: str, *, owner: int) -> int:
         """How many nodes with a vector the document has so far."""
         with self._lock:
-            draft = self._drafts.get(document_id)
+            draft = self._get(document_id, owner)
             return len(draft.vectors) if draft else 0
 
     def added(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> None:
@@ -162,22 +213,23 @@ class Drafts:
         call = writing_whole()
         with self._lock:
             for document_id, part in parts.items():
-                draft = self._drafts.get(document_id)
+                key = self._key(document_id, owner)
+                draft = self._drafts.get(key)
                 if draft is not None and not new_of(draft, part, kind):
                     continue
                 if draft is None or (draft.is_expected and not belongs(draft, part, owner)):
                     # Of another version, and from elsewhere: what was announced was given up.
-                    self._forget(document_id)
-                    draft = self._drafts[document_id] = Draft(owner=owner)
-                    self._untold[document_id] = None
+                    self._forget(key)
+                    draft = self._drafts[key] = Draft(owner=owner)
+                    self._untold[key] = None
                 if draft.replaced_in is not None:
                     # The delete may have come from a task of its own.
                     draft.owner = owner
                 draft.source_hash = part.source_hash or draft.source_hash
-                draft.call = call
+                draft.call = draft.call if draft.inserted else call
                 draft.of(kind).update(new_of(draft, part, kind))
                 if kind == "vectors":
-                    self._hold(document_id, [])
+                    self._hold(key, [])
             while len(self._untold) > _MAX_UNTOLD:
                 # A program that adds nodes for ever and never tells a hash must not fill the memory.
                 self._forget(next(iter(self._untold)))
@@ -203,6 +255,12 @@ class Drafts:
                 else:
                     closings.append(Closing(document_id, doc_hash, emptied=True))
         return closings, own
+
+    def announced(self, document_ids: Iterable[str]) -> dict[str, str]:
+        """The hashes of those of these documents whose hash was told first."""
+        with self._lock:
+            drafts = {i: self._drafts.get(i) for i in document_ids}
+            return {i: draft.announced for i, draft in drafts.items() if draft is not None and draft.announced}
 
     def ended_by(self, owner: int) -> list[Closing]:
         """An operation ended: the closings of what it announced and wrote whole."""
@@ -249,8 +307,20 @@ class Drafts:
     def clear(self) -> None:
         """All was deleted."""
         with self._lock:
-            for document_id in list(self._drafts):
-                self._forget(document_id)
+            # An insert that goes on finds in the ledger that what it wrote is gone.
+            for key in [i for i in self._drafts if isinstance(i, str)]:
+                self._forget(key)
+
+    def _key(self, document_id: str, owner: int) -> Key:
+        """Where the draft of a document is, or would be."""
+        if inserting() is None:
+            return document_id
+        draft = self._drafts.get(document_id)
+        is_own = draft is not None and draft.replaced_in is not None and draft.owner == owner
+        return document_id if is_own else (document_id, owner)
+
+    def _get(self, document_id: str, owner: int) -> Draft | None:
+        return self._drafts.get(self._key(document_id, owner))
 
     def _drafts_in(self, update: str | None, document_id: str | None) -> list[tuple[str, Draft]]:
         if update is None:
@@ -267,32 +337,36 @@ class Drafts:
         self._drafts[document_id] = Draft(announced=doc_hash, owner=owner)
         self._announced.setdefault(owner, set()).add(document_id)
 
-    def _hold(self, document_id: str, nodes: list[Embedded]) -> None:
-        self._drafts[document_id].held = nodes
+    def _hold(self, key: Key, nodes: list[Embedded]) -> None:
+        self._drafts[key].held = nodes
         if nodes:
-            self._holding.add(document_id)
+            self._holding.add(key)
         else:
-            self._holding.discard(document_id)
+            self._holding.discard(key)
 
     def _held_by_others(self, document_ids: set[str], owner: int) -> list[Embedded]:
         """What was held of other documents, and is whole after all, because the operation went on to these."""
         goes_on = not document_ids.isdisjoint(self._announced.get(owner, ()))
         now: list[Embedded] = []
-        for document_id in [i for i in self._holding - document_ids if self._drafts[i].owner == owner]:
-            if goes_on:
-                now += self._drafts[document_id].held
+        these = {self._key(i, owner) for i in document_ids}
+        for key in [i for i in self._holding - these if self._drafts[i].owner == owner]:
+            if goes_on and isinstance(key, str):
+                now += self._drafts[key].held
             else:
                 # Another operation: the one that held them back failed.
-                self._forget(document_id)
+                self._forget(key)
         return now
 
-    def _forget(self, document_id: str) -> None:
-        draft = self._drafts.pop(document_id, None)
+    def _forget(self, key: Key) -> None:
+        draft = self._drafts.pop(key, None)
         if draft is None:
             return
+        self._holding.discard(key)
+        self._untold.pop(key, None)
+        if not isinstance(key, str):
+            return
+        document_id = key
         self._waiting.discard(document_id)
-        self._holding.discard(document_id)
-        self._untold.pop(document_id, None)
         if draft.replaced_in is not None:
             replaced = self._replaced[draft.replaced_in]
             replaced.discard(document_id)

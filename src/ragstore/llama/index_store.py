@@ -32,7 +32,7 @@ class RagstoreIndexStore(MongoIndexStore):
         super().__init__(MongoDBKVStore(backend.client, db_name=backend.database.name))
         self._name = collection.name
         self._writing = writing
-        self._structs = StructWriter(backend.pool, backend.database, collection)
+        self._structs = StructWriter(backend.pool, backend.database, collection, backend.recoverer)
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
@@ -61,6 +61,7 @@ class RagstoreIndexStore(MongoIndexStore):
 
     def get_index_struct(self, struct_id: str | None = None) -> IndexStruct | None:
         """The struct of that id, or the only one."""
+        self._writing.has_index = True
         if struct_id is None:
             structs = self.index_structs()
             if len(structs) != 1:
@@ -73,6 +74,7 @@ class RagstoreIndexStore(MongoIndexStore):
 
     def index_structs(self) -> list[IndexStruct]:
         """The collection's indexes; its vector index too when nothing was ever built with LlamaIndex."""
+        self._writing.has_index = True
         return [_loaded(each) for each in self._structs.all()] or [self._own()]
 
     # The same for event loops

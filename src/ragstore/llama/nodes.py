@@ -107,10 +107,16 @@ def source_hash(node: BaseNode) -> str | None:
 
 def neighbours(nodes: Sequence[BaseNode]) -> frozenset[str]:
     """Ids of the nodes that these name as before, behind, above or below them."""
+    return named_by(nodes, [kind for kind in NodeRelationship if kind != NodeRelationship.SOURCE])
+
+
+def named_by(nodes: Sequence[BaseNode], kinds: Sequence[NodeRelationship]) -> frozenset[str]:
+    """Ids of the nodes to which these have a relationship of one of these kinds."""
     named: set[str] = set()
     for node in nodes:
-        for kind, related in node.relationships.items():
-            if kind != NodeRelationship.SOURCE:
+        for kind in kinds:
+            related = node.relationships.get(kind)
+            if related is not None:
                 named.update(each.node_id for each in (related if isinstance(related, list) else [related]))
     return frozenset(named)
 

@@ -12,6 +12,8 @@ import threading
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from ragstore.llama.rewriting import inserting
+
 
 class _Operation(NamedTuple):
     number: int
@@ -24,6 +26,9 @@ _current: ContextVar[_Operation | None] = ContextVar("ragstore_operation", defau
 
 def this_operation() -> int:
     """The operation that the caller is part of."""
+    if inserting() is not None:
+        # Several tasks may insert at once.
+        return announcing_operation()
     current = _current.get()
     return new_operation() if current is None else current.number
 
@@ -31,17 +36,18 @@ def this_operation() -> int:
 def announcing_operation() -> int:
     """The same, unless it was only inherited from the thread or task that started this one."""
     current = _current.get()
-    return new_operation() if current is None or current.begun_in != _here() else current.number
+    return new_operation() if current is None or current.begun_in != place() else current.number
 
 
 def new_operation() -> int:
     """Begin an operation: calls from here on are part of it."""
-    current = _Operation(next(_numbers), _here())
+    current = _Operation(next(_numbers), place())
     _current.set(current)
     return current.number
 
 
-def _here() -> tuple[int, int]:
+def place() -> tuple[int, int]:
+    """The thread and the task of the caller, who is in one call at a time there."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -33,11 +33,19 @@ def is_run(name: str | None) -> bool:
     return name is not None and name not in _UPDATES
 
 
-def writing_whole() -> object | None:
-    """The call that the caller is part of, if it brings all nodes of a document; compare by ``is``."""
+def pipeline_run() -> str | None:
+    """The pipeline's run that the caller is part of, outside of its transformations."""
     span = active_span_id.get() or ""
-    if span.startswith(_RUNS):
-        return span
+    return span if span.startswith(_RUNS) else None
+
+
+def inserting() -> object | None:
+    """The insert that the caller is part of, which brings all nodes of a document; compare by ``is``."""
     # LlamaIndex makes a new list where a trace begins: this one is that of the one insert_nodes in an insert.
     traces = global_stack_trace_ids.get()
-    return traces if not _INSERTS.isdisjoint(traces) else None
+    return None if pipeline_run() or _INSERTS.isdisjoint(traces) else traces
+
+
+def writing_whole() -> object | None:
+    """The call that the caller is part of, if it brings all nodes of a document; compare by ``is``."""
+    return pipeline_run() or inserting()

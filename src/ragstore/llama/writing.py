@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection as Ids
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from llama_index.core.schema import BaseNode
@@ -13,10 +15,11 @@ from ragstore.llama.draft import Embedded, Part
 from ragstore.llama.drafts import Drafts
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
 from ragstore.llama.rewriting import is_run, rewriting
+from ragstore.llama.runs import Run, Runs
 from ragstore.model.node import Node
 from ragstore.postgres import live
 from ragstore.protocol.completion import Closing, Completion
-from ragstore.protocol.direct import DirectWriter
+from ragstore.protocol.direct import DirectWriter, NewVectors
 
 _DOCUMENTS_AT_ONCE = 500
 """Closed in one transaction, which locks them."""
@@ -30,7 +33,10 @@ class Writing:
         self.current = current
         self._writer = DirectWriter(backend.pool, backend.recoverer, worker=backend.worker)
         self._drafts = Drafts()
+        self._runs = Runs()
         self._has_added = False
+        self.has_index = False
+        """Whether an index of this process keeps its struct here, so that the end of its inserts is known."""
 
     def add(self, nodes: Sequence[BaseNode], *, owner: int) -> list[str]:
         """Put nodes with their embeddings into both stores; returns their ids.
@@ -45,7 +51,9 @@ class Writing:
         # Before any is held back: one that cannot be stored is refused by the call that brings it.
         embedded = to_vectors(nodes, self.current.get().space.dim)
         incoming = [Embedded(node, to_node(node), vector) for node, vector in zip(nodes, embedded, strict=True)]
-        self._put(self._drafts.release(incoming, owner=owner), owner)
+        if not self._runs.hold(incoming):
+            self._drafts.leave_earlier(_parts_of(incoming), owner=owner)
+            self._put(self._drafts.release(incoming, owner=owner, ends=self.has_index), owner)
         return [node.node_id for node in nodes]
 
     def add_documents(self, nodes: Sequence[BaseNode], *, store_text: bool, owner: int) -> None:
@@ -54,16 +62,24 @@ class Writing:
         Raises:
             InvalidNodeError: nothing was written.
         """
-        self._put(self._drafts.held([node.node_id for node in nodes if node.ref_doc_id is None]), owner)
+        run = self._runs.take()
+        own = {node.node_id: node.hash for node in nodes if node.ref_doc_id is None}
+        self._put(self._drafts.held(own), owner)
         # One that is held back is written with its vector.
-        nodes = [node for node in nodes if not self._drafts.is_held(node.ref_doc_id, node.node_id)]
+        nodes = [node for node in nodes if not self._drafts.is_held(node.ref_doc_id, node.node_id, owner=owner)]
         bodies = [to_node(node, own_document=True) for node in nodes]
         parts = _parts(nodes, [node.ref_doc_id for node in nodes]) if store_text else {}
-        closings, own_hashes = self._drafts.completed_by({n.node_id: n.hash for n in nodes if n.ref_doc_id is None})
-        completion = Completion(self._drafts.begun_by(parts, "bodies", owner=owner), closings, own_hashes)
-        self._writer.add_bodies(self.current.get(), bodies if store_text else [], completion)
+        self._drafts.leave_earlier(parts, owner=owner)
+        brought = self._brought(run, own) if run is not None else []
+        closed = {closing.document_id for closing in brought}
+        closings, own_hashes = self._drafts.completed_by({i: h for i, h in own.items() if i not in closed})
+        completion = Completion(self._drafts.begun_by(parts, "bodies", owner=owner), [*brought, *closings], own_hashes)
+        vectors = self._new_vectors(run.nodes, owner, whole=closed) if run is not None and run.nodes else None
+        self._writer.add_bodies(self.current.get(), bodies if store_text else [], completion, vectors=vectors)
+        if run is not None and run.nodes:
+            self._added(run.nodes, owner)
         self._drafts.added(parts, "bodies", owner=owner)
-        self._drafts.closed(closings)
+        self._drafts.closed([*brought, *closings])
         # Hashes of parts of documents were told too, and mean nothing.
         self._drafts.forget_documents([n.node_id for n in nodes if n.ref_doc_id is not None])
         self.settle()
@@ -74,7 +90,8 @@ class Writing:
         """A document's hash, told before its nodes or after."""
         self.settle()
         update = rewriting()
-        self._put(self._drafts.held_in(update, document_id), owner)
+        held = self._drafts.held_in(update, document_id)
+        self._put(held or self._drafts.held_of_insert(document_id, owner=owner), owner)
         self._delete_not_written(self._drafts.not_written(update, document_id))
         closing = self._drafts.told(document_id, doc_hash, owner=owner)
         self._close([closing] if closing else [])
@@ -82,7 +99,11 @@ class Writing:
     def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Hashes of documents that are written next."""
         self._put(self._drafts.held_in(rewriting()), owner)
-        self._drafts.told_before_the_document(hashes, owner=owner)
+        self._drafts.told_before_the_document(self._runs.told(hashes), owner=owner)
+
+    def asked(self) -> None:
+        """The document store was asked about documents, or was told of them."""
+        self._runs.asked()
 
     def settle(self) -> None:
         """Record the hashes that waited for their documents, which did not come."""
@@ -94,6 +115,7 @@ class Writing:
         Args:
             built: an index was built, so that no more nodes come.
         """
+        self.has_index = True
         if built and (unsure := self._drafts.held_by(owner)):
             # Their last nodes were left out on the way, or what built the index is not what held them back: they
             # are stored, and have no hash.
@@ -112,9 +134,8 @@ class Writing:
         update = rewriting()
         if update is not None:
             found = live.document_hashes(self._backend.pool, self.current.get(), [document_id])
-            former = found.get(document_id)
-            if former is not None:
-                self._drafts.replace(document_id, former, update=update, owner=owner)
+            if document_id in found:
+                self._drafts.replace(document_id, found[document_id], update=update, owner=owner)
                 return True
         return bool(self.delete_documents([document_id]))
 
@@ -140,33 +161,61 @@ class Writing:
         self._writer.clear(self.current.get())
 
     def _put(self, ready: Sequence[Embedded], owner: int) -> None:
-        if not ready:
-            return
-        collection = self.current.get()
-        parts = _parts([each.node for each in ready], [each.stored.document_id for each in ready])
-        self._drafts.leave_earlier(parts)
-        anew = self._drafts.begun_by(parts, "vectors", owner=owner)
-        deleted = self._drafts.deleted_first(anew)
-        stored = _numbered([each.stored for each in ready], lambda i: 0 if i in anew else self._drafts.n_nodes(i))
-        hashes = {i: part.source_hash for i, part in parts.items() if part.source_hash is not None}
-        embedded = np.stack([each.vector for each in ready])
-        self._writer.add(collection, stored, embedded, anew=anew, deleted=deleted, source_hashes=hashes)
-        self._drafts.added(parts, "vectors", owner=owner)
-        self._backend.indexer.added(collection, len(stored))
+        if ready:
+            vectors = self._new_vectors(ready, owner)
+            self._writer.put(self.current.get(), vectors)
+            self._added(ready, owner)
+
+    def _new_vectors(self, ready: Sequence[Embedded], owner: int, whole: Ids[str] = ()) -> NewVectors:
+        """What is written of these nodes, and what it replaces.
+
+        Args:
+            whole: documents of which these are all nodes, as their own nodes, which come with them, prove.
+        """
+        parts = _parts_of(ready)
+        self._drafts.leave_earlier(parts, owner=owner)
+        anew = self._drafts.begun_by(parts, "vectors", owner=owner).union(whole)
+        n_nodes = partial(self._drafts.n_nodes, owner=owner)
+        return NewVectors(
+            _numbered([each.stored for each in ready], lambda i: 0 if i in anew else n_nodes(i)),
+            np.stack([each.vector for each in ready]),
+            anew=anew,
+            deleted=self._drafts.deleted_first(anew),
+            source_hashes={i: part.source_hash for i, part in parts.items() if part.source_hash is not None},
+            before=self._drafts.before(parts.keys() - anew, owner=owner),
+        )
+
+    def _added(self, written: Sequence[Embedded], owner: int) -> None:
+        self._drafts.added(_parts_of(written), "vectors", owner=owner)
+        self._backend.indexer.added(self.current.get(), len(written))
         self._has_added = True
 
-    def _delete_not_written(self, former: Mapping[str, str]) -> None:
+    def _brought(self, run: Run, own: Mapping[str, str]) -> list[Closing]:
+        """The documents of a run of which it has brought all nodes, and themselves."""
+        ids: dict[str, set[str]] = {}
+        for each in run.nodes:
+            document_id = each.stored.document_id
+            if document_id is not None and document_id in own:
+                ids.setdefault(document_id, set()).add(each.stored.node_id)
+        told = run.hashes | self._drafts.announced(ids.keys() - run.hashes.keys())
+        return [Closing(i, told.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
+
+    def _delete_not_written(self, former: Mapping[str, str | None]) -> None:
         """Delete what an update deleted and has no new version of; not what others wrote since."""
         if not former:
             return
         now = live.document_hashes(self._backend.pool, self.current.get(), list(former))
-        self.delete_documents([i for i, doc_hash in former.items() if now.get(i) == doc_hash])
+        self.delete_documents([i for i, doc_hash in former.items() if i in now and now[i] == doc_hash])
 
     def _close(self, closings: Sequence[Closing]) -> None:
         for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):
             batch = closings[i : i + _DOCUMENTS_AT_ONCE]
             self._writer.close(self.current.get(), batch)
             self._drafts.closed(batch)
+
+
+def _parts_of(ready: Sequence[Embedded]) -> dict[str, Part]:
+    return _parts([each.node for each in ready], [each.stored.document_id for each in ready])
 
 
 def _parts(nodes: Sequence[BaseNode], document_ids: Sequence[str | None]) -> dict[str, Part]:

@@ -63,7 +63,12 @@ class PublishResult:
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """Something that must still happen in MongoDB."""
+    """Something that must still happen in MongoDB.
+
+    Args:
+        stamp: of ``delete_nodes``: nothing newer is deleted. Of what is put: how often it was tried, this time
+            included; -1 where it was put, and what came late is to go.
+    """
 
     outbox_id: int
     namespace: str
@@ -71,6 +76,11 @@ class OutboxItem:
     action: Literal["delete_nodes", "put_nodes", "put_ref_docs"]
     ids: list[str]
     stamp: int
+
+    @property
+    def is_put(self) -> bool:
+        """Whether it puts something into MongoDB."""
+        return self.action != "delete_nodes" and self.stamp >= 0
 
 
 @dataclass(frozen=True, slots=True)

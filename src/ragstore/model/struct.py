@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NAMESPACE = "index_store"
+"""Of the structs of all collections, in MongoDB and in the outbox."""
+
 VECTOR_STORE = "vector_store"
 """LlamaIndex's type of a vector index."""
 

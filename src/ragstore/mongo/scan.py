@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pymongo.collection import Collection as MongoCollection
 
+from ragstore.model.struct import NAMESPACE
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 
@@ -21,6 +22,10 @@ _STRINGS: Document = {"_id": {"$gte": ""}}
 
 _ORIGIN = {"stamp": 1, "__type__": 1, "__data__.relationships.1": 1}
 _SOURCE = "1"
+_KINDS = ("data", "ref_doc_info", "metadata")
+_STRUCTS = f"{NAMESPACE}/data"
+_STAMPED: Document = {"stamp": {"$type": "number"}}
+"""Only ragstore's have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +116,27 @@ def index_structs(database: MongoDatabase, namespace: str, *, min_bytes: int) ->
     own = [{"collection": namespace}, {"_id": namespace, "collection": {"$exists": False}}]
     large = {"$expr": {"$gt": [{"$bsonSize": "$$ROOT"}, min_bytes]}}
     with translation():
-        yield from database["index_store/data"].find({"$or": own, "__type__": "vector_store", **large})
+        yield from database[_STRUCTS].find({"$or": own, "__type__": "vector_store", **large})
+
+
+def namespaces(database: MongoDatabase) -> set[str]:
+    """Names under which there are bodies or per-document entries, of ragstore or of others."""
+    with translation():
+        names = database.list_collection_names()
+    found = {name.rpartition("/") for name in names}
+    return {name for name, _, kind in found if name and kind in _KINDS and name != NAMESPACE}
+
+
+def struct_owners(database: MongoDatabase) -> set[str]:
+    """Names of the collections to which the index structs say that they belong."""
+    with translation():
+        return set(database[_STRUCTS].distinct("collection", _STAMPED))
+
+
+def owned(database: MongoDatabase, namespace: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """What ragstore wrote of a collection: stamps by id in pages, each with MongoDB's collection."""
+    places: list[tuple[str, Document]] = [(f"{namespace}/{kind}", {}) for kind in _KINDS]
+    for place, condition in [*places, (_STRUCTS, {"collection": namespace})]:
+        with translation(), database[place].find(_STRINGS | _STAMPED | condition, {"stamp": 1}) as cursor:
+            while page := cursor.to_list(PAGE_IDS):
+                yield place, {each["_id"]: each["stamp"] for each in page}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pymongo import DeleteOne, ReplaceOne
@@ -51,6 +51,15 @@ def replace_struct(database: MongoDatabase, found: Document, new: Document) -> N
         As ``replace_bodies``.
     """
     _write(database, "index_store/data", [ReplaceOne(found, new)])
+
+
+def delete_stamped(database: MongoDatabase, place: str, stamps: Mapping[str, int]) -> None:
+    """Delete what still has this stamp.
+
+    Crash safety:
+        As ``replace_bodies``.
+    """
+    _write(database, place, [DeleteOne({"_id": i, "stamp": stamp}) for i, stamp in stamps.items()])
 
 
 def _body(node: LiveNode) -> Document:

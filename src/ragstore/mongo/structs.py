@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import bson
 from pymongo.errors import DuplicateKeyError
 
-from ragstore.model.struct import Struct
+from ragstore.model.struct import NAMESPACE, Struct
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of one entry of MongoDB."""
 
-_NAME = "index_store/data"
+_NAME = f"{NAMESPACE}/data"
 _OWNER = "collection"
 """Field that says to which collection a struct belongs; LlamaIndex ignores it."""
 
@@ -51,16 +51,13 @@ def put_struct(database: MongoDatabase, namespace: str, struct: Struct, stamp: i
             return
 
 
-def replace_struct(database: MongoDatabase, namespace: str, struct: Struct, found: Document | None) -> None:
+def replace_struct(database: MongoDatabase, namespace: str, struct: Struct, found: Document) -> None:
     """Put a struct in the place of an entry that is still as it was found.
 
     Crash safety:
         As ``put_struct``.
     """
     assert struct.stamp is not None
-    if found is None:
-        put_struct(database, namespace, struct, struct.stamp)
-        return
     with translation():
         database[_NAME].replace_one(
             {"_id": struct.index_id, "stamp": found.get("stamp"), "__data__": found.get("__data__")},
@@ -82,6 +79,16 @@ def delete_structs(database: MongoDatabase, namespace: str, *, stamp: int) -> No
     """
     with translation():
         database[_NAME].delete_many({_OWNER: namespace, "stamp": {"$not": {"$gt": stamp}}})
+
+
+def delete_states(database: MongoDatabase, index_ids: Sequence[str], *, stamp: int) -> None:
+    """Remove these structs where ragstore wrote them no later than ``stamp``.
+
+    Crash safety:
+        Idempotent; what was written later stays.
+    """
+    with translation():
+        database[_NAME].delete_many({"_id": {"$in": list(index_ids)}, "stamp": {"$lte": stamp}})
 
 
 def find_struct(database: MongoDatabase, namespace: str, index_id: str) -> Struct | None:

@@ -87,6 +87,12 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::
 RETURNING node_id
 """
 
+DELETE_OWN_BODIES = """
+DELETE FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[]) AND node_id = document_id
+RETURNING node_id
+"""
+
 PUT_BODIES = """
 INSERT INTO ragstore.body (collection_id, node_id, document_id, stamp, type_key, content)
 SELECT %(collection_id)s, node_id, document_id, nextval('ragstore.stamp'), type_key, content
@@ -141,23 +147,27 @@ SELECT document_id, revision, revision > 0 AND deleted_at IS NULL, doc_hash FROM
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
-# A document that lost its last node is gone, and so is its hash: whoever refreshes it adds it again.
+# A document that lost its last part is gone, and so is its hash: whoever refreshes it adds it again. A node of its own,
+# as pipelines put it, is none; one with a vector is. Without its last vector it keeps its other nodes, and no hash.
 SETTLE_DOCUMENTS = """
 WITH counted AS (
-    SELECT d.document_id, (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id) AS n_nodes,
-           EXISTS (SELECT FROM ragstore.body b
-                   WHERE b.collection_id = d.collection_id AND b.document_id = d.document_id) AS has_bodies
+    SELECT d.document_id, d.n_nodes AS n_before,
+           (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id) AS n_nodes,
+           EXISTS (SELECT FROM ragstore.body b WHERE b.collection_id = d.collection_id
+                   AND b.document_id = d.document_id AND b.node_id <> d.document_id)
+           OR EXISTS (SELECT FROM {table} t WHERE t.node_id = d.document_id AND t.document_id IS NULL) AS has_parts
     FROM ragstore.document d
     WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
         AND d.deleted_at IS NULL AND d.revision > 0
 ), settled AS (
-    SELECT *, n_nodes = 0 AND NOT has_bodies AS gone FROM counted
+    SELECT *, n_nodes = 0 AND NOT has_parts AS gone, n_nodes = 0 AND (n_before > 0 OR NOT has_parts) AS bare
+    FROM counted
 )
 UPDATE ragstore.document d SET
     revision = d.revision + 1, n_nodes = s.n_nodes, deleted_at = CASE WHEN s.gone THEN now() END,
-    doc_hash = CASE WHEN s.gone THEN NULL ELSE d.doc_hash END,
-    fingerprint = CASE WHEN s.gone THEN NULL ELSE d.fingerprint END,
-    content_hash = CASE WHEN s.gone THEN NULL ELSE d.content_hash END
+    doc_hash = CASE WHEN s.bare THEN NULL ELSE d.doc_hash END,
+    fingerprint = CASE WHEN s.bare THEN NULL ELSE d.fingerprint END,
+    content_hash = CASE WHEN s.bare THEN NULL ELSE d.content_hash END
 FROM settled s WHERE d.collection_id = %(collection_id)s AND d.document_id = s.document_id
 RETURNING d.document_id, s.gone
 """
@@ -174,9 +184,11 @@ SELECT id FROM unnest(%(document_ids)s::text[]) AS own (id)
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.document_id = own.id)
 """
 
+# The writer tries what is to be put as soon as this is committed: that is the first time.
 QUEUE = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
-VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s::text[], nextval('ragstore.stamp'))
+VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s::text[],
+        CASE WHEN %(action)s = 'delete_nodes' THEN nextval('ragstore.stamp') ELSE 1 END)
 RETURNING outbox_id, pg_current_xact_id()::xid::text
 """
 
@@ -233,6 +245,7 @@ class DirectChange:
         self._cursor = cursor
         self._collection = collection
         self._publication = publication
+        self.vector_type = collection.vector_type
         self.outbox_ids: list[int] = []
         self.transaction = ""
         """Its number, once something is queued."""
@@ -288,6 +301,10 @@ class DirectChange:
     def delete_other_bodies(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
         """The same for nodes without a vector; a document's own node stays."""
         return self._ids(DELETE_OTHER_BODIES, document_ids=array(document_ids), keep=array(keep))
+
+    def delete_own_bodies(self, document_ids: Sequence[str]) -> list[str]:
+        """Take out the nodes that are these documents themselves; returns their ids."""
+        return self._ids(DELETE_OWN_BODIES, document_ids=array(document_ids))
 
     def copy_rows(self, rows: bytes) -> None:
         """COPY rows that ``copy.encode_rows`` made."""

@@ -10,11 +10,14 @@ from orjson import loads
 from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
+from ragstore.model.struct import Struct
 from ragstore.postgres import statements
 from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold_named
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
+
+_ONCE = 1
 
 
 class TakenOutbox:
@@ -59,6 +62,11 @@ class TakenOutbox:
         live = {row[0] for row in self._cursor.fetchall()}
         return [node_id for node_id in item.ids if node_id not in live]
 
+    def structs(self, item: OutboxItem) -> list[tuple[str, Struct]]:
+        """Those of the index structs that a put names which PostgreSQL has now, each with its collection's name."""
+        self._cursor.execute(statements.STRUCTS, {"ids": array(item.ids)})
+        return [(name, Struct(*values)) for name, *values in self._cursor.fetchall()]
+
     def live_nodes(self, item: OutboxItem, written: Written | None = None) -> list[LiveNode]:
         """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now.
 
@@ -82,16 +90,31 @@ class TakenOutbox:
             self._held[item.namespace] = found
         return self._held[item.namespace]
 
-    def done(self, items: Sequence[OutboxItem]) -> None:
-        """Forget these at the end of the transaction."""
-        self._cursor.execute(statements.DELETE_OUTBOX, {"outbox_ids": [i.outbox_id for i in items]})
+    def done(self, items: Sequence[OutboxItem], *, grace_s: float) -> None:
+        """Forget these at the end of the transaction.
+
+        Args:
+            grace_s: seconds after which what somebody else tried to put before is looked at again, because it may
+                arrive late; 0 for never.
+        """
+        ids = [item.outbox_id for item in items]
+        if grace_s and any(item.is_put and item.stamp > _ONCE for item in items):
+            self._cursor.execute(statements.QUEUE_SWEEPS, {"outbox_ids": ids, "grace_s": grace_s})
+        self._cursor.execute(statements.DELETE_OUTBOX, {"outbox_ids": ids})
+
+
+def tried(pool: PostgresPool, *, limit: int) -> list[int]:
+    """Ids of due rows, oldest first, after it was noted that they are tried once more."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statements.TRY_OUTBOX, {"limit": limit})
+        return [row[0] for row in cursor.fetchall()]
 
 
 @contextmanager
-def taken(pool: PostgresPool, *, limit: int) -> Iterator[TakenOutbox]:
-    """Take due rows, oldest first; they come back by themselves if the block raises or the process dies."""
+def taken(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox]:
+    """Take those of these rows that nobody has; they come back if the block raises or the process dies."""
     with pool.transaction() as cursor:
-        cursor.execute(statements.TAKE_OUTBOX, {"limit": limit})
+        cursor.execute(statements.TAKE_OUTBOX, {"outbox_ids": list(outbox_ids)})
         yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
 
 

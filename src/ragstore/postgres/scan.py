@@ -119,8 +119,25 @@ SELECT least((SELECT min(begun_at) FROM ragstore.run WHERE collection_id = %(col
              (SELECT max(at) FROM ragstore.event WHERE collection = %(name)s))
 """
 
+UNUSED_NAMES = """
+SELECT name, EXISTS (SELECT FROM ragstore.event e WHERE e.collection = name AND e.action = 'collection_dropped')
+FROM unnest(%(names)s::text[]) AS given (name)
+WHERE NOT EXISTS (SELECT FROM ragstore.collection c WHERE c.name = given.name)
+"""
+
+PENDING_IDS = """
+SELECT DISTINCT id FROM ragstore.outbox, unnest(ids) AS id
+WHERE namespace = %(namespace)s AND id = ANY(%(ids)s::text[])
+"""
+
+COUNT_PENDING_ELSEWHERE = """
+SELECT count(*) FROM ragstore.outbox o
+WHERE NOT EXISTS (SELECT FROM ragstore.collection c WHERE c.name = o.namespace OR c.collection_id = o.collection_id)
+"""
+
 COUNT_PENDING = """
-SELECT (SELECT count(*) FROM ragstore.outbox WHERE namespace = %(name)s)
+SELECT (SELECT count(*) FROM ragstore.outbox
+        WHERE namespace = %(name)s OR namespace = 'index_store' AND collection_id = %(collection_id)s)
      + (SELECT count(*) FROM ragstore.run WHERE collection_id = %(collection_id)s)
 """
 
@@ -328,3 +345,29 @@ def _json(text: str | None) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def unused_names(pool: PostgresPool, names: Sequence[str]) -> dict[str, bool]:
+    """Those of these names that no collection has, and whether the audit trail says that one was dropped."""
+    return dict(_fetch(pool, UNUSED_NAMES, {"names": list(names)}))
+
+
+def is_unused(pool: PostgresPool, name: str) -> bool:
+    """Whether no collection has this name."""
+    return bool(unused_names(pool, [name]))
+
+
+def pending_ids(pool: PostgresPool, namespace: str, ids: Sequence[str]) -> set[str]:
+    """Those of these ids that the outbox names for this namespace."""
+    return {row[0] for row in _fetch(pool, PENDING_IDS, {"namespace": namespace, "ids": list(ids)})}
+
+
+def count_pending_elsewhere(pool: PostgresPool) -> int:
+    """How many outbox rows there are of collections that are gone."""
+    return int(_fetch(pool, COUNT_PENDING_ELSEWHERE, {})[0][0])
+
+
+def _fetch(pool: PostgresPool, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()

@@ -131,18 +131,46 @@ INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, run_id)
 VALUES (%(namespace)s, %(collection_id)s, 'put_ref_docs', %(ids)s::text[], %(run_id)s) RETURNING outbox_id
 """
 
+STRUCTS = """
+SELECT c.name, s.index_id, s.kind, s.body, s.stamp
+FROM ragstore.index_struct s JOIN ragstore.collection c USING (collection_id) WHERE s.index_id = ANY(%(ids)s::text[])
+"""
+
 CLEAR_QUARANTINE = """
 DELETE FROM ragstore.quarantine WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
+# A row that puts something into MongoDB counts in its stamp how often that was tried, before it is: where it was tried
+# before, the earlier command may still be on its way when its sender is dead. -1 is the sweep that follows then.
+TRY_OUTBOX = """
+WITH due AS (
+    SELECT outbox_id FROM ragstore.outbox
+    WHERE not_before <= now() ORDER BY outbox_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), tried AS (
+    UPDATE ragstore.outbox o SET stamp = o.stamp + 1 FROM due
+    WHERE o.outbox_id = due.outbox_id AND o.action <> 'delete_nodes' AND o.stamp >= 0
+)
+SELECT outbox_id FROM due
+"""
+
 TAKE_OUTBOX = """
 SELECT outbox_id, namespace, collection_id, action, ids, stamp FROM ragstore.outbox
-WHERE not_before <= now() ORDER BY outbox_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+WHERE outbox_id = ANY(%(outbox_ids)s) ORDER BY outbox_id FOR UPDATE SKIP LOCKED
 """
 
 TAKE_OUTBOX_ROWS = """
 SELECT outbox_id, namespace, collection_id, action, ids, stamp FROM ragstore.outbox
 WHERE outbox_id = ANY(%(outbox_ids)s) ORDER BY outbox_id FOR UPDATE
+"""
+
+# A sweep only deletes, so that it may itself come late.
+QUEUE_SWEEPS = """
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, not_before)
+SELECT namespace, collection_id, CASE WHEN action = 'put_nodes' THEN 'delete_nodes' ELSE action END, ids,
+       CASE WHEN action = 'put_nodes' THEN nextval('ragstore.stamp') ELSE -1 END,
+       now() + %(grace_s)s * interval '1 second'
+FROM ragstore.outbox WHERE outbox_id = ANY(%(outbox_ids)s) AND action <> 'delete_nodes' AND stamp > 1
+ORDER BY outbox_id
 """
 
 DELETE_OUTBOX = "DELETE FROM ragstore.outbox WHERE outbox_id = ANY(%(outbox_ids)s)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ragstore.model.collection import Collection
-from ragstore.model.struct import Struct
+from ragstore.model.struct import NAMESPACE, Struct
 from ragstore.postgres.pool import PostgresPool
 
 # The stamp is taken once the row is locked, so that the write that counts has the largest.
@@ -13,7 +13,18 @@ PUT = """
 INSERT INTO ragstore.index_struct AS old (index_id, collection_id, stamp, kind, body)
 VALUES (%(index_id)s, %(collection_id)s, nextval('ragstore.stamp'), %(kind)s, %(body)s)
 ON CONFLICT (index_id) DO UPDATE SET stamp = nextval('ragstore.stamp'), kind = excluded.kind, body = excluded.body
-WHERE old.collection_id = excluded.collection_id RETURNING stamp
+WHERE old.collection_id = excluded.collection_id RETURNING index_id
+"""
+
+# One statement: the struct and the word that MongoDB must get it are one. The writer tries that at once.
+QUEUED = """
+WITH there AS ({source})
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
+SELECT %(namespace)s, %(collection_id)s, 'put_nodes', ARRAY[index_id], 1 FROM there RETURNING outbox_id
+"""
+
+THERE = """
+SELECT index_id FROM ragstore.index_struct WHERE collection_id = %(collection_id)s AND index_id = %(index_id)s
 """
 
 RESTORE = """
@@ -43,13 +54,20 @@ SELECT index_id FROM ragstore.index_struct WHERE collection_id = %(collection_id
 """
 
 
-def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> int | None:
-    """Write a struct; returns its stamp, None where the id is another collection's.
+def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> list[int]:
+    """Write a struct; returns the outbox row that brings it to MongoDB, none where the id is another collection's.
 
     Crash safety:
         One transaction.
     """
-    return _stamp(_execute(pool, collection, PUT, **_values(struct)))
+    statement = QUEUED.format(source=PUT)
+    return [row[0] for row in _execute(pool, collection, statement, namespace=NAMESPACE, **_values(struct))]
+
+
+def queue_struct(pool: PostgresPool, collection: Collection, index_id: str) -> list[int]:
+    """The same for a struct that is there and that MongoDB lacks."""
+    statement = QUEUED.format(source=THERE)
+    return [row[0] for row in _execute(pool, collection, statement, namespace=NAMESPACE, index_id=index_id)]
 
 
 def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> bool:

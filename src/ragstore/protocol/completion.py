@@ -43,6 +43,8 @@ class Completion:
 
 def complete(change: DirectChange, completion: Completion, places: Mapping[str, Place], just_written: set[str]) -> None:
     """Settle the completion of a change whose documents are locked."""
+    if not completion.closings and not completion.own_hashes:
+        return
     states = change.states([*(c.document_id for c in completion.closings), *completion.own_hashes])
     there = just_written.union(places)
     is_whole = [there.issuperset(c.node_ids | c.body_ids) for c in completion.closings]
@@ -85,6 +87,10 @@ def _remove_former(change: DirectChange, whole: Sequence[Closing]) -> list[str]:
 def settle(change: DirectChange, document_ids: Iterable[str]) -> None:
     """Bring the ledger up to date for documents that lost nodes."""
     settled = change.settle_documents(document_ids) if document_ids else {}
+    gone = [i for i, is_gone in settled.items() if is_gone]
+    if gone:
+        # What was put of the document itself stood for its parts.
+        change.queue(delete=change.delete_nodes_of(gone))
     change.add_events([(i, "deleted" if gone else "updated", 0) for i, gone in settled.items()])
 
 

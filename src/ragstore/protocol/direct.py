@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Ids
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,28 @@ _CONCURRENT_WRITER = {"23505", "40P01", "40001"}  # unique_violation, deadlock_d
 _NOTHING_MORE = Completion()
 
 
+@dataclass(frozen=True, slots=True)
+class NewVectors:
+    """Nodes with their vectors, and what they replace.
+
+    Args:
+        vectors: shape ``(len(nodes), dim)``.
+        anew: documents whose live nodes with a vector these nodes replace; otherwise the others of a document stay.
+        deleted: those of them of which all goes that they had.
+        source_hashes: hash of the version that a document's nodes were cut from; where it is another than the ledger
+            has, the ledger's counts no more.
+        before: nodes that the same call wrote before, by document. Where none is live any more, another writer has
+            replaced the document, and the rest of the older version is not written.
+    """
+
+    nodes: Sequence[Node]
+    vectors: Vectors
+    anew: Ids[str] = ()
+    deleted: Ids[str] = ()
+    source_hashes: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 class DirectWriter:
     """Writes of one process that go to both stores at once."""
 
@@ -46,19 +68,13 @@ class DirectWriter:
         nodes: Sequence[Node],
         vectors: Vectors,
         *,
-        anew: Ids[str] = (),
-        deleted: Ids[str] = (),
         source_hashes: Mapping[str, str] | None = None,
     ) -> None:
-        """Put nodes with their vectors; an id that is live is replaced, of an id twice in the call the last counts.
+        """Put nodes with their vectors, as ``put``."""
+        self.put(collection, NewVectors(nodes, vectors, source_hashes=source_hashes or {}))
 
-        Args:
-            vectors: shape ``(len(nodes), dim)``.
-            anew: documents whose former nodes with a vector these nodes replace; otherwise the others of a document
-                stay.
-            deleted: those of them of which all goes that they had.
-            source_hashes: hash of the version that a document's nodes were cut from; where it is another than the
-                ledger has, the ledger's counts no more.
+    def put(self, collection: Collection, vectors: NewVectors) -> None:
+        """Put nodes with their vectors; an id that is live is replaced, of an id twice in the call the last counts.
 
         Raises:
             InvalidNodeError, EmbeddingSpaceError: names the node; nothing was written.
@@ -66,52 +82,51 @@ class DirectWriter:
         Crash safety:
             Readers see all of it or none; once it returns both stores hold it.
         """
-        _check(collection, nodes, vectors)
-        last = sorted({node.node_id: i for i, node in enumerate(nodes)}.values())
-        kept = [nodes[i] for i in last]
-        if not kept:
-            return
-        rows = encode_rows(kept, vectors[last], collection.vector_type)
+        if vectors.nodes:
+            self.add_bodies(collection, [], vectors=vectors)
 
-        def write(change: DirectChange) -> None:
-            ids = [node.node_id for node in kept]
-            documents = {node.document_id for node in kept if node.document_id is not None}
-            places = change.lock(documents, ids, alone=any(node.document_id is None for node in kept))
-            if places:
-                change.delete_nodes(ids)
-            begun = [i for i in documents if i in anew]
-            replaced = change.delete_other_vectors(begun, keep=[]) if begun else []
-            if deleted:
-                replaced += change.delete_nodes_of(list(deleted))
-            change.copy_rows(rows)
-            _note(change, kept, places, _Noted(begun, source_hashes or {}, with_vectors=True))
-            change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(places))
-
-        self._change(collection, write, {node.node_id: node for node in kept})
-
-    def add_bodies(self, collection: Collection, nodes: Sequence[Node], completion: Completion = _NOTHING_MORE) -> None:
+    def add_bodies(
+        self,
+        collection: Collection,
+        nodes: Sequence[Node],
+        completion: Completion = _NOTHING_MORE,
+        *,
+        vectors: NewVectors | None = None,
+    ) -> None:
         """Put nodes without a vector; one that has a vector keeps it; one that is there unchanged is not written.
 
+        Args:
+            vectors: nodes with their vectors, put in the same transaction.
+
         Raises:
-            InvalidNodeError: names the node; nothing was written.
+            InvalidNodeError, EmbeddingSpaceError: names the node; nothing was written.
 
         Crash safety:
-            As ``add``, closing of documents included.
+            As ``put``, closing of documents included.
         """
         for node in nodes:
             _check_node(node)
-        kept = list({node.node_id: node for node in nodes}.values())
+        bodies = list({node.node_id: node for node in nodes}.values())
+        rows = _last(collection, vectors) if vectors is not None else None
+        encoded = encode_rows(rows.nodes, rows.vectors, collection.vector_type) if rows is not None else b""
 
         def write(change: DirectChange) -> None:
-            ids = [node.node_id for node in kept]
-            documents = {node.document_id for node in kept if node.document_id is not None}
+            embedded = rows.nodes if rows is not None else []
+            ids = [node.node_id for node in [*embedded, *bodies]]
+            documents = {node.document_id for node in [*embedded, *bodies] if node.document_id is not None}
             closing = {c.document_id for c in completion.closings}.union(completion.own_hashes)
-            alone = any(node.document_id is None for node in kept)
-            places = change.lock(documents | closing, [*ids, *closing_ids(completion.closings)], alone=alone)
-            _put_bodies(change, kept, places, [i for i in documents if i in completion.anew])
-            complete(change, completion, places, just_written=set(ids))
+            before = [i for of_one in rows.before.values() for i in of_one] if rows is not None else []
+            alone = any(node.document_id is None for node in [*embedded, *bodies])
+            looked_up = [*ids, *before, *closing_ids(completion.closings)]
+            places = change.lock(documents | closing, looked_up, alone=alone)
+            if rows is not None:
+                places |= _put_vectors(change, rows, encoded, places)
+            if bodies:
+                _put_bodies(change, bodies, places, [i for i in documents if i in completion.anew])
+            complete(change, completion, places, just_written={node.node_id for node in bodies})
 
-        self._change(collection, write)
+        known = {node.node_id: node for node in rows.nodes} if rows is not None else None
+        self._change(collection, write, known)
 
     def close(self, collection: Collection, closings: Sequence[Closing]) -> None:
         """Record that documents are complete: their hash, and that nodes of former versions go.
@@ -162,10 +177,13 @@ class DirectWriter:
         def write(change: DirectChange) -> None:
             nonlocal n_deleted
             places = change.lock((), list(node_ids))
+            # A node without a document may be one itself, once the document store has it too.
+            own = change.lock_live(sorted(i for i, place in places.items() if place.document_id is None))
             gone = change.delete_nodes(list(places))
             n_deleted = len(gone)
-            settle(change, _owners(places))
-            change.queue(delete=gone, ref_docs=_owners(places))
+            touched = _owners(places).union(own)
+            settle(change, touched)
+            change.queue(delete=gone, ref_docs=touched)
 
         self._change(collection, write)
         return n_deleted
@@ -208,6 +226,42 @@ class DirectWriter:
         reached(Failpoint.DIRECT_COMMITTED)
         self._recoverer.finish(change.outbox_ids, Written(change.transaction, nodes) if nodes else None)
         reached(Failpoint.DIRECT_FINISHED)
+
+
+def _last(collection: Collection, vectors: NewVectors) -> NewVectors:
+    """The same, of an id twice the last."""
+    _check(collection, vectors.nodes, vectors.vectors)
+    last = sorted({node.node_id: i for i, node in enumerate(vectors.nodes)}.values())
+    return replace(vectors, nodes=[vectors.nodes[i] for i in last], vectors=vectors.vectors[last])
+
+
+def _put_vectors(
+    change: DirectChange, rows: NewVectors, encoded: bytes, places: Mapping[str, Place]
+) -> dict[str, Place]:
+    """Put nodes with their vectors into locked documents; returns where they are now."""
+    beaten = {i for i, ids in rows.before.items() if not any(node_id in places for node_id in ids)}
+    kept = [i for i, node in enumerate(rows.nodes) if node.document_id not in beaten]
+    nodes = [rows.nodes[i] for i in kept]
+    if not nodes:
+        return {}
+    ids = [node.node_id for node in nodes]
+    former = {i: places[i] for i in ids if i in places}
+    if former:
+        change.delete_nodes(list(former))
+    documents = {node.document_id for node in nodes if node.document_id is not None}
+    begun = [i for i in documents if i in rows.anew]
+    replaced = change.delete_other_vectors(begun, keep=[]) if begun else []
+    if begun:
+        states = change.states(begun)
+        # The document itself, as pipelines put it, is of the version that the ledger has.
+        stale = [i for i in begun if states[i].doc_hash is None or states[i].doc_hash != rows.source_hashes.get(i)]
+        replaced += change.delete_own_bodies(stale) if stale else []
+    if rows.deleted:
+        replaced += change.delete_nodes_of(list(rows.deleted))
+    change.copy_rows(encode_rows(nodes, rows.vectors[kept], change.vector_type) if beaten else encoded)
+    _note(change, nodes, former, _Noted(begun, rows.source_hashes, with_vectors=True))
+    change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(former))
+    return {node.node_id: Place(node.document_id, has_vector=True) for node in nodes}
 
 
 def _check_node(node: Node) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ragstore.model.run import OutboxItem, Written
+from ragstore.model.struct import NAMESPACE as STRUCTS
+from ragstore.mongo import structs
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import outbox
 from ragstore.postgres.ledger import Ledger
@@ -32,7 +34,8 @@ class Recoverer:
     """Turns dead runs into outbox rows and does what the outbox says.
 
     Args:
-        grace_s: seconds before the nodes of a dead run leave MongoDB: its last command may still be on its way.
+        grace_s: seconds before the nodes of a dead run leave MongoDB, and before that is looked at again which a dead
+            or failed process had begun to put there: the last command may still be on its way.
     """
 
     def __init__(self, pool: PostgresPool, ledger: Ledger, nodes: NodeStore, *, grace_s: float = 0.0) -> None:
@@ -58,14 +61,16 @@ class Recoverer:
     def retire(self) -> int:
         """Empty the outbox of what is due; returns how many rows that were."""
         n_done = 0
-        while True:
-            with outbox.taken(self._pool, limit=_ITEMS_AT_ONCE) as taken:
+        while ids := outbox.tried(self._pool, limit=_ITEMS_AT_ONCE):
+            reached(Failpoint.OUTBOX_TRIED)
+            with outbox.taken(self._pool, ids) as taken:
                 for item in taken.items:
                     self._do(taken, item)
-                taken.done(taken.items)
+                taken.done(taken.items, grace_s=self._grace_s)
             n_done += len(taken.items)
-            if len(taken.items) < _ITEMS_AT_ONCE:
-                return n_done
+            if len(ids) < _ITEMS_AT_ONCE:
+                break
+        return n_done
 
     def finish(self, outbox_ids: Sequence[int], written: Written | None = None) -> None:
         """Do these outbox rows now; returns when they are done, by whomever.
@@ -80,10 +85,13 @@ class Recoverer:
             with outbox.taken_rows(self._pool, outbox_ids) as taken:
                 for item in taken.items:
                     self._do(taken, item, written)
-                taken.done(taken.items)
+                taken.done(taken.items, grace_s=self._grace_s)
 
     def _do(self, taken: TakenOutbox, item: OutboxItem, written: Written | None = None) -> None:
         match item.action:
+            case "put_nodes" | "delete_nodes" if item.namespace == STRUCTS:
+                self._bring_structs(taken, item)
+                reached(Failpoint.STRUCTS_PUT)
             case "delete_nodes":
                 # Ids of staged nodes are never used twice, but a repaired or foreign row must not lose its body.
                 self._nodes.delete_nodes(
@@ -111,8 +119,21 @@ class Recoverer:
         garbage = taken.garbage(replace(item, ids=list(found)))
         self._nodes.delete_states(item.namespace, {node_id: found[node_id] for node_id in garbage})
 
+    def _bring_structs(self, taken: TakenOutbox, item: OutboxItem) -> None:
+        live = taken.structs(item)
+        if item.is_put:
+            for name, struct in live:
+                assert struct.stamp is not None
+                structs.put_struct(self._nodes.database, name, struct, struct.stamp)
+        gone = set(item.ids).difference(struct.index_id for _, struct in taken.structs(item))
+        if gone:
+            stamp = item.stamp if not item.is_put else max((s.stamp or 0 for _, s in live), default=0)
+            structs.delete_states(self._nodes.database, sorted(gone), stamp=stamp)
+
     def _put_ref_docs(self, taken: TakenOutbox, item: OutboxItem) -> None:
         entries = taken.ref_docs(item)
+        if not item.is_put:
+            entries = [entry for entry in entries if entry.node_ids is None]
         while True:
             between = lambda: reached(Failpoint.REF_DOCS_HALF_PUT)  # noqa: E731
             self._nodes.put_ref_docs(item.namespace, entries, between=between)

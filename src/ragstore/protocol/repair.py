@@ -115,6 +115,15 @@ class Repairer:
         states.replace_struct(self._database, found, new)
         reached(Failpoint.REPAIR_REPLACED)
 
+    def delete_left_over(self, place: str, stamps: Mapping[str, int]) -> None:
+        """Delete what a collection that was dropped left in MongoDB.
+
+        Crash safety:
+            As ``replace_bodies``.
+        """
+        states.delete_stamped(self._database, place, stamps)
+        reached(Failpoint.REPAIR_DELETED)
+
     def put_struct(self, collection: Collection, struct: Struct, found: Document | None) -> bool:
         """Bring an index struct to the store that lacks it; False where PostgreSQL has its id for another collection.
 
@@ -127,7 +136,10 @@ class Repairer:
         """
         if struct.stamp is None:
             return in_postgres.restore_struct(self._pool, collection, struct)
-        in_mongo.replace_struct(self._database, collection.name, struct, found)
+        if found is None:
+            self._recoverer.finish(in_postgres.queue_struct(self._pool, collection, struct.index_id))
+        else:
+            in_mongo.replace_struct(self._database, collection.name, struct, found)
         reached(Failpoint.REPAIR_REPLACED)
         return True
 

@@ -13,6 +13,7 @@ from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.recover import Recoverer
 
 _UNIQUE_VIOLATION = "23505"
 
@@ -20,9 +21,12 @@ _UNIQUE_VIOLATION = "23505"
 class StructWriter:
     """Index structs of one collection."""
 
-    def __init__(self, pool: PostgresPool, database: MongoDatabase, collection: Collection) -> None:
+    def __init__(
+        self, pool: PostgresPool, database: MongoDatabase, collection: Collection, recoverer: Recoverer
+    ) -> None:
         self._pool = pool
         self._database = database
+        self._recoverer = recoverer
         self._collection = collection
 
     def check(self, struct: Struct) -> None:
@@ -47,18 +51,22 @@ class StructWriter:
             UsageError: the id is another collection's, or the collection's vector index has another name.
 
         Crash safety:
-            Readers on ragstore see it once PostgreSQL has it; MongoDB follows at once, after a kill with ``repair``.
+            Readers on ragstore see it once PostgreSQL has it; MongoDB follows at once, after a kill by the outbox.
         """
         self.check(struct)
         there = in_mongo.owner_and_stamp(self._database, struct.index_id)
         if there is not None and there[0] != self._collection.name:
             raise self._taken(struct.index_id)
         found = in_postgres.find_struct(self._pool, self._collection, struct.index_id)
-        stamp = found.stamp if found is not None and found.is_same(struct) else self._put(struct)
-        if stamp is None:
-            raise self._taken(struct.index_id)
-        if there is None or there[1] != stamp:
-            in_mongo.put_struct(self._database, self._collection.name, struct, stamp)
+        if found is None or not found.is_same(struct):
+            queued = self._put(struct)
+            if not queued:
+                raise self._taken(struct.index_id)
+        elif there is None or there[1] != found.stamp:
+            queued = in_postgres.queue_struct(self._pool, self._collection, struct.index_id)
+        else:
+            return
+        self._recoverer.finish(queued)
 
     def delete(self, index_id: str) -> None:
         """Remove a struct from both stores.
@@ -85,7 +93,7 @@ class StructWriter:
         found = in_postgres.ids_of_kind(self._pool, self._collection, VECTOR_STORE)
         return found or [each.index_id for each in self.all() if each.kind == VECTOR_STORE]
 
-    def _put(self, struct: Struct) -> int | None:
+    def _put(self, struct: Struct) -> list[int]:
         try:
             return in_postgres.put_struct(self._pool, self._collection, struct)
         except StoreError as error:

@@ -30,6 +30,8 @@ class Failpoint(StrEnum):
     DIRECT_COMMITTED = "direct_committed"
     DIRECT_FINISHED = "direct_finished"
     RUNS_RECOVERED = "runs_recovered"
+    OUTBOX_TRIED = "outbox_tried"
+    STRUCTS_PUT = "structs_put"
     INDEX_BUILD_BEGUN = "index_build_begun"
     INDEX_BUILT = "index_built"
     INDEX_NOTED = "index_noted"
