@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from ragstore.app.addresses import Addresses, reachable
 from ragstore.errors import EmptyStoreError, SchemaVersionError
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.migrate.versions import Step, head
+from ragstore.postgres.epoch import stand
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.settings import Settings
@@ -50,9 +51,11 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
         with translation():
             done = postgres_steps.apply(addresses.postgres_url)
         done += mongo_steps.apply(database)
-        with _connected(settings, addresses) as connection:
-            if not _n_documents(connection):
-                mongo_steps.set_deployment_id(database, _deployment_id(connection))
+        with closing(_pool(settings, addresses)) as pool:
+            with pool.autocommit() as connection:
+                is_empty = not _n_documents(connection)
+            if is_empty:
+                set_deployment(database, pool)
     return done
 
 
@@ -84,9 +87,11 @@ def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
 
     Raises:
         SchemaVersionError, EmptyStoreError
+        RestoredStoreError: one of the two was restored to another moment.
     """
     from ragstore.migrate import mongo as mongo_steps
     from ragstore.mongo.errors import translation as mongo_translation
+    from ragstore.protocol.epoch import EpochWatch
 
     with mongo_translation():
         current = mongo_steps.current(database)
@@ -101,6 +106,7 @@ def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
         )
     _check("MongoDB", current, head("mongo"))
     check_deployment(database, pool, may_be_unset=False)
+    EpochWatch(pool, database).check()
 
 
 def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unset: bool = True) -> None:
@@ -117,8 +123,7 @@ def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unse
 
     with mongo_translation():
         theirs = mongo_steps.deployment_id(database)
-    with pool.autocommit() as connection:
-        ours = _deployment_id(connection)
+    ours = deployment_of(pool)
     if theirs == ours or (theirs is None and may_be_unset):
         return
     raise EmptyStoreError(
@@ -146,9 +151,31 @@ def register_mongo(database: MongoDatabase, pool: PostgresPool) -> bool:
         if mongo_steps.current(database) == head("mongo") and mongo_steps.deployment_id(database) is not None:
             return False
         mongo_steps.apply(database)
-        with pool.autocommit() as connection:
-            mongo_steps.set_deployment_id(database, _deployment_id(connection))
+        set_deployment(database, pool)
     return True
+
+
+def set_deployment(database: MongoDatabase, pool: PostgresPool) -> None:
+    """Tie a MongoDB database that belongs to none to this PostgreSQL database, at the mark that it is at."""
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.epoch import fields
+
+    mongo_steps.set_deployment_id(database, deployment_of(pool), **fields(stand(pool)))
+
+
+def deployment_of(pool: PostgresPool) -> str:
+    """The id that both databases of a deployment bear."""
+    with pool.autocommit() as connection:
+        return _deployment_id(connection)
+
+
+def migrate_mongo(database: MongoDatabase) -> None:
+    """Bring a MongoDB database to the present schema."""
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.errors import translation as mongo_translation
+
+    with mongo_translation():
+        mongo_steps.apply(database)
 
 
 def _check(store: str, current: str | None, wanted: str) -> None:
@@ -181,12 +208,12 @@ def _n_documents(connection: Connection) -> int:
 
 @contextmanager
 def _connected(settings: Settings, addresses: Addresses) -> Iterator[Connection]:
-    pool = PostgresPool(addresses.postgres_url, size=1, connect_timeout_s=settings.connect_timeout_s)
-    try:
-        with pool.autocommit() as connection:
-            yield connection
-    finally:
-        pool.close()
+    with closing(_pool(settings, addresses)) as pool, pool.autocommit() as connection:
+        yield connection
+
+
+def _pool(settings: Settings, addresses: Addresses) -> PostgresPool:
+    return PostgresPool(addresses.postgres_url, size=1, connect_timeout_s=settings.connect_timeout_s)
 
 
 @contextmanager

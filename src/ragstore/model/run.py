@@ -71,6 +71,7 @@ class OutboxItem:
     action: Literal["delete_nodes", "put_nodes", "put_ref_docs"]
     ids: list[str]
     stamp: int
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,11 @@ class NodeStore:
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
 
+    @property
+    def database(self) -> MongoDatabase:
+        """The database that it writes to."""
+        return self._database
+
     def stage(self, namespace: str, nodes: Sequence[Node], *, between: Callable[[], None]) -> None:
         """Insert nodes that nothing names yet, in batches by bytes; ``between`` is called after each.
 

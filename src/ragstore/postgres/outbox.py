@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from orjson import loads
 
 from ragstore.model.collection import Collection
+from ragstore.model.epoch import Mark, Stand
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
-from ragstore.postgres import statements
+from ragstore.postgres import epoch, statements
 from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold_named
 from ragstore.postgres.names import quoted_table
@@ -24,10 +26,17 @@ class TakenOutbox:
     also where the item is of one that was dropped.
     """
 
-    def __init__(self, cursor: Cursor, items: list[OutboxItem]) -> None:
+    def __init__(self, cursor: Cursor, rows: Sequence[tuple[Any, ...]]) -> None:
         self._cursor = cursor
         self._held: dict[str, Collection] = {}
-        self.items = items
+        self.items = [OutboxItem(*row[:7]) for row in rows]
+        self.stand = Stand(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else Stand()
+        """How far PostgreSQL was before these rows were taken."""
+        self.mark = max((Mark(item.outbox_id, item.token) for item in self.items), default=Mark())
+
+    def knows(self, mark: Mark) -> bool:
+        """Whether PostgreSQL has the row of this mark, or has noted it or a later one."""
+        return epoch.knows(self._cursor, mark)
 
     def ref_docs(self, item: OutboxItem) -> list[RefDoc]:
         """The ledger's word on the documents of a ``put_ref_docs`` item, now."""
@@ -83,8 +92,10 @@ class TakenOutbox:
         return self._held[item.namespace]
 
     def done(self, items: Sequence[OutboxItem]) -> None:
-        """Forget these at the end of the transaction."""
-        self._cursor.execute(statements.DELETE_OUTBOX, {"outbox_ids": [i.outbox_id for i in items]})
+        """Forget these at the end of the transaction, and note their mark."""
+        outbox_ids = [item.outbox_id for item in items]
+        own = {"outbox_ids": outbox_ids, "mark": self.mark.number, "token": self.mark.token}
+        self._cursor.execute(statements.DELETE_OUTBOX, own)
 
 
 @contextmanager
@@ -92,7 +103,7 @@ def taken(pool: PostgresPool, *, limit: int) -> Iterator[TakenOutbox]:
     """Take due rows, oldest first; they come back by themselves if the block raises or the process dies."""
     with pool.transaction() as cursor:
         cursor.execute(statements.TAKE_OUTBOX, {"limit": limit})
-        yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
+        yield TakenOutbox(cursor, cursor.fetchall())
 
 
 @contextmanager
@@ -100,7 +111,7 @@ def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenO
     """Take these rows, and first wait for whoever has them; those that are done by then are not among the items."""
     with pool.transaction() as cursor:
         cursor.execute(statements.TAKE_OUTBOX_ROWS, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
+        yield TakenOutbox(cursor, cursor.fetchall())
 
 
 def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:

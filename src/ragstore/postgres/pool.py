@@ -61,6 +61,7 @@ class PostgresPool:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
+        self.n_connected = getattr(self, "n_connected", 0)
         self._idle: deque[tuple[Connection, float]] = deque()
         self._places = threading.BoundedSemaphore(self._size)
         self._silence = SilenceWatch(self._url, answer_within_s=self._connect_timeout_s)
@@ -188,6 +189,7 @@ class PostgresPool:
             # Keepalives rest while something is on its way; without this a lost network is noticed in 15 minutes.
             tcp_user_timeout=30_000,
         )
+        self.n_connected += 1
         self._silence.lent(connection)
         return connection
 

@@ -11,6 +11,7 @@ from ragstore.postgres import outbox
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.outbox import TakenOutbox
 from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.epoch import EpochWatch
 from ragstore.protocol.worker import is_dead
 from ragstore.telemetry.failpoint import Failpoint, reached
 from ragstore.telemetry.logging import get_logger
@@ -33,9 +34,19 @@ class Recoverer:
 
     Args:
         grace_s: seconds before the nodes of a dead run leave MongoDB: its last command may still be on its way.
+        watch: over restores; one of these two stores by default.
     """
 
-    def __init__(self, pool: PostgresPool, ledger: Ledger, nodes: NodeStore, *, grace_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        pool: PostgresPool,
+        ledger: Ledger,
+        nodes: NodeStore,
+        *,
+        grace_s: float = 0.0,
+        watch: EpochWatch | None = None,
+    ) -> None:
+        self.watch = watch or EpochWatch(pool, nodes.database)
         self._pool = pool
         self._ledger = ledger
         self._nodes = nodes
@@ -60,9 +71,7 @@ class Recoverer:
         n_done = 0
         while True:
             with outbox.taken(self._pool, limit=_ITEMS_AT_ONCE) as taken:
-                for item in taken.items:
-                    self._do(taken, item)
-                taken.done(taken.items)
+                self._do_all(taken)
             n_done += len(taken.items)
             if len(taken.items) < _ITEMS_AT_ONCE:
                 return n_done
@@ -78,9 +87,16 @@ class Recoverer:
         """
         if outbox_ids:
             with outbox.taken_rows(self._pool, outbox_ids) as taken:
-                for item in taken.items:
-                    self._do(taken, item, written)
-                taken.done(taken.items)
+                self._do_all(taken, written)
+
+    def _do_all(self, taken: TakenOutbox, written: Written | None = None) -> None:
+        if not taken.items:
+            return
+        self.watch.advance(taken)
+        reached(Failpoint.MARK_ADVANCED)
+        for item in taken.items:
+            self._do(taken, item, written)
+        taken.done(taken.items)
 
     def _do(self, taken: TakenOutbox, item: OutboxItem, written: Written | None = None) -> None:
         match item.action:

@@ -30,6 +30,7 @@ class Failpoint(StrEnum):
     DIRECT_COMMITTED = "direct_committed"
     DIRECT_FINISHED = "direct_finished"
     RUNS_RECOVERED = "runs_recovered"
+    MARK_ADVANCED = "mark_advanced"
     INDEX_BUILD_BEGUN = "index_build_begun"
     INDEX_BUILT = "index_built"
     INDEX_NOTED = "index_noted"
@@ -42,6 +43,11 @@ class Failpoint(StrEnum):
     REPAIR_REPLACED = "repair_replaced"
     REPAIR_DELETED = "repair_deleted"
     REPAIR_INDEX_DROPPED = "repair_index_dropped"
+    SET_ASIDE_COPIED = "set_aside_copied"
+    SET_ASIDE_REMOVED = "set_aside_removed"
+    EPOCH_BEGUN = "epoch_begun"
+    REVISIONS_RAISED = "revisions_raised"
+    EPOCH_TOLD = "epoch_told"
 
 
 _hits: dict[Failpoint, int] = {}
