@@ -92,7 +92,7 @@ def held(collection: Collection) -> dict[str, int]:
 
 def gone(cursor: Cursor, collection: Collection) -> EpochEndedError | CollectionNotFoundError:
     """Why a collection cannot be held any more."""
-    cursor.execute("SELECT epoch FROM ragstore.epoch")
+    cursor.execute("SELECT epoch FROM ragstore.epoch WHERE is_only")
     row = cursor.fetchone()
     if row is not None and row[0] != collection.epoch:
         return EpochEndedError(

@@ -12,10 +12,11 @@ SELECT e.epoch, m.mark, m.token::text FROM ragstore.epoch e,
     (SELECT mark, token FROM ragstore.mark ORDER BY mark DESC LIMIT 1) m
 """
 
+# By key: where a collection is held, a table that is read whole is so dear to the planner that it compiles the plan.
 KNOWS = """
 SELECT EXISTS (SELECT FROM ragstore.outbox WHERE outbox_id = %(number)s AND token = %(token)s)
     OR EXISTS (SELECT FROM ragstore.mark
-               WHERE mark > %(number)s OR mark = %(number)s AND token IS NOT DISTINCT FROM %(token)s)
+               WHERE slot >= 0 AND (mark > %(number)s OR mark = %(number)s AND token IS NOT DISTINCT FROM %(token)s))
 """
 
 BEGIN = "SELECT ragstore.begin_epoch(%(mongo_epoch)s, %(bound)s, %(worker)s)"

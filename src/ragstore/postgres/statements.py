@@ -12,7 +12,7 @@ ORDER BY document_id FOR UPDATE
 BEGIN_RUN = """
 WITH held AS (
     SELECT c.collection_id FROM ragstore.collection c, ragstore.epoch e
-    WHERE c.collection_id = %(collection_id)s AND e.epoch = %(epoch)s FOR KEY SHARE
+    WHERE c.collection_id = %(collection_id)s AND e.is_only AND e.epoch = %(epoch)s FOR KEY SHARE
 )
 INSERT INTO ragstore.run (run_id, collection_id, worker, node_ids, lease_until)
 SELECT %(run_id)s, collection_id, %(worker)s, %(node_ids)s::text[], now() + %(lease_ttl_s)s * interval '1 second'
@@ -139,7 +139,7 @@ DELETE FROM ragstore.quarantine WHERE collection_id = %(collection_id)s AND docu
 # The epoch is held before the rows, as whoever begins a new one takes them.
 _WITH_STAND = """
 WITH held AS MATERIALIZED (
-    SELECT epoch FROM ragstore.epoch FOR KEY SHARE
+    SELECT epoch FROM ragstore.epoch WHERE is_only FOR KEY SHARE
 ), newest AS (
     SELECT mark, token FROM ragstore.mark ORDER BY mark DESC LIMIT 1
 )
@@ -281,7 +281,7 @@ ON CONFLICT (name) DO NOTHING
 ENSURE_COLLECTION_TABLE = "SELECT ragstore.ensure_collection_table(%(name)s)"
 
 COLLECTION_COLUMNS = """collection_id, name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,
-    segments, filter_keys, vector_type, (SELECT epoch FROM ragstore.epoch)"""
+    segments, filter_keys, vector_type, (SELECT epoch FROM ragstore.epoch WHERE is_only)"""
 
 GET_COLLECTION = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s"
 
@@ -302,7 +302,7 @@ _BY_KEY = "set_config('enable_seqscan', 'off', true) = 'off'"
 
 HOLD_COLLECTION = f"""
 SELECT FROM ragstore.collection c, ragstore.epoch e
-WHERE c.collection_id = %(collection_id)s AND e.epoch = %(epoch)s AND {_BY_KEY} FOR KEY SHARE
+WHERE c.collection_id = %(collection_id)s AND e.is_only AND e.epoch = %(epoch)s AND {_BY_KEY} FOR KEY SHARE
 """
 
 HOLD_COLLECTION_BY_NAME = f"""
