@@ -12,7 +12,8 @@
     │   ├── MassDeletionError       a sync would delete more than is likely to be meant
     │   ├── EmbeddingSpaceError     collection was made with another model or dim
     │   ├── SchemaVersionError      databases are older or newer than this program
-    │   └── EmptyStoreError         the stores do not belong together or were emptied
+    │   ├── EmptyStoreError         the stores do not belong together or were emptied
+    │   └── RestoredStoreError      one store was restored to another moment than the other
     ├── StoreError                  a database did not do what it was asked           exit 1
     │   ├── StoreUnavailableError   unreachable, restarting, or the connection broke
     │   ├── StoreBusyError          another transaction was in the way
@@ -20,6 +21,7 @@
     │   └── StoreFullError          no disk space left
     ├── ProtocolError               a run cannot go on                                exit 1
     │   ├── LeaseLostError          the run was recovered by someone else
+    │   ├── EpochEndedError         a reconciliation began a new epoch meanwhile
     │   └── CollectionBusyError     others write to a collection that is to be dropped
     ├── ContentError                one document cannot become nodes → quarantine     exit 3
     │   ├── UnreadableError         the bytes cannot be had
@@ -137,6 +139,12 @@ class EmptyStoreError(RefusedError):
     code = "store.empty"
 
 
+class RestoredStoreError(RefusedError):
+    """One store was restored to another moment than the other; ``facts`` has which, and both epochs."""
+
+    code = "store.restored"
+
+
 class StoreError(RagstoreError):
     """A database did not do what it was asked."""
 
@@ -181,6 +189,13 @@ class LeaseLostError(ProtocolError):
     """The run was recovered by someone else; nothing was published."""
 
     code = "run.lease_lost"
+    retry = Retry.LATER
+
+
+class EpochEndedError(ProtocolError):
+    """A reconciliation began a new epoch; what was read before it must be read again. Nothing was written."""
+
+    code = "run.epoch_ended"
     retry = Retry.LATER
 
 

@@ -297,6 +297,14 @@ def repair(rs: Ragstore) -> dict[str, Any] | None:
         return None
 
 
+def reconcile(rs: Ragstore) -> dict[str, Any] | None:
+    """What was reconciled; None where another one is at it."""
+    try:
+        return rs.reconcile().as_dict()
+    except RefusedError:
+        return None
+
+
 def _index(rs: Ragstore) -> Any:
     index = rs.index(COLLECTION, embed_model=HashEmbedding())
     index._transformations = [a_splitter()]
@@ -333,6 +341,7 @@ WORKS: dict[str, Callable[..., Any]] = {
     "drop": drop,
     "recover": recover,
     "repair": repair,
+    "reconcile": reconcile,
     "llama insert": llama_insert,
     "llama refresh": llama_refresh,
     "llama delete": llama_delete,

@@ -26,11 +26,12 @@ from tests.crash.forked import COLLECTION, InThisProcess, Order, run
 from tests.crash.readers import Bodies, Judge, StagedJudge, reading
 from tests.crash.scenes import GRACEFUL_S, OPERATIONS, Scene, Work, a_scene
 from tests.crash.test_llama_kill_matrix import PASSES as OF_DIRECT_WRITES
+from tests.crash.test_reconcile_kills import PASSES as OF_RECONCILE
 from tests.crash.test_repair_kills import PASSES as OF_REPAIR
 from tests.support.kills import Tally
 
 _PUBLISHING = {"run_begun": 5, "nodes_half_staged": 10, "nodes_staged": 5, "vectors_copied": 5, "published": 5}
-_ENTRIES = {"ref_docs_half_put": 5, "ref_docs_put": 5}
+_ENTRIES = {"mark_advanced": 5, "ref_docs_half_put": 5, "ref_docs_put": 5}
 _RETIRING = {"nodes_half_retired": 10, "nodes_retired": 5}
 _INGESTING = {"runs_recovered": 2}
 # At least: of two threads that store, the one may do what the other queued.
@@ -45,12 +46,13 @@ PASSES: dict[str, dict[str, int]] = {
     | {"collection_emptied": 1, "collection_dropping": 1, "collection_dropped": 1}
     | _TRYING
     | _ENTRIES
-    | {"nodes_half_retired": 13, "nodes_retired": 5},
+    | {"mark_advanced": 1, "nodes_half_retired": 13, "nodes_retired": 5},
     "index": {"index_build_begun": 1, "index_built": 1, "index_noted": 1} | _INGESTING,
     "declare": {"filter_keys_declared": 1, "filter_index_built": 4},
     "recover": {
         "runs_recovered": 1,
         "outbox_tried": 1,
+        "mark_advanced": 1,
         "nodes_half_retired": 8,
         "nodes_retired": 4,
         "ref_docs_half_put": 3,
@@ -78,7 +80,7 @@ def scene(settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path
 
 
 def test_every_failpoint_belongs_to_an_operation() -> None:
-    tables = (PASSES, OF_DIRECT_WRITES, OF_REPAIR)
+    tables = (PASSES, OF_DIRECT_WRITES, OF_REPAIR, OF_RECONCILE)
     assert set(Failpoint) == {failpoint for table in tables for passed in table.values() for failpoint in passed}
 
 

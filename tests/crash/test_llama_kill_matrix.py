@@ -24,6 +24,7 @@ _DELETING = {
     "direct_written": 5,
     "direct_committed": 5,
     "direct_finished": 5,
+    "mark_advanced": 5,
     "ref_docs_half_put": 5,
     "ref_docs_put": 5,
 }

@@ -91,6 +91,7 @@ _BUILT = {"index_build_begun": 1, "index_built": 1, "index_noted": 1}
 _SOME = {
     "runs_recovered": 1,
     "repair_table_made": 1,
+    "mark_advanced": 4,
     "nodes_put": 2,
     "repair_replaced": 5,
     "repair_deleted": 2,
@@ -103,6 +104,7 @@ PASSES: dict[str, dict[str, int]] = {
         "repair_registered": 1,
         "repair_written": 8,
         "repair_committed": 8,
+        "mark_advanced": 8,
         "nodes_put": 13,
         "structs_put": 1,
         "repair_replaced": 4,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from ragstore.postgres import direct, statements
+from ragstore.postgres import direct, epoch, statements
 from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold
 from ragstore.postgres.names import quoted_table
@@ -19,6 +20,7 @@ N_DOCUMENTS = 500
 
 def a_plan(parts: Parts, statement: str, **parameters: Any) -> str:
     key = {"collection_id": parts.collection.collection_id, "namespace": "docs", "run_id": None, "grace_s": 0}
+    key |= {"epoch": 1, "name": "docs", "number": 1, "token": str(uuid4())}
     with parts.pool.transaction() as cursor:
         hold(cursor, parts.collection)
         text = statement.replace("{table}", quoted_table(parts.collection))
@@ -32,6 +34,9 @@ def a_plan(parts: Parts, statement: str, **parameters: Any) -> str:
         statements.REF_DOCS,
         statements.RETIRE_NODES,
         statements.LIVE_NODE_IDS,
+        statements.HOLD_COLLECTION,
+        statements.HOLD_COLLECTION_BY_NAME,
+        epoch.KNOWS,
         direct.PLACES,
         direct.DELETE_NODES,
         direct.DELETE_NODES_OF_DOCUMENTS,

@@ -233,20 +233,27 @@ class Oracle:
                 n, first = cursor.fetchone()
                 if n:
                     yield f"{n} rows left in {table}, such as {first[:300]}"
-            # Each revision has exactly one event, and the last one says whether the document is live.
+            # Each revision has exactly one event, and the last one says whether the document is live. A reconciliation
+            # goes on above what another timeline had.
             cursor.execute(
                 "SELECT d.document_id, d.revision, d.deleted_at IS NULL, "
-                "array_agg(e.revision ORDER BY e.event_id), (array_agg(e.action ORDER BY e.event_id DESC))[1] "
+                "array_agg(e.revision ORDER BY e.event_id), array_agg(e.action ORDER BY e.event_id) "
                 "FROM ragstore.document d JOIN ragstore.collection c USING (collection_id) LEFT JOIN ragstore.event e "
                 "ON e.collection = c.name AND e.document_id = d.document_id AND e.revision IS NOT NULL "
                 "WHERE c.name = %s AND d.revision > 0 GROUP BY 1, 2, 3",
                 (self._collection,),
             )
-            for document_id, revision, live, revisions, last in cursor.fetchall():
-                if revisions != list(range(1, revision + 1)):
+            for document_id, revision, live, revisions, actions in cursor.fetchall():
+                if not _follow(revisions, actions) or revisions[-1] != revision:
                     yield f"history has revisions {revisions}, the document is at {revision}: {document_id}"
-                if live == (last == "deleted"):
-                    yield f"history ends with {last}, but live is {live}: {document_id}"
+                if live == (actions[-1] in ("deleted", "set_aside")):
+                    yield f"history ends with {actions[-1]}, but live is {live}: {document_id}"
+
+
+def _follow(revisions: Sequence[int], actions: Sequence[str]) -> bool:
+    jumps = [action in ("reconciled", "set_aside") for action in actions]
+    steps = zip([0, *revisions[:-1]], revisions, jumps, strict=True)
+    return all(new > old if may_jump else new == old + 1 for old, new, may_jump in steps)
 
 
 def is_whole(rows: Sequence[Row], text: str) -> bool:

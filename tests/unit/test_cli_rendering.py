@@ -72,6 +72,7 @@ def a_status(**changes: Any) -> dict[str, Any]:
         "postgres": {"ok": True, "version": "18.4", "url": "postgresql://u:***@h/d"},
         "mongo": {"ok": True, "version": "8.0", "url": "mongodb://h", "database": "ragstore"},
         "schema": {"ok": True, "current": "0001", "head": "0001"},
+        "stores": {"ok": True, "epoch": 1},
         "collections": [{"name": "docs", "documents": 12, "nodes": 340, "model": "wordllama", "dim": 256}],
     } | changes
 
@@ -191,6 +192,8 @@ def test_status_shows_what_is_not_well_and_what_to_do() -> None:
     down = {"ok": False, "version": None, "url": "postgresql://h/d", "error": "refused\nby host"}
     assert status_lines(a_status(postgres=down, collections=[]))[-1] == "postgres: refused by host"
     assert "ragstore ingest" in "\n".join(status_lines(a_status(collections=[])))
+    restored = {"ok": False, "epoch": 1, "error": "MongoDB was restored ('ragstore reconcile' helps)"}
+    assert "stores: MongoDB was restored ('ragstore reconcile' helps)" in status_lines(a_status(stores=restored))
 
 
 def test_documents_and_events_keep_a_stable_shape() -> None:

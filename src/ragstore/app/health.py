@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ragstore.app.addresses import Addresses, mongo_database, postgres_pool
-from ragstore.app.migrations import check_deployment, register_mongo
+from ragstore.app.migrations import check_deployment, deployment_of, migrate_mongo, register_mongo
+from ragstore.audit.repair import RepairOptions, repair
+from ragstore.audit.verify import Listener
+from ragstore.model.collection import Collection
+from ragstore.model.drift import ReconcileReport, RepairReport
 from ragstore.mongo.client import MongoDatabase
+from ragstore.mongo.epoch import stand
 from ragstore.mongo.nodes import NodeStore
+from ragstore.postgres import epoch as in_postgres
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.rebuild import alone
+from ragstore.protocol.epoch import EpochWatch, Unwatched
+from ragstore.protocol.reconcile import Reconciler
 from ragstore.protocol.recover import Recoverer
 from ragstore.protocol.repair import Repairer
+from ragstore.protocol.set_aside import SetAside
 from ragstore.protocol.worker import this_worker
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint, reached
@@ -30,6 +40,15 @@ class Audited:
     pool: PostgresPool
     database: MongoDatabase
     grace_s: float
+
+    @property
+    def watch(self) -> EpochWatch:
+        """Over restores of either."""
+        return EpochWatch(self.pool, self.database)
+
+    def aside(self, *, dry_run: bool) -> SetAside:
+        """A place of its own for what is set aside now."""
+        return SetAside(self.database, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", dry_run=dry_run)
 
 
 @contextmanager
@@ -54,6 +73,7 @@ def repairing(audited: Audited) -> Iterator[tuple[Repairer, bool]]:
 
     Raises:
         RefusedError: another repair is at work.
+        RestoredStoreError: one of the two was restored; what only one has may be what the other lost, or never had.
         SchemaVersionError, StoreError
     """
     pool, mongo = audited.pool, audited.database
@@ -61,6 +81,56 @@ def repairing(audited: Audited) -> Iterator[tuple[Repairer, bool]]:
         registered = register_mongo(mongo, pool)
         if registered:
             reached(Failpoint.REPAIR_REGISTERED)
+        audited.watch.check()
         recoverer = Recoverer(pool, Ledger(pool), NodeStore(mongo), grace_s=audited.grace_s)
         recoverer.recover()
         yield Repairer(pool, mongo, recoverer, worker=this_worker()), registered
+
+
+def reconcile(
+    audited: Audited,
+    collections: Callable[[], Sequence[tuple[Collection, int]]],
+    options: RepairOptions,
+    *,
+    dry_run: bool,
+    tell: Listener | None,
+) -> ReconcileReport:
+    """Bring MongoDB to PostgreSQL's state if one of the two was restored, or MongoDB emptied.
+
+    Args:
+        collections: all that PostgreSQL has, as they are when asked.
+
+    Raises:
+        RefusedError: a repair or another reconcile is at work.
+        SchemaVersionError, StoreError
+
+    Crash safety:
+        Killed anywhere, the stores are in two epochs, which is noticed as a restore is; the next one does all again.
+    """
+    pool, mongo = audited.pool, audited.database
+    found = audited.watch.find()
+    if found is None and stand(mongo) is not None:
+        return ReconcileReport(None, in_postgres.stand(pool).epoch, RepairReport(dry_run=dry_run))
+    reason = found.message if found is not None else f"MongoDB database {mongo.name!r} was emptied"
+    if dry_run:
+        planned = repair(pool, mongo, collections(), options, None, tell)
+        return ReconcileReport(reason, in_postgres.stand(pool).epoch, planned)
+    with _reconciling(audited) as (repairer, epoch):
+        # Only now, because collections are read in the new epoch.
+        return ReconcileReport(reason, epoch, repair(pool, mongo, collections(), options, repairer, tell))
+
+
+@contextmanager
+def _reconciling(audited: Audited) -> Iterator[tuple[Repairer, int]]:
+    """What repairs while a new epoch begins, alone, and the epoch; MongoDB is in it once the block has ended."""
+    pool, mongo, worker = audited.pool, audited.database, this_worker()
+    with alone(pool):
+        check_deployment(mongo, pool)
+        migrate_mongo(mongo)
+        reconciler = Reconciler(pool, mongo, worker=worker)
+        epoch = reconciler.begin()
+        ledger, nodes = Ledger(pool), NodeStore(mongo)
+        recoverer = Recoverer(pool, ledger, nodes, grace_s=audited.grace_s, watch=Unwatched(pool, mongo))
+        yield Repairer(pool, mongo, recoverer, worker=worker), epoch
+        reconciler.end(deployment_of(pool))
+        Recoverer(pool, ledger, nodes, grace_s=audited.grace_s).recover()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from ragstore.errors import EmptyStoreError, SchemaVersionError, StoreUnavailabl
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.migrate.requirements import check_encoding, check_vector
 from ragstore.migrate.versions import Step, head
+from ragstore.postgres.epoch import stand
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.session import SCHEMA
@@ -54,9 +55,11 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     with mongo_database(settings, addresses) as database:  # first: both must be usable before either is changed
         done = apply_postgres(addresses.postgres_url, schema=settings.postgres_schema)
         done += mongo_steps.apply(database)
-        with _connected(settings, addresses) as connection:
-            if not _n_documents(connection):
-                mongo_steps.set_deployment_id(database, _deployment_id(connection))
+        with closing(postgres_pool(settings, addresses)) as pool:
+            with pool.autocommit() as connection:
+                is_empty = not _n_documents(connection)
+            if is_empty:
+                set_deployment(database, pool)
     return done
 
 
@@ -108,9 +111,11 @@ def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
 
     Raises:
         SchemaVersionError, EmptyStoreError
+        RestoredStoreError: one of the two was restored to another moment.
     """
     from ragstore.migrate import mongo as mongo_steps
     from ragstore.mongo.errors import translation as mongo_translation
+    from ragstore.protocol.epoch import EpochWatch
 
     with mongo_translation():
         current = mongo_steps.current(database)
@@ -125,6 +130,7 @@ def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
         )
     _check("MongoDB", current, head("mongo"))
     check_deployment(database, pool, may_be_unset=False)
+    EpochWatch(pool, database).check()
 
 
 def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unset: bool = True) -> None:
@@ -141,8 +147,7 @@ def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unse
 
     with mongo_translation():
         theirs = mongo_steps.deployment_id(database)
-    with pool.autocommit() as connection:
-        ours = _deployment_id(connection)
+    ours = deployment_of(pool)
     if theirs == ours or (theirs is None and may_be_unset):
         return
     raise EmptyStoreError(
@@ -170,9 +175,31 @@ def register_mongo(database: MongoDatabase, pool: PostgresPool) -> bool:
         if mongo_steps.current(database) == head("mongo") and mongo_steps.deployment_id(database) is not None:
             return False
         mongo_steps.apply(database)
-        with pool.autocommit() as connection:
-            mongo_steps.set_deployment_id(database, _deployment_id(connection))
+        set_deployment(database, pool)
     return True
+
+
+def set_deployment(database: MongoDatabase, pool: PostgresPool) -> None:
+    """Tie a MongoDB database that belongs to none to this PostgreSQL database, at the mark that it is at."""
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.epoch import fields
+
+    mongo_steps.set_deployment_id(database, deployment_of(pool), **fields(stand(pool)))
+
+
+def deployment_of(pool: PostgresPool) -> str:
+    """The id that both databases of a deployment bear."""
+    with pool.autocommit() as connection:
+        return _deployment_id(connection)
+
+
+def migrate_mongo(database: MongoDatabase) -> None:
+    """Bring a MongoDB database to the present schema."""
+    from ragstore.migrate import mongo as mongo_steps
+    from ragstore.mongo.errors import translation as mongo_translation
+
+    with mongo_translation():
+        mongo_steps.apply(database)
 
 
 def _check(store: str, current: str | None, wanted: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ragstore.llama import Backend
     from ragstore.model.audit import Event, QuarantineEntry
     from ragstore.model.document import DocumentState
-    from ragstore.model.drift import AuditProgress, RepairReport, VerifyReport
+    from ragstore.model.drift import AuditProgress, ReconcileReport, RepairReport, VerifyReport
     from ragstore.model.filters import Filter
     from ragstore.model.hit import Hit
     from ragstore.model.progress import Progress
@@ -269,6 +270,7 @@ class Ragstore(Transfers):
         collection: str | None = None,
         *,
         dry_run: bool = False,
+        set_aside: bool = False,
         progress: Callable[[AuditProgress], None] | None = None,
     ) -> RepairReport:
         """Remove the drift that ``verify(deep=True)`` finds; what cannot be proved garbage is kept and reported.
@@ -276,9 +278,11 @@ class Ragstore(Transfers):
         Args:
             collection: only this one; all where none is named.
             dry_run: say what would be done, and change nothing.
+            set_aside: move what would be kept to a place in MongoDB where nothing reads it; the report names it.
 
         Raises:
             EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            RestoredStoreError: one store was restored to another moment than the other.
             RefusedError: another repair is at work.
             ModelError: vectors must be computed and the model cannot be used; what was done by then stays.
             CollectionNotFoundError, StoreError
@@ -289,12 +293,37 @@ class Ragstore(Transfers):
         wanted = self._audited(collection)
         of, min_nodes = self._models.of, self.settings.index_min_nodes
         with opened_for_audit(self.settings, self._addresses) as audited:
+            aside = audited.aside(dry_run=dry_run) if set_aside else None
+            options = RepairOptions(of, min_nodes, set_aside=aside, whole=collection is None)
             if dry_run:
-                options = RepairOptions(of, min_nodes, everything=collection is None)
+                audited.watch.check()
                 return repair(audited.pool, audited.database, wanted, options, None, progress)
             with repairing(audited) as (repairer, registered):
-                options = RepairOptions(of, min_nodes, registered, everything=collection is None)
+                options = replace(options, registered=registered)
                 return repair(audited.pool, audited.database, wanted, options, repairer, progress)
+
+    def reconcile(
+        self, *, dry_run: bool = False, progress: Callable[[AuditProgress], None] | None = None
+    ) -> ReconcileReport:
+        """After one of the stores was restored to another moment: bring MongoDB to PostgreSQL's state.
+
+        What only MongoDB has is moved where nothing reads it, as the report names it. Writers that began before it are
+        refused with EpochEndedError, all others until it has ended. Where neither was restored, nothing is done.
+
+        Args:
+            dry_run: say what would be done, and change nothing.
+
+        Raises:
+            EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            RefusedError, StoreError: a repair or another reconcile is at work, or a database away.
+        """
+        from ragstore.app.health import opened_for_audit, reconcile
+        from ragstore.audit.repair import RepairOptions
+
+        of, min_nodes = self._models.of, self.settings.index_min_nodes
+        with opened_for_audit(self.settings, self._addresses) as audited:
+            options = RepairOptions(of, min_nodes, set_aside=audited.aside(dry_run=dry_run), by_postgres=True)
+            return reconcile(audited, lambda: self._audited(None), options, dry_run=dry_run, tell=progress)
 
     def upkeep(self, health: Health | None = None) -> Upkeep:
         """What ``ragstore maintain`` does, a round at a time.

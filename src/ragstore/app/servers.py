@@ -7,7 +7,7 @@ from typing import Any
 
 from ragstore import embedded
 from ragstore.app import migrations
-from ragstore.app.addresses import Addresses, configured, home_of, postgres_pool
+from ragstore.app.addresses import Addresses, configured, home_of, mongo_database, postgres_pool
 from ragstore.embedded import ServerUrls
 from ragstore.errors import RagstoreError, UsageError
 from ragstore.migrate import postgres as postgres_steps
@@ -25,6 +25,7 @@ class Status:
     postgres: dict[str, Any]
     mongo: dict[str, Any]
     schema: dict[str, Any]
+    stores: dict[str, Any] = field(default_factory=lambda: {"ok": False, "epoch": None})
     collections: list[CollectionSummary] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -33,6 +34,7 @@ class Status:
             "postgres": self.postgres,
             "mongo": self.mongo,
             "schema": self.schema,
+            "stores": self.stores,
             "collections": [summary.as_dict() for summary in self.collections],
         }
 
@@ -74,10 +76,13 @@ def status(settings: Settings, *, show_secrets: bool = False) -> Status:
         "current": f"postgres {current or 'none'}, mongo {mongo_current or 'none'}" if any(versions) else None,
         "head": _head(),
     }
+    stores: dict[str, Any] = {"ok": False, "epoch": None}
+    if current == head("postgres") and mongo["ok"]:
+        stores = _compare(settings, addresses)
     for part in (postgres, mongo):
         if not show_secrets:
             part["url"] = masked_url(part["url"])
-    return Status(postgres, mongo, schema, summaries)
+    return Status(postgres, mongo, schema, stores, summaries)
 
 
 def _embedded_running(settings: Settings) -> Addresses | None:
@@ -131,6 +136,23 @@ def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, 
     except RagstoreError as error:
         part |= {"ok": False, "error": str(error)}
         return part, None
+
+
+def _compare(settings: Settings, addresses: Addresses) -> dict[str, Any]:
+    """Whether the two belong together and are of one moment."""
+    from ragstore.postgres.epoch import stand
+
+    part: dict[str, Any] = {"ok": False, "epoch": None}
+    pool = postgres_pool(settings, addresses)
+    try:
+        with mongo_database(settings, addresses) as database:
+            part["epoch"] = stand(pool).epoch
+            migrations.check_mongo(database, pool)
+        return part | {"ok": True}
+    except RagstoreError as error:
+        return part | {"error": str(error)}
+    finally:
+        pool.close()
 
 
 def _head() -> str:

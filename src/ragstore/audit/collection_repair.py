@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ragstore.audit.documents import DocumentDrift, DocumentSurvey, StaleEntry
-from ragstore.audit.lost_documents import find_lost
+from ragstore.audit.lost_documents import FoundDocument, find_lost
 from ragstore.audit.lost_nodes import LostBody, Revival, embedded_text, node_of
 from ragstore.audit.nodes import AlteredBody, NodeDrift, NodeSurvey
 from ragstore.audit.origins import UnknownBody
-from ragstore.audit.structures import emptied, stale_copies, stale_structs, unusable_indexes
+from ragstore.audit.structures import StaleStruct, emptied, stale_copies, stale_structs, unusable_indexes
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
 from ragstore.model.drift import Kind, Tally
 from ragstore.model.node import LiveNode
-from ragstore.mongo.client import MongoDatabase
+from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.scan import Entries, MongoScan
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.rebuild import whole_rows
 from ragstore.postgres.scan import LedgerLine, PostgresScan, ScannedNode
 from ragstore.postgres.segments import is_index_name
 from ragstore.protocol.repair import Repairer
+from ragstore.protocol.set_aside import STRUCTS, SetAside
 
 _KINDS: tuple[Entries, Entries] = ("ref_doc_info", "metadata")
 
@@ -35,18 +37,24 @@ class Means:
     database: MongoDatabase
     repairer: Repairer | None
     index_min_nodes: int
+    set_aside: SetAside | None = None
+    by_postgres: bool = False
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a round finds: repaired, kept as it is with the reason, or set aside."""
+
+    done: Tally = field(default_factory=Tally)
+    kept: Tally = field(default_factory=Tally)
+    set_aside: Tally = field(default_factory=Tally)
 
 
 class CollectionRepair:
-    """Repairs one collection.
-
-    Args:
-        done: gets what is repaired.
-        kept: gets what must stay as it is, with the reason.
-    """
+    """Repairs one collection, and adds to the findings."""
 
     def __init__(
-        self, means: Means, collection: Collection, embedder: Callable[[], Embedder], done: Tally, kept: Tally
+        self, means: Means, collection: Collection, embedder: Callable[[], Embedder], findings: Findings
     ) -> None:
         self._means = means
         self._repairer = means.repairer
@@ -54,8 +62,9 @@ class CollectionRepair:
         self._postgres = PostgresScan(means.pool, collection)
         self._mongo = MongoScan(means.database, collection.name)
         self._revival = Revival(means.pool, collection, embedder)
-        self._done = done
-        self._kept = kept
+        self._done = findings.done
+        self._kept = findings.kept
+        self._set_aside = findings.set_aside
         self.n_embedded = 0
 
     def run(self, tell: Callable[[int], None]) -> None:
@@ -63,7 +72,8 @@ class CollectionRepair:
         self._make_table()
         for nodes in NodeSurvey(self._postgres, self._mongo, deep=True, tell=tell).drift():
             self._repair_nodes(nodes)
-        for documents in DocumentSurvey(self._postgres, self._mongo, deep=True).drift():
+        with_evidence = not self._means.by_postgres
+        for documents in DocumentSurvey(self._postgres, self._mongo, deep=True, with_evidence=with_evidence).drift():
             self._repair_documents(documents)
         self._rebuild_indexes()
         for struct in stale_structs(self._means.database, self._collection):
@@ -87,12 +97,15 @@ class CollectionRepair:
         self._replace_altered(drift.altered)
         self._delete_doubled(drift.doubled)
         self._replace_unusable(drift.unusable)
+        self._keep_rows(drift.unreadable)
+        if self._means.by_postgres:
+            reason = "PostgreSQL does not have it"
+            self._keep_bodies(Kind.ORPHAN_IN_MONGO, {body.origin.node_id: reason for body in drift.unknown})
+            return
         self._delete_garbage([body for body in drift.unknown if body.verdict == "garbage"])
         self._restore([body for body in drift.unknown if body.verdict == "lost"])
-        kept = (body for body in drift.unknown if body.verdict == "kept")
-        self._kept.add(Kind.ORPHAN_IN_MONGO, (f"{body.origin.node_id}: {body.reason}" for body in kept))
-        reason = "its row holds no node of that id; delete the row, or write its content again"
-        self._kept.add(Kind.UNREADABLE_ROW, (f"{node_id}: {reason}" for node_id in drift.unreadable))
+        kept = {body.origin.node_id: body.reason for body in drift.unknown if body.verdict == "kept"}
+        self._keep_bodies(Kind.ORPHAN_IN_MONGO, kept)
 
     def _put_missing(self, nodes: Sequence[ScannedNode]) -> None:
         self._done.add(Kind.MISSING_IN_MONGO, (node.node_id for node in nodes))
@@ -133,8 +146,8 @@ class CollectionRepair:
         can = [each for each in lost if self._revival.can_revive(has_vector=each.has_vector)]
         ids = {each.origin.node_id for each in can}
         reason = "its vector came from outside; add the node again"
-        stuck = (f"{each.origin.node_id}: {reason}" for each in lost if each.origin.node_id not in ids)
-        self._kept.add(Kind.MISSING_IN_POSTGRES, stuck)
+        stuck = {each.origin.node_id: reason for each in lost if each.origin.node_id not in ids}
+        self._keep_bodies(Kind.MISSING_IN_POSTGRES, stuck)
         if not self._repairer:
             self._done.add(Kind.MISSING_IN_POSTGRES, ids)
         elif can:
@@ -143,14 +156,14 @@ class CollectionRepair:
             restored = set(self._repairer.restore_nodes(self._collection, nodes))
             self._done.add(Kind.MISSING_IN_POSTGRES, sorted(restored))
             self.n_embedded += len({n.node.text for n in nodes if n.computed})
-            self._kept.add(
-                Kind.MISSING_IN_POSTGRES,
-                (f"{i}: its document changed, or more nodes than it lost could be it" for i in sorted(ids - restored)),
-            )
+            reason = "its document changed, or more nodes than it lost could be it"
+            self._keep_bodies(Kind.MISSING_IN_POSTGRES, dict.fromkeys(sorted(ids - restored), reason))
 
     # Documents
 
     def _repair_documents(self, drift: DocumentDrift) -> None:
+        if self._means.by_postgres:
+            self._set_entries_aside(drift.stale)
         unknown = [line.document_id for line in drift.unknown]
         self._restore_documents([*unknown, *(str(entry["_id"]) for entry in drift.unexplained)])
         self._recount([line for line in drift.miscounted if line.n_rows > line.n_nodes])
@@ -162,10 +175,10 @@ class CollectionRepair:
         for document_id in document_ids:
             found = find_lost(self._means.pool, self._postgres, self._mongo, document_id)
             if found.reason is not None:
-                self._kept.add(Kind.MISSING_IN_LEDGER, [f"{document_id}: {found.reason}"])
+                self._keep_document(found, found.reason)
             elif not all(self._revival.can_revive(has_vector=body.has_vector) for body in found.bodies):
                 reason = "its vectors came from outside; add it again"
-                self._kept.add(Kind.MISSING_IN_LEDGER, [f"{document_id}: {reason}"])
+                self._keep_document(found, reason)
             else:
                 self._done.add(Kind.MISSING_IN_LEDGER, [document_id])
                 if self._repairer:
@@ -190,27 +203,85 @@ class CollectionRepair:
 
     def _let_read_again(self, lines: Sequence[LedgerLine]) -> None:
         gone = "{} of its nodes are in neither store; ingest it again"
-        self._kept.add(
-            Kind.WRONG_COUNT, (f"{line.document_id}: {gone.format(line.n_nodes - line.n_rows)}" for line in lines)
-        )
-        if self._repairer and lines:
-            self._repairer.forget_sources(self._collection, [line.document_id for line in lines])
+        found = {line.document_id: gone.format(line.n_nodes - line.n_rows) for line in lines}
+        self._keep(Kind.WRONG_COUNT, found)
+        if self._repairer and lines and self._means.set_aside:
+            self._repairer.accept_loss(self._collection, list(found))
+        elif self._repairer and lines:
+            self._repairer.forget_sources(self._collection, list(found))
 
     def _put_entries(self, kind: Entries, stale: Sequence[StaleEntry]) -> None:
+        if self._means.by_postgres:
+            stale = [each for each in stale if each.expected.node_ids is not None]
         self._done.add(Kind.STALE_ENTRY, (f"{each.document_id}: {kind}" for each in stale))
         if self._repairer and stale:
             self._repairer.put_entries(self._collection, kind, [(each.found, each.expected) for each in stale])
+
+    # What somebody must decide, and did where it is to be set aside
+
+    def _keep(self, kind: Kind, reasons: Mapping[str, str]) -> bool:
+        """Report what stays as it is, by its id; returns whether it is to be set aside instead."""
+        tally = self._kept if self._means.set_aside is None else self._set_aside
+        tally.add(kind, (f"{key}: {reason}" for key, reason in reasons.items()))
+        return self._means.set_aside is not None and bool(reasons)
+
+    def _keep_bodies(self, kind: Kind, reasons: Mapping[str, str]) -> None:
+        if self._keep(kind, reasons):
+            self._move("data", list(self._mongo.bodies_of(list(reasons)).values()))
+
+    def _keep_document(self, found: FoundDocument, reason: str) -> None:
+        document_id = found.document.document_id
+        if self._keep(Kind.MISSING_IN_LEDGER, {document_id: reason}):
+            self._move("data", [each.body for each in found.bodies])
+            for kind in _KINDS:
+                self._move(kind, list(self._mongo.entries_of(kind, [document_id]).values()))
+
+    def _keep_rows(self, node_ids: Sequence[str]) -> None:
+        reason = "its row holds no node of that id; write its content again, or let it be set aside"
+        if self._keep(Kind.UNREADABLE_ROW, dict.fromkeys(node_ids, reason)) and self._means.set_aside:
+            rows = whole_rows(self._means.pool, self._collection, node_ids)
+            documents = [{"_id": row.node_id, "row": row.content} for row in rows]
+            self._means.set_aside.keep(f"{self._collection.name}/rows", documents)
+            if self._repairer:
+                owners = sorted({row.document_id for row in rows if row.document_id is not None})
+                self._repairer.delete_rows(self._collection, {row.node_id: row.row_id for row in rows}, owners)
+
+    def _set_entries_aside(self, stale: Sequence[StaleEntry]) -> None:
+        """Entries of documents that PostgreSQL does not have; and no revision is used that MongoDB has seen."""
+        gone = [each for each in stale if each.expected.node_ids is None and each.found is not None]
+        reason = "PostgreSQL does not have its document"
+        for kind in _KINDS:
+            of_kind = {each.document_id: each.found for each in gone if each.kind == kind and each.found is not None}
+            self._keep(Kind.STALE_ENTRY, {f"{i}: {kind}": reason for i in of_kind})
+            self._move(kind, list(of_kind.values()))
+        seen = {each.document_id: _revision(each.found) for each in stale}
+        raised = {
+            each.document_id: seen[each.document_id] + (each.expected.node_ids is not None)
+            for each in stale
+            if seen[each.document_id] >= max(each.expected.revision, 1)
+        }
+        if self._repairer and raised:
+            self._repairer.raise_revisions(self._collection.name, raised)
+
+    def _move(self, part: str, documents: Sequence[Document]) -> None:
+        if self._means.set_aside is not None:
+            self._means.set_aside.move(f"{self._collection.name}/{part}", documents)
 
     # Indexes
 
     def _put_structs(self) -> None:
         for stale in stale_copies(self._means.pool, self._means.database, self._collection):
-            index_id = stale.struct.index_id
-            if self._repairer and not self._repairer.put_struct(self._collection, stale.struct, stale.found):
-                reason = "its id is another collection's; delete the entry in MongoDB"
-                self._kept.add(Kind.STALE_STRUCT, [f"{index_id}: {reason}"])
+            index_id, is_lost = stale.struct.index_id, stale.struct.stamp is None
+            if self._means.by_postgres and is_lost:
+                self._keep_struct(stale, "PostgreSQL does not have it")
+            elif self._repairer and not self._repairer.put_struct(self._collection, stale.struct, stale.found):
+                self._keep_struct(stale, "its id is another collection's")
             else:
                 self._done.add(Kind.STALE_STRUCT, [index_id])
+
+    def _keep_struct(self, stale: StaleStruct, reason: str) -> None:
+        if self._keep(Kind.STALE_STRUCT, {stale.struct.index_id: reason}) and self._means.set_aside and stale.found:
+            self._means.set_aside.move(STRUCTS, [stale.found])
 
     def _rebuild_indexes(self) -> None:
         broken = unusable_indexes(self._means.pool, self._postgres)
@@ -239,6 +310,11 @@ class CollectionRepair:
         is_of_segment = is_index_name(index)
         if self._repairer and index in still and (is_of_segment or still[index] == "is invalid"):
             self._repairer.rebuild_index(self._collection, index)
+
+
+def _revision(entry: Document | None) -> int:
+    stamp = (entry or {}).get("stamp")
+    return stamp if isinstance(stamp, int) else 0
 
 
 def _live(node: ScannedNode) -> LiveNode:

@@ -57,9 +57,11 @@ class DocumentSurvey:
 
     Args:
         deep: compare which nodes an entry names too.
+        with_evidence: an entry that names nodes which only MongoDB has may be right, and PostgreSQL wrong.
     """
 
-    def __init__(self, postgres: PostgresScan, mongo: MongoScan, *, deep: bool) -> None:
+    def __init__(self, postgres: PostgresScan, mongo: MongoScan, *, deep: bool, with_evidence: bool = True) -> None:
+        self._with_evidence = with_evidence
         self._postgres = postgres
         self._mongo = mongo
         self._deep = deep
@@ -147,6 +149,8 @@ class DocumentSurvey:
 
     def _without_evidence(self, stale: Sequence[StaleEntry]) -> DocumentDrift:
         """Entries that name nodes which only MongoDB has are evidence of what PostgreSQL lost, and stay."""
+        if not self._with_evidence:
+            return DocumentDrift(stale=list(stale))
         drift = DocumentDrift()
         entries = self._mongo.entries_of("ref_doc_info", [each.document_id for each in stale]) if stale else {}
         named = [i for entry in entries.values() for i in entry.get("node_ids", ())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -13,6 +13,7 @@ from ragstore.postgres.scan import LedgerLine, PostgresScan
 Verdict = Literal["garbage", "lost", "kept"]
 
 _LOST = "its document has lost it"
+_WHOLE = "its document is whole without it"
 _TOO_NEW = "is newer than a run in flight, or than all that the ledger has seen"
 
 
@@ -46,8 +47,10 @@ def judged(postgres: PostgresScan, mongo: MongoScan, origins: Sequence[Origin]) 
     """A verdict on each of these bodies, from the ledger, the audit trail and MongoDB's entries."""
     # A node without a source that the docstore was given is a document of its own.
     documents = list({o.document_id or o.node_id for o in origins})
+    lines = postgres.lines_of(documents)
     evidence = _Evidence(
-        lines=postgres.lines_of(documents),
+        lines=lines,
+        whole=_whole(postgres, mongo, lines.values()),
         entries=mongo.entries_of("ref_doc_info", documents),
         published=postgres.ever_published(documents),
         abandoned_before=postgres.abandoned_before(),
@@ -58,6 +61,7 @@ def judged(postgres: PostgresScan, mongo: MongoScan, origins: Sequence[Origin]) 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
     lines: Mapping[str, LedgerLine]
+    whole: set[str]
     entries: Mapping[str, dict[str, Any]]
     published: set[str]
     abandoned_before: float
@@ -75,10 +79,22 @@ def _judge(origin: Origin, evidence: _Evidence) -> UnknownBody:
     if _is_newer(entry, line.revision) and origin.node_id in entry.get("node_ids", ()):
         return UnknownBody(origin, "kept", "MongoDB has a newer revision of its document than the ledger", line)
     verdict = _judge_by_ledger(origin, line, entry)
+    if verdict.verdict == "kept" and origin.document_id in evidence.whole:
+        verdict = UnknownBody(origin, "garbage", _WHOLE, line)
     made_at = _staged_at(origin)
     if verdict.verdict == "garbage" and made_at is not None and made_at >= evidence.abandoned_before:
         return UnknownBody(origin, "kept", _TOO_NEW, line)
     return verdict
+
+
+def _whole(postgres: PostgresScan, mongo: MongoScan, lines: Iterable[LedgerLine]) -> set[str]:
+    """Documents that cannot have lost a node: they have as many rows as the ledger counts, and each row has a body."""
+    counted = [line.document_id for line in lines if line.live and line.n_nodes == line.n_rows > 0]
+    if not counted:
+        return set()
+    named = {i: doc.node_ids or [] for i, doc in postgres.ref_docs(counted).items()}
+    here = mongo.present([node_id for node_ids in named.values() for node_id in node_ids])
+    return {document_id for document_id, node_ids in named.items() if here.issuperset(node_ids)}
 
 
 def _judge_without_source(origin: Origin, own: LedgerLine | None) -> UnknownBody:
@@ -116,7 +132,7 @@ def _judge_by_ledger(origin: Origin, line: LedgerLine, entry: Mapping[str, Any])
     if lacking > 0 and not entry and origin.source_hash is not None and origin.source_hash == line.content_hash:
         return UnknownBody(origin, "lost", "cut from the content that its document has", line)
     if lacking <= 0 and _staged_at(origin) is not None:
-        return UnknownBody(origin, "garbage", "its document is whole without it", line)
+        return UnknownBody(origin, "garbage", _WHOLE, line)
     return UnknownBody(origin, "kept", "cannot be told from a lost node", line)
 
 

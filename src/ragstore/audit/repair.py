@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ragstore.audit.collection_repair import CollectionRepair, Means
+from ragstore.audit.collection_repair import CollectionRepair, Findings, Means
 from ragstore.audit.namespaces import remove_leftovers
 from ragstore.audit.structures import has_registry
 from ragstore.audit.verify import Listener, told
@@ -20,8 +20,10 @@ from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
 from ragstore.model.drift import Kind, RepairReport, Tally
 from ragstore.mongo.client import MongoDatabase
+from ragstore.postgres.collections import find_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.repair import Repairer
+from ragstore.protocol.set_aside import SetAside
 
 _MAX_ROUNDS = 4
 
@@ -34,13 +36,17 @@ class RepairOptions:
         embedder: the model of a collection, loaded when a vector must be computed.
         index_min_nodes: fresh nodes from which an index over them is built.
         registered: MongoDB did not say which PostgreSQL database it belongs to, and now does.
-        everything: all collections are repaired, and what is left of dropped ones is removed.
+        set_aside: takes what would be kept otherwise; None to keep it.
+        by_postgres: PostgreSQL is right in all; whatever only MongoDB has is set aside.
+        whole: these are all collections that PostgreSQL has: what MongoDB has under other names is left over.
     """
 
     embedder: Callable[[Collection], Embedder]
     index_min_nodes: int
     registered: bool = False
-    everything: bool = False
+    set_aside: SetAside | None = None
+    by_postgres: bool = False
+    whole: bool = True
 
 
 def repair(
@@ -67,17 +73,40 @@ def repair(
     report = RepairReport(dry_run=repairer is None)
     if options.registered or not has_registry(database):
         report.repaired.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
-    means = Means(pool, database, repairer, options.index_min_nodes)
+    means = Means(
+        pool, database, repairer, options.index_min_nodes, set_aside=options.set_aside, by_postgres=options.by_postgres
+    )
     for _ in range(_MAX_ROUNDS):
-        done, report.kept = Tally(), Tally()
+        found = Findings()
+        if repairer is not None and options.by_postgres:
+            repairer.retire()
         for collection, expected in collections:
-            one = CollectionRepair(means, collection, partial(options.embedder, collection), done, report.kept)
+            one = CollectionRepair(means, collection, partial(options.embedder, collection), found)
             one.run(told(tell, collection, expected))
             report.embedded += one.n_embedded
-        if options.everything:
-            remove_leftovers(pool, database, repairer, done, report.kept)
-        report.repaired.merge(done)
-        if repairer is None or not done.counts:
+        if options.whole and options.set_aside is not None:
+            _set_namespaces_aside(means, options.set_aside, found.set_aside)
+        elif options.whole:
+            remove_leftovers(pool, database, repairer, found.done, found.kept)
+        report.kept = found.kept
+        report.repaired.merge(found.done)
+        report.set_aside.merge(found.set_aside)
+        if repairer is None or not (found.done.counts or found.set_aside.counts):
             break
+    if options.set_aside is not None:
+        report.places = sorted(options.set_aside.places)
     report.seconds = time.monotonic() - began
     return report
+
+
+def _set_namespaces_aside(means: Means, aside: SetAside, tally: Tally) -> None:
+    """Move what is in MongoDB of collections that PostgreSQL does not have; what other programs wrote stays."""
+    for namespace in aside.namespaces():
+        for name, page in aside.ours(namespace):
+            # Made meanwhile: what a run stages there comes after its collection.
+            if find_collection(means.pool, namespace) is not None:
+                break
+            if means.repairer and name.endswith("/ref_doc_info"):
+                means.repairer.raise_revisions(namespace, {str(each["_id"]): int(each["stamp"]) for each in page})
+            moved = aside.move(name, page)
+            tally.add(Kind.LEFT_OVER_NAMESPACE, (f"{name}: {each}" for each in moved))

@@ -15,6 +15,7 @@ from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.scan import MongoScan
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import PostgresScan, count_pending_elsewhere
+from ragstore.protocol.epoch import EpochWatch
 
 Listener = Callable[[AuditProgress], None]
 
@@ -37,6 +38,9 @@ def verify(
     """
     began = time.monotonic()
     report = VerifyReport()
+    restored = EpochWatch(pool, database).find()
+    if restored is not None:
+        report.drift.add(Kind.RESTORED_STORE, [restored.message])
     if not has_registry(database):
         report.drift.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
     for collection, expected in collections:

@@ -47,6 +47,7 @@ VERBS = (
     "quarantine",
     "verify",
     "repair",
+    "reconcile",
     "import",
     "export",
     "adopt",

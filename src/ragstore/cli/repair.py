@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def repair(
     ctx: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Move what would be kept to a place in MongoDB that nothing reads.")
+    ] = False,
     collection: EveryCollectionOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
@@ -25,14 +28,14 @@ def repair(
     """Bring ledger and stores to agree again.
 
     Each store is rebuilt from the other; vectors that are lost in both are computed again. What cannot be proved
-    garbage is kept and reported. Safe to interrupt and to repeat, also while workers run. Exit status 5: some drift is
-    left, or in a dry run there is any.
+    garbage is kept and reported, or with --set-aside moved away, and the report says where to. Safe to interrupt and to
+    repeat, also while workers run. Exit status 5: some drift is left, or in a dry run there is any.
 
-    --json: {"ok", "dry_run", "repaired": {kind: {"count", "examples"}}, "kept": the same with reasons, "embedded",
-    "seconds"}.
+    --json: {"ok", "dry_run", "repaired": {kind: {"count", "examples"}}, "kept" and "set_aside": the same with
+    reasons, "places": [names of collections of MongoDB], "embedded", "seconds"}.
     """
     with invocation_of(ctx).store() as store, shown_audit(quiet=quiet) as listener:
-        report = store.repair(collection, dry_run=dry_run, progress=listener)
+        report = store.repair(collection, dry_run=dry_run, set_aside=set_aside, progress=listener)
     if as_json:
         write_json(report.as_dict())
     else:
@@ -45,10 +48,15 @@ def repair(
 def repair_lines(report: RepairReport) -> list[str]:
     """The report for people."""
     done = "would repair" if report.dry_run else "repaired"
-    if not report.repaired.counts and not report.kept.counts:
+    if not (report.repaired.counts or report.kept.counts or report.set_aside.counts):
         return ["ok: nothing to repair"]
     computed = f", {report.embedded:,} vectors computed" if report.embedded else ""
     lines = [f"{done} {report.repaired.total:,}{computed} in {report.seconds:.1f} s", *tally_lines(report.repaired)]
+    if report.set_aside.counts:
+        moved = "would set aside" if report.dry_run else "set aside"
+        lines += [f"{moved} {report.set_aside.total:,}:", *tally_lines(report.set_aside)]
+        lines += [f"  in MongoDB: {place}" for place in report.places]
     if report.kept.counts:
         lines += [f"kept {report.kept.total:,}, which need a decision:", *tally_lines(report.kept)]
+        lines += ["'ragstore repair --set-aside' moves what is kept out of every reader's way, and deletes nothing"]
     return lines

@@ -25,10 +25,12 @@ def status(
 ) -> None:
     """Show whether all is well, and the collections.
 
-    Exit status 1 if a database does not answer or its schema is not up to date.
+    Exit status 1 if a database does not answer, its schema is not up to date, or the two are not of one moment: one
+    was emptied, restored, or made for another.
 
     --json: {"postgres": {"ok", "version", "url"}, "mongo": {"ok", "version", "url", "database"},
-    "schema": {"ok", "current", "head"}, "collections": [{"name", "documents", "nodes", "model", "dim"}]};
+    "schema": {"ok", "current", "head"}, "stores": {"ok", "epoch"}, "collections": [{"name", "documents", "nodes",
+    "model", "dim"}]};
     with --settings {"settings": [{"name", "value", "origin", "default", "allowed", "help"}]}.
     """
     current = invocation_of(ctx).settings()
@@ -51,13 +53,13 @@ def status(
         _write_lines(status_lines(found))
     if current.embedded and any(_does_not_run(found[part]) for part in ("postgres", "mongo")):
         say("hint: start the embedded servers with: ragstore up")
-    if not all(found[part]["ok"] for part in ("postgres", "mongo", "schema")):
+    if not all(found[part]["ok"] for part in ("postgres", "mongo", "schema", "stores")):
         raise typer.Exit(1)
 
 
 def status_lines(found: Mapping[str, Any]) -> list[str]:
     """The status for people, from the same values as ``--json``."""
-    postgres, mongo, schema = found["postgres"], found["mongo"], found["schema"]
+    postgres, mongo, schema, stores = (found[part] for part in ("postgres", "mongo", "schema", "stores"))
     reachable = postgres["ok"] and mongo["ok"]
     migrated = "; run: ragstore migrate" if reachable and not schema["ok"] else ""
     lines = table(
@@ -66,9 +68,11 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
             ("postgres", _state(postgres), postgres["version"], postgres["url"]),
             ("mongo", _state(mongo), mongo["version"], f"{mongo['url']}, database {mongo['database']}"),
             ("schema", _state(schema), schema["current"], f"newest is {schema['head']}{migrated}"),
+            ("stores", _state(stores), None, f"epoch {stores['epoch']}" if stores["epoch"] else None),
         ],
     )
-    lines += [f"{part}: {one_line(found[part]['error'])}" for part in ("postgres", "mongo") if found[part].get("error")]
+    parts = ("postgres", "mongo", "stores")
+    lines += [f"{part}: {one_line(found[part]['error'])}" for part in parts if found[part].get("error")]
     collections = found["collections"]
     if not reachable:
         return lines

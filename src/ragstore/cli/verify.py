@@ -10,6 +10,7 @@ from ragstore.cli.audits import EXIT_DRIFT, EveryCollectionOption, shown_audit, 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption
 from ragstore.cli.output import say, write, write_json
+from ragstore.model.drift import Kind
 
 if TYPE_CHECKING:
     from ragstore.model.drift import VerifyReport
@@ -38,7 +39,8 @@ def verify(
         for line in verify_lines(report):
             write(line)
     if not report.ok:
-        say("hint: ragstore repair --dry-run shows what can be done about it")
+        verb = "reconcile" if Kind.RESTORED_STORE in report.drift.counts else "repair"
+        say(f"hint: ragstore {verb} --dry-run shows what can be done about it")
         raise typer.Exit(EXIT_DRIFT)
 
 

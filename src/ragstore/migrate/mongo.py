@@ -65,11 +65,15 @@ def deployment_id(database: Any) -> str | None:
     return entry["deployment_id"] if entry else None
 
 
-def set_deployment_id(database: Any, deployment: str) -> str:
-    """Record the deployment, unless one is recorded; returns the recorded one."""
+def set_deployment_id(database: Any, deployment: str, **fields: Any) -> str:
+    """Record the deployment, unless one is recorded; returns the recorded one.
+
+    Args:
+        fields: what else its entry says from the beginning.
+    """
     database[REGISTRY].update_one(
         {"_id": "deployment"},
-        {"$setOnInsert": {"kind": "deployment", "deployment_id": deployment}},
+        {"$setOnInsert": {"kind": "deployment", "deployment_id": deployment, **fields}},
         upsert=True,
     )
     return deployment_id(database) or deployment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from ragstore.errors import UsageError
@@ -80,6 +80,7 @@ class Collection:
         segments: in the order of ids and without gaps; nodes above the last are fresh, in no HNSW index.
         filter_keys: keys of the metadata that filters name often; each has indexes of its own.
         vector_type: of the column: float32 or float16.
+        epoch: in which this was read; whoever holds it writes in that epoch only.
     """
 
     collection_id: int
@@ -90,6 +91,7 @@ class Collection:
     segments: tuple[Segment, ...] = ()
     filter_keys: tuple[str, ...] = ()
     vector_type: VectorType = "vector"
+    epoch: int = field(default=1, compare=False)
 
     @property
     def table(self) -> str:

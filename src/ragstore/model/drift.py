@@ -29,6 +29,8 @@ class Kind(StrEnum):
     STALE_STRUCT = "stale_index_structs"
     MISSING_TABLE = "missing_tables"
     MISSING_REGISTRY = "missing_registry"
+    RESTORED_STORE = "restored_stores"
+    LEFT_OVER_NAMESPACE = "left_over_namespaces"
 
 
 _OWN_COUNT = (Kind.MISSING_IN_MONGO, Kind.ORPHAN_IN_MONGO, Kind.MISSING_IN_POSTGRES)
@@ -112,19 +114,23 @@ class RepairReport:
     Args:
         repaired: drift that is gone.
         kept: drift that stays, each example with the reason.
+        set_aside: what was moved to a place where nothing reads it.
+        places: names of those collections of MongoDB.
         embedded: vectors that had to be computed; other lost ones were found beside equal text.
     """
 
     dry_run: bool = False
     repaired: Tally = field(default_factory=Tally)
     kept: Tally = field(default_factory=Tally)
+    set_aside: Tally = field(default_factory=Tally)
+    places: list[str] = field(default_factory=list)
     embedded: int = 0
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
         """Whether nothing stays, and in a dry run whether there is nothing to do."""
-        return not self.kept.counts and not (self.dry_run and self.repaired.counts)
+        return not self.kept.counts and not (self.dry_run and (self.repaired.counts or self.set_aside.counts))
 
     def as_dict(self) -> dict[str, Any]:
         """The shape ``repair --json`` prints."""
@@ -133,9 +139,35 @@ class RepairReport:
             "dry_run": self.dry_run,
             "repaired": self.repaired.as_dict(),
             "kept": self.kept.as_dict(),
+            "set_aside": self.set_aside.as_dict(),
+            "places": self.places,
             "embedded": self.embedded,
             "seconds": round(self.seconds, 3),
         }
+
+
+@dataclass(slots=True)
+class ReconcileReport:
+    """What reconcile did, or would do in a dry run.
+
+    Args:
+        restored: which store was restored, in words; None where neither was, and nothing was done.
+        epoch: the present one.
+        repair: what was brought to PostgreSQL's state, and what was set aside.
+    """
+
+    restored: str | None
+    epoch: int
+    repair: RepairReport
+
+    @property
+    def ok(self) -> bool:
+        """Whether the stores agree now."""
+        return self.repair.ok and not (self.repair.dry_run and self.restored is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape ``reconcile --json`` prints."""
+        return {**self.repair.as_dict(), "ok": self.ok, "restored": self.restored, "epoch": self.epoch}
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class OutboxItem:
     action: Literal["delete_nodes", "put_nodes", "put_ref_docs"]
     ids: list[str]
     stamp: int
+    token: str = ""
 
     @property
     def is_put(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ragstore.errors import CollectionNotFoundError, StoreSetupError
+from ragstore.errors import CollectionNotFoundError, EpochEndedError, StoreSetupError
 from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, Segment, TableForm
 from ragstore.postgres import statements
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -103,14 +103,34 @@ def get_collection(pool: PostgresPool, name: str) -> Collection:
 
 
 def hold(cursor: Cursor, collection: Collection) -> None:
-    """Keep this collection from being dropped until the transaction ends; before any other lock.
+    """Keep a collection from being dropped, and its epoch from ending, until the transaction ends; the first lock.
 
     Raises:
         CollectionNotFoundError: it was dropped; one of the same name made since is another.
+        EpochEndedError: it was read in an epoch that is over.
     """
-    cursor.execute(statements.HOLD_COLLECTION, {"collection_id": collection.collection_id})
+    cursor.execute(statements.HOLD_COLLECTION, held(collection))
     if not cursor.rowcount:
-        raise dropped(collection)
+        raise gone(cursor, collection)
+
+
+def held(collection: Collection) -> dict[str, int]:
+    """What ``HOLD_COLLECTION`` asks for."""
+    return {"collection_id": collection.collection_id, "epoch": collection.epoch}
+
+
+def gone(cursor: Cursor, collection: Collection) -> EpochEndedError | CollectionNotFoundError:
+    """Why a collection cannot be held any more."""
+    cursor.execute("SELECT epoch FROM ragstore.epoch WHERE is_only")
+    row = cursor.fetchone()
+    if row is not None and row[0] != collection.epoch:
+        return EpochEndedError(
+            f"epoch {collection.epoch} is over: 'ragstore reconcile' began epoch {row[0]} after a restore",
+            hint="run the same command again; a program must open ragstore again",
+            epoch=collection.epoch,
+            now=row[0],
+        )
+    return dropped(collection)
 
 
 def hold_named(cursor: Cursor, name: str) -> Collection | None:
@@ -162,7 +182,8 @@ def to_segments(found: Any) -> tuple[Segment, ...]:
 def to_collection(row: tuple[Any, ...] | None) -> Collection:
     """A row of ``statements.COLLECTION_COLUMNS``."""
     assert row is not None
-    collection_id, name, model, dim, metric, chunk_size, chunk_overlap, config, segments, filter_keys, vector_type = row
+    collection_id, name, model, dim, metric, chunk_size, chunk_overlap, config, segments, *rest = row
+    filter_keys, vector_type, epoch = rest
     return Collection(
         collection_id=collection_id,
         name=name,
@@ -172,4 +193,5 @@ def to_collection(row: tuple[Any, ...] | None) -> Collection:
         segments=to_segments(segments),
         filter_keys=tuple(filter_keys),
         vector_type=vector_type,
+        epoch=epoch,
     )

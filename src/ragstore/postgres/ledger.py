@@ -13,7 +13,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.postgres import copy, statements
 from ragstore.postgres.arrays import array
-from ragstore.postgres.collections import dropped, hold, hold_named
+from ragstore.postgres.collections import gone, held, hold, hold_named
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 
@@ -24,11 +24,17 @@ class Ledger:
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
 
+    @property
+    def pool(self) -> PostgresPool:
+        """The connections that it uses."""
+        return self._pool
+
     def begin_run(self, run: Run, collection: Collection, *, lease_ttl_s: float) -> None:
         """Record every node id that will be staged.
 
         Raises:
             CollectionNotFoundError: the collection was dropped.
+            EpochEndedError: the collection was read in an epoch that is over.
 
         Crash safety:
             Committed before the first node is written, so that no staged node is ever unknown.
@@ -42,10 +48,11 @@ class Ledger:
                     "worker": run.worker,
                     "node_ids": array(run.node_ids),
                     "lease_ttl_s": lease_ttl_s,
+                    "epoch": collection.epoch,
                 },
             )
             if cursor.rowcount != 1:
-                raise dropped(collection)
+                raise gone(cursor, collection)
 
     def renew_leases(self, run_ids: Sequence[str], *, lease_ttl_s: float) -> set[str]:
         """Extend the leases of these runs; returns those that are still ours."""
@@ -101,7 +108,7 @@ class Ledger:
             CollectionNotFoundError: the collection was dropped; nothing was written.
         """
         with self._pool.transaction() as cursor:
-            ids = {"collection_id": collection.collection_id, "run_id": run.run_id}
+            ids = {**held(collection), "run_id": run.run_id}
             # In one round trip, and in this order.
             cursor.execute(f"{statements.HOLD_COLLECTION}; {statements.END_RUN}", ids)
             if cursor.rowcount != 1:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from orjson import loads
 
 from ragstore.model.collection import Collection
+from ragstore.model.epoch import Mark, Stand
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
 from ragstore.model.struct import Struct
-from ragstore.postgres import statements
+from ragstore.postgres import epoch, statements
 from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold_named
 from ragstore.postgres.names import quoted_table
@@ -27,10 +29,17 @@ class TakenOutbox:
     also where the item is of one that was dropped.
     """
 
-    def __init__(self, cursor: Cursor, items: list[OutboxItem]) -> None:
+    def __init__(self, cursor: Cursor, rows: Sequence[tuple[Any, ...]]) -> None:
         self._cursor = cursor
         self._held: dict[str, Collection] = {}
-        self.items = items
+        self.items = [OutboxItem(*row[:7]) for row in rows]
+        self.stand = Stand(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else Stand()
+        """How far PostgreSQL was before these rows were taken."""
+        self.mark = max((Mark(item.outbox_id, item.token) for item in self.items), default=Mark())
+
+    def knows(self, mark: Mark) -> bool:
+        """Whether PostgreSQL has the row of this mark, or has noted it or a later one."""
+        return epoch.knows(self._cursor, mark)
 
     def ref_docs(self, item: OutboxItem) -> list[RefDoc]:
         """The ledger's word on the documents of a ``put_ref_docs`` item, now."""
@@ -91,16 +100,21 @@ class TakenOutbox:
         return self._held[item.namespace]
 
     def done(self, items: Sequence[OutboxItem], *, grace_s: float) -> None:
-        """Forget these at the end of the transaction.
+        """Forget these at the end of the transaction, and note their mark.
 
         Args:
             grace_s: seconds after which what somebody else tried to put before is looked at again, because it may
                 arrive late; 0 for never.
         """
-        ids = [item.outbox_id for item in items]
+        own = {
+            "outbox_ids": [item.outbox_id for item in items],
+            "mark": self.mark.number,
+            "token": self.mark.token,
+            "grace_s": grace_s,
+        }
         if grace_s and any(item.is_put and item.stamp > _ONCE for item in items):
-            self._cursor.execute(statements.QUEUE_SWEEPS, {"outbox_ids": ids, "grace_s": grace_s})
-        self._cursor.execute(statements.DELETE_OUTBOX, {"outbox_ids": ids})
+            self._cursor.execute(statements.QUEUE_SWEEPS, own)
+        self._cursor.execute(statements.DELETE_OUTBOX, own)
 
 
 def tried(pool: PostgresPool, *, limit: int) -> list[int]:
@@ -115,7 +129,7 @@ def taken(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox
     """Take those of these rows that nobody has; they come back if the block raises or the process dies."""
     with pool.transaction() as cursor:
         cursor.execute(statements.TAKE_OUTBOX, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
+        yield TakenOutbox(cursor, cursor.fetchall())
 
 
 @contextmanager
@@ -123,7 +137,7 @@ def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenO
     """Take these rows, and first wait for whoever has them; those that are done by then are not among the items."""
     with pool.transaction() as cursor:
         cursor.execute(statements.TAKE_OUTBOX_ROWS, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, [OutboxItem(*row) for row in cursor.fetchall()])
+        yield TakenOutbox(cursor, cursor.fetchall())
 
 
 def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:

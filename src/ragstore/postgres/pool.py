@@ -66,6 +66,7 @@ class PostgresPool:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
+        self.n_connected = getattr(self, "n_connected", 0)
         self._idle: deque[tuple[Connection, float]] = deque()
         self._places = threading.BoundedSemaphore(self._size)
         self._n_open = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +73,15 @@ SET_VECTORS = """
 UPDATE {table} t SET embedding = new.embedding::vector
 FROM unnest(%(node_id)s::text[], %(stamp)s::bigint[], %(embedding)s::text[]) AS new (node_id, stamp, embedding)
 WHERE t.node_id = new.node_id AND t.id = new.stamp
+"""
+
+DELETE_ROWS = """
+DELETE FROM {table} t USING unnest(%(node_id)s::text[], %(id)s::bigint[]) AS found (node_id, id)
+WHERE t.node_id = found.node_id AND t.id = found.id
+"""
+
+WHOLE_ROWS = """
+SELECT t.node_id::text, t.id, t.document_id, to_jsonb(t)::text FROM {table} t WHERE t.node_id = ANY(%(ids)s::text[])
 """
 
 FIRST_ROWS = """
@@ -186,6 +195,10 @@ class RebuildChange:
         """Delete those of these rows whose text stands in another row of their document; returns their node ids."""
         return [row[0] for row in self._fetch(DELETE_COPIES, ids=list(node_ids))]
 
+    def delete_rows(self, rows: Mapping[str, int]) -> None:
+        """Delete rows that are still these: node id, row id."""
+        self._execute(DELETE_ROWS, node_id=list(rows), id=list(rows.values()))
+
     def set_vectors(self, states: Sequence[tuple[str, int]], vectors: Vectors) -> None:
         """Give live nodes that are still in this state (node id, stamp) another vector."""
         self._execute(
@@ -259,6 +272,23 @@ def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequenc
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(FIRST_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(document_ids)})
         return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in cursor.fetchall()}
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRow:
+    """A row of a vector table, as JSON."""
+
+    node_id: str
+    row_id: int
+    document_id: str | None
+    content: str
+
+
+def whole_rows(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> list[WholeRow]:
+    """Those of these rows that are there."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(WHOLE_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(node_ids)})
+        return [WholeRow(*row) for row in cursor.fetchall()]
 
 
 def ensure_table(pool: PostgresPool, collection: Collection) -> None:

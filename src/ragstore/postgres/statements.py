@@ -11,7 +11,8 @@ ORDER BY document_id FOR UPDATE
 
 BEGIN_RUN = """
 WITH held AS (
-    SELECT collection_id FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR KEY SHARE
+    SELECT c.collection_id FROM ragstore.collection c, ragstore.epoch e
+    WHERE c.collection_id = %(collection_id)s AND e.is_only AND e.epoch = %(epoch)s FOR KEY SHARE
 )
 INSERT INTO ragstore.run (run_id, collection_id, worker, node_ids, lease_until)
 SELECT %(run_id)s, collection_id, %(worker)s, %(node_ids)s::text[], now() + %(lease_ttl_s)s * interval '1 second'
@@ -153,14 +154,21 @@ WITH due AS (
 SELECT outbox_id FROM due
 """
 
-TAKE_OUTBOX = """
-SELECT outbox_id, namespace, collection_id, action, ids, stamp FROM ragstore.outbox
-WHERE outbox_id = ANY(%(outbox_ids)s) ORDER BY outbox_id FOR UPDATE SKIP LOCKED
+# The epoch is held before the rows, as whoever begins a new one takes them.
+_WITH_STAND = """
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM ragstore.epoch WHERE is_only FOR KEY SHARE
+), newest AS (
+    SELECT mark, token FROM ragstore.mark ORDER BY mark DESC LIMIT 1
+)
+SELECT o.outbox_id, o.namespace, o.collection_id, o.action, o.ids, o.stamp, o.token::text,
+       held.epoch, newest.mark, newest.token::text
+FROM held, newest, ragstore.outbox o
 """
 
-TAKE_OUTBOX_ROWS = """
-SELECT outbox_id, namespace, collection_id, action, ids, stamp FROM ragstore.outbox
-WHERE outbox_id = ANY(%(outbox_ids)s) ORDER BY outbox_id FOR UPDATE
+TAKE_OUTBOX = f"""
+{_WITH_STAND}
+WHERE o.outbox_id = ANY(%(outbox_ids)s) ORDER BY o.outbox_id FOR UPDATE OF o SKIP LOCKED
 """
 
 # A sweep only deletes, so that it may itself come late.
@@ -173,7 +181,16 @@ FROM ragstore.outbox WHERE outbox_id = ANY(%(outbox_ids)s) AND action <> 'delete
 ORDER BY outbox_id
 """
 
-DELETE_OUTBOX = "DELETE FROM ragstore.outbox WHERE outbox_id = ANY(%(outbox_ids)s)"
+TAKE_OUTBOX_ROWS = f"""
+{_WITH_STAND}
+WHERE o.outbox_id = ANY(%(outbox_ids)s) ORDER BY o.outbox_id FOR UPDATE OF o
+"""
+
+DELETE_OUTBOX = """
+DELETE FROM ragstore.outbox WHERE outbox_id = ANY(%(outbox_ids)s);
+UPDATE ragstore.mark SET mark = %(mark)s, token = %(token)s
+WHERE slot = pg_backend_pid() %% 16 AND mark < %(mark)s
+"""
 
 COUNT_PENDING = """
 SELECT (SELECT count(*) FROM ragstore.outbox), (SELECT count(*) FROM ragstore.run)
@@ -292,7 +309,7 @@ ON CONFLICT (name) DO NOTHING
 ENSURE_COLLECTION_TABLE = "SELECT ragstore.ensure_collection_table(%(name)s)"
 
 COLLECTION_COLUMNS = """collection_id, name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,
-    segments, filter_keys, vector_type"""
+    segments, filter_keys, vector_type, (SELECT epoch FROM ragstore.epoch WHERE is_only)"""
 
 GET_COLLECTION = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s"
 
@@ -312,7 +329,8 @@ SET_SEGMENTS = "UPDATE ragstore.collection SET segments = %(segments)s WHERE col
 _BY_KEY = "set_config('enable_seqscan', 'off', true) = 'off'"
 
 HOLD_COLLECTION = f"""
-SELECT FROM ragstore.collection WHERE collection_id = %(collection_id)s AND {_BY_KEY} FOR KEY SHARE
+SELECT FROM ragstore.collection c, ragstore.epoch e
+WHERE c.collection_id = %(collection_id)s AND e.is_only AND e.epoch = %(epoch)s AND {_BY_KEY} FOR KEY SHARE
 """
 
 HOLD_COLLECTION_BY_NAME = f"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from ragstore.errors import StoreError
+from ragstore.errors import RagstoreError
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.logging import get_logger
 
@@ -34,6 +34,6 @@ class Caretaker:
         while not self._closing.wait(self._every_s):
             try:
                 self._recoverer.recover()
-            except StoreError as error:
+            except RagstoreError as error:
                 # The next round does the same; meanwhile only garbage waits.
                 _log.warning("recovery put off", action="recover_failed", error=str(error))

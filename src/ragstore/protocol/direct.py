@@ -213,6 +213,7 @@ class DirectWriter:
         Args:
             nodes: those that it writes with their vectors.
         """
+        self._recoverer.watch.confirm()
         for attempt in range(1, _TRIES + 1):
             try:
                 with changing(self._pool, collection, Run(new_run_id(), self._worker, [])) as change:

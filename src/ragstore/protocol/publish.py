@@ -16,6 +16,7 @@ from ragstore.model.run import PlannedRevision, PublishResult, Run
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.ledger import Ledger, Publication
+from ragstore.protocol.epoch import EpochWatch
 from ragstore.protocol.lease import Heartbeat
 from ragstore.telemetry.failpoint import Failpoint, reached
 from ragstore.telemetry.logging import get_logger
@@ -44,6 +45,7 @@ class Publisher:
         self._nodes = nodes
         self._worker = worker
         self._timing = timing
+        self._watch = EpochWatch(ledger.pool, nodes.database)
         self._heartbeat = Heartbeat(ledger, lease_ttl_s=timing.lease_ttl_s)
         self._not_given_up: list[tuple[Run, Collection]] = []
 
@@ -69,6 +71,7 @@ class Publisher:
         """
         if not revisions:
             return PublishResult([], [])
+        self._watch.confirm()
         run = Run(new_run_id(), self._worker, [n.node_id for r in revisions for n in r.nodes])
         begun_at = time.monotonic()
         try:
@@ -116,6 +119,7 @@ class Publisher:
         Crash safety:
             One transaction makes them invisible; MongoDB is cleaned afterwards through the outbox.
         """
+        self._watch.confirm()
         with self._ledger.changing(collection, Run(new_run_id(), self._worker, [])) as publication:
             now = publication.lock_live_documents(document_ids)
             live = [i for i, revision in now.items() if planned_from is None or planned_from[i] == revision]

@@ -13,6 +13,7 @@ from ragstore.postgres import outbox
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.outbox import TakenOutbox
 from ragstore.postgres.pool import PostgresPool
+from ragstore.protocol.epoch import EpochWatch
 from ragstore.protocol.worker import is_dead
 from ragstore.telemetry.failpoint import Failpoint, reached
 from ragstore.telemetry.logging import get_logger
@@ -36,9 +37,19 @@ class Recoverer:
     Args:
         grace_s: seconds before the nodes of a dead run leave MongoDB, and before that is looked at again which a dead
             or failed process had begun to put there: the last command may still be on its way.
+        watch: over restores; one of these two stores by default.
     """
 
-    def __init__(self, pool: PostgresPool, ledger: Ledger, nodes: NodeStore, *, grace_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        pool: PostgresPool,
+        ledger: Ledger,
+        nodes: NodeStore,
+        *,
+        grace_s: float = 0.0,
+        watch: EpochWatch | None = None,
+    ) -> None:
+        self.watch = watch or EpochWatch(pool, nodes.database)
         self._pool = pool
         self._ledger = ledger
         self._nodes = nodes
@@ -64,9 +75,7 @@ class Recoverer:
         while ids := outbox.tried(self._pool, limit=_ITEMS_AT_ONCE):
             reached(Failpoint.OUTBOX_TRIED)
             with outbox.taken(self._pool, ids) as taken:
-                for item in taken.items:
-                    self._do(taken, item)
-                taken.done(taken.items, grace_s=self._grace_s)
+                self._do_all(taken)
             n_done += len(taken.items)
             if len(ids) < _ITEMS_AT_ONCE:
                 break
@@ -83,9 +92,16 @@ class Recoverer:
         """
         if outbox_ids:
             with outbox.taken_rows(self._pool, outbox_ids) as taken:
-                for item in taken.items:
-                    self._do(taken, item, written)
-                taken.done(taken.items, grace_s=self._grace_s)
+                self._do_all(taken, written)
+
+    def _do_all(self, taken: TakenOutbox, written: Written | None = None) -> None:
+        if not taken.items:
+            return
+        self.watch.advance(taken)
+        reached(Failpoint.MARK_ADVANCED)
+        for item in taken.items:
+            self._do(taken, item, written)
+        taken.done(taken.items, grace_s=self._grace_s)
 
     def _do(self, taken: TakenOutbox, item: OutboxItem, written: Written | None = None) -> None:
         match item.action:

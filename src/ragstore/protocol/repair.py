@@ -25,6 +25,7 @@ from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.nodes import NodeStore
 from ragstore.mongo.scan import Entries
+from ragstore.postgres import epoch as in_epoch
 from ragstore.postgres import rebuild, segments, vectors
 from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
@@ -61,6 +62,10 @@ class Repairer:
         self._nodes = NodeStore(database)
         self._recoverer = recoverer
         self._worker = worker
+
+    def retire(self) -> None:
+        """Do what the outbox says first: what waits there is no drift, and would not be looked at."""
+        self._recoverer.retire()
 
     # MongoDB, from PostgreSQL
 
@@ -223,6 +228,38 @@ class Repairer:
             change.lock(document_ids, node_ids)
             gone = change.delete_copies(node_ids)
         return len(gone)
+
+    def accept_loss(self, collection: Collection, document_ids: Sequence[str]) -> None:
+        """Let the ledger count what documents have left, and the next ingest or refresh read them again.
+
+        Crash safety:
+            As ``recount``.
+        """
+        with self._changing(collection) as change:
+            lines = change.lock(document_ids)
+            lacking = [i for i, line in lines.items() if line.live and line.n_rows < line.n_nodes]
+            change.forget_sources(lacking)
+            change.recount(lacking)
+            change.queue(ref_docs=lacking)
+
+    def delete_rows(self, collection: Collection, rows: Mapping[str, int], document_ids: Sequence[str]) -> None:
+        """Delete rows (node id, row id) that were set aside.
+
+        Crash safety:
+            One transaction, idempotent.
+        """
+        with self._changing(collection) as change:
+            change.lock(document_ids, list(rows))
+            change.delete_rows(rows)
+
+    def raise_revisions(self, collection: str, revisions: Mapping[str, int]) -> None:
+        """Let the next revisions of documents be above those that MongoDB has seen on another timeline.
+
+        Crash safety:
+            One transaction, idempotent.
+        """
+        in_epoch.raise_revisions(self._pool, collection, revisions, worker=self._worker)
+        reached(Failpoint.REVISIONS_RAISED)
 
     def ensure_table(self, collection: Collection) -> None:
         """Make the vector table and its indexes where they are missing.

@@ -32,6 +32,7 @@ class Failpoint(StrEnum):
     RUNS_RECOVERED = "runs_recovered"
     OUTBOX_TRIED = "outbox_tried"
     STRUCTS_PUT = "structs_put"
+    MARK_ADVANCED = "mark_advanced"
     INDEX_BUILD_BEGUN = "index_build_begun"
     INDEX_BUILT = "index_built"
     INDEX_NOTED = "index_noted"
@@ -44,6 +45,11 @@ class Failpoint(StrEnum):
     REPAIR_REPLACED = "repair_replaced"
     REPAIR_DELETED = "repair_deleted"
     REPAIR_INDEX_DROPPED = "repair_index_dropped"
+    SET_ASIDE_COPIED = "set_aside_copied"
+    SET_ASIDE_REMOVED = "set_aside_removed"
+    EPOCH_BEGUN = "epoch_begun"
+    REVISIONS_RAISED = "revisions_raised"
+    EPOCH_TOLD = "epoch_told"
 
 
 _hits: dict[Failpoint, int] = {}

@@ -1,0 +1,10 @@
+"""Add the epoch and the marks by which a restored store is recognised."""
+
+from ragstore.migrate.versions import run_sql_beside
+
+revision = "0007"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    run_sql_beside(__file__)

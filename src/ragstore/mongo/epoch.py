@@ -1,0 +1,61 @@
+"""The epoch and the newest mark, as MongoDB has them: in the entry that says which deployment it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragstore.model.epoch import Mark, Stand
+from ragstore.mongo.client import Document, MongoDatabase
+from ragstore.mongo.errors import translation
+
+_REGISTRY = "ragstore/registry"
+_KEY: Document = {"_id": "deployment"}
+
+
+def stand(database: MongoDatabase) -> Stand | None:
+    """How far MongoDB is; None where it does not say which deployment it belongs to."""
+    with translation():
+        found = database[_REGISTRY].find_one(_KEY)
+    return None if found is None else _stand(found)
+
+
+def advance(database: MongoDatabase, found: Stand, mark: Mark) -> bool:
+    """Move the mark on; False where MongoDB is not as it was found, and nothing was changed.
+
+    Crash safety:
+        One acknowledged update of one entry.
+    """
+    with translation():
+        done = database[_REGISTRY].update_one(_condition(found), {"$set": fields(Stand(found.epoch, mark))})
+    return done.matched_count == 1
+
+
+def put(database: MongoDatabase, stand: Stand, *, deployment: str) -> None:
+    """Say how far MongoDB is, whatever it said before.
+
+    Crash safety:
+        One acknowledged update of one entry.
+    """
+    named = {"kind": "deployment", "deployment_id": deployment}
+    with translation():
+        database[_REGISTRY].update_one(_KEY, {"$set": named | fields(stand)}, upsert=True)
+
+
+def fields(stand: Stand) -> dict[str, Any]:
+    """The fields of the entry."""
+    return {"epoch": stand.epoch, "mark": {"number": stand.mark.number, "token": stand.mark.token}}
+
+
+def _stand(found: Document) -> Stand:
+    mark = found.get("mark") or {}
+    return Stand(found.get("epoch") or 1, Mark(mark.get("number") or 0, mark.get("token")))
+
+
+def _condition(found: Stand) -> Document:
+    own = fields(found)
+    # Entries of before there were epochs have neither field.
+    if found.epoch == 1:
+        own["epoch"] = {"$in": [1, None]}
+    if found.mark == Mark():
+        own["mark"] = {"$in": [own["mark"], None]}
+    return _KEY | own

@@ -1,0 +1,101 @@
+"""The epoch and the newest mark, as PostgreSQL has them, and the beginning of a new epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ragstore.model.epoch import Mark, Stand
+from ragstore.postgres.pool import Cursor, PostgresPool
+
+STAND = """
+SELECT e.epoch, m.mark, m.token::text FROM ragstore.epoch e,
+    (SELECT mark, token FROM ragstore.mark ORDER BY mark DESC LIMIT 1) m
+"""
+
+# By key: where a collection is held, a table that is read whole is so dear to the planner that it compiles the plan.
+KNOWS = """
+SELECT EXISTS (SELECT FROM ragstore.outbox WHERE outbox_id = %(number)s AND token = %(token)s)
+    OR EXISTS (SELECT FROM ragstore.mark
+               WHERE slot >= 0 AND (mark > %(number)s OR mark = %(number)s AND token IS NOT DISTINCT FROM %(token)s))
+"""
+
+BEGIN = "SELECT ragstore.begin_epoch(%(mongo_epoch)s, %(bound)s, %(worker)s)"
+
+# Revisions that MongoDB has seen on another timeline are over; documents that this one does not have stay deleted, rows
+# that somebody made only to lock them included.
+RAISE_REVISIONS = """
+WITH raised AS (
+    INSERT INTO ragstore.document AS d (collection_id, document_id, source_uri, revision, deleted_at)
+    SELECT c.collection_id, new.document_id, '', new.revision, now()
+    FROM ragstore.collection c, unnest(%(document_id)s::text[], %(revision)s::bigint[]) AS new (document_id, revision)
+    WHERE c.name = %(name)s ORDER BY new.document_id
+    ON CONFLICT (collection_id, document_id) DO UPDATE SET revision = excluded.revision,
+        deleted_at = CASE WHEN d.revision = 0 THEN excluded.deleted_at ELSE d.deleted_at END
+        WHERE d.revision < excluded.revision
+    RETURNING document_id, revision, deleted_at IS NULL AS live
+)
+INSERT INTO ragstore.event (worker, collection, document_id, revision, action)
+SELECT %(worker)s, %(name)s, document_id, revision, CASE WHEN live THEN 'reconciled' ELSE 'set_aside' END FROM raised
+"""
+
+# Of collections that are gone: one that is made again under that name begins above them.
+ADD_EVENTS = """
+INSERT INTO ragstore.event (worker, collection, document_id, revision, action)
+SELECT %(worker)s, %(name)s, document_id, revision, 'set_aside'
+FROM unnest(%(document_id)s::text[], %(revision)s::bigint[]) AS new (document_id, revision)
+WHERE NOT EXISTS (SELECT FROM ragstore.collection WHERE name = %(name)s)
+"""
+
+
+def stand(pool: PostgresPool) -> Stand:
+    """The epoch, and the newest mark that was noted."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(STAND)
+        row = cursor.fetchone()
+        assert row is not None
+        return Stand(row[0], Mark(row[1], row[2]))
+
+
+def knows(cursor: Cursor, mark: Mark) -> bool:
+    """Whether the row of a mark waits in the outbox, or it or a later one was noted."""
+    if mark == Mark():
+        return True
+    cursor.execute(KNOWS, {"number": mark.number, "token": mark.token})
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+def is_known(pool: PostgresPool, mark: Mark) -> bool:
+    """As ``knows``, asked now."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        return knows(cursor, mark)
+
+
+def begin(pool: PostgresPool, *, mongo_epoch: int, bound: int, worker: str) -> int:
+    """End the present epoch for all writers; returns the new one.
+
+    Args:
+        bound: no row, stamp or mark of any timeline has a number above it.
+
+    Crash safety:
+        One transaction, which waits for writers under way. After it MongoDB is behind, until it is told.
+    """
+    with pool.transaction() as cursor:
+        cursor.execute(BEGIN, {"mongo_epoch": mongo_epoch, "bound": bound, "worker": worker})
+        row = cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def raise_revisions(pool: PostgresPool, name: str, revisions: Mapping[str, int], *, worker: str) -> None:
+    """Let the next revision of these documents of the collection of that name be above these.
+
+    Crash safety:
+        One transaction, idempotent.
+    """
+    documents = sorted(revisions)
+    own = {"name": name, "worker": worker}
+    new = own | {"document_id": documents, "revision": [revisions[i] for i in documents]}
+    with pool.transaction() as cursor:
+        cursor.execute(RAISE_REVISIONS, new)
+        cursor.execute(ADD_EVENTS, new)
