@@ -49,9 +49,13 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     @property
     def docs(self) -> dict[str, BaseNode]:
-        """All live nodes; reads the whole collection."""
-        pages = live.iter_node_ids(self._backend.pool, self._current.get())
-        return {node.node_id: node for ids in pages for node in self._found(ids).values()}
+        """All live nodes in the order in which they were put; reads the whole collection."""
+        nodes: dict[str, BaseNode] = {}
+        ids = live.node_ids_as_put(self._backend.pool, self._current.get())
+        for i in range(0, len(ids), _AT_ONCE):
+            found = self._found(ids[i : i + _AT_ONCE])
+            nodes |= {node_id: found[node_id] for node_id in ids[i : i + _AT_ONCE] if node_id in found}
+        return nodes
 
     def add_documents(
         self,
@@ -60,7 +64,7 @@ class RagstoreDocumentStore(MongoDocumentStore):
         batch_size: int | None = None,  # noqa: ARG002 - all go at once
         store_text: bool = True,
     ) -> None:
-        """Put nodes into both stores; a node that the vector store has keeps its vector.
+        """Put nodes into both stores, with their embeddings; a node that the vector store has keeps its vector.
 
         Raises:
             InvalidNodeError: names the node; nothing was written.

@@ -44,7 +44,9 @@ class Writing:
         self.settle()
         # Before any is held back: one that cannot be stored is refused by the call that brings it.
         embedded = to_vectors(nodes, self.current.get().space.dim)
-        incoming = [Embedded(node, to_node(node), vector) for node, vector in zip(nodes, embedded, strict=True)]
+        given = live.given_embeddings(self._backend.pool, self.current.get(), [node.node_id for node in nodes])
+        stored = [to_node(node, embedding=given.get(node.node_id)) for node in nodes]
+        incoming = [Embedded(*each) for each in zip(nodes, stored, embedded, strict=True)]
         self._put(self._drafts.release(incoming, owner=owner), owner)
         return [node.node_id for node in nodes]
 

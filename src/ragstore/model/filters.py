@@ -16,8 +16,8 @@ Scalar = str | int | float | bool | None
 DOCUMENT_KEYS = frozenset({"document_id", "doc_id", "ref_doc_id"})
 """Keys of a condition that mean the id of a node's document, and the user's own value under that key as well.
 
-A condition holds where it holds for one of the two; ``!=`` and ``nin`` where they hold for both, ``is_empty`` where both
-are empty. For ``any`` and ``all`` the id is a list of one.
+A condition holds where it holds for one of the two; ``!=`` and ``nin`` where they hold for both, ``is_empty`` where
+both are empty. For ``any`` and ``all`` the id is a list of one.
 """
 
 

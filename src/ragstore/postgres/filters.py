@@ -249,29 +249,39 @@ def _of_document(condition: Condition, column: str) -> Sql:
     operator, value = condition.operator, condition.value
     if operator == "is_empty":
         return f"({column} IS NULL)", []
-    if operator in ("!=", "nin"):
-        text, params = _of_document(Condition(condition.key, "==" if operator == "!=" else "in", value), column)
-        return f"(NOT {text})", params
     listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     texts = [each for each in listed if isinstance(each, str)]
     if operator == "all":
-        if len(texts) < len(listed) or len(set(texts)) > 1:
-            return _FALSE, []
-        if not texts:
-            return f"({column} IS NOT NULL)", []
-    if operator in ("==", "in", "any", "all"):
-        ids = [each for each in texts if _storable(each)]
-        # An index finds it by the second part; the first makes it false, not NULL, where there is no document.
-        return (f"({column} IS NOT NULL AND {column} = ANY (%s::text[]))", [ids]) if ids else (_FALSE, [])
-    if not texts:
-        return _FALSE, []
+        return _id_is_all(listed, column)
+    if operator in ("==", "in", "any"):
+        return _id_is_one_of(texts, column)
+    if operator in ("!=", "nin"):
+        text, params = _id_is_one_of(texts, column)
+        return f"(NOT {text})", params
+    return _id_compares(operator, texts[0], column) if texts else (_FALSE, [])
+
+
+def _id_is_one_of(texts: Sequence[str], column: str) -> Sql:
+    ids = [each for each in texts if _storable(each)]
+    # An index finds it by the second part; the first makes it false, not NULL, where there is no document.
+    return (f"({column} IS NOT NULL AND {column} = ANY (%s::text[]))", [ids]) if ids else (_FALSE, [])
+
+
+def _id_is_all(values: Sequence[Scalar], column: str) -> Sql:
+    if not values:
+        return f"({column} IS NOT NULL)", []
+    first = values[0]
+    return _id_is_one_of([first], column) if isinstance(first, str) and {*values} == {first} else (_FALSE, [])
+
+
+def _id_compares(operator: str, text: str, column: str) -> Sql:
     if operator in _ORDERINGS:
-        comparison, bound = _text_bound(operator, texts[0])
-        return f'({column} IS NOT NULL AND {column} COLLATE "C" {comparison} %s::text)', [bound]
-    if not _storable(texts[0]):
+        operator, text = _text_bound(operator, text)
+        return f'({column} IS NOT NULL AND {column} COLLATE "C" {operator} %s::text)', [text]
+    if not _storable(text):
         return _FALSE, []
-    found = "strpos(lower({0}), lower(%s::text))" if operator == "text_match_insensitive" else "strpos({0}, %s::text)"
-    return f"({column} IS NOT NULL AND {found.format(column)} > 0)", [texts[0]]
+    found = "strpos({0}, %s::text)" if operator != "text_match_insensitive" else "strpos(lower({0}), lower(%s::text))"
+    return f"({column} IS NOT NULL AND {found.format(column)} > 0)", [text]
 
 
 class _Field:

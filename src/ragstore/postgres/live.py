@@ -28,13 +28,23 @@ SELECT node_id, stamp, false FROM ragstore.body
 WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
 """
 
-PAGE_IDS = """
+# A write of a node takes the next number of one sequence, whichever of the two it writes.
+IDS_AS_PUT = """
 SELECT node_id FROM (
-    (SELECT node_id FROM {table} WHERE node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
+    SELECT node_id::text, id FROM {table}
     UNION ALL
-    (SELECT node_id FROM ragstore.body
-     WHERE collection_id = %(collection_id)s AND node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
-) AS live (node_id) ORDER BY node_id LIMIT %(limit)s
+    SELECT node_id, stamp FROM ragstore.body WHERE collection_id = %(collection_id)s
+) AS live (node_id, stamp) ORDER BY stamp
+"""
+
+GIVEN_EMBEDDINGS = """
+SELECT node_id, content -> 'embedding' FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+    AND jsonb_typeof(content -> 'embedding') = 'array'
+UNION ALL
+SELECT node_id, content -> 'embedding' FROM (
+    SELECT node_id, (metadata_ ->> '_node_content')::jsonb AS content FROM {table} WHERE node_id = ANY(%(ids)s::text[])
+) AS rows WHERE jsonb_typeof(content -> 'embedding') = 'array'
 """
 
 HASHES = """
@@ -102,10 +112,14 @@ def live_nodes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -
         return outbox.live_nodes(cursor, collection, ids)
 
 
-def iter_node_ids(pool: PostgresPool, collection: Collection) -> Iterator[list[str]]:
-    """Ids of all live nodes, a page at a time."""
-    for rows in _pages(pool, collection, PAGE_IDS):
-        yield [row[0] for row in rows]
+def node_ids_as_put(pool: PostgresPool, collection: Collection) -> list[str]:
+    """Ids of all live nodes, in the order in which they were last written."""
+    return [row[0] for row in _fetch(pool, collection, IDS_AS_PUT)]
+
+
+def given_embeddings(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, list[float]]:
+    """The embeddings that the document store was given with those of these nodes that are live."""
+    return dict(_fetch(pool, collection, GIVEN_EMBEDDINGS, ids=list(ids)))
 
 
 def find_nodes(

@@ -18,6 +18,9 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+import psycopg2.extras
+
+from ragstore.model.storable import stored_json
 
 MAX_KEPT = 16
 """Statements that a connection keeps, each 300 to 600 kB in the server; of more, the one is given up that was not used
@@ -70,6 +73,7 @@ class PreparingConnection(psycopg2.extensions.connection):
         super().__init__(*arguments, **options)
         self._met: OrderedDict[Statement, str | None] = OrderedDict()
         self._n_lost = 0
+        psycopg2.extras.register_default_jsonb(self, loads=stored_json)
 
     def fetch(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows of the answer; in autocommit mode, where an error leaves no transaction behind."""

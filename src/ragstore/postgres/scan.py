@@ -11,6 +11,7 @@ import orjson
 from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, content_with_text
 from ragstore.model.run import RefDoc
+from ragstore.model.storable import stored_json
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -324,7 +325,7 @@ def _scanned(*row: Any) -> ScannedNode:
 
 def _json(text: str | None) -> dict[str, Any] | None:
     try:
-        value = orjson.loads(text or "null")
+        value = stored_json(text or "null")
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
