@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn, cast
 from uuid import UUID
 
@@ -12,26 +14,30 @@ from llama_index.core.storage.index_store.utils import json_to_index_struct
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, not_made_so
+from ragstore.llama.backend import Backend, NotCopied, not_made_so
 from ragstore.llama.index import NoNodes, RagstoreIndexDict
 from ragstore.llama.operation import this_operation
-from ragstore.llama.writing import Writing
+from ragstore.llama.shared import Shared
+from ragstore.llama.structs import leave_out_missing
 from ragstore.model.collection import Collection
 from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.postgres import live
 from ragstore.protocol.structs import StructWriter
 
 
-class RagstoreIndexStore(MongoIndexStore):
+class RagstoreIndexStore(NotCopied, MongoIndexStore):
     """The indexes of a collection, in both databases.
 
     All vectors of a collection are one index: it has the collection's name for id, until it is given another, which it
     keeps. Of two processes that change a struct of another kind at once the last one counts, as upstream.
     """
 
-    def __init__(self, backend: Backend, collection: Collection, writing: Writing) -> None:
+    def __init__(self, backend: Backend, collection: Collection, shared: Shared) -> None:
         super().__init__(MongoDBKVStore(backend.client, db_name=backend.database.name))
+        self._find_missing = partial(live.missing, backend.pool, collection)
+        self._opened = shared.opened
         self._name = collection.name
-        self._writing = writing
+        self._writing = shared.writing
         self._structs = StructWriter(backend.pool, backend.database, collection)
 
     @classmethod
@@ -68,12 +74,12 @@ class RagstoreIndexStore(MongoIndexStore):
             return structs[0]
         found = self._structs.find(struct_id)
         if found is not None:
-            return _loaded(found)
+            return self._given([found])[0]
         return self._own() if struct_id == self._name else None
 
     def index_structs(self) -> list[IndexStruct]:
         """The collection's indexes; its vector index too when nothing was ever built with LlamaIndex."""
-        return [_loaded(each) for each in self._structs.all()] or [self._own()]
+        return self._given(self._structs.all()) or [self._own()]
 
     # The same for event loops
 
@@ -105,7 +111,16 @@ class RagstoreIndexStore(MongoIndexStore):
         if is_vector and stored.index_id == self._name and not has_added and self._structs.find(self._name) is None:
             # Loaded without having been built: it can be loaded so again.
             return
+        if not is_vector:
+            self._opened.opened(struct, self._find_missing)
+            stored = _stored(struct)
         self._structs.put(stored)
+
+    def _given(self, found: Sequence[Struct]) -> list[IndexStruct]:
+        """Without nodes that are not live any more."""
+        structs = [_loaded(each) for each in found]
+        leave_out_missing(structs, self._find_missing)
+        return structs
 
     def _name_vector_index(self, struct: IndexDict, *, is_generated: bool) -> None:
         struct.nodes_dict = NoNodes()

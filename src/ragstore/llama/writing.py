@@ -32,11 +32,14 @@ class Writing:
         self._drafts = Drafts()
         self._has_added = False
 
-    def add(self, nodes: Sequence[BaseNode], *, owner: int) -> list[str]:
+    def add(
+        self, nodes: Sequence[BaseNode], *, owner: int, given: Mapping[str, list[float]] | None = None
+    ) -> list[str]:
         """Put nodes with their embeddings into both stores; returns their ids.
 
         Args:
             owner: the operation that they are part of.
+            given: embeddings that the document store was given with some of them, and goes on giving back.
 
         Raises:
             InvalidNodeError, EmbeddingSpaceError: nothing was written.
@@ -44,8 +47,7 @@ class Writing:
         self.settle()
         # Before any is held back: one that cannot be stored is refused by the call that brings it.
         embedded = to_vectors(nodes, self.current.get().space.dim)
-        given = live.given_embeddings(self._backend.pool, self.current.get(), [node.node_id for node in nodes])
-        stored = [to_node(node, embedding=given.get(node.node_id)) for node in nodes]
+        stored = [to_node(node, embedding=(given or {}).get(node.node_id)) for node in nodes]
         incoming = [Embedded(*each) for each in zip(nodes, stored, embedded, strict=True)]
         self._put(self._drafts.release(incoming, owner=owner), owner)
         return [node.node_id for node in nodes]
