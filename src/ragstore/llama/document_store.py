@@ -16,7 +16,7 @@ from ragstore.llama.backend import Backend, NotCopied, not_made_so
 from ragstore.llama.nodes import from_body, from_live
 from ragstore.llama.operation import announcing_operation, this_operation
 from ragstore.llama.shared import Shared
-from ragstore.llama.structs import is_called_by_summaries, vectors_of_two_kinds
+from ragstore.llama.structs import is_built_by_summaries, vectors_of_two_kinds
 from ragstore.model.collection import Collection
 from ragstore.model.run import RefDoc
 from ragstore.postgres import live
@@ -239,7 +239,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         if not docs:
             return
         pool, collection = self._backend.pool, self._current.get()
-        if is_called_by_summaries() and live.has_vectors_but_of_summaries(pool, collection):
+        if is_built_by_summaries() and live.has_vectors_but_of_summaries(pool, collection):
             raise vectors_of_two_kinds(collection)
         if not allow_update:
             self._refuse_existing([node.node_id for node in docs])

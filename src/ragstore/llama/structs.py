@@ -7,28 +7,56 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as Ids
 from types import FrameType
+from typing import TypeVar
 from weakref import ReferenceType, ref
 
 from llama_index.core import DocumentSummaryIndex
 from llama_index.core.data_structs.data_structs import KG, IndexGraph, IndexList, IndexStruct, KeywordTable
 from llama_index.core.data_structs.document_summary import IndexDocumentSummary
+from llama_index.core.indices.document_summary import DocumentSummaryIndexEmbeddingRetriever
+from llama_index_instrumentation.span import active_span_id
 
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
+
+T = TypeVar("T")
 
 _MAX_FRAMES = 12
 """Between a method of an index and a call of a store."""
 
 
+_ASKS_SUMMARIES = "DocumentSummaryIndexEmbeddingRetriever."
+
+
 def is_called_by_summaries() -> bool:
-    """Whether a DocumentSummaryIndex calls whose summaries get vectors; LlamaIndex's instrumentation does not say."""
+    """Whether a DocumentSummaryIndex calls whose summaries get vectors."""
+    index = _caller(DocumentSummaryIndex)
+    return index is not None and bool(index._embed_summaries)
+
+
+def is_built_by_summaries() -> bool:
+    """The same, but only where it is just being made."""
+    index = _caller(DocumentSummaryIndex)
+    return index is not None and bool(index._embed_summaries) and "_index_struct" not in vars(index)
+
+
+def summaries_asked() -> list[str] | None:
+    """The summaries among which a retriever of a DocumentSummaryIndex looks; None where another asks."""
+    if not (active_span_id.get() or "").startswith(_ASKS_SUMMARIES):
+        return None
+    retriever = _caller(DocumentSummaryIndexEmbeddingRetriever)
+    return None if retriever is None else list(retriever._index_struct.summary_id_to_node_ids)
+
+
+def _caller(kind: type[T]) -> T | None:
+    """What of LlamaIndex calls: neither its stores nor its instrumentation are told."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_MAX_FRAMES):
         caller = frame.f_locals.get("self") if frame is not None else None
-        if frame is None or isinstance(caller, DocumentSummaryIndex):
-            return caller is not None and bool(caller._embed_summaries)
+        if frame is None or isinstance(caller, kind):
+            return caller
         frame = frame.f_back
-    return False
+    return None
 
 
 def vectors_of_two_kinds(collection: Collection) -> UsageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, cast
 
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -22,7 +23,8 @@ from ragstore.llama.nodes import from_live
 from ragstore.llama.operation import this_operation
 from ragstore.llama.searching import answer
 from ragstore.llama.shared import Shared
-from ragstore.llama.structs import is_called_by_summaries, vectors_of_two_kinds
+from ragstore.llama.structs import is_called_by_summaries, summaries_asked, vectors_of_two_kinds
+from ragstore.model.storable import storable_text
 from ragstore.postgres import live
 from ragstore.postgres.live import NodeQuery
 
@@ -133,6 +135,11 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         Raises:
             UsageError, FilterError, EmbeddingSpaceError
         """
+        summaries = summaries_asked()
+        if summaries is not None:
+            if not summaries:
+                return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
+            query = replace(query, node_ids=summaries)
         return answer(self._backend.pool, self._current, query, kwargs)
 
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
@@ -173,7 +180,9 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         if not nodes:
             return []
         pool, collection = self._backend.pool, self._current.get()
-        given, is_of_summaries = live.before_adding(pool, collection, [node.node_id for node in nodes])
+        # An id that cannot be stored is named by what follows.
+        ids = [node.node_id for node in nodes if node.node_id == storable_text(node.node_id)]
+        given, is_of_summaries = live.before_adding(pool, collection, ids)
         if is_of_summaries and not is_called_by_summaries():
             raise vectors_of_two_kinds(collection)
         self._shared.ahead.forget(node.ref_doc_id for node in nodes)
