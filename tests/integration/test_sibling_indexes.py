@@ -47,7 +47,7 @@ def faces(place: Place) -> Iterator[Faces]:
 
 @pytest.fixture
 def elsewhere(faces: Faces, place: Place) -> Iterator[Faces]:
-    """As another process sees it: what it does the first one is not told."""
+    """As another process has it: nothing in memory is shared."""
     with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
         yield opened
 

@@ -49,7 +49,7 @@ def summaries_asked() -> list[str] | None:
 
 
 def _caller(kind: type[T]) -> T | None:
-    """What of LlamaIndex calls: neither its stores nor its instrumentation are told."""
+    """The object of LlamaIndex that calls, which it does not pass to its stores."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_MAX_FRAMES):
         caller = frame.f_locals.get("self") if frame is not None else None
