@@ -36,6 +36,8 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         super().__init__(MongoDBKVStore(backend.client, db_name=backend.database.name))
         self._find_missing = partial(live.missing, backend.pool, collection)
         self._opened = shared.opened
+        self._last_vector_index: Struct | None = None
+        """As it was put: each insert says it again."""
         self._name = collection.name
         self._writing = shared.writing
         self._structs = StructWriter(backend.pool, backend.database, collection)
@@ -61,6 +63,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
 
     def delete_index_struct(self, key: str) -> None:
         """Forget a struct; a vector index stays, and keeps the name that it was given."""
+        self._last_vector_index = None
         found = self._structs.find(key)
         if found is not None and (found.kind != VECTOR_STORE or key == self._name):
             self._structs.delete(key)
@@ -103,7 +106,11 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         is_generated = _is_generated(struct.index_id)
         is_vector = type(struct) in (IndexDict, RagstoreIndexDict)
         if is_vector:
-            self._name_vector_index(cast("IndexDict", struct), is_generated=is_generated)
+            cast("IndexDict", struct).nodes_dict = NoNodes()
+            if _stored(struct) == self._last_vector_index:
+                self._writing.end_operation(owner=owner, built=is_generated)
+                return
+            self._name_vector_index(struct, is_generated=is_generated)
         stored = _stored(struct)
         # Before the operation ends, which writes.
         self._structs.check(stored)
@@ -115,6 +122,8 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
             self._opened.opened(struct, self._find_missing)
             stored = _stored(struct)
         self._structs.put(stored)
+        if is_vector:
+            self._last_vector_index = stored
 
     def _given(self, found: Sequence[Struct]) -> list[IndexStruct]:
         """Without nodes that are not live any more."""
@@ -122,8 +131,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         leave_out_missing(structs, self._find_missing)
         return structs
 
-    def _name_vector_index(self, struct: IndexDict, *, is_generated: bool) -> None:
-        struct.nodes_dict = NoNodes()
+    def _name_vector_index(self, struct: IndexStruct, *, is_generated: bool) -> None:
         if is_generated or struct.index_id == self._name:
             struct.index_id = next(iter(self._structs.vector_index_ids()), self._name)
 
