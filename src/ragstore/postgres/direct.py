@@ -272,7 +272,8 @@ class DirectChange:
 
     def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
         """Revision, hash and whether readers see it, of documents that the ledger knows."""
-        rows = self._fetch(STATES, document_ids=array(document_ids))
+        ids = list(document_ids)
+        rows = self._fetch(STATES, document_ids=array(ids)) if ids else []
         return {document_id: DirectState(*state) for document_id, *state in rows}
 
     def delete_nodes(self, node_ids: Sequence[str]) -> list[str]:
@@ -330,6 +331,8 @@ class DirectChange:
         Raises:
             LimitExceededError: a document has more nodes than one entry of MongoDB can name.
         """
+        if not documents:
+            return
         rows = self._fetch(
             PUT_DOCUMENTS,
             document_id=array([d.document_id for d in documents]),
@@ -360,7 +363,8 @@ class DirectChange:
 
     def add_events(self, events: Sequence[tuple[str, str, int]]) -> None:
         """Append to the audit trail: (document_id, action, new vectors) each."""
-        self._publication.add_events([(*event, None) for event in events])
+        if events:
+            self._publication.add_events([(*event, None) for event in events])
 
     def queue(self, *, put: Iterable[str] = (), delete: Iterable[str] = (), ref_docs: Iterable[str] = ()) -> None:
         """What must happen in MongoDB once this is committed."""
