@@ -31,6 +31,9 @@ KEYS = [
     "0",
     "user_metadata",
     "€𝄞",
+    "document_id",
+    "doc_id",
+    "ref_doc_id",
 ]
 TEXTS = [
     "", "a", "A", "ab", "abc", "B", "b", "07001", "7001", "true", "null", "[]", "x' OR '1'='1", "O'Brien", "100%", "%s",
@@ -82,24 +85,31 @@ metadata_rows = st.lists(
 )
 
 
+document_ids = st.one_of(st.none(), st.sampled_from([text for text in TEXTS if text]))
+
+
 @pytest.fixture
 def indexed_cursor(postgres_database: str) -> Any:
     connection = psycopg2.connect(postgres_database)
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("CREATE TEMPORARY TABLE rows (position integer, user_metadata jsonb NOT NULL)")
+        cursor.execute("CREATE TEMPORARY TABLE rows (position integer, user_metadata jsonb NOT NULL, document_id text)")
         cursor.execute("CREATE INDEX ON rows USING gin (user_metadata jsonb_path_ops)")
+        cursor.execute("CREATE INDEX ON rows (document_id)")
         # So that every filter the index can serve is answered by it, and the others by a scan.
         cursor.execute("SET enable_seqscan = off")
         yield cursor
     connection.close()
 
 
-def store(cursor: Any, rows: list[dict[str, Any]]) -> None:
+def store(cursor: Any, rows: list[dict[str, Any]], documents: list[str | None] | None = None) -> None:
     cursor.execute("TRUNCATE rows")
     cursor.execute(
-        "INSERT INTO rows SELECT n - 1, m FROM unnest(%s::jsonb[]) WITH ORDINALITY AS r (m, n)",
-        ([json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows],),
+        "INSERT INTO rows SELECT n - 1, m, d FROM unnest(%s::jsonb[], %s::text[]) WITH ORDINALITY AS r (m, d, n)",
+        (
+            [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows],
+            documents or [None] * len(rows),
+        ),
     )
 
 
@@ -110,13 +120,14 @@ def selected(cursor: Any, tree: Condition | Group) -> list[int]:
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=metadata_rows, filters=st.lists(filters, min_size=1, max_size=12))
+@given(rows=metadata_rows, filters=st.lists(filters, min_size=1, max_size=12), data=st.data())
 def test_postgresql_selects_exactly_the_rows_that_plain_python_selects(
-    indexed_cursor: Any, rows: list[dict[str, Any]], filters: list[Condition | Group]
+    indexed_cursor: Any, rows: list[dict[str, Any]], filters: list[Condition | Group], data: st.DataObject
 ) -> None:
-    store(indexed_cursor, rows)
+    documents = [data.draw(document_ids) for _ in rows]
+    store(indexed_cursor, rows, documents)
     for tree in filters:
-        expected = [position for position, row in enumerate(rows) if matches(tree, row)]
+        expected = [i for i, row in enumerate(rows) if matches(tree, row, documents[i])]
         assert selected(indexed_cursor, tree) == expected, tree
 
 
@@ -139,6 +150,18 @@ def test_every_pair_of_values_is_compared_as_in_python(indexed_cursor: Any, oper
     for wanted in WANTED[operator]:
         tree = Condition("k", operator, wanted)
         expected = [position for position, row in enumerate(rows) if matches(tree, row)]
+        assert selected(indexed_cursor, tree) == expected, tree
+
+
+@pytest.mark.parametrize("operator", WANTED)
+def test_a_documents_id_and_the_users_own_value_are_compared_as_in_python(indexed_cursor: Any, operator: Any) -> None:
+    own: list[Any] = [*TEXTS, 7001, None, ["a", "B"]]
+    rows: list[dict[str, Any]] = [*({"doc_id": value} for value in own), *[{} for _ in TEXTS]]
+    documents = [*(["ab"] * 9 + [None] * len(own))[: len(own)], *[text or None for text in TEXTS]]
+    store(indexed_cursor, rows, documents)
+    for wanted in WANTED[operator]:
+        tree = Condition("doc_id", operator, wanted)
+        expected = [i for i, row in enumerate(rows) if matches(tree, row, documents[i])]
         assert selected(indexed_cursor, tree) == expected, tree
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy
 from llama_index.core import Document, StorageContext, SummaryIndex, VectorStoreIndex, load_index_from_storage
+from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import IndexNode, NodeRelationship, TextNode
 from pymongo.database import Database
 
@@ -295,3 +298,57 @@ def test_an_opened_store_gives_contexts_and_an_index_that_share_what_they_know(s
     assert store.storage_context("docs").docstore.get_document_hash("a") is None
     with pytest.raises(UsageError, match="embed_model"):
         store.index("docs")
+
+
+def test_the_struct_of_a_loaded_index_equals_that_of_the_built_one(faces: Faces) -> None:
+    """As upstream's test of an index that is inserted into, saved and loaded."""
+    built = an_index(faces.context(), a_document("a"))
+    built.insert(a_document("b"))
+    loaded = load_index_from_storage(faces.context(), embed_model=HashEmbedding())
+    assert loaded.index_struct == built.index_struct
+    assert built.index_struct == loaded.index_struct
+    assert loaded.index_struct == faces.index().index_struct
+    assert loaded.index_struct != IndexDict(index_id="other")
+    assert loaded.index_struct != "docs"
+
+
+def test_every_vector_index_knows_its_documents_however_it_was_made(faces: Faces) -> None:
+    built = an_index(faces.context(), a_document("a", color="red"), a_document("b"))
+    override = an_index(faces.context(), a_document("a", color="red"), store_nodes_override=True)
+    on_store = VectorStoreIndex.from_vector_store(faces.context().vector_store, embed_model=HashEmbedding())
+    expected = faces.index().ref_doc_info
+    assert set(expected) == {"a", "b"} and expected["a"].metadata == {"color": "red"}
+    assert built.ref_doc_info == override.ref_doc_info == on_store.ref_doc_info == expected
+    # LlamaIndex's own stores answer as before.
+    memory = VectorStoreIndex.from_documents([a_document("m")], embed_model=HashEmbedding())
+    assert set(memory.ref_doc_info) == {"m"}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_copying_what_holds_connections_is_refused_by_its_name(faces: Faces, copied: Callable[[Any], Any]) -> None:
+    context = faces.context()
+    for store in (
+        context.docstore,
+        context.vector_store,
+        context.index_store,
+        context.graph_store,
+        context.property_graph_store,
+        faces.index(),
+    ):
+        with pytest.raises(UsageError, match=r"Ragstore.*holds ragstore's connections") as caught:
+            copied(store)
+        assert "storage_context" in caught.value.hint
+
+
+def test_hybrid_gives_as_many_hits_as_pgvectorstore_at_most(faces: Faces) -> None:
+    index = an_index(faces.context(), *(a_document(name) for name in "abc"))
+
+    def n_hits(**kwargs: int) -> int:
+        retriever = index.as_retriever(vector_store_query_mode="hybrid", **kwargs)
+        return len(retriever.retrieve("Sentence of version"))
+
+    assert n_hits(similarity_top_k=2) == 2
+    assert n_hits(similarity_top_k=2, sparse_top_k=10) == 12
+    assert n_hits(similarity_top_k=2, sparse_top_k=10, hybrid_top_k=6) == 6
+    assert n_hits(similarity_top_k=2, hybrid_top_k=5) == 5
+    assert n_hits(similarity_top_k=2, sparse_top_k=1_000) == 18

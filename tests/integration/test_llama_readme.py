@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 from collections.abc import Callable, Iterator
@@ -87,9 +88,9 @@ def executed(heading: str, names: dict[str, Any], *, instead: tuple[str, str] = 
 
 def test_every_recipe_has_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    assert len(recipes()) == 6
+    assert len(recipes()) == 13
     assert [heading for heading in recipes() if f'executed("{heading}"' not in source] == []
-    assert README.read_text(encoding="utf-8").count("```python") == 6
+    assert README.read_text(encoding="utf-8").count("```python") == 13
 
 
 def test_from_the_in_memory_quickstart(tmp_path: Path, capsys: Any, store: Ragstore) -> None:
@@ -149,3 +150,51 @@ def test_with_fastapi_and_aquery(documents: list[Document], store: Ragstore) -> 
         for response in asyncio.run(ask()):
             assert response.status_code == 200
             assert set(response.json()["sources"]) == {"pump", "fan"}
+
+
+def test_with_other_indexes_on_the_same_context(documents: list[Document], capsys: Any) -> None:
+    executed("With other indexes on the same context", {"documents": documents})
+    assert capsys.readouterr().out == "['fan']\n"
+
+
+def test_with_a_document_summary_index(documents: list[Document], capsys: Any) -> None:
+    names = {"documents": documents, "llm": MockLLM()}
+    executed("With a DocumentSummaryIndex", names)
+    assert capsys.readouterr().out.endswith("['pump']\n")
+
+
+def test_with_an_object_index(capsys: Any, store: Ragstore) -> None:
+    for _ in range(2):
+        executed("With an ObjectIndex", {})
+        assert capsys.readouterr().out == "['clock']\n"
+    assert {each.name: each.nodes for each in store.collections()} == {"tools": 2}
+
+
+def test_with_a_property_graph_index(documents: list[Document], capsys: Any) -> None:
+    executed("With a PropertyGraphIndex", {"documents": documents, "llm": MockLLM()})
+    assert "label='has'" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated class KnowledgeGraphIndex")
+def test_with_a_knowledge_graph_index(documents: list[Document], capsys: Any) -> None:
+    executed("With a KnowledgeGraphIndex", {"documents": documents, "llm": MockLLM()})
+    assert capsys.readouterr().out == "[['is in', 'lid']]\n"
+
+
+def filled(store: Ragstore, documents: list[Document]) -> None:
+    store.create_collection("docs", model="wordllama")
+    for document in documents:
+        store.index("docs").insert(document)
+
+
+def test_with_a_bm25_retriever(documents: list[Document], store: Ragstore, capsys: Any) -> None:
+    filled(store, documents)
+    executed("With a BM25Retriever", {})
+    assert capsys.readouterr().out == "['pump']\n"
+
+
+def test_with_a_chat_engine_and_its_memory(documents: list[Document], store: Ragstore, capsys: Any) -> None:
+    filled(store, documents)
+    executed("With a chat engine and its memory", {"llm": MockLLM()})
+    sources, _, n_messages = capsys.readouterr().out.rpartition(" ")
+    assert set(ast.literal_eval(sources)) == {"pump", "fan"} and int(n_messages) == 2

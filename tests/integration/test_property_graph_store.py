@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -329,3 +331,18 @@ def test_what_a_user_put_stays_when_a_document_goes(faces: Faces, store: Ragstor
     assert facts_in(faces) == [("Zoe", "knows", "Bob")]
     assert people_in(faces) == ["Ann", "Zoe"]
     assert {node.id for node in store.get()} == {"Ann", "Zoe", "Bob"}
+
+
+def test_a_graph_is_drawn_as_upstream_draws_it_or_says_what_is_missing(
+    store: RagstorePropertyGraphStore, tmp_path: Path
+) -> None:
+    store.upsert_nodes([EntityNode(name="Ann", label="person"), EntityNode(name="Bob", label="person")])
+    store.upsert_relations([Relation(label="knows", source_id="Ann", target_id="Bob")])
+    drawing = tmp_path / "graph.html"
+    if importlib.util.find_spec("pyvis") is None:
+        with pytest.raises(UsageError, match="pyvis") as caught:
+            store.save_networkx_graph(str(drawing))
+        assert "pip install" in caught.value.hint
+    else:
+        store.save_networkx_graph(str(drawing))
+        assert all(word in drawing.read_text() for word in ("Ann", "Bob", "knows"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 from pymongo.database import Database
 
 import ragstore
+from ragstore.audit.merge import ahead
 from ragstore.errors import CollectionNotFoundError, EmptyStoreError
 from ragstore.model.drift import AuditProgress, Kind
 from ragstore.model.ids import new_node_id
 from ragstore.settings import Settings
 from tests.support.corpus import a_text
 from tests.support.drift import COLLECTION, Scene, a_copied_row, a_scene, a_struct_with_nodes, workers_busy
+from tests.support.llama_faces import DIM, HashEmbedding, a_document
 from tests.support.parts import a_revision, open_parts
+from tests.support.plain_stack import Ours, counted
 from tests.support.segments import SEGMENTS
 
 NOTHING = {"missing_in_mongo": 0, "orphans_in_mongo": 0, "missing_in_postgres": 0, "mismatched": 0}
@@ -210,3 +214,28 @@ def test_there_is_no_false_drift_while_workers_write(
         assert any(report.pending for report in reports), "nobody was writing while verify looked"
         assert scene.sql("SELECT count(*) > 20 FROM ragstore.event") == [(True,)]
         assert scene.rs.verify(deep=True).ok
+
+
+def test_a_collection_with_little_in_it_costs_a_few_questions_and_no_thread(settings: Settings) -> None:
+    """Programs with a collection for each of many customers have many that are empty, or nearly."""
+    assert settings.postgres_url is not None and settings.mongo_url is not None
+    ours = Ours(
+        settings.postgres_url.get_secret_value(), settings.mongo_url.get_secret_value(), settings.mongo_database
+    )
+    with counted(ours) as (stack, trips):
+        store = stack.store()
+        index = store.index("docs", embed_model=HashEmbedding())
+        index.insert(a_document("a", n_sentences=1))
+
+        def cost(n_collections: int) -> int:
+            for i in range(n_collections):
+                store.create_collection(f"c{i}", model="external", dim=DIM)
+            store.verify(deep=True)
+            trips.reset()
+            assert store.verify(deep=True).ok
+            return trips.all
+
+        few = cost(2)
+        assert cost(12) - few <= 10 * 25
+    before = set(threading.enumerate())
+    assert [threading.active_count() - len(before) for _ in ahead(iter([[1], [2]]))] == [0, 0]

@@ -12,10 +12,16 @@ from ragstore.model.filters import Condition, Filter
 HUGE = 10**4200
 
 
-def matches(tree: Filter, metadata: dict[str, Any]) -> bool:
+def matches(tree: Filter, metadata: dict[str, Any], document_id: str | None = None) -> bool:
     if isinstance(tree, Condition):
-        return _holds(tree.operator, metadata.get(tree.key), tree.value)
-    results = [matches(part, metadata) for part in tree.parts]
+        own = _holds(tree.operator, metadata.get(tree.key), tree.value)
+        if tree.key not in ("document_id", "doc_id", "ref_doc_id"):
+            return own
+        # The id counts as a list of one where lists are asked for.
+        stored: Any = [document_id] if tree.operator in ("any", "all") and document_id is not None else document_id
+        of_document = _holds(tree.operator, stored, tree.value)
+        return (own and of_document) if tree.operator in ("!=", "nin", "is_empty") else (own or of_document)
+    results = [matches(part, metadata, document_id) for part in tree.parts]
     if not results:
         return True
     return {"and": all(results), "or": any(results), "not": not any(results)}[tree.joiner]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from ragstore.errors import FilterError
 from ragstore.llama.filters import Restriction, to_restriction
 from ragstore.model.filters import Condition, Group
 
@@ -34,24 +33,14 @@ def test_no_filter_restricts_nothing() -> None:
 
 
 @pytest.mark.parametrize("key", ["ref_doc_id", "doc_id", "document_id"])
-def test_the_document_is_asked_for_by_its_id(key: str) -> None:
-    one = MetadataFilters(filters=[a_filter(key, "d"), a_filter("k")])
-    assert to_restriction(one) == Restriction(Group("and", [Condition("k", "==", 1)]), ["d"])
-    many = MetadataFilters(filters=[a_filter(key, ["d", "e"], FilterOperator.IN)])
-    assert to_restriction(many, document_ids=["e", "f"]) == Restriction(None, ["e"])
-    assert to_restriction(one, document_ids=["other"]).document_ids == []
+def test_the_documents_id_is_asked_for_wherever_it_stands(key: str) -> None:
+    inner = MetadataFilters(filters=[a_filter(key, ["d"], FilterOperator.NIN)], condition=FilterCondition.NOT)
+    found = to_restriction(MetadataFilters(filters=[inner, a_filter(key, "d")], condition=FilterCondition.OR))
+    of_inner = Group("not", [Condition(key, "nin", ["d"])])
+    assert found == Restriction(Group("or", [of_inner, Condition(key, "==", "d")]))
 
 
-@pytest.mark.parametrize(
-    "filters",
-    [
-        MetadataFilters(filters=[a_filter("ref_doc_id", "d"), a_filter("k")], condition=FilterCondition.OR),
-        MetadataFilters(filters=[a_filter("ref_doc_id", "d")], condition=FilterCondition.NOT),
-        MetadataFilters(filters=[MetadataFilters(filters=[a_filter("ref_doc_id", "d")])]),
-        MetadataFilters(filters=[a_filter("ref_doc_id", "d", FilterOperator.NE)]),
-    ],
-)
-def test_the_document_cannot_be_asked_for_where_it_would_be_taken_for_metadata(filters: MetadataFilters) -> None:
-    with pytest.raises(FilterError) as caught:
-        to_restriction(filters)
-    assert caught.value.hint
+def test_document_ids_of_a_query_stay_a_restriction_of_their_own() -> None:
+    one = MetadataFilters(filters=[a_filter("doc_id", "d")])
+    expected = Restriction(Group("and", [Condition("doc_id", "==", "d")]), ["e"], ["n"])
+    assert to_restriction(one, document_ids=["e"], node_ids=["n"]) == expected

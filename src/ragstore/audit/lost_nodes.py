@@ -81,6 +81,8 @@ class Revival:
             ModelError: the model cannot be used.
         """
         wanted = [b for b in bodies if readable(b.body) and self.can_revive(has_vector=b.has_vector)]
+        # In the order in which they were put; staged ones have stamp 0 and stay as they come.
+        wanted.sort(key=lambda each: each.body["stamp"] or 0)
         nodes = [node_of(b.body, b.document_id, b.ordinal) for b in wanted]
         texts = [embedded_text(node) if b.has_vector else None for node, b in zip(nodes, wanted, strict=True)]
         known = self._known(nodes)

@@ -13,7 +13,13 @@ T = TypeVar("T")
 
 
 def ahead(pages: Iterator[T]) -> Iterator[T]:
-    """The same pages, each read in a thread while the one before is worked on."""
+    """The same pages, each read in a thread while the one before is worked on; of few, two at most, none is."""
+    first, second = next(pages, None), next(pages, None)
+    if first is not None:
+        yield first
+    if second is None:
+        return
+    yield second
     with ThreadPoolExecutor(1, thread_name_prefix="ragstore-scan") as reader:
         coming = reader.submit(next, pages, None)
         while (page := coming.result()) is not None:

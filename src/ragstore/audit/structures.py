@@ -47,7 +47,7 @@ def has_registry(database: MongoDatabase) -> bool:
 
 def unusable_indexes(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     """Indexes of the vector table that are invalid or missing, with the reason."""
-    if not scan.has_table:
+    if not scan.has_table or not _broken(pool, scan):
         return {}
     found = _unusable(pool, scan)
     # An index that another process was just finishing is in order on a second look.
@@ -104,15 +104,19 @@ def _stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Colle
 
 def _unusable(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     is_building = scan.is_building(LOCK_SPACE)
+    broken = _broken(pool, scan)
+    if is_building or scan.is_building(LOCK_SPACE):
+        return {name: reason for name, reason in broken.items() if not _is_built_beside(name)}
+    return broken
+
+
+def _broken(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     collection = get_collection(pool, scan.collection.name)
     indexes = scan.indexes()
     wanted = {f"{collection.table}_{suffix}" for suffix in _SUFFIXES}
     wanted |= {index_name(collection, segment) for segment in collection.segments}
     broken = dict.fromkeys(wanted.difference(indexes), "is missing")
-    broken |= {name: "is invalid" for name, valid in indexes.items() if not valid}
-    if is_building or scan.is_building(LOCK_SPACE):
-        return {name: reason for name, reason in broken.items() if not _is_built_beside(name)}
-    return broken
+    return broken | {name: "is invalid" for name, valid in indexes.items() if not valid}
 
 
 def _is_built_beside(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NoReturn, Self
 
 from ragstore.embedding import Embedder
 from ragstore.errors import UsageError
@@ -41,6 +42,22 @@ def not_made_so(name: str) -> UsageError:
         f"a {name} cannot be made from the parameters of one database",
         hint="take it from rs.storage_context(collection)",
     )
+
+
+class NotCopied:
+    """What holds connections: a copy would share them, in another process it could not use them."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        raise self._not_copied()
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise self._not_copied()
+
+    def _not_copied(self) -> UsageError:
+        return UsageError(
+            f"a {type(self).__name__} holds ragstore's connections and is neither copied nor pickled",
+            hint="share it, or take one from rs.storage_context(collection) in the process that needs it",
+        )
 
 
 class CurrentCollection:

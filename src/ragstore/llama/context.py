@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from weakref import WeakValueDictionary
-
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.backend import Backend
 from ragstore.llama.document_store import RagstoreDocumentStore
 from ragstore.llama.embedding import RagstoreEmbedding
 from ragstore.llama.graph_store import RagstoreGraphStore
@@ -17,16 +14,11 @@ from ragstore.llama.image_store import NoImageStore
 from ragstore.llama.index import NoNodes, RagstoreIndexDict, RagstoreVectorIndex
 from ragstore.llama.index_store import RagstoreIndexStore
 from ragstore.llama.property_graph_store import RagstorePropertyGraphStore
+from ragstore.llama.shared import shared_by_faces
 from ragstore.llama.vector_store import RagstoreVectorStore
-from ragstore.llama.writing import Writing
 from ragstore.model.collection import Collection
 
 _EXTERNAL = "external"
-
-# Programs take the document store from one context and the vector store from another: what one is told about a
-# document the other must know. Kept by the faces alone, so that nothing outlives them.
-_writings: WeakValueDictionary[tuple[int, int], Writing] = WeakValueDictionary()
-_lock = threading.Lock()
 
 
 def storage_context(backend: Backend, collection: Collection) -> StorageContext:
@@ -34,11 +26,11 @@ def storage_context(backend: Backend, collection: Collection) -> StorageContext:
 
     So ``persist()`` writes nothing. Its image store refuses images, which need a collection of their own.
     """
-    writing = _writing(backend, collection)
+    shared = shared_by_faces(backend, collection)
     return StorageContext.from_defaults(
-        docstore=RagstoreDocumentStore(backend, writing.current, writing),
-        index_store=RagstoreIndexStore(backend, collection, writing),
-        vector_store=RagstoreVectorStore(backend, writing.current, writing),
+        docstore=RagstoreDocumentStore(backend, shared),
+        index_store=RagstoreIndexStore(backend, collection, shared),
+        vector_store=RagstoreVectorStore(backend, shared),
         image_store=NoImageStore(collection_name=collection.name),
         graph_store=RagstoreGraphStore(backend, collection),
         property_graph_store=RagstorePropertyGraphStore(backend, collection),
@@ -57,7 +49,7 @@ def vector_index(
         UsageError: the collection's vectors come from outside and no model was given.
     """
     context = storage_context(backend, collection)
-    _writing(backend, collection).has_index = True
+    shared_by_faces(backend, collection).writing.has_index = True
     embed_model = embed_model or own_embed_model(backend, collection)
     struct = RagstoreIndexDict(index_id=collection.name, nodes_dict=NoNodes())
     return RagstoreVectorIndex(index_struct=struct, storage_context=context, embed_model=embed_model)
@@ -76,13 +68,3 @@ def own_embed_model(backend: Backend, collection: Collection) -> RagstoreEmbeddi
             collection=collection.name,
         )
     return RagstoreEmbedding(lambda: backend.embedder(collection), name=collection.space.model)
-
-
-def _writing(backend: Backend, collection: Collection) -> Writing:
-    """The one that all faces of a collection on one pool share."""
-    key = (id(backend.pool), collection.collection_id)
-    with _lock:
-        writing = _writings.get(key)
-        if writing is None:
-            writing = _writings[key] = Writing(backend, CurrentCollection(collection))
-        return writing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from llama_index.core.schema import BaseNode
@@ -11,27 +12,32 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, CurrentCollection, not_made_so
+from ragstore.llama.backend import Backend, NotCopied, not_made_so
 from ragstore.llama.nodes import from_body, from_live
 from ragstore.llama.operation import announcing_operation, this_operation
-from ragstore.llama.writing import Writing
+from ragstore.llama.shared import Shared
+from ragstore.llama.structs import is_built_by_summaries, vectors_of_two_kinds
+from ragstore.model.collection import Collection
 from ragstore.model.run import RefDoc
 from ragstore.postgres import live
+from ragstore.postgres.pool import PostgresPool
 
 _AT_ONCE = 1_000
 
 
-class RagstoreDocumentStore(MongoDocumentStore):
+class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
     """The nodes and documents of a collection, live ones only.
 
     A node is read from MongoDB where that has its present state, else from PostgreSQL. Hashes, and which nodes a
     document has, come from the ledger: a hash is there only for a document that is complete in both stores.
     """
 
-    def __init__(self, backend: Backend, current: CurrentCollection, writing: Writing) -> None:
+    def __init__(self, backend: Backend, shared: Shared) -> None:
         self._backend = backend
-        self._current = current
-        self._writing = writing
+        self._current = current = shared.writing.current
+        self._writing = shared.writing
+        self._opened = shared.opened
+        self._ahead = shared.ahead
         kvstore = MongoDBKVStore(backend.client, db_name=backend.database.name)
         super().__init__(kvstore, namespace=current.get().name, batch_size=_AT_ONCE)
 
@@ -49,9 +55,13 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     @property
     def docs(self) -> dict[str, BaseNode]:
-        """All live nodes; reads the whole collection."""
-        pages = live.iter_node_ids(self._backend.pool, self._current.get())
-        return {node.node_id: node for ids in pages for node in self._found(ids).values()}
+        """All live nodes in the order in which they were put; reads the whole collection."""
+        nodes: dict[str, BaseNode] = {}
+        ids = live.node_ids_as_put(self._backend.pool, self._current.get())
+        for i in range(0, len(ids), _AT_ONCE):
+            found = self._found(ids[i : i + _AT_ONCE])
+            nodes |= {node_id: found[node_id] for node_id in ids[i : i + _AT_ONCE] if node_id in found}
+        return nodes
 
     def add_documents(
         self,
@@ -60,7 +70,7 @@ class RagstoreDocumentStore(MongoDocumentStore):
         batch_size: int | None = None,  # noqa: ARG002 - all go at once
         store_text: bool = True,
     ) -> None:
-        """Put nodes into both stores; a node that the vector store has keeps its vector.
+        """Put nodes into both stores, with their embeddings; a node that the vector store has keeps its vector.
 
         Raises:
             InvalidNodeError: names the node; nothing was written.
@@ -71,25 +81,34 @@ class RagstoreDocumentStore(MongoDocumentStore):
     def get_document(self, doc_id: str, raise_error: bool = True) -> BaseNode | None:
         """The node or document of that id."""
         found = self._found([doc_id]).get(doc_id)
-        if found is None and raise_error:
-            raise ValueError(f"doc_id {doc_id} not found.")
+        if found is None:
+            self._opened.leave_out([doc_id])
+            if raise_error:
+                raise ValueError(f"doc_id {doc_id} not found.")
         return found
 
     def get_nodes(self, node_ids: list[str], raise_error: bool = True) -> list[BaseNode]:
-        """The nodes of these ids, in their order, read in batches."""
+        """The nodes of these ids, in their order, read in batches.
+
+        One that an index in memory named, and that another process deleted, is left out and the index goes on without.
+        """
         nodes: list[BaseNode] = []
         for i in range(0, len(node_ids), _AT_ONCE):
             batch = node_ids[i : i + _AT_ONCE]
             found = self._found(batch)
             missing = [node_id for node_id in batch if node_id not in found]
-            if missing and raise_error:
-                raise ValueError(f"doc_id {missing[0]} not found.")
+            if missing:
+                stale = self._opened.leave_out(missing)
+                unknown = [node_id for node_id in missing if node_id not in stale]
+                if unknown and raise_error:
+                    raise ValueError(f"doc_id {unknown[0]} not found.")
             nodes += [found[node_id] for node_id in batch if node_id in found]
         return nodes
 
     def get_node_dict(self, node_id_dict: dict[int, str]) -> dict[int, BaseNode]:
         """The nodes of these ids, by the given keys."""
-        return dict(zip(node_id_dict, self.get_nodes(list(node_id_dict.values())), strict=True))
+        found = {node.node_id: node for node in self.get_nodes(list(node_id_dict.values()))}
+        return {key: found[node_id] for key, node_id in node_id_dict.items() if node_id in found}
 
     def document_exists(self, doc_id: str) -> bool:
         """Whether the node is live."""
@@ -97,7 +116,11 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     def delete_document(self, doc_id: str, raise_error: bool = True) -> None:
         """Delete the document of that id with all its nodes, or else the node, from both stores."""
-        if not self._writing.delete_document_or_node(doc_id) and raise_error:
+        self._ahead.forget()
+        n_deleted = self._writing.delete_document_or_node(doc_id)
+        if not self._opened.leave_out([doc_id]) and n_deleted:
+            self._opened.deleted(self._missing)
+        if not n_deleted and raise_error:
             raise ValueError(f"doc_id {doc_id} not found.")
 
     # Documents
@@ -116,16 +139,16 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     def get_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
         """The same of all documents."""
-        return dict(_infos(live.iter_ref_docs(self._backend.pool, self._current.get())))
+        return all_ref_doc_info(self._backend.pool, self._current.get())
 
     def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """Say a document's hash; it is recorded once all its nodes are in both stores."""
         self._writing.asked()
-        self._writing.set_hash(doc_id, doc_hash, owner=announcing_operation())
+        self._set_hash(doc_id, doc_hash, announcing_operation())
 
     def set_document_hashes(self, doc_hashes: dict[str, str]) -> None:
         """Say the hashes of documents that are added next."""
-        self._writing.set_hashes(doc_hashes, owner=announcing_operation())
+        self._set_hashes(doc_hashes, announcing_operation())
 
     def get_document_hash(self, doc_id: str) -> str | None:
         """The hash of a document that is complete, or of a node."""
@@ -188,11 +211,11 @@ class RagstoreDocumentStore(MongoDocumentStore):
     async def aset_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """As ``set_document_hash``."""
         self._writing.asked()
-        await asyncio.to_thread(self._writing.set_hash, doc_id, doc_hash, owner=announcing_operation())
+        await asyncio.to_thread(self._set_hash, doc_id, doc_hash, announcing_operation())
 
     async def aset_document_hashes(self, doc_hashes: dict[str, str]) -> None:
         """As ``set_document_hashes``."""
-        await asyncio.to_thread(self._writing.set_hashes, doc_hashes, owner=announcing_operation())
+        await asyncio.to_thread(self._set_hashes, doc_hashes, announcing_operation())
 
     async def aget_document_hash(self, doc_id: str) -> str | None:
         """As ``get_document_hash``."""
@@ -206,7 +229,7 @@ class RagstoreDocumentStore(MongoDocumentStore):
 
     def _hash(self, doc_id: str) -> str | None:
         self._writing.settle()
-        hashes = live.document_hashes(self._backend.pool, self._current.get(), [doc_id])
+        hashes = self._ahead.find(doc_id, partial(live.hashes_from, self._backend.pool, self._current.get()))
         if doc_id in hashes:
             return hashes[doc_id]
         node = self.get_document(doc_id, raise_error=False)
@@ -227,18 +250,38 @@ class RagstoreDocumentStore(MongoDocumentStore):
     def _add(self, docs: Sequence[BaseNode], allow_update: bool, store_text: bool, owner: int) -> None:
         if not docs:
             return
+        pool, collection = self._backend.pool, self._current.get()
+        if is_built_by_summaries() and live.has_vectors_but_of_summaries(pool, collection):
+            raise vectors_of_two_kinds(collection)
         if not allow_update:
             self._refuse_existing([node.node_id for node in docs])
+        self._ahead.forget([each for node in docs for each in (node.node_id, node.ref_doc_id)])
         self._writing.add_documents(docs, store_text=store_text, owner=owner)
 
+    def _set_hash(self, doc_id: str, doc_hash: str, owner: int) -> None:
+        self._ahead.forget([doc_id])
+        self._writing.set_hash(doc_id, doc_hash, owner=owner)
+
+    def _set_hashes(self, doc_hashes: dict[str, str], owner: int) -> None:
+        self._ahead.forget(doc_hashes)
+        self._writing.set_hashes(doc_hashes, owner=owner)
+
     def _delete_ref_doc(self, ref_doc_id: str, raise_error: bool, owner: int) -> None:
-        if not self._writing.delete_or_replace(ref_doc_id, owner=owner) and raise_error:
+        self._ahead.forget([ref_doc_id])
+        was_live = self._writing.delete_or_replace(ref_doc_id, owner=owner)
+        self._opened.deleted(self._missing)
+        if not was_live and raise_error:
             raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
+
+    def _missing(self, ids: Sequence[str]) -> set[str]:
+        return live.missing(self._backend.pool, self._current.get(), ids)
 
     def _found(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         pool, collection = self._backend.pool, self._current.get()
         stamps = live.stamps(pool, collection, ids)
         found: dict[str, BaseNode] = {}
+        if not stamps:
+            return found
         for body in self._backend.nodes.get_nodes(collection.name, list(stamps)):
             expected = stamps[body["_id"]]
             if body.get("stamp") == expected.stamp or (body.get("stamp") == 0 and expected.staged):
@@ -253,6 +296,11 @@ class RagstoreDocumentStore(MongoDocumentStore):
         existing = live.stamps(self._backend.pool, self._current.get(), ids)
         if existing:
             raise ValueError(f"node_id {min(existing)} already exists. Set allow_update to True to overwrite.")
+
+
+def all_ref_doc_info(pool: PostgresPool, collection: Collection) -> dict[str, RefDocInfo]:
+    """Nodes and metadata of all documents that were cut into nodes."""
+    return dict(_infos(live.iter_ref_docs(pool, collection)))
 
 
 def _infos(documents: Sequence[RefDoc] | Iterator[RefDoc]) -> Iterator[tuple[str, RefDocInfo]]:

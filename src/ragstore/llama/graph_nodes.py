@@ -129,7 +129,7 @@ def to_condition(query: VectorStoreQuery) -> Sql:
     allowed = to_restriction(query.filters, document_ids=query.doc_ids, node_ids=query.node_ids or None)
     texts, values = ["true"], []
     if allowed.filter is not None:
-        text, own = to_sql(allowed.filter, "n.properties")
+        text, own = to_sql(allowed.filter, "n.properties", document="(n.properties ->> 'ref_doc_id')")
         texts.append(text)
         values += own
     if allowed.node_ids is not None:

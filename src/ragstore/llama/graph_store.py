@@ -9,7 +9,7 @@ from typing import Any
 from llama_index.core.graph_stores.types import GraphStore
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend
+from ragstore.llama.backend import Backend, NotCopied
 from ragstore.llama.engine import engine_on
 from ragstore.model.collection import Collection
 from ragstore.model.graph import MAX_RELATION_BYTES, checked_key
@@ -18,7 +18,7 @@ from ragstore.postgres import triplets
 from ragstore.postgres.triplets import Triplet
 
 
-class RagstoreGraphStore(GraphStore):
+class RagstoreGraphStore(NotCopied, GraphStore):
     """The triplets of a collection, kept by every call, seen by every process.
 
     As ``SimpleGraphStore``, but for two defects: its ``delete`` removes nothing, and its ``get_rel_map`` follows no

@@ -11,6 +11,8 @@ from llama_index.core.data_structs.struct_type import IndexStructType
 from llama_index.core.indices.registry import INDEX_STRUCT_TYPE_TO_INDEX_CLASS
 from llama_index.core.storage.docstore.types import RefDocInfo
 
+from ragstore.llama.vector_store import RagstoreVectorStore
+
 _TYPE = cast("IndexStructType", "ragstore_vector_store")
 """Under this key ``load_index_from_storage`` finds the class below; stored is LlamaIndex's own type."""
 
@@ -31,9 +33,12 @@ class NoNodes(dict[str, str]):
         """Nothing is kept."""
 
 
-@dataclass
-class RagstoreIndexDict(IndexDict):
-    """The struct of a collection's vector index."""
+@dataclass(eq=False)
+class RagstoreIndexDict(IndexDict):  # noqa: PLW1641 - as LlamaIndex's own, it can change
+    """The struct of a collection's vector index, equal to LlamaIndex's own with the same fields."""
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_dict() == other.to_dict() if isinstance(other, IndexDict) else NotImplemented
 
     @classmethod
     def get_type(cls) -> IndexStructType:
@@ -51,5 +56,19 @@ class RagstoreVectorIndex(VectorStoreIndex):
         """All documents with their nodes and metadata."""
         return self.docstore.get_all_ref_doc_info() or {}
 
+
+_upstreams_ref_doc_info: Any = VectorStoreIndex.__dict__["ref_doc_info"]
+
+
+def _ref_doc_info(index: VectorStoreIndex) -> dict[str, RefDocInfo]:
+    store = index.vector_store
+    if isinstance(store, RagstoreVectorStore):
+        return store.ref_doc_info()
+    found: dict[str, RefDocInfo] = _upstreams_ref_doc_info.fget(index)
+    return found
+
+
+# ``from_documents`` and ``from_vector_store`` make an index of LlamaIndex's own class, which refuses to say it.
+setattr(VectorStoreIndex, "ref_doc_info", property(_ref_doc_info, doc=_upstreams_ref_doc_info.__doc__))  # noqa: B010
 
 INDEX_STRUCT_TYPE_TO_INDEX_CLASS[_TYPE] = RagstoreVectorIndex

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn, cast
 from uuid import UUID
 
@@ -12,26 +14,32 @@ from llama_index.core.storage.index_store.utils import json_to_index_struct
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, not_made_so
+from ragstore.llama.backend import Backend, NotCopied, not_made_so
 from ragstore.llama.index import NoNodes, RagstoreIndexDict
 from ragstore.llama.operation import this_operation
-from ragstore.llama.writing import Writing
+from ragstore.llama.shared import Shared
+from ragstore.llama.structs import leave_out_missing
 from ragstore.model.collection import Collection
 from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.postgres import live
 from ragstore.protocol.structs import StructWriter
 
 
-class RagstoreIndexStore(MongoIndexStore):
+class RagstoreIndexStore(NotCopied, MongoIndexStore):
     """The indexes of a collection, in both databases.
 
     All vectors of a collection are one index: it has the collection's name for id, until it is given another, which it
     keeps. Of two processes that change a struct of another kind at once the last one counts, as upstream.
     """
 
-    def __init__(self, backend: Backend, collection: Collection, writing: Writing) -> None:
+    def __init__(self, backend: Backend, collection: Collection, shared: Shared) -> None:
         super().__init__(MongoDBKVStore(backend.client, db_name=backend.database.name))
+        self._find_missing = partial(live.missing, backend.pool, collection)
+        self._opened = shared.opened
+        self._last_vector_index: Struct | None = None
+        """As it was put: each insert says it again."""
         self._name = collection.name
-        self._writing = writing
+        self._writing = shared.writing
         self._structs = StructWriter(backend.pool, backend.database, collection, backend.recoverer)
 
     @classmethod
@@ -55,6 +63,7 @@ class RagstoreIndexStore(MongoIndexStore):
 
     def delete_index_struct(self, key: str) -> None:
         """Forget a struct; a vector index stays, and keeps the name that it was given."""
+        self._last_vector_index = None
         found = self._structs.find(key)
         if found is not None and (found.kind != VECTOR_STORE or key == self._name):
             self._structs.delete(key)
@@ -69,13 +78,13 @@ class RagstoreIndexStore(MongoIndexStore):
             return structs[0]
         found = self._structs.find(struct_id)
         if found is not None:
-            return _loaded(found)
+            return self._given([found])[0]
         return self._own() if struct_id == self._name else None
 
     def index_structs(self) -> list[IndexStruct]:
         """The collection's indexes; its vector index too when nothing was ever built with LlamaIndex."""
         self._writing.has_index = True
-        return [_loaded(each) for each in self._structs.all()] or [self._own()]
+        return self._given(self._structs.all()) or [self._own()]
 
     # The same for event loops
 
@@ -99,7 +108,11 @@ class RagstoreIndexStore(MongoIndexStore):
         is_generated = _is_generated(struct.index_id)
         is_vector = type(struct) in (IndexDict, RagstoreIndexDict)
         if is_vector:
-            self._name_vector_index(cast("IndexDict", struct), is_generated=is_generated)
+            cast("IndexDict", struct).nodes_dict = NoNodes()
+            if _stored(struct) == self._last_vector_index:
+                self._writing.end_operation(owner=owner, built=is_generated)
+                return
+            self._name_vector_index(struct, is_generated=is_generated)
         stored = _stored(struct)
         # Before the operation ends, which writes.
         self._structs.check(stored)
@@ -107,10 +120,20 @@ class RagstoreIndexStore(MongoIndexStore):
         if is_vector and stored.index_id == self._name and not has_added and self._structs.find(self._name) is None:
             # Loaded without having been built: it can be loaded so again.
             return
+        if not is_vector:
+            self._opened.opened(struct, self._find_missing)
+            stored = _stored(struct)
         self._structs.put(stored)
+        if is_vector:
+            self._last_vector_index = stored
 
-    def _name_vector_index(self, struct: IndexDict, *, is_generated: bool) -> None:
-        struct.nodes_dict = NoNodes()
+    def _given(self, found: Sequence[Struct]) -> list[IndexStruct]:
+        """Without nodes that are not live any more."""
+        structs = [_loaded(each) for each in found]
+        leave_out_missing(structs, self._find_missing)
+        return structs
+
+    def _name_vector_index(self, struct: IndexStruct, *, is_generated: bool) -> None:
         if is_generated or struct.index_id == self._name:
             struct.index_id = next(iter(self._structs.vector_index_ids()), self._name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,21 @@ _ROOM_FOR_ID = 4_096
 _CLASS_OF_TYPE = {"1": "TextNode", "2": "ImageNode", "3": "IndexNode", "4": "Document", "5": "Node"}
 
 
-def to_node(node: BaseNode, *, own_document: bool = False) -> Node:
+def to_node(node: BaseNode, *, own_document: bool = False, embedding: list[float] | None = None) -> Node:
     """What both stores get of a LlamaIndex node.
 
     Args:
-        own_document: a node without a source is a document of its own; of class ``Document`` it always is.
+        own_document: as the document store keeps it: a node without a source is a document of its own, as one of class
+            ``Document`` always is, and an embedding is part of the node.
+        embedding: that the document store was given with the node before, and goes on giving back.
 
     Raises:
         InvalidNodeError: names the node and what is wrong with it.
     """
     try:
-        return _to_node(node, own_document)
+        made = _to_node(node, own_document)
+        kept = node.embedding if own_document else embedding
+        return made if kept is None else replace(made, content=made.content | {"embedding": _kept(kept)})
     except InvalidNodeError as error:
         named = storable_text(str(node.node_id))[:100]
         if error.facts.get("node_id"):
@@ -91,6 +96,7 @@ def from_row(row: Row) -> BaseNode:
     """The LlamaIndex node of a hit that was asked for with its body."""
     class_name = row.class_name or ""
     content = orjson.loads(row.content or "{}")
+    content["embedding"] = None
     return from_body(TYPE_KEYS.get(class_name, "1"), content_with_text(class_name, content, row.text))
 
 
@@ -147,6 +153,15 @@ def _to_node(node: BaseNode, own_document: bool) -> Node:
         start_char=getattr(node, "start_char_idx", None),
         end_char=getattr(node, "end_char_idx", None),
     )
+
+
+def _kept(embedding: Sequence[float]) -> list[float]:
+    values = [float(value) for value in embedding]
+    if not np.isfinite(values).all():
+        raise InvalidNodeError(
+            "the embedding has a value that is not finite", hint="check what the embedding model returned for it"
+        )
+    return values
 
 
 def _plain_content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any] | None:

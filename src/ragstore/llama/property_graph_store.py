@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from llama_index.core.graph_stores.simple_labelled import SimplePropertyGraphStore
 from llama_index.core.graph_stores.types import LabelledNode, PropertyGraphStore, Relation, Triplet
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from ragstore.errors import EmbeddingSpaceError, UsageError
-from ragstore.llama.backend import Backend
+from ragstore.llama.backend import Backend, NotCopied
 from ragstore.llama.engine import engine_on
 from ragstore.llama.graph_nodes import (
     checked_vector,
@@ -30,7 +31,7 @@ _NO_DOCUMENT = "None"
 """What LlamaIndex writes for the document of a chunk that has none."""
 
 
-class RagstorePropertyGraphStore(PropertyGraphStore):
+class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
     """The property graph of a collection, kept by every call, seen by every process.
 
     As ``SimplePropertyGraphStore``, but for what are defects there:
@@ -187,6 +188,19 @@ class RagstorePropertyGraphStore(PropertyGraphStore):
         """The labels in use."""
         of_nodes, of_relations = graph.labels(self._pool, self._collection)
         return {"nodes": of_nodes, "relations": of_relations}
+
+    def save_networkx_graph(self, name: str = "kg.html") -> None:
+        """Draw the whole graph into an HTML file, as ``SimplePropertyGraphStore`` does; needs ``pyvis``."""
+        drawn = SimplePropertyGraphStore()
+        drawn.upsert_nodes(self.get())
+        every = to_selection(None, None)
+        drawn.upsert_relations([to_triplet(path)[1] for path in graph.get_paths(self._pool, self._collection, every)])
+        try:
+            drawn.save_networkx_graph(name)
+        except ImportError as error:
+            raise UsageError(
+                f"a graph is drawn by {error.name}, which is missing", hint="pip install networkx pyvis"
+            ) from error
 
     # The same for event loops: in a thread, because a connection must not be bound to one loop
 

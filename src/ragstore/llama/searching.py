@@ -11,7 +11,7 @@ from ragstore.llama.backend import CurrentCollection
 from ragstore.llama.filters import to_restriction
 from ragstore.llama.nodes import from_row
 from ragstore.postgres.pool import PostgresPool
-from ragstore.query.search import Question, find
+from ragstore.query.search import MAX_TOP_K, Question, find
 
 _MMR_LAMBDA = 0.5  # LlamaIndex's own where a query says none
 
@@ -56,14 +56,17 @@ def _question(query: VectorStoreQuery, options: dict[str, Any]) -> Question:
         case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
             return Question(**asked | {"mode": "keyword", "top_k": query.sparse_top_k or query.similarity_top_k})
         case VectorStoreQueryMode.HYBRID:
-            return Question(
-                **asked | {"top_k": query.hybrid_top_k or query.similarity_top_k} | _hybrid(query.alpha),
-            )
+            return Question(**asked | {"top_k": _hybrid_top_k(query)} | _hybrid(query.alpha))
     raise UsageError(
         f"query mode {query.mode.value!r} is not supported",
         hint="use default, sparse, text_search, hybrid or mmr",
         mode=query.mode.value,
     )
+
+
+def _hybrid_top_k(query: VectorStoreQuery) -> int:
+    """As many hits as PGVectorStore gives at most, which joins those of both sides, unless ``hybrid_top_k`` says it."""
+    return query.hybrid_top_k or min(query.similarity_top_k + (query.sparse_top_k or 0), MAX_TOP_K)
 
 
 def _hybrid(alpha: float | None) -> dict[str, Any]:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, cast
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
+from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
 from llama_index.vector_stores.postgres import PGVectorStore
 from sqlalchemy.orm import Session, sessionmaker
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend, CurrentCollection, not_made_so
+from ragstore.llama.backend import Backend, CurrentCollection, NotCopied, not_made_so
+from ragstore.llama.document_store import all_ref_doc_info
 from ragstore.llama.engine import engine_on
 from ragstore.llama.filters import to_restriction
 from ragstore.llama.nodes import from_live
 from ragstore.llama.operation import this_operation
 from ragstore.llama.searching import answer
-from ragstore.llama.writing import Writing
+from ragstore.llama.shared import Shared
+from ragstore.llama.structs import is_called_by_summaries, summaries_asked, vectors_of_two_kinds
+from ragstore.model.storable import storable_text
 from ragstore.postgres import live
 from ragstore.postgres.live import NodeQuery
 
 
-class RagstoreVectorStore(PGVectorStore):
+class RagstoreVectorStore(NotCopied, PGVectorStore):
     """The nodes of a collection that have a vector.
 
     Adding puts a node into both databases, and the same id again replaces it. Filters are bound parameters, find
@@ -33,9 +38,10 @@ class RagstoreVectorStore(PGVectorStore):
 
     _backend: Backend = PrivateAttr()
     _current: CurrentCollection = PrivateAttr()
-    _writing: Writing = PrivateAttr()
+    _shared: Shared = PrivateAttr()
 
-    def __init__(self, backend: Backend, current: CurrentCollection, writing: Writing) -> None:
+    def __init__(self, backend: Backend, shared: Shared) -> None:
+        current = shared.writing.current
         collection = current.get()
         super().__init__(
             table_name=collection.name,
@@ -50,7 +56,7 @@ class RagstoreVectorStore(PGVectorStore):
         )
         self._backend = backend
         self._current = current
-        self._writing = writing
+        self._shared = shared
         self._engine = engine_on(backend.pool)
 
     @classmethod
@@ -85,14 +91,14 @@ class RagstoreVectorStore(PGVectorStore):
         Crash safety:
             Readers see all of it or none; once it returns both stores hold it.
         """
-        return self._writing.add(nodes, owner=this_operation()) if nodes else []
+        return self._add(nodes, this_operation())
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """Delete a document, its hash and all its nodes from both stores.
 
         Within ``update_ref_doc`` and a pipeline's upserts it stays until its new version takes its place.
         """
-        self._writing.delete_or_replace(ref_doc_id, owner=this_operation())
+        self._delete(ref_doc_id, this_operation())
 
     def delete_nodes(
         self,
@@ -107,11 +113,15 @@ class RagstoreVectorStore(PGVectorStore):
             found = self._found(node_ids or None, filters, with_embeddings=False)
             node_ids = [node.node_id for node in found]
         if node_ids:
-            self._writing.delete_nodes(node_ids)
+            self._shared.ahead.forget()
+            self._shared.writing.delete_nodes(node_ids)
+            self._shared.opened.leave_out(node_ids)
 
     def clear(self) -> None:
         """Delete everything in the collection from both stores."""
-        self._writing.clear()
+        self._shared.ahead.forget()
+        self._shared.writing.clear()
+        self._shared.opened.deleted(set)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes of these ids that a filter allows, with their embeddings; ``[]`` asks for none."""
@@ -125,19 +135,26 @@ class RagstoreVectorStore(PGVectorStore):
         Raises:
             UsageError, FilterError, EmbeddingSpaceError
         """
+        summaries = summaries_asked()
+        if summaries is not None:
+            if not summaries:
+                return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
+            query = replace(query, node_ids=summaries)
         return answer(self._backend.pool, self._current, query, kwargs)
+
+    def ref_doc_info(self) -> dict[str, RefDocInfo]:
+        """All documents with their nodes and metadata, for an index that has this store."""
+        return all_ref_doc_info(self._backend.pool, self._current.get())
 
     # The same for event loops: in a thread, because a connection must not be bound to one loop
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
         """As ``add``."""
-        if not nodes:
-            return []
-        return await asyncio.to_thread(self._writing.add, nodes, owner=this_operation())
+        return await asyncio.to_thread(self._add, nodes, this_operation())
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """As ``delete``."""
-        await asyncio.to_thread(self._writing.delete_or_replace, ref_doc_id, owner=this_operation())
+        await asyncio.to_thread(self._delete, ref_doc_id, this_operation())
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -158,6 +175,23 @@ class RagstoreVectorStore(PGVectorStore):
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """As ``query``."""
         return await asyncio.to_thread(self.query, query, **kwargs)
+
+    def _add(self, nodes: Sequence[BaseNode], owner: int) -> list[str]:
+        if not nodes:
+            return []
+        pool, collection = self._backend.pool, self._current.get()
+        # An id that cannot be stored is named by what follows.
+        ids = [node.node_id for node in nodes if node.node_id == storable_text(node.node_id)]
+        given, is_of_summaries = live.before_adding(pool, collection, ids)
+        if is_of_summaries and not is_called_by_summaries():
+            raise vectors_of_two_kinds(collection)
+        self._shared.ahead.forget(node.ref_doc_id for node in nodes)
+        return self._shared.writing.add(nodes, owner=owner, given=given)
+
+    def _delete(self, ref_doc_id: str, owner: int) -> None:
+        self._shared.ahead.forget([ref_doc_id])
+        self._shared.writing.delete_or_replace(ref_doc_id, owner=owner)
+        self._shared.opened.deleted(lambda ids: live.missing(self._backend.pool, self._current.get(), ids))
 
     def _initialize(self) -> None:
         if not self._is_initialized:

@@ -38,11 +38,14 @@ class Writing:
         self.has_index = False
         """Whether an index of this process keeps its struct here, so that the end of its inserts is known."""
 
-    def add(self, nodes: Sequence[BaseNode], *, owner: int) -> list[str]:
+    def add(
+        self, nodes: Sequence[BaseNode], *, owner: int, given: Mapping[str, list[float]] | None = None
+    ) -> list[str]:
         """Put nodes with their embeddings into both stores; returns their ids.
 
         Args:
             owner: the operation that they are part of.
+            given: embeddings that the document store was given with some of them, and goes on giving back.
 
         Raises:
             InvalidNodeError, EmbeddingSpaceError: nothing was written.
@@ -50,7 +53,8 @@ class Writing:
         self.settle()
         # Before any is held back: one that cannot be stored is refused by the call that brings it.
         embedded = to_vectors(nodes, self.current.get().space.dim)
-        incoming = [Embedded(node, to_node(node), vector) for node, vector in zip(nodes, embedded, strict=True)]
+        stored = [to_node(node, embedding=(given or {}).get(node.node_id)) for node in nodes]
+        incoming = [Embedded(*each) for each in zip(nodes, stored, embedded, strict=True)]
         if not self._runs.hold(incoming):
             self._drafts.leave_earlier(_parts_of(incoming), owner=owner)
             self._put(self._drafts.release(incoming, owner=owner, ends=self.has_index), owner)

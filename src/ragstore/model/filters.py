@@ -13,13 +13,20 @@ Operator = Literal[
 Joiner = Literal["and", "or", "not"]
 Scalar = str | int | float | bool | None
 
+DOCUMENT_KEYS = frozenset({"document_id", "doc_id", "ref_doc_id"})
+"""Keys of a condition that mean the id of a node's document, and the user's own value under that key as well.
+
+A condition holds where it holds for one of the two; ``!=`` and ``nin`` where they hold for both, ``is_empty`` where
+both are empty. For ``any`` and ``all`` the id is a list of one.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """``key operator value``; types count: ``"07001"`` is never the number 7001.
 
     Args:
-        key: a top-level key of the metadata, any string.
+        key: a top-level key of the metadata, any string; one of ``DOCUMENT_KEYS`` is the document's id too.
         value: a scalar, or a sequence of scalars for ``in``, ``nin``, ``any`` and ``all``; ignored by ``is_empty``.
     """
 

@@ -21,6 +21,7 @@ Refused means InvalidNodeError before anything is written to either store.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -31,6 +32,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import orjson
 
 from ragstore.errors import InvalidNodeError
 
@@ -38,6 +40,7 @@ MAX_DEPTH = 60
 MAX_METADATA_BYTES = 1_000_000
 _DEPTH_OF_METADATA = 5  # relationships → list → node → metadata
 _INT64 = range(-(2**63), 2**63)
+_MANY_DIGITS = re.compile("[0-9]{19}")
 
 _Path = tuple[Any, str | int] | None
 """Of a value: the path of what it stands in, and its key or position there."""
@@ -55,6 +58,23 @@ def storable_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def stored_json(text: str | bytes) -> Any:
+    """Stored values out of the JSON in which PostgreSQL sends them.
+
+    PostgreSQL writes all digits of a large float, which then reads as an integer that nothing could have stored.
+    """
+    value = orjson.loads(text)
+    return _with_floats(value) if _MANY_DIGITS.search(text if isinstance(text, str) else text.decode()) else value
+
+
+def _with_floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_floats(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(each) for each in value]
+    return float(value) if isinstance(value, int) and value not in _INT64 else value
 
 
 def storable_metadata(metadata: Mapping[Any, Any]) -> dict[str, Any]:

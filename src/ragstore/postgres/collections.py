@@ -5,14 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+
+import psycopg2
 
 from ragstore.errors import CollectionNotFoundError, EpochEndedError, StoreSetupError
 from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, Segment, TableForm
 from ragstore.postgres import statements
+from ragstore.postgres.names import quoted_literal
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 _UNDEFINED_TABLE = "42P01"
+_TRIES = 3
 _PLAIN = TableForm()
 _MAX_NAMED = 8
 
@@ -171,7 +176,28 @@ def list_collections(pool: PostgresPool) -> list[CollectionSummary]:
     """All collections with their sizes, by name."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(statements.LIST_COLLECTIONS)
-        return [CollectionSummary(*row) for row in cursor.fetchall()]
+        found = [CollectionSummary(*row) for row in cursor.fetchall()]
+    more = nodes_without_document(pool)
+    return [replace(each, nodes=each.nodes + more.get(each.name, 0)) for each in found]
+
+
+def nodes_without_document(pool: PostgresPool) -> dict[str, int]:
+    """How many nodes of each collection belong to no document, which alone the ledger counts; by its index."""
+    for attempt in range(1, _TRIES + 1):
+        with pool.autocommit() as connection, connection.cursor() as cursor:
+            cursor.execute(statements.COLLECTION_TABLES)
+            counts = " UNION ALL ".join(
+                f"SELECT {quoted_literal(name)}, count(*) FROM {table} WHERE document_id IS NULL"
+                for name, table in cursor.fetchall()
+            )
+            try:
+                cursor.execute(counts or "SELECT NULL, 0 WHERE false")
+                return dict(cursor.fetchall())
+            except psycopg2.Error as error:
+                # A collection was dropped in between.
+                if error.pgcode != _UNDEFINED_TABLE or attempt == _TRIES:
+                    raise
+    return {}
 
 
 def to_segments(found: Any) -> tuple[Segment, ...]:

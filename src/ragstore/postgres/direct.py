@@ -93,20 +93,26 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::
 RETURNING node_id
 """
 
+# Stamps follow the order of the call, as the docstore's answers do; written are the nodes in the order of their ids.
 PUT_BODIES = """
 INSERT INTO ragstore.body (collection_id, node_id, document_id, stamp, type_key, content)
-SELECT %(collection_id)s, node_id, document_id, nextval('ragstore.stamp'), type_key, content
-FROM unnest(%(node_id)s::text[], %(document_id)s::text[], %(type_key)s::text[], %(content)s::jsonb[])
-    AS new (node_id, document_id, type_key, content) ORDER BY node_id
+SELECT %(collection_id)s, node_id, document_id, stamp, type_key, content FROM (
+    SELECT *, nextval('ragstore.stamp') AS stamp
+    FROM unnest(%(node_id)s::text[], %(document_id)s::text[], %(type_key)s::text[], %(content)s::jsonb[])
+        WITH ORDINALITY AS new (node_id, document_id, type_key, content, position) ORDER BY position
+) AS numbered ORDER BY node_id
 """
 
 # The vector stays: the docstore's update of a node says nothing about it.
 UPDATE_ROWS = """
-UPDATE {table} t SET id = nextval('ragstore.stamp'), text = new.text, metadata_ = new.metadata_,
+UPDATE {table} t SET id = new.stamp, text = new.text, metadata_ = new.metadata_,
     user_metadata = new.user_metadata, document_id = new.document_id, chunk_hash = NULL
-FROM unnest(%(node_id)s::text[], %(text)s::text[], %(metadata_)s::jsonb[], %(user_metadata)s::jsonb[],
-            %(document_id)s::text[]) AS new (node_id, text, metadata_, user_metadata, document_id)
-WHERE t.node_id = new.node_id
+FROM (
+    SELECT *, nextval('ragstore.stamp') AS stamp
+    FROM unnest(%(node_id)s::text[], %(text)s::text[], %(metadata_)s::jsonb[], %(user_metadata)s::jsonb[],
+                %(document_id)s::text[])
+        WITH ORDINALITY AS put (node_id, text, metadata_, user_metadata, document_id, position) ORDER BY position
+) AS new WHERE t.node_id = new.node_id
 """
 
 # Begun anew, a document forgets what was known of its former content; else nodes were added to it.
@@ -279,7 +285,8 @@ class DirectChange:
 
     def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
         """Revision, hash and whether readers see it, of documents that the ledger knows."""
-        rows = self._fetch(STATES, document_ids=array(document_ids))
+        ids = list(document_ids)
+        rows = self._fetch(STATES, document_ids=array(ids)) if ids else []
         return {document_id: DirectState(*state) for document_id, *state in rows}
 
     def delete_nodes(self, node_ids: Sequence[str]) -> list[str]:
@@ -341,6 +348,8 @@ class DirectChange:
         Raises:
             LimitExceededError: a document has more nodes than one entry of MongoDB can name.
         """
+        if not documents:
+            return
         rows = self._fetch(
             PUT_DOCUMENTS,
             document_id=array([d.document_id for d in documents]),
@@ -371,7 +380,8 @@ class DirectChange:
 
     def add_events(self, events: Sequence[tuple[str, str, int]]) -> None:
         """Append to the audit trail: (document_id, action, new vectors) each."""
-        self._publication.add_events([(*event, None) for event in events])
+        if events:
+            self._publication.add_events([(*event, None) for event in events])
 
     def queue(self, *, put: Iterable[str] = (), delete: Iterable[str] = (), ref_docs: Iterable[str] = ()) -> None:
         """What must happen in MongoDB once this is committed."""

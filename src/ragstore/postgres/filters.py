@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ragstore.errors import FilterError
-from ragstore.model.filters import Condition, Filter, Group, Scalar
+from ragstore.model.filters import DOCUMENT_KEYS, Condition, Filter, Group, Scalar
 
 MAX_DEPTH = 50
 """Far below what overflows the stack of Python's recursion or of PostgreSQL's parser."""
@@ -39,7 +40,20 @@ _SERVED: Final = ("==", "in", "any", "all")
 _STRING_BEGINS: Final = f"{{kind}} = 'string' AND left({{text}}, {_INDEXED_CHARS}) COLLATE \"C\""
 
 
-def to_sql(tree: Filter, column: str = "user_metadata", *, declared: Collection[str] = ()) -> Sql:
+_NEGATIVE: Final = ("!=", "nin", "is_empty")
+"""Operators that hold for a document's id and the user's own value where they hold for both."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    metadata: str
+    document: str
+    declared: Collection[str]
+
+
+def to_sql(
+    tree: Filter, column: str = "user_metadata", *, document: str = "document_id", declared: Collection[str] = ()
+) -> Sql:
     """Return a boolean expression that is never NULL, and its parameters in the order of its ``%s``.
 
     ``==``, ``in``, ``any``, ``all`` and ``contains`` of anything but a string can be served by a GIN index
@@ -47,12 +61,13 @@ def to_sql(tree: Filter, column: str = "user_metadata", *, declared: Collection[
 
     Args:
         column: a ``jsonb NOT NULL`` column that holds an object; part of the SQL text, so never from outside.
+        document: expression for the document's id, NULL where a node has none; part of the SQL text as well.
         declared: keys that may have indexes of their own; what the expression says is the same without them.
 
     Raises:
         FilterError: an operator got a kind of value it cannot compare with, or the tree is too deep.
     """
-    return _compiled(tree, column, declared, 0)
+    return _compiled(tree, _Columns(column, document, declared), 0)
 
 
 def can_be_served(tree: Filter, declared: Collection[str] = ()) -> bool:
@@ -61,17 +76,17 @@ def can_be_served(tree: Filter, declared: Collection[str] = ()) -> bool:
         parts = [can_be_served(part, declared) for part in tree.parts]
         return {"and": any(parts), "or": bool(parts) and all(parts), "not": False}[tree.joiner]
     if tree.operator in _ORDERINGS:
-        return tree.key in declared
+        return tree.key in declared and tree.key not in DOCUMENT_KEYS
     if tree.operator == "in" and isinstance(tree.value, Sequence) and len(tree.value) > _MAX_INDEXED_VALUES:
-        return tree.key in declared
+        return tree.key in declared or tree.key in DOCUMENT_KEYS
     return tree.operator in _SERVED or (tree.operator == "contains" and not isinstance(tree.value, str))
 
 
-def _compiled(tree: Filter, column: str, declared: Collection[str], depth: int) -> Sql:
+def _compiled(tree: Filter, columns: _Columns, depth: int) -> Sql:
     if depth > MAX_DEPTH:
         raise FilterError(f"filter is nested more than {MAX_DEPTH} deep", hint="flatten its groups")
     if isinstance(tree, Group):
-        return _group(tree, column, declared, depth)
+        return _group(tree, columns, depth)
     if not isinstance(tree.key, str):
         raise FilterError(f"filter key {tree.key!r} is not a string", hint="metadata keys are strings")
     compile_operator = _OPERATORS.get(tree.operator)
@@ -82,16 +97,21 @@ def _compiled(tree: Filter, column: str, declared: Collection[str], depth: int) 
             key=tree.key,
             operator=tree.operator,
         )
-    exact, params = compile_operator(tree, column)
-    found = _found_by_index(tree, column) if tree.key in declared and exact != _FALSE else None
-    # Where the exact part is false the whole is, also where the other is NULL.
-    return (exact, params) if found is None else (f"(({found[0]}) AND {exact})", found[1] + params)
+    exact, params = compile_operator(tree, columns.metadata)
+    found = _found_by_index(tree, columns.metadata) if tree.key in columns.declared and exact != _FALSE else None
+    if found is not None:
+        # Where the exact part is false the whole is, also where the other is NULL.
+        exact, params = f"(({found[0]}) AND {exact})", found[1] + params
+    if tree.key not in DOCUMENT_KEYS:
+        return exact, params
+    of_document, more = _of_document(tree, columns.document)
+    return f"({of_document} {'AND' if tree.operator in _NEGATIVE else 'OR'} {exact})", more + params
 
 
-def _group(group: Group, column: str, declared: Collection[str], depth: int) -> Sql:
+def _group(group: Group, columns: _Columns, depth: int) -> Sql:
     if group.joiner not in ("and", "or", "not"):
         raise FilterError(f"unknown filter group {group.joiner!r}", hint="use one of and or not")
-    parts = [_compiled(part, column, declared, depth + 1) for part in group.parts]
+    parts = [_compiled(part, columns, depth + 1) for part in group.parts]
     if not parts:
         return _TRUE, []
     joined = (" AND " if group.joiner == "and" else " OR ").join(text for text, _ in parts)
@@ -110,7 +130,7 @@ def _in(condition: Condition, column: str) -> Sql:
     values = [value for value in _scalars(condition) if value is not None and _storable(value)]
     if not values or not _storable(condition.key):
         return _FALSE, []
-    if len(values) <= _MAX_INDEXED_VALUES:
+    if len(values) <= _MAX_INDEXED_VALUES or condition.key in DOCUMENT_KEYS:
         return f"({column} @> ANY (%s::jsonb[]))", [[_json({condition.key: value}) for value in values]]
     field = _Field(condition.key, column)
     return field.sql("{value} = ANY (%s::jsonb[])", [_json(value) for value in values])
@@ -222,6 +242,46 @@ def _one_of(field: _Field, values: Sequence[Scalar]) -> Sql | None:
     if numbers:
         parts.append(field.plain("{kind} = 'number' AND {value} = ANY (%s::jsonb[])", numbers))
     return " OR ".join(text for text, _ in parts), [param for _, params in parts for param in params]
+
+
+def _of_document(condition: Condition, column: str) -> Sql:
+    """The condition on the document's id alone, never NULL; its value was checked for the metadata."""
+    operator, value = condition.operator, condition.value
+    if operator == "is_empty":
+        return f"({column} IS NULL)", []
+    listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    texts = [each for each in listed if isinstance(each, str)]
+    if operator == "all":
+        return _id_is_all(listed, column)
+    if operator in ("==", "in", "any"):
+        return _id_is_one_of(texts, column)
+    if operator in ("!=", "nin"):
+        text, params = _id_is_one_of(texts, column)
+        return f"(NOT {text})", params
+    return _id_compares(operator, texts[0], column) if texts else (_FALSE, [])
+
+
+def _id_is_one_of(texts: Sequence[str], column: str) -> Sql:
+    ids = [each for each in texts if _storable(each)]
+    # An index finds it by the second part; the first makes it false, not NULL, where there is no document.
+    return (f"({column} IS NOT NULL AND {column} = ANY (%s::text[]))", [ids]) if ids else (_FALSE, [])
+
+
+def _id_is_all(values: Sequence[Scalar], column: str) -> Sql:
+    if not values:
+        return f"({column} IS NOT NULL)", []
+    first = values[0]
+    return _id_is_one_of([first], column) if isinstance(first, str) and {*values} == {first} else (_FALSE, [])
+
+
+def _id_compares(operator: str, text: str, column: str) -> Sql:
+    if operator in _ORDERINGS:
+        operator, text = _text_bound(operator, text)
+        return f'({column} IS NOT NULL AND {column} COLLATE "C" {operator} %s::text)', [text]
+    if not _storable(text):
+        return _FALSE, []
+    found = "strpos({0}, %s::text)" if operator != "text_match_insensitive" else "strpos(lower({0}), lower(%s::text))"
+    return f"({column} IS NOT NULL AND {found.format(column)} > 0)", [text]
 
 
 class _Field:

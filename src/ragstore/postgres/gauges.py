@@ -1,9 +1,10 @@
-"""What the ledger holds, in one statement: for whoever watches from outside."""
+"""Figures of the ledger, for programs that watch from outside."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ragstore.postgres.collections import nodes_without_document
 from ragstore.postgres.pool import PostgresPool
 
 GAUGES = """
@@ -53,7 +54,7 @@ class LedgerGauges:
 
 
 def read_gauges(pool: PostgresPool) -> LedgerGauges:
-    """All of it, as one snapshot.
+    """All of it, as one snapshot but for nodes without a document, which are counted after it.
 
     Raises:
         StoreError
@@ -62,7 +63,11 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
         cursor.execute(GAUGES)
         rows = cursor.fetchall()
     n_outbox, oldest_due_s, n_runs, n_runs_expired = rows[0][:4]
-    each = [CollectionGauges(*row[4:]) for row in rows if row[4] is not None]
+    more = nodes_without_document(pool)
+    each = [
+        CollectionGauges(name, n_documents, n_nodes + more.get(name, 0), n_quarantined)
+        for name, n_documents, n_nodes, n_quarantined in (row[4:] for row in rows if row[4] is not None)
+    ]
     return LedgerGauges(n_outbox, oldest_due_s, n_runs, n_runs_expired, each)
 
 

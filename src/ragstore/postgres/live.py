@@ -28,19 +28,63 @@ SELECT node_id, stamp, false FROM ragstore.body
 WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
 """
 
-PAGE_IDS = """
+# A write of a node takes the next number of one sequence, whichever of the two it writes.
+IDS_AS_PUT = """
 SELECT node_id FROM (
-    (SELECT node_id FROM {table} WHERE node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
+    SELECT node_id::text, id FROM {table}
     UNION ALL
-    (SELECT node_id FROM ragstore.body
-     WHERE collection_id = %(collection_id)s AND node_id > %(after)s ORDER BY node_id LIMIT %(limit)s)
-) AS live (node_id) ORDER BY node_id LIMIT %(limit)s
+    SELECT node_id, stamp FROM ragstore.body WHERE collection_id = %(collection_id)s
+) AS live (node_id, stamp) ORDER BY stamp
+"""
+
+MISSING = """
+SELECT named.id FROM unnest(%(ids)s::text[]) AS named (id)
+WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.node_id = named.id)
+    AND NOT EXISTS (SELECT FROM ragstore.body b
+                    WHERE b.collection_id = %(collection_id)s AND b.node_id = named.id)
+"""
+
+_SUMMARY = """
+SELECT jsonb_object_keys(body::jsonb -> 'summary_id_to_node_ids') AS node_id FROM ragstore.index_struct
+WHERE collection_id = %(collection_id)s AND kind = 'document_summary'
+"""
+
+HAS_OTHERS = f"""
+WITH summary AS MATERIALIZED ({_SUMMARY})
+SELECT EXISTS (SELECT FROM {{table}} t WHERE NOT EXISTS (SELECT FROM summary WHERE summary.node_id = t.node_id))
+"""
+
+# A row without a node says that there are vectors of summaries.
+BEFORE_ADDING = f"""
+SELECT node_id, content -> 'embedding' FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
+    AND jsonb_typeof(content -> 'embedding') = 'array'
+UNION ALL
+SELECT node_id, content -> 'embedding' FROM (
+    SELECT node_id, (metadata_ ->> '_node_content')::jsonb AS content FROM {{table}}
+    WHERE node_id = ANY(%(ids)s::text[])
+) AS rows WHERE jsonb_typeof(content -> 'embedding') = 'array'
+UNION ALL
+SELECT NULL, 'true' WHERE EXISTS (SELECT FROM ({_SUMMARY}) AS summary JOIN {{table}} t USING (node_id))
 """
 
 HASHES = """
 SELECT document_id, doc_hash FROM ragstore.document
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
     AND deleted_at IS NULL AND revision > 0
+"""
+
+# The document itself is the first, if it is live; those after the last go on with the first ones.
+HASHES_FROM = """
+SELECT document_id, doc_hash FROM (
+    (SELECT document_id, doc_hash FROM ragstore.document
+     WHERE collection_id = %(collection_id)s AND document_id >= %(first)s AND deleted_at IS NULL AND revision > 0
+     ORDER BY document_id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT document_id, doc_hash FROM ragstore.document
+     WHERE collection_id = %(collection_id)s AND document_id < %(first)s AND deleted_at IS NULL AND revision > 0
+     ORDER BY document_id LIMIT %(limit)s)
+) AS circle LIMIT %(limit)s
 """
 
 # Documents that an ingest reads have a fingerprint: they are not LlamaIndex's to find missing in its own listing.
@@ -102,10 +146,31 @@ def live_nodes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -
         return outbox.live_nodes(cursor, collection, ids)
 
 
-def iter_node_ids(pool: PostgresPool, collection: Collection) -> Iterator[list[str]]:
-    """Ids of all live nodes, a page at a time."""
-    for rows in _pages(pool, collection, PAGE_IDS):
-        yield [row[0] for row in rows]
+def node_ids_as_put(pool: PostgresPool, collection: Collection) -> list[str]:
+    """Ids of all live nodes, in the order in which they were last written."""
+    return [row[0] for row in _fetch(pool, collection, IDS_AS_PUT)]
+
+
+def missing(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> set[str]:
+    """Those of these nodes that are not live."""
+    return {row[0] for row in _fetch(pool, collection, MISSING, ids=list(ids))}
+
+
+def has_vectors_but_of_summaries(pool: PostgresPool, collection: Collection) -> bool:
+    """Whether nodes have a vector that are no summaries of a document summary index."""
+    return bool(_fetch(pool, collection, HAS_OTHERS)[0][0])
+
+
+def before_adding(
+    pool: PostgresPool, collection: Collection, ids: Sequence[str]
+) -> tuple[dict[str, list[float]], bool]:
+    """The embeddings that the document store was given with those of these nodes that are live.
+
+    Returns:
+        Them, and whether nodes with a vector are summaries of a document summary index.
+    """
+    given = dict(_fetch(pool, collection, BEFORE_ADDING, ids=list(ids)))
+    return given, bool(given.pop(None, False))
 
 
 def find_nodes(
@@ -137,6 +202,13 @@ def find_nodes(
 def document_hashes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, str | None]:
     """The hash of those of these documents that are live; None for one that is not known to be complete."""
     return dict(_fetch(pool, collection, HASHES, ids=list(ids)))
+
+
+def hashes_from(pool: PostgresPool, collection: Collection, first: str, limit: int) -> dict[str, str | None]:
+    """The same of this document and of others that follow it, so many in all."""
+    if limit == 1:
+        return document_hashes(pool, collection, [first])
+    return dict(_fetch(pool, collection, HASHES_FROM, first=first, limit=limit))
 
 
 def iter_hashes(pool: PostgresPool, collection: Collection) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,10 @@ from hashlib import blake2b
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
 
+from ragstore.model.storable import stored_json
 from ragstore.postgres.session import Session
 
 MAX_KEPT = 16
@@ -70,6 +73,7 @@ class PreparingConnection(Session):
         super().__init__(*arguments, **options)
         self._met: OrderedDict[Statement, str | None] = OrderedDict()
         self._n_lost = 0
+        psycopg2.extras.register_default_jsonb(self, loads=stored_json)
 
     def fetch(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows of the answer; in autocommit mode, where an error leaves no transaction behind."""

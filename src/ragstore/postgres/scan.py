@@ -11,6 +11,7 @@ import orjson
 from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, content_with_text
 from ragstore.model.run import RefDoc
+from ragstore.model.storable import stored_json
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -21,8 +22,7 @@ PAGE_NODES = 1_000
 # A scan's snapshot must outlast the work done on a page, such as embedding it; it must not outlast a paused process.
 _STREAM = """
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '15min';
-SET LOCAL cursor_tuple_fraction = 1; DECLARE scan NO SCROLL CURSOR FOR {statement}
-"""
+SET LOCAL cursor_tuple_fraction = 1; DECLARE scan NO SCROLL CURSOR FOR {statement}"""
 
 _NO_TABLE = """(SELECT NULL::bigint AS id, NULL::text AS text, NULL::jsonb AS metadata_, NULL::text AS node_id,
     NULL::vector AS embedding, NULL::text AS document_id, NULL::integer AS ordinal, NULL::bytea AS chunk_hash,
@@ -302,13 +302,13 @@ class PostgresScan:
 
     def _stream(self, statement: str, n_rows: int) -> Iterator[list[tuple[Any, ...]]]:
         with self._pool.transaction() as cursor:
-            self._execute(cursor, _STREAM.replace("{statement}", statement), {})
-            while True:
-                cursor.execute(f"FETCH {n_rows} FROM scan")
-                rows = cursor.fetchall()
-                if not rows:
-                    return
+            fetch = f"FETCH {n_rows} FROM scan"
+            self._execute(cursor, f"{_STREAM.replace('{statement}', statement)}; {fetch}", {})
+            while rows := cursor.fetchall():
                 yield rows
+                if len(rows) < n_rows:
+                    return
+                cursor.execute(fetch)
 
     def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._pool.autocommit() as connection, connection.cursor() as cursor:
@@ -341,7 +341,7 @@ def _scanned(*row: Any) -> ScannedNode:
 
 def _json(text: str | None) -> dict[str, Any] | None:
     try:
-        value = orjson.loads(text or "null")
+        value = stored_json(text or "null")
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None

@@ -12,6 +12,7 @@ import orjson
 from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, content_with_text
 from ragstore.model.run import RefDoc, Vectors
+from ragstore.model.storable import stored_json
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.outbox import ref_docs
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -87,7 +88,7 @@ class Snapshot:
             whole = content_with_text(class_name, orjson.loads(content), text)
             yield StoredNode(node_id, document_id, TYPE_KEYS.get(class_name, "1"), whole)
         for node_id, document_id, type_key, content in self._rows(BODIES):
-            yield StoredNode(node_id, document_id, type_key, orjson.loads(content))
+            yield StoredNode(node_id, document_id, type_key, stored_json(content))
 
     def vectors(self) -> Iterator[tuple[str, Vectors]]:
         """(node, vector) of all that have one."""

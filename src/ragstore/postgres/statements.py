@@ -321,6 +321,11 @@ FROM ragstore.collection c LEFT JOIN ragstore.document d
 GROUP BY c.collection_id ORDER BY c.name
 """
 
+COLLECTION_TABLES = """
+SELECT name, to_regclass(format('ragstore.%I', 'data_' || name))::text FROM ragstore.collection
+WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NOT NULL
+"""
+
 SET_SEGMENTS = "UPDATE ragstore.collection SET segments = %(segments)s WHERE collection_id = %(collection_id)s"
 
 # Nobody can drop a collection that a transaction holds; a drop that is under way is waited for. Whoever holds one

@@ -109,7 +109,8 @@ class StructWriter:
         return UsageError(
             f"collection {self._collection.name!r} has one vector index, of all its nodes, named "
             f"{', '.join(self.vector_index_ids())!r} and not {index_id!r}",
-            hint="load it by that name, or make another collection for nodes that are to be found apart",
+            hint="its nodes are all in that index: load it by that name, or make another collection for nodes that are "
+            "to be found apart",
             index_id=index_id,
             collection=self._collection.name,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from ragstore.errors import InvalidNodeError
@@ -72,7 +73,7 @@ def source_hash(node: Node) -> str | None:
 
 def _node(node_id: str, class_name: str, data: dict[str, Any]) -> Node:
     _check_id(node_id)
-    data |= {"id_": node_id, "embedding": None, "class_name": class_name}
+    data |= {"id_": node_id, "embedding": _embedding(data.get("embedding")), "class_name": class_name}
     data["relationships"] = data.get("relationships") or {}
     source_id = _source_id(data)
     metadata = storable_metadata(data.get("metadata") or {})
@@ -92,6 +93,13 @@ def _node(node_id: str, class_name: str, data: dict[str, Any]) -> Node:
     )
     _check_size(node)
     return node
+
+
+def _embedding(given: Any) -> list[float] | None:
+    """What a document store was given with the node; None where it is no vector."""
+    if not isinstance(given, list) or not all(isinstance(each, int | float) for each in given):
+        return None
+    return [float(each) for each in given] if given and all(map(isfinite, given)) else None
 
 
 def _in_todays_shape(class_name: str, data: dict[str, Any]) -> dict[str, Any]:

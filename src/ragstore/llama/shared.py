@@ -1,0 +1,40 @@
+"""What all faces of a collection in one process share."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from ragstore.llama.backend import Backend, CurrentCollection
+from ragstore.llama.hashes import HashesAhead
+from ragstore.llama.structs import OpenStructs
+from ragstore.llama.writing import Writing
+from ragstore.model.collection import Collection
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Programs take the document store from one context and the vector store from another: what one hears of a
+    document the other must know.
+    """
+
+    writing: Writing
+    opened: OpenStructs
+    ahead: HashesAhead
+
+
+# Kept by the faces alone, so that nothing outlives them.
+_shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def shared_by_faces(backend: Backend, collection: Collection) -> Shared:
+    """The one of a collection on one pool."""
+    key = (id(backend.pool), collection.collection_id)
+    with _lock:
+        shared = _shared.get(key)
+        if shared is None:
+            writing = Writing(backend, CurrentCollection(collection))
+            shared = _shared[key] = Shared(writing, OpenStructs(), HashesAhead())
+        return shared

@@ -1,0 +1,194 @@
+"""Index structs that name nodes: which nodes these are, and structs without nodes that are not live any more."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as Ids
+from types import FrameType
+from typing import TypeVar
+from weakref import ReferenceType, ref
+
+from llama_index.core import DocumentSummaryIndex
+from llama_index.core.data_structs.data_structs import KG, IndexGraph, IndexList, IndexStruct, KeywordTable
+from llama_index.core.data_structs.document_summary import IndexDocumentSummary
+from llama_index.core.indices.document_summary import DocumentSummaryIndexEmbeddingRetriever
+from llama_index_instrumentation.span import active_span_id
+
+from ragstore.errors import UsageError
+from ragstore.model.collection import Collection
+
+T = TypeVar("T")
+
+_MAX_FRAMES = 12
+"""Between a method of an index and a call of a store."""
+
+
+_ASKS_SUMMARIES = "DocumentSummaryIndexEmbeddingRetriever."
+
+
+def is_called_by_summaries() -> bool:
+    """Whether a DocumentSummaryIndex calls whose summaries get vectors."""
+    index = _caller(DocumentSummaryIndex)
+    return index is not None and bool(index._embed_summaries)
+
+
+def is_built_by_summaries() -> bool:
+    """The same, but only where it is just being made."""
+    index = _caller(DocumentSummaryIndex)
+    return index is not None and bool(index._embed_summaries) and "_index_struct" not in vars(index)
+
+
+def summaries_asked() -> list[str] | None:
+    """The summaries among which a retriever of a DocumentSummaryIndex looks; None where another asks."""
+    if not (active_span_id.get() or "").startswith(_ASKS_SUMMARIES):
+        return None
+    retriever = _caller(DocumentSummaryIndexEmbeddingRetriever)
+    return None if retriever is None else list(retriever._index_struct.summary_id_to_node_ids)
+
+
+def _caller(kind: type[T]) -> T | None:
+    """The object of LlamaIndex that calls, which it does not pass to its stores."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_MAX_FRAMES):
+        caller = frame.f_locals.get("self") if frame is not None else None
+        if frame is None or isinstance(caller, kind):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def vectors_of_two_kinds(collection: Collection) -> UsageError:
+    """For an index that would find the other's nodes, and replace them."""
+    return UsageError(
+        f"collection {collection.name!r} would hold vectors of nodes and of a DocumentSummaryIndex's summaries",
+        hint="give the DocumentSummaryIndex a collection of its own, or make it with embed_summaries=False; "
+        "what is left of a build that failed goes by vector_store.clear()",
+        collection=collection.name,
+    )
+
+
+FindMissing = Callable[[Sequence[str]], set[str]]
+"""Tells which of some nodes are not live."""
+
+
+def named_nodes(struct: IndexStruct) -> set[str]:
+    """The nodes that a struct names; none for an index that keeps no list of them."""
+    match struct:
+        case IndexList():
+            return set(struct.nodes)
+        case KeywordTable() | KG():
+            return {node_id for ids in struct.table.values() for node_id in ids}
+        case IndexGraph():
+            return set(struct.all_nodes.values()) | set(struct.root_nodes.values())
+        case IndexDocumentSummary():
+            return set(struct.summary_id_to_node_ids) | set(struct.node_id_to_summary_id)
+    return set()
+
+
+def remove_nodes(struct: IndexStruct, gone: Ids[str]) -> None:
+    """Take nodes out of a struct; what it held is replaced, not changed, because another thread may be reading it."""
+    match struct:
+        case IndexList():
+            struct.nodes = [node_id for node_id in struct.nodes if node_id not in gone]
+        case KeywordTable() | KG():
+            left = {keyword: ids.difference(gone) for keyword, ids in struct.table.items()}
+            struct.table = {keyword: ids for keyword, ids in left.items() if ids}
+        case IndexGraph():
+            _remove_from_tree(struct, set(gone))
+        case IndexDocumentSummary():
+            _remove_from_summaries(struct, gone)
+
+
+def _remove_from_tree(struct: IndexGraph, gone: set[str]) -> None:
+    children = struct.node_id_to_children_ids
+    while True:
+        # A summary of nothing that is left says what was deleted.
+        empty = {i for i, below in children.items() if below and gone.issuperset(below)} - gone
+        if not empty:
+            break
+        gone |= empty
+    left = [(number, node_id) for number, node_id in sorted(struct.all_nodes.items()) if node_id not in gone]
+    # The next node gets the number of nodes for its own.
+    renumbered = {number: i for i, (number, _) in enumerate(left)}
+    roots = [(number, node_id) for number, node_id in struct.root_nodes.items() if number in renumbered]
+    struct.root_nodes = {renumbered[number]: node_id for number, node_id in roots}
+    struct.all_nodes = {renumbered[number]: node_id for number, node_id in left}
+    struct.node_id_to_children_ids = {
+        i: [child for child in below if child not in gone] for i, below in children.items() if i not in gone
+    }
+
+
+def _remove_from_summaries(struct: IndexDocumentSummary, gone: Ids[str]) -> None:
+    summaries = {
+        summary: [node_id for node_id in ids if node_id not in gone]
+        for summary, ids in struct.summary_id_to_node_ids.items()
+        if summary not in gone
+    }
+    struct.summary_id_to_node_ids = {summary: ids for summary, ids in summaries.items() if ids}
+    struct.node_id_to_summary_id = {i: summary for summary, ids in summaries.items() for i in ids}
+    struct.doc_id_to_summary_id = {
+        document: summary for document, summary in struct.doc_id_to_summary_id.items() if summaries.get(summary)
+    }
+
+
+def leave_out_missing(structs: Sequence[IndexStruct], find_missing: FindMissing) -> None:
+    """Take nodes that are not live out of these structs; one look-up, and none where they name no nodes.
+
+    A struct of which no node is live stays as it is: its nodes may be in a document store of another program.
+    """
+    named = [(struct, ids) for struct in structs if (ids := named_nodes(struct))]
+    missing = find_missing(sorted({node_id for _, ids in named for node_id in ids})) if named else set()
+    for struct, ids in named:
+        if not missing.isdisjoint(ids) and not ids <= missing:
+            remove_nodes(struct, missing)
+
+
+class OpenStructs:
+    """The structs of the indexes that a process has in memory, for one collection; safe to use from several threads.
+
+    Nodes are deleted by other indexes and other processes. An index that names one of these goes on without it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._structs: dict[int, ReferenceType[IndexStruct]] = {}
+        self._elsewhere: set[int] = set()
+
+    def opened(self, struct: IndexStruct, find_missing: FindMissing) -> None:
+        """An index works on this struct from here on; it names live nodes alone, unless it has none of this store."""
+        key, ids = id(struct), named_nodes(struct)
+        missing = find_missing(sorted(ids)) if ids else set()
+        if missing and not ids <= missing:
+            remove_nodes(struct, missing)
+        with self._lock:
+            self._structs[key] = ref(struct, lambda dead: self._forget(key, dead))
+            (self._elsewhere.add if ids and ids <= missing else self._elsewhere.discard)(key)
+
+    def deleted(self, find_missing: FindMissing) -> None:
+        """Nodes were deleted; which ones is asked where an index in memory may name them."""
+        structs = [struct for struct in self._alive() if id(struct) not in self._elsewhere]
+        ids = {node_id for struct in structs for node_id in named_nodes(struct)}
+        if ids and (missing := find_missing(sorted(ids))):
+            for struct in structs:
+                remove_nodes(struct, missing)
+
+    def leave_out(self, gone: Iterable[str]) -> set[str]:
+        """Take these nodes, which are not live, out of all structs; returns those that were named there."""
+        gone, named = set(gone), set()
+        for struct in self._alive():
+            if found := named_nodes(struct) & gone:
+                named |= found
+                remove_nodes(struct, gone)
+        return named
+
+    def _alive(self) -> list[IndexStruct]:
+        with self._lock:
+            references = list(self._structs.values())
+        return [struct for reference in references if (struct := reference()) is not None]
+
+    def _forget(self, key: int, dead: ReferenceType[IndexStruct]) -> None:
+        # Of a dead struct's id another may have been made since. Without the lock: this may run inside any statement.
+        if self._structs.get(key) is dead:
+            self._structs.pop(key, None)
