@@ -472,12 +472,14 @@ def test_a_keyword_search_ranks_a_bounded_number_of_nodes(many: Many, monkeypatc
 @pytest.mark.parametrize("tree", [None, Condition("half", "==", 1), Condition("hundredth", "==", 7)])
 def test_a_hybrid_search_fuses_the_ranks_of_both(many: Many, dense_weight: float, tree: Any) -> None:
     depth, text, vector = 50, "w77 w5 w123", many.vectors[77]
-    dense = ids(vector_search(many.connection, many.collection, vector, Query(depth, filters=tree, exact=True)))
+    near = vector_search(many.connection, many.collection, vector, Query(depth, filters=tree, exact=True))
+    dense = [row.node_id for row in near if row.score > 0.1]
     words = ids(keyword_search(many.connection, many.collection, text, Query(depth, filters=tree)))
     scores: dict[str, float] = {}
     for weight, ranking in ((dense_weight, dense), (1, words)):
         for rank, node_id in enumerate(ranking, 1):
-            scores[node_id] = scores.get(node_id, 0) + weight / (60 + rank)
+            scores[node_id] = scores.get(node_id, 0) + weight / (15 + rank)
+    scores |= {row.node_id: 0.0 for row in near if row.node_id not in scores}
     expected = sorted(scores, key=lambda node_id: (-scores[node_id], node_id))[:15]
     query = Query(15, filters=tree, exact=True, dense_weight=dense_weight)
     rows = hybrid_search(many.connection, many.collection, text, vector, query)

@@ -1,32 +1,58 @@
 -- Nodes that hold any word of the question. Rare words say more than common ones: they weigh more (by the logarithm
--- of how rare, in three groups, because a weight for each word would cost a ts_rank for each), and they alone choose
+-- of how rare, in four groups, because a weight for each word would cost a ts_rank for each), and they alone choose
 -- which nodes are ranked as long as those are enough, so that a word of every node does not make every node a candidate.
+-- How rare a word is stands in the table's statistics; one that does not, is too rare for them and counted.
 word AS MATERIALIZED (
     SELECT
-        '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''' AS quoted,
-        COALESCE(known.frequency, 0.001) AS frequency,
-        ln(1 + 1 / COALESCE(known.frequency, 0.001)) AS weight,
+        quoted, frequency, is_sole,
+        ln(1 + 1 / frequency) AS weight,
+        CASE WHEN frequency <= 0.0003 THEN 1 WHEN frequency <= 0.003 THEN 2 WHEN frequency <= 0.03 THEN 3 ELSE 4 END
+            AS rarity,
         row_number() OVER rarest_first AS position,
-        sum(COALESCE(known.frequency, 0) * size.reltuples) OVER rarest_first AS n_nodes
-    FROM unnest(to_tsvector(%(config)s::regconfig, %(text)s))
-    CROSS JOIN (SELECT reltuples FROM pg_class WHERE oid = '{table}'::regclass) AS size
-    LEFT JOIN (
-        SELECT element, frequency
-        FROM pg_stats, unnest(most_common_elems::text::text[], most_common_elem_freqs) AS common (element, frequency)
-        WHERE schemaname = 'ragstore' AND tablename = %(table_name)s AND attname = 'text_search_tsv'
-    ) AS known ON known.element = lexeme
-    WINDOW rarest_first AS (ORDER BY known.frequency NULLS FIRST, lexeme)
+        sum(frequency * n_nodes) OVER rarest_first AS n_nodes
+    FROM (
+        SELECT
+            quoted, size.n_nodes,
+            COALESCE(known.frequency, counted.n / size.n_nodes) AS frequency,
+            counted.n BETWEEN 1 AND %(max_sole)s AND size.n_nodes >= %(min_for_sole)s AS is_sole
+        FROM (
+            SELECT lexeme, '''' || replace(replace(lexeme, E'\\', E'\\\\'), '''', '''''') || '''' AS quoted
+            FROM unnest(ragstore.words(%(config)s::regconfig, %(text)s, true))
+        ) AS asked
+        CROSS JOIN (
+            SELECT greatest(reltuples, 1000)::float8 AS n_nodes FROM pg_class WHERE oid = '{table}'::regclass
+        ) AS size
+        LEFT JOIN (
+            SELECT element, frequency
+            FROM
+                pg_stats,
+                unnest(most_common_elems::text::text[], most_common_elem_freqs) AS common (element, frequency)
+            WHERE schemaname = 'ragstore' AND tablename = %(table_name)s AND attname = 'text_search_tsv'
+        ) AS known ON known.element = lexeme
+        LEFT JOIN LATERAL (
+            SELECT count(*) AS n
+            FROM (
+                SELECT FROM {table} WHERE known.element IS NULL AND text_search_tsv @@ quoted::tsquery
+                LIMIT %(max_counted)s
+            ) AS holding
+        ) AS counted ON true
+    ) AS rated
+    WHERE frequency > 0
+    WINDOW rarest_first AS (ORDER BY frequency, quoted COLLATE "C")
 ),
 question AS MATERIALIZED (
     SELECT
         string_agg(quoted, ' | ')::tsquery AS every_word,
         string_agg(quoted, ' | ') FILTER (WHERE position = 1 OR n_nodes <= %(max_chosen)s)::tsquery AS rarer_words,
-        string_agg(quoted, ' | ') FILTER (WHERE frequency <= 0.01)::tsquery AS rare,
-        string_agg(quoted, ' | ') FILTER (WHERE frequency > 0.01 AND frequency <= 0.1)::tsquery AS usual,
-        string_agg(quoted, ' | ') FILTER (WHERE frequency > 0.1)::tsquery AS common,
-        sum(weight) FILTER (WHERE frequency <= 0.01) / sum(weight) AS rare_weight,
-        sum(weight) FILTER (WHERE frequency > 0.01 AND frequency <= 0.1) / sum(weight) AS usual_weight,
-        sum(weight) FILTER (WHERE frequency > 0.1) / sum(weight) AS common_weight
+        string_agg(quoted, ' | ') FILTER (WHERE is_sole)::tsquery AS sole_words,
+        string_agg(quoted, ' | ') FILTER (WHERE rarity = 1)::tsquery AS words_1,
+        string_agg(quoted, ' | ') FILTER (WHERE rarity = 2)::tsquery AS words_2,
+        string_agg(quoted, ' | ') FILTER (WHERE rarity = 3)::tsquery AS words_3,
+        string_agg(quoted, ' | ') FILTER (WHERE rarity = 4)::tsquery AS words_4,
+        sum(weight) FILTER (WHERE rarity = 1) / sum(weight) AS weight_1,
+        sum(weight) FILTER (WHERE rarity = 2) / sum(weight) AS weight_2,
+        sum(weight) FILTER (WHERE rarity = 3) / sum(weight) AS weight_3,
+        sum(weight) FILTER (WHERE rarity = 4) / sum(weight) AS weight_4
     FROM word
 ),
 with_rarer_words AS MATERIALIZED (
@@ -44,13 +70,19 @@ with_any_word AS MATERIALIZED (
 ),
 keyword AS MATERIALIZED (
     SELECT
-        node.ctid AS tid, node.node_id,
+        tid, node_id, COALESCE(words @@ question.sole_words, false) AS is_sole,
         -- 1: divided by 1 + the logarithm of the length
-        COALESCE(question.rare_weight * ts_rank(node.text_search_tsv, question.rare, 1), 0)
-        + COALESCE(question.usual_weight * ts_rank(node.text_search_tsv, question.usual, 1), 0)
-        + COALESCE(question.common_weight * ts_rank(node.text_search_tsv, question.common, 1), 0) AS rank
-    FROM question CROSS JOIN {table} AS node
-    WHERE node.ctid = ANY (ARRAY(SELECT tid FROM with_rarer_words UNION SELECT tid FROM with_any_word))
-    ORDER BY rank DESC, node.node_id COLLATE "C"
+        COALESCE(question.weight_1 * ts_rank(words, question.words_1, 1), 0)
+        + COALESCE(question.weight_2 * ts_rank(words, question.words_2, 1), 0)
+        + COALESCE(question.weight_3 * ts_rank(words, question.words_3, 1), 0)
+        + COALESCE(question.weight_4 * ts_rank(words, question.words_4, 1), 0) AS rank
+    FROM question CROSS JOIN (
+        -- A copy in memory: reading a long value from beside its row costs more than all that is done with it.
+        SELECT ctid AS tid, node_id, text_search_tsv || '' AS words
+        FROM {table}
+        WHERE ctid = ANY (ARRAY(SELECT tid FROM with_rarer_words UNION SELECT tid FROM with_any_word))
+        OFFSET 0
+    ) AS node
+    ORDER BY rank DESC, node_id COLLATE "C"
     LIMIT %(n_keyword)s
 )
