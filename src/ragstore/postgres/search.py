@@ -52,11 +52,27 @@ _MAX_COUNTED = 64
 _MAX_SOLE, _MIN_FOR_SOLE = 3, 1_000
 """A word of so few nodes, of so many, brings them to the top of a hybrid search."""
 
-_MAX_CHOSEN = 2_500
-"""Rarer words choose the nodes to rank as long as they stand in about so many; more did not find better ones."""
+_MAX_CHOSEN = 800
+"""Rarer words choose the nodes to rank as long as they stand in about so many together."""
 
-_MAX_RANKED = 5_000
-"""A keyword search ranks so many nodes at most, of each choice: each costs some microseconds."""
+_MAX_LISTED = 8_000
+"""The index is asked for words that stand in about so many nodes together; more common ones are looked for in a sample
+of the table, which has enough of them."""
+
+_MAX_RANKED = 800
+"""A keyword search ranks so many nodes at most of each choice, or twice the wanted hits if that is more."""
+
+_N_FILL = 100
+"""Where rarer words have found too few, so many nodes with more common ones are ranked with them."""
+
+_MAX_LOOKED_AT = 3_000
+"""Rows of that sample, or 20 for each wanted hit."""
+
+_ALL_WITH_COMMON_WORDS = """(
+        SELECT ctid AS tid FROM {table}
+        WHERE text_search_tsv @@ (SELECT common_words FROM question) AND {condition}
+    )"""
+"""In place of a sample where there is a filter, which may allow few rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +310,9 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
     text = text.format(
         table=quoted_table(collection),
         condition=form.condition,
+        with_common_words=(_sql("sample") if form.condition == "true" else _ALL_WITH_COMMON_WORDS).format(
+            table=quoted_table(collection), condition=form.condition
+        ),
         near=_near_sql(collection, index_distance, distance),
         candidate_distance=exact_distance if is_ranked_again else _or_one("index_distance"),
         exact_distance=exact_distance,
@@ -341,7 +360,10 @@ def _constants(plan: _Plan, collection: Collection, form: _Form) -> dict[str, st
         "max_sole": _MAX_SOLE,
         "min_for_sole": _MIN_FOR_SOLE,
         "max_chosen": _MAX_CHOSEN,
-        "max_ranked": _MAX_RANKED,
+        "max_listed": _MAX_LISTED,
+        "max_ranked": max(2 * form.k, _MAX_RANKED),
+        "n_fill": max(2 * form.k, _N_FILL),
+        "max_looked_at": max(20 * form.k, _MAX_LOOKED_AT),
         "rrf_k": _RRF_K,
         "min_cosine": _MIN_COSINE,
         "dense_weight": form.dense_weight,
