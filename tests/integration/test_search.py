@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -462,10 +463,19 @@ def test_common_words_fill_up_where_the_rare_ones_find_too_few(many: Many) -> No
     assert set(ids(rows)) == {"n00003", "n01503", "n03003", "n04503"}
 
 
-def test_a_keyword_search_ranks_a_bounded_number_of_nodes(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["chapter", "w77 chapter", "chapter about filling"])
+def test_a_keyword_search_ranks_a_bounded_number_of_nodes(
+    many: Many, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setattr(postgres_search, "_MAX_RANKED", 50)
-    rows = keyword_search(many.connection, many.collection, "chapter", Query(1000))
-    assert len(rows) == 50
+    postgres_search._statement.cache_clear()
+    many.connection.statements.clear()
+    assert len(keyword_search(many.connection, many.collection, text, Query(10))) == 10
+    statement = many.connection.statements[-1]
+    plan = [line for (line,) in many.connection.run("EXPLAIN ANALYZE " + statement[statement.index("WITH\n") :])]
+    [ranked] = [line for line in plan if "Tid Scan" in line and "node" not in line]
+    assert 10 <= float(re.findall(r"rows=([\d.]+)", ranked)[-1]) <= 150
+    postgres_search._statement.cache_clear()
 
 
 @pytest.mark.parametrize("dense_weight", [0.0, 0.5, 3.0])

@@ -76,8 +76,11 @@ with_two_words AS MATERIALIZED (
 ),
 with_rarest_words AS MATERIALIZED (
     SELECT ctid AS tid FROM {table}
-    WHERE text_search_tsv @@ (SELECT COALESCE(rarest_words, first_word) FROM question) AND {condition}
-    LIMIT %(max_ranked)s - (SELECT count(*) FROM with_two_words)
+    WHERE
+        text_search_tsv @@ (SELECT COALESCE(rarest_words, first_word) FROM question)
+        AND (SELECT count(*) FROM with_two_words) < %(max_ranked)s / 2
+        AND {condition}
+    LIMIT %(max_ranked)s
 ),
 with_other_words AS MATERIALIZED (
     SELECT ctid AS tid FROM {table}
@@ -85,7 +88,7 @@ with_other_words AS MATERIALIZED (
         text_search_tsv @@ (SELECT other_words FROM question WHERE rarest_words IS NOT NULL)
         AND (SELECT count(*) FROM with_rarest_words) < %(k)s
         AND {condition}
-    LIMIT CASE WHEN EXISTS (SELECT FROM with_rarest_words) THEN %(n_fill)s ELSE %(max_ranked)s END
+    LIMIT %(n_fill)s
 ),
 with_common_words AS MATERIALIZED (
     SELECT tid
@@ -95,7 +98,7 @@ with_common_words AS MATERIALIZED (
             (SELECT count(*) FROM with_two_words) + (SELECT count(*) FROM with_rarest_words)
             + (SELECT count(*) FROM with_other_words)
         ) < %(k)s
-    LIMIT CASE WHEN EXISTS (SELECT FROM with_rarest_words) THEN %(n_fill)s ELSE %(max_ranked)s END
+    LIMIT %(max_ranked)s
 ),
 -- Where the statistics are wrong about a word.
 with_words_after_all AS MATERIALIZED (
