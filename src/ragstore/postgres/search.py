@@ -52,14 +52,14 @@ _MAX_COUNTED = 64
 _MAX_SOLE, _MIN_FOR_SOLE = 3, 1_000
 """A word of so few nodes, of so many, brings them to the top of a hybrid search."""
 
-_MAX_CHOSEN = 800
+_MAX_CHOSEN = 600
 """Rarer words choose the nodes to rank as long as they stand in about so many together."""
 
-_MAX_LISTED = 8_000
+_MAX_LISTED = 6_000
 """The index is asked for words that stand in about so many nodes together; more common ones are looked for in a sample
 of the table, which has enough of them."""
 
-_MAX_RANKED = 800
+_MAX_RANKED = 600
 """A keyword search ranks so many nodes at most of each choice, or twice the wanted hits if that is more."""
 
 _N_FILL = 100

@@ -250,10 +250,9 @@ def joined(chunks: Sequence[Sequence[Any]]) -> str | None:
     text, end = "", -1
     for start, piece in sorted(chunks, key=lambda chunk: chunk[0]):
         n_shared = end - start
-        if text and n_shared >= 0 and text[len(text) - n_shared :] == piece[:n_shared]:
-            text += piece[n_shared:]
-        elif text and text.endswith(piece) and n_shared > len(piece):
-            continue
+        shared = text[len(text) - n_shared :][: len(piece)] if 0 <= n_shared <= len(text) else None
+        if text and shared is not None and piece.startswith(shared):
+            text += piece[len(shared) :]
         else:
             text += f"\n\n{piece}" if text else piece
         end = max(end, start + len(piece))

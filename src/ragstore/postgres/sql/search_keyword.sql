@@ -98,7 +98,7 @@ with_common_words AS MATERIALIZED (
             (SELECT count(*) FROM with_two_words) + (SELECT count(*) FROM with_rarest_words)
             + (SELECT count(*) FROM with_other_words)
         ) < %(k)s
-    LIMIT %(max_ranked)s
+    LIMIT CASE WHEN EXISTS (SELECT FROM with_rarest_words) THEN %(n_fill)s ELSE %(max_ranked)s END
 ),
 -- Where the statistics are wrong about a word.
 with_words_after_all AS MATERIALIZED (
