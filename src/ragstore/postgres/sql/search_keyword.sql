@@ -16,13 +16,13 @@ word AS MATERIALIZED (
         SELECT
             quoted, size.n_nodes, quoted ~ '[-_./:@+]' AND quoted ~ '[0-9_./:@+]' AS is_whole,
             COALESCE(known.frequency, counted.n / size.n_nodes) AS frequency,
-            counted.n BETWEEN 1 AND %(max_sole)s AND size.n_nodes >= %(min_for_sole)s AS is_sole
+            counted.n BETWEEN 1 AND %(max_sole)s AND size.reltuples >= %(min_for_sole)s AS is_sole
         FROM (
             SELECT lexeme, '''' || replace(replace(lexeme, E'\\', E'\\\\'), '''', '''''') || '''' AS quoted
             FROM unnest(ragstore.words(%(config)s::regconfig, %(text)s, true))
         ) AS asked
         CROSS JOIN (
-            SELECT greatest(reltuples, 1000)::float8 AS n_nodes FROM pg_class WHERE oid = '{table}'::regclass
+            SELECT reltuples, greatest(reltuples, 1000)::float8 AS n_nodes FROM pg_class WHERE oid = '{table}'::regclass
         ) AS size
         LEFT JOIN (
             SELECT element, frequency
