@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -462,22 +463,33 @@ def test_common_words_fill_up_where_the_rare_ones_find_too_few(many: Many) -> No
     assert set(ids(rows)) == {"n00003", "n01503", "n03003", "n04503"}
 
 
-def test_a_keyword_search_ranks_a_bounded_number_of_nodes(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["chapter", "w77 chapter", "chapter about filling"])
+def test_a_keyword_search_ranks_a_bounded_number_of_nodes(
+    many: Many, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setattr(postgres_search, "_MAX_RANKED", 50)
-    rows = keyword_search(many.connection, many.collection, "chapter", Query(1000))
-    assert len(rows) == 50
+    postgres_search._statement.cache_clear()
+    many.connection.statements.clear()
+    assert len(keyword_search(many.connection, many.collection, text, Query(10))) == 10
+    statement = many.connection.statements[-1]
+    plan = [line for (line,) in many.connection.run("EXPLAIN ANALYZE " + statement[statement.index("WITH\n") :])]
+    [ranked] = [line for line in plan if "Tid Scan" in line and "node" not in line]
+    assert 10 <= float(re.findall(r"rows=([\d.]+)", ranked)[-1]) <= 150
+    postgres_search._statement.cache_clear()
 
 
 @pytest.mark.parametrize("dense_weight", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("tree", [None, Condition("half", "==", 1), Condition("hundredth", "==", 7)])
 def test_a_hybrid_search_fuses_the_ranks_of_both(many: Many, dense_weight: float, tree: Any) -> None:
     depth, text, vector = 50, "w77 w5 w123", many.vectors[77]
-    dense = ids(vector_search(many.connection, many.collection, vector, Query(depth, filters=tree, exact=True)))
+    near = vector_search(many.connection, many.collection, vector, Query(depth, filters=tree, exact=True))
+    dense = [row.node_id for row in near if row.score > 0.1]
     words = ids(keyword_search(many.connection, many.collection, text, Query(depth, filters=tree)))
     scores: dict[str, float] = {}
     for weight, ranking in ((dense_weight, dense), (1, words)):
         for rank, node_id in enumerate(ranking, 1):
-            scores[node_id] = scores.get(node_id, 0) + weight / (60 + rank)
+            scores[node_id] = scores.get(node_id, 0) + weight / (15 + rank)
+    scores |= {row.node_id: 0.0 for row in near if row.node_id not in scores}
     expected = sorted(scores, key=lambda node_id: (-scores[node_id], node_id))[:15]
     query = Query(15, filters=tree, exact=True, dense_weight=dense_weight)
     rows = hybrid_search(many.connection, many.collection, text, vector, query)

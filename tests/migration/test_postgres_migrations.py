@@ -106,6 +106,41 @@ def test_a_new_step_is_planned_and_applied(postgres_database: str, own_steps: Pa
     assert execute(postgres_database, "INSERT INTO ragstore.second DEFAULT VALUES RETURNING *") == [("100 %: all",)]
 
 
+def test_the_keywords_of_older_collections_are_written_again(
+    empty_database: str, own_steps: Path, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    for path in [*own_steps.glob("*.sql"), *own_steps.glob("*.py")]:
+        if path.name >= "0009":
+            path.rename(later / path.name)
+    postgres.apply(empty_database)
+    execute(
+        empty_database,
+        "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,"
+        " segments) VALUES ('old', 'external', 2, 'cosine', 512, 64, 'english', '[[0, 5, 5]]')",
+    )
+    execute(empty_database, "SELECT ragstore.ensure_collection_table('old')")
+    execute(
+        empty_database,
+        "INSERT INTO ragstore.data_old (text, metadata_, node_id, embedding, ordinal, user_metadata)"
+        " SELECT 'error E-4711 東京タワー', '{}', 'n' || i, '[1,0]', i, '{}' FROM generate_series(1, 5) i",
+    )
+    execute(empty_database, "CREATE INDEX hnsw_old ON ragstore.data_old USING hnsw (embedding vector_cosine_ops)")
+    asked = "SELECT count(*) FROM ragstore.data_old WHERE text_search_tsv @@ '4711 & e-4711 & 東京'::tsquery"
+    assert execute(empty_database, asked) == [(0,)]
+    for path in later.iterdir():
+        path.rename(own_steps / path.name)
+    postgres.apply(empty_database)
+    assert execute(empty_database, asked) == [(5,)]
+    assert execute(empty_database, "SELECT segments FROM ragstore.collection") == [([],)]
+    indexes = execute(empty_database, "SELECT indexname FROM pg_indexes WHERE tablename = 'data_old' ORDER BY 1")
+    assert [name for (name,) in indexes] == [
+        "data_old_chunk_hash_idx", "data_old_document_idx", "data_old_metadata_idx", "data_old_node_id_key",
+        "data_old_pkey", "data_old_text_idx",
+    ]  # fmt: skip
+
+
 def test_a_step_that_fails_leaves_the_version_before_it(postgres_database: str, own_steps: Path) -> None:
     a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT 1 / 0;")
     with pytest.raises(StoreError, match="division by zero"):

@@ -13,7 +13,7 @@ from ragstore.errors import EmbeddingSpaceError, FilterError, UsageError
 from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.model.filters import Condition
 from ragstore.postgres.pool import PostgresPool
-from ragstore.query.search import Question, mmr, search
+from ragstore.query.search import Question, joined, mmr, search
 
 COLLECTION = Collection(1, "docs", EmbeddingSpace("external", 3), Chunking(512, 64), "english")
 VECTOR = [1.0, 0.0, 0.0]
@@ -84,6 +84,8 @@ def pool_without_server() -> PostgresPool:
         (Question(vector=VECTOR, mode="keyword"), UsageError),
         (Question(text="words", vector=VECTOR, dense_weight=-1), UsageError),
         (Question(text="words", vector=VECTOR, dense_weight=float("inf")), UsageError),
+        (Question(text="words", mode="keyword", n_context=51), UsageError),
+        (Question(text="words", mode="keyword", n_context=-1), UsageError),
         (Question(text="words", vector=VECTOR, mmr_lambda=1.1), UsageError),
         (Question(text="words", mode="keyword", mmr_lambda=0.5), UsageError),
         (Question(vector=VECTOR, mode="vector", filters=Condition("k", ">", True)), FilterError),
@@ -100,3 +102,21 @@ def test_a_question_that_cannot_be_asked_is_refused_before_the_database_is(
 def test_a_vector_of_another_model_is_refused_with_both_sizes(pool_without_server: PostgresPool) -> None:
     with pytest.raises(EmbeddingSpaceError, match=r"has 2 dimensions.*'docs'.*external \(3 dimensions"):
         search(pool_without_server, COLLECTION, Question(vector=[1.0, 0.0], mode="vector"))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "text"),
+    [
+        ([[0, "one two"], [4, "two three"]], "one two three"),
+        ([[4, "two three"], [0, "one two"]], "one two three"),
+        ([[0, "one two"], [8, "three"]], "one two\n\nthree"),
+        ([[0, "one two three"], [4, "two"]], "one two three"),
+        ([[0, "one two"], [4, "TWO three"]], "one two\n\nTWO three"),
+        ([[0, "one"], [3, " two"]], "one two"),
+        ([[5, "alone"]], "alone"),
+        ([[0, "one"], [None, "two"]], None),
+        ([], None),
+    ],
+)
+def test_neighbours_are_joined_without_what_they_share(chunks: list[list[object]], text: str | None) -> None:
+    assert joined(chunks) == text

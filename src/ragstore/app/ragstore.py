@@ -349,12 +349,14 @@ class Ragstore(Transfers):
         mode: Mode = "hybrid",
         mmr_lambda: float | None = None,
         embedding: Sequence[float] | None = None,
+        context: int = 0,
     ) -> list[Hit]:
         """The nodes that answer best, best first.
 
         Args:
             embedding: the question's vector, for collections whose model is ``external``.
             mmr_lambda: 0 to 1, weight of relevance against variety; None for relevance alone.
+            context: chunks of the same document on each side of a hit that ``Hit.context`` has with it, 0 to 50.
 
         Raises:
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
@@ -369,6 +371,7 @@ class Ragstore(Transfers):
             filters=filters,
             dense_weight=self.settings.dense_weight,
             mmr_lambda=mmr_lambda,
+            n_context=context,
         )
         return self._asking.hits(collection or self.settings.collection, question)
 

@@ -22,8 +22,13 @@ def hit_lines(hits: Sequence[Hit], width: int) -> list[str]:
         return ["no hits"]
     lines: list[str] = []
     for rank, hit in enumerate(hits, start=1):
-        lines += [f"{rank}. {hit.score:.4f}  {place(hit)}", *excerpt(hit.text, width), ""]
+        lines += [f"{rank}. {hit.score:.4f}  {place(hit)}", *_shown(hit, width), ""]
     return lines[:-1]
+
+
+def _shown(hit: Hit, width: int) -> list[str]:
+    """The whole context where it was asked for, else the first lines of the text."""
+    return excerpt(hit.text, width) if hit.context is None else excerpt(hit.context, width, len(hit.context))
 
 
 def place(hit: Hit) -> str:
@@ -38,12 +43,12 @@ def place(hit: Hit) -> str:
     return ", ".join(words)
 
 
-def excerpt(text: str, width: int) -> list[str]:
+def excerpt(text: str, width: int, max_lines: int = TEXT_LINES) -> list[str]:
     """The first lines of a text, wrapped and indented."""
     room = max(width - len(_INDENT), 20)
-    beginning = "\n".join(one_line(line) for line in text.splitlines() if line.strip())[: room * (TEXT_LINES + 1)]
+    beginning = "\n".join(one_line(line) for line in text.splitlines() if line.strip())[: room * (max_lines + 1)]
     wrapped = [piece for line in beginning.splitlines() for piece in textwrap.wrap(line, room - len(_MORE))]
-    shown = wrapped[:TEXT_LINES]
-    if len(wrapped) > TEXT_LINES:
+    shown = wrapped[:max_lines]
+    if len(wrapped) > max_lines:
         shown[-1] += _MORE
     return [_INDENT + line for line in shown]

@@ -46,6 +46,12 @@ FollowLinksOption = Annotated[
     typer.Option("--follow-links", help="Read also what links in the folders lead to outside of them."),
 ]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Rank by meaning, by words, or by both.")]
+ContextOption = Annotated[
+    int,
+    typer.Option(
+        "--context", metavar="N", min=0, max=50, help="Show each hit with N chunks of its document on each side."
+    ),
+]
 MmrOption = Annotated[
     float | None,
     typer.Option(

@@ -35,11 +35,20 @@ _MODULES = {
 }
 _TAKES_ARGUMENT = {"openai": "MODEL", "ollama": "MODEL", "tei": "URL", "huggingface": "MODEL"}
 
+_DENSE_WEIGHTS = {"wordllama": 0.5}
+"""Of models that are weaker than others: their ranking counts less against that by words."""
+_DENSE_WEIGHT = 2.0
+
 _DEFAULTS = ModelOptions()
 
 
 class _ModelModule(Protocol):
     def load(self, request: ModelRequest) -> Embedder: ...
+
+
+def dense_weight(model: str) -> float:
+    """How much a model's ranking counts in hybrid search, where that by words counts 1."""
+    return _DENSE_WEIGHTS.get(model, _DENSE_WEIGHT)
 
 
 def load(model: str, options: ModelOptions = _DEFAULTS, *, sleep: Callable[[float], object] = time.sleep) -> Embedder:

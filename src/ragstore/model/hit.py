@@ -12,11 +12,12 @@ class Hit:
 
     Args:
         score: higher is better; cosine similarity for ``vector``, ``ts_rank`` weighted by the rarity of the
-            words for ``keyword``, fused reciprocal rank for ``hybrid``; comparable only within one answer.
+            words for ``keyword``, fused reciprocal rank for ``hybrid``; comparable only within a mode.
         source: where the document was read from.
         start_char: offset of the text in the document's cleaned text, None where unknown.
         page: 1-based page, None for formats without pages.
         headings: section titles around the text, outermost first.
+        context: the text with its neighbours in the document; None where not asked for or positions are not known.
     """
 
     score: float
@@ -29,6 +30,7 @@ class Hit:
     end_char: int | None = None
     page: int | None = None
     headings: tuple[str, ...] = ()
+    context: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The shape ``query --json`` prints."""

@@ -32,10 +32,10 @@ from ragstore.postgres.vectors import has_narrower_index, index_expression
 
 Vector = NDArray[np.float32]
 
-DENSE_WEIGHT = 3.0
-"""A good embedding model finds more than words do: weighting both the same makes natural questions worse."""
+_RRF_K = 15
+_MIN_COSINE = 0.1
+"""What a vector less similar than this finds counts nothing in a hybrid search; it may still fill up the hits."""
 
-_RRF_K = 60
 _MIN_FUSED = 50
 """Each side of a hybrid search brings so many candidates, or twice the wanted hits if that is more."""
 
@@ -46,11 +46,33 @@ _MAX_FEW_COMPONENTS = 6_000_000
 """Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
 deep look into the index."""
 
-_MAX_CHOSEN = 2_500
-"""Rarer words choose the nodes to rank as long as they stand in about so many; more did not find better ones."""
+_MAX_COUNTED = 64
+"""A word that the statistics do not know is counted up to here, to tell how rare it is."""
 
-_MAX_RANKED = 5_000
-"""A keyword search ranks so many nodes at most, of each choice: each costs some microseconds."""
+_MAX_SOLE, _MIN_FOR_SOLE = 3, 1_000
+"""A word of so few nodes, of so many, brings them to the top of a hybrid search."""
+
+_MAX_CHOSEN = 600
+"""Rarer words choose the nodes to rank as long as they stand in about so many together."""
+
+_MAX_LISTED = 6_000
+"""The index is asked for words that stand in about so many nodes together; more common ones are looked for in a sample
+of the table, which has enough of them."""
+
+_MAX_RANKED = 600
+"""A keyword search ranks so many nodes at most of each choice, or twice the wanted hits if that is more."""
+
+_N_FILL = 100
+"""Where rarer words have found too few, so many nodes with more common ones are ranked with them."""
+
+_MAX_LOOKED_AT = 3_000
+"""Rows of that sample, or 20 for each wanted hit."""
+
+_ALL_WITH_COMMON_WORDS = """(
+        SELECT ctid AS tid FROM {table}
+        WHERE text_search_tsv @@ (SELECT common_words FROM question) AND {condition}
+    )"""
+"""In place of a sample where there is a filter, which may allow few rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +88,7 @@ class Query:
         dense_weight: how much the rank by vector counts in a hybrid search, where the rank by words counts 1.
         with_embeddings: fetch the vectors of the hits too.
         with_bodies: fetch what LlamaIndex's nodes are made of, in place of the user's metadata.
+        n_context: fetch so many nodes of the same document on each side of a hit too, 0 or more.
     """
 
     k: int
@@ -73,9 +96,10 @@ class Query:
     document_ids: Sequence[str] | None = None
     node_ids: Sequence[str] | None = None
     exact: bool = False
-    dense_weight: float = DENSE_WEIGHT
+    dense_weight: float = 1.0
     with_embeddings: bool = False
     with_bodies: bool = False
+    n_context: int = 0
 
 
 class Row(NamedTuple):
@@ -86,6 +110,7 @@ class Row(NamedTuple):
         embedding: shape ``(dim,)``; there when it was asked for.
         class_name: LlamaIndex's class; there, with ``content``, when bodies were asked for.
         content: LlamaIndex's ``BaseNode.to_dict()`` without text and embedding, as JSON.
+        context: ``[start_char or null, text]`` of the node and its neighbours in their order; there when asked for.
     """
 
     node_id: str
@@ -99,6 +124,7 @@ class Row(NamedTuple):
     embedding: Vector | None
     class_name: str | None = None
     content: str | None = None
+    context: list[list[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +155,17 @@ def vector_search(connection: Connection, collection: Collection, vector: Vector
 def keyword_search(connection: Connection, collection: Collection, text: str, query: Query) -> Found:
     """The nodes that hold any word of a text, best first; none when it has only stop words.
 
-    The score is the mean ``ts_rank`` of the words, weighted by how rare they are in the collection. When every word
-    is a common one, 5,000 of the nodes that hold it are ranked and no more.
+    The score is the mean ``ts_rank`` of the words, weighted by how rare they are in the collection. Where even the
+    rarest word is a common one, only some of the nodes that hold it are ranked.
     """
     return _first_complete(connection, collection, query, _Question("keyword", text=text))
 
 
 def hybrid_search(connection: Connection, collection: Collection, text: str, vector: Vector, query: Query) -> Found:
-    """Both searches at once; the score is the weighted sum of ``1 / (60 + rank)``, reciprocal rank fusion.
+    """Both searches at once; the score is the weighted sum of ``1 / (15 + rank)``, reciprocal rank fusion.
 
-    A zero vector ranks nothing, so words alone decide then.
+    A zero vector ranks nothing, so words alone decide then. A node with a word that stands in up to three nodes of
+    thousands counts as if it had its rank among those in both lists.
     """
     return _first_complete(connection, collection, query, _Question("hybrid", text=text, vector=vector))
 
@@ -222,6 +249,7 @@ class _Form:
     condition: str
     with_embeddings: bool
     with_bodies: bool
+    n_context: int
 
 
 def _first_complete(connection: Connection, collection: Collection, query: Query, question: _Question) -> Found:
@@ -234,6 +262,7 @@ def _first_complete(connection: Connection, collection: Collection, query: Query
         condition,
         query.with_embeddings,
         query.with_bodies,
+        query.n_context,
     )
     # What a condition allows decides which plan is best, so that one plan does not fit all its values.
     is_prepared = not values and isinstance(connection, PreparingConnection)
@@ -281,6 +310,9 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
     text = text.format(
         table=quoted_table(collection),
         condition=form.condition,
+        with_common_words=(_sql("sample") if form.condition == "true" else _ALL_WITH_COMMON_WORDS).format(
+            table=quoted_table(collection), condition=form.condition
+        ),
         near=_near_sql(collection, index_distance, distance),
         candidate_distance=exact_distance if is_ranked_again else _or_one("index_distance"),
         exact_distance=exact_distance,
@@ -288,6 +320,7 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
         user_metadata="'{}'::jsonb" if form.with_bodies else "node.user_metadata",
         class_name="node.metadata_->>'_node_type'" if form.with_bodies else "NULL",
         content="node.metadata_->>'_node_content'" if form.with_bodies else "NULL",
+        context=_sql("context").format(table=quoted_table(collection)) if form.n_context else "NULL",
     )
     constants = _constants(plan, collection, form)
     types = (("vector", collection.vector_type), ("text", "text"))
@@ -320,11 +353,19 @@ def _constants(plan: _Plan, collection: Collection, form: _Form) -> dict[str, st
         "k": form.k,
         "n_near": plan.n_near,
         "n_dense": form.n_dense,
+        "n_context": form.n_context,
         "n_keyword": max(2 * form.k, _MIN_FUSED),
         "max_few": plan.max_few,
+        "max_counted": _MAX_COUNTED,
+        "max_sole": _MAX_SOLE,
+        "min_for_sole": _MIN_FOR_SOLE,
         "max_chosen": _MAX_CHOSEN,
-        "max_ranked": _MAX_RANKED,
+        "max_listed": _MAX_LISTED,
+        "max_ranked": max(2 * form.k, _MAX_RANKED),
+        "n_fill": max(2 * form.k, _N_FILL),
+        "max_looked_at": max(20 * form.k, _MAX_LOOKED_AT),
         "rrf_k": _RRF_K,
+        "min_cosine": _MIN_COSINE,
         "dense_weight": form.dense_weight,
     }
     names = {"table_name": collection.table, "config": collection.text_search_config}

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ragstore.embedding.catalog import dense_weight
 from ragstore.errors import EmbeddingSpaceError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
@@ -17,7 +18,7 @@ from ragstore.model.hit import Hit
 from ragstore.postgres.collections import dropped, told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
-from ragstore.postgres.search import DENSE_WEIGHT, Found, Query, Row, hybrid_search, keyword_search, vector_search
+from ragstore.postgres.search import Found, Query, Row, hybrid_search, keyword_search, vector_search
 from ragstore.postgres.vectors import LONGEST, SHORTEST, lengths
 
 Mode = Literal["vector", "keyword", "hybrid"]
@@ -25,6 +26,7 @@ Mode = Literal["vector", "keyword", "hybrid"]
 _NEEDED: Mapping[Mode, Sequence[str]] = {"vector": ["vector"], "keyword": ["text"], "hybrid": ["text", "vector"]}
 
 MAX_TOP_K = 1_000
+MAX_CONTEXT = 50
 _MIN_CANDIDATES = 20
 _CANDIDATES_PER_HIT = 4
 
@@ -40,8 +42,10 @@ class Question:
         document_ids: only nodes of these documents; an empty sequence allows none.
         node_ids: only these nodes; an empty sequence allows none.
         exact: compare with every allowed vector, without the index.
-        dense_weight: how much the rank by vector counts in ``hybrid``, where the rank by words counts 1; 0 or more.
+        dense_weight: how much the rank by vector counts in ``hybrid``, where the rank by words counts 1; 0 or more,
+            or None for what suits the collection's model.
         mmr_lambda: None, or 0 (only different from each other) to 1 (only near the question).
+        n_context: chunks on each side of a hit that are shown with it, 0 to 50.
     """
 
     text: str | None = None
@@ -52,8 +56,9 @@ class Question:
     document_ids: Sequence[str] | None = None
     node_ids: Sequence[str] | None = None
     exact: bool = False
-    dense_weight: float = DENSE_WEIGHT
+    dense_weight: float | None = None
     mmr_lambda: float | None = None
+    n_context: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,10 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
         document_ids=question.document_ids,
         node_ids=question.node_ids,
         exact=question.exact,
-        dense_weight=question.dense_weight,
+        dense_weight=_dense_weight(collection, question),
         with_embeddings=question.mmr_lambda is not None,
         with_bodies=with_bodies,
+        n_context=question.n_context,
     )
     with told_when_dropped(pool, collection):
         found = pool.read(lambda connection: _found(connection, collection, question, vector, query))
@@ -180,14 +186,22 @@ def _check(question: Question) -> None:
             )
     if isinstance(question.top_k, bool) or not isinstance(question.top_k, int) or not 1 <= question.top_k <= MAX_TOP_K:
         raise UsageError(f"top_k is {question.top_k!r}", hint=f"use a number from 1 to {MAX_TOP_K}")
-    if not (math.isfinite(question.dense_weight) and question.dense_weight >= 0):
-        raise UsageError(f"dense_weight is {question.dense_weight!r}", hint="use a number from 0 up")
+    weight = question.dense_weight
+    if weight is not None and not (math.isfinite(weight) and weight >= 0):
+        raise UsageError(f"dense_weight is {weight!r}", hint="use a number from 0 up")
+    n_context = question.n_context
+    if isinstance(n_context, bool) or not isinstance(n_context, int) or not 0 <= n_context <= MAX_CONTEXT:
+        raise UsageError(f"context is {n_context!r}", hint=f"use a number from 0 to {MAX_CONTEXT}")
     if question.mmr_lambda is None:
         return
     if not 0 <= question.mmr_lambda <= 1:
         raise UsageError(f"mmr_lambda is {question.mmr_lambda!r}", hint="use a number from 0 to 1")
     if question.vector is None:
         raise UsageError("mmr needs the vector of the question", hint="give a vector or leave mmr_lambda out")
+
+
+def _dense_weight(collection: Collection, question: Question) -> float:
+    return dense_weight(collection.space.model) if question.dense_weight is None else question.dense_weight
 
 
 def _checked_vector(collection: Collection, question: Question) -> NDArray[np.float32] | None:
@@ -228,7 +242,27 @@ def to_hit(row: Row) -> Hit:
         end_char=row.end_char,
         page=page if isinstance(page, int) and not isinstance(page, bool) else None,
         headings=tuple(filter(_is_text, headings)) if isinstance(headings, list) else (),
+        context=None if row.context is None else joined(row.context),
     )
+
+
+def joined(chunks: Sequence[Sequence[Any]]) -> str | None:
+    """The text that chunks of one document were cut from, each ``[start_char, text]``; None where that is not known.
+
+    What two of them share stands in it once. Between two that do not touch there is a blank line.
+    """
+    if not chunks or any(start is None for start, _ in chunks):
+        return None
+    text, end = "", -1
+    for start, piece in sorted(chunks, key=lambda chunk: chunk[0]):
+        n_shared = end - start
+        shared = text[len(text) - n_shared :][: len(piece)] if 0 <= n_shared <= len(text) else None
+        if text and shared is not None and piece.startswith(shared):
+            text += piece[len(shared) :]
+        else:
+            text += f"\n\n{piece}" if text else piece
+        end = max(end, start + len(piece))
+    return text
 
 
 def _is_text(value: Any) -> bool:

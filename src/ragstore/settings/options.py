@@ -136,8 +136,11 @@ class Settings(BaseModel):
     llm_timeout_s: float = Field(120, ge=1, le=3600, description="seconds until a request to that model is given up")
 
     top_k: int = Field(10, ge=1, le=1000, description="hits of a query that does not say how many")
-    dense_weight: float = Field(
-        3.0, ge=0, le=100, description="weight of vectors against keywords (1) in hybrid search"
+    dense_weight: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="weight of vectors against keywords (1) in hybrid search; unset: what suits the model",
     )
 
     batch_chunks: int = Field(1000, ge=1, le=20_000, description="chunks published together in one run")

@@ -7,7 +7,7 @@ LEFT JOIN (
     SELECT
         node.node_id, node.document_id, document.source_uri, node.text, {user_metadata} AS user_metadata,
         node.start_char, node.end_char, winner.score, {embedding} AS embedding, {class_name} AS class_name,
-        {content} AS content
+        {content} AS content, {context} AS context
     FROM winner
     JOIN {table} AS node ON node.ctid = winner.tid
     LEFT JOIN ragstore.document
