@@ -130,7 +130,7 @@ def belongs(draft: Draft, part: Part, owner: int) -> bool:
     if draft.replaced_in is not None:
         return rewriting() == draft.replaced_in
     if draft.inserted:
-        return draft.call is inserting()
+        return inserting() is not None
     return draft.owner == owner or part.source_hash in (None, draft.announced)
 
 

@@ -125,17 +125,20 @@ class Drafts:
                 else:
                     self._announce(document_id, doc_hash, owner)
 
-    def leave_earlier(self, parts: Mapping[str, Part], *, owner: int) -> None:
+    def leave_earlier(self, parts: Mapping[str, Part], *, owner: int, is_first: bool = True) -> None:
         """Forget what another call, which failed or goes on at the same time, added of these documents.
 
         What an insert brings is a draft of its own from here on.
+
+        Args:
+            is_first: False for nodes that may follow others of the same insert after a trace within it has ended.
         """
         call, insert = writing_whole(), inserting()
         with self._lock:
             for document_id, part in parts.items():
                 key = self._key(document_id, owner)
                 draft = self._drafts.get(key)
-                if call is not None and draft is not None and is_of_another(draft, part, call):
+                if is_first and call is not None and draft is not None and is_of_another(draft, part, call):
                     self._forget(key)
                     key = self._key(document_id, owner)
                 if insert is not None and key not in self._drafts:

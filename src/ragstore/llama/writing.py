@@ -73,7 +73,7 @@ class Writing:
         nodes = [node for node in nodes if not self._drafts.is_held(node.ref_doc_id, node.node_id, owner=owner)]
         bodies = [to_node(node, own_document=True) for node in nodes]
         parts = _parts(nodes, [node.ref_doc_id for node in nodes]) if store_text else {}
-        self._drafts.leave_earlier(parts, owner=owner)
+        self._drafts.leave_earlier(parts, owner=owner, is_first=False)
         brought = self._brought(run, own) if run is not None else []
         closed = {closing.document_id for closing in brought}
         closings, own_hashes = self._drafts.completed_by({i: h for i, h in own.items() if i not in closed})
