@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 from ragstore.app.models import EXTERNAL, Models
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
-from ragstore.model.hit import Hit
+from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.known import KnownCollections
+from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
+
+_SCORES: Mapping[str, ScoreKind] = {
+    "vector": "cosine",
+    "keyword": "word_rank",
+    "hybrid": "rank_fusion",
+    "mmr": "mmr",
+}
 
 
 class Asking:
@@ -21,8 +30,9 @@ class Asking:
         self._pool = pool
         self._models = models
         self._known = KnownCollections(pool)
+        self._advice = Advice(pool)
 
-    def hits(self, collection: str, question: Question) -> list[Hit]:
+    def hits(self, collection: str, question: Question) -> Hits:
         """The nodes that answer best, best first.
 
         Args:
@@ -33,11 +43,15 @@ class Asking:
         """
         return self._known.ask(collection, partial(self._hits, question))
 
-    def _hits(self, question: Question, collection: Collection) -> list[Hit]:
+    def _hits(self, question: Question, collection: Collection) -> Hits:
         self._models.check(collection)
         found = find(self._pool, collection, self._with_vector(question, collection))
         self._known.learn(found.collection)
-        return [to_hit(row) for row in found.rows]
+        filters = question.filters
+        notes = self._advice.notes(found.collection, filters) if filters is not None and not found.rows else []
+        return Hits(
+            map(to_hit, found.rows), _SCORES["mmr" if question.mmr_lambda is not None else question.mode], notes
+        )
 
     def _with_vector(self, question: Question, collection: Collection) -> Question:
         if question.mode == "keyword" and question.mmr_lambda is None:
@@ -47,6 +61,7 @@ class Asking:
         if collection.space.model == EXTERNAL:
             raise UsageError(
                 f"the vectors of collection {collection.name!r} come from outside, so the question's must too",
-                hint="say embedding=, or ask with --mode keyword",
+                hint="ask with --mode keyword, or from Python with the question's vector",
+                in_python="give embedding=, or mode='keyword'",
             )
         return replace(question, vector=self._models.of(collection).embed_query(question.text or ""))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ragstore.app.models import Models
 from ragstore.app.writer import Writer
-from ragstore.ingest.dry_run import dry_run
 from ragstore.ingest.parsing import ParserPool
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.ingest.sync import Source, sync
@@ -20,19 +19,16 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Listing, walk
 from ragstore.sources.presence import Roots
-from ragstore.telemetry.logging import get_logger
 
 Paths = Sequence[str | Path]
 Tell = Callable[[Progress], None] | None
-
-_log = get_logger(__name__)
 
 
 def list_paths(settings: Settings, paths: Paths) -> Listing:
     """The files of these paths.
 
     Raises:
-        UsageError: one does not exist.
+        PathNotFoundError: one does not exist.
     """
     return walk(paths, max_bytes=settings.max_file_mb * 2**20)
 
@@ -50,7 +46,9 @@ class Ingesting:
     def ingest(self, collection: Collection, listing: Listing, paths: Paths, tell: Tell) -> IngestReport:
         """Add and update."""
         with self._services(collection, Roots(paths)) as services:
-            return ingest(services, collection, listing, limits=self._limits, tell=tell)
+            report = ingest(services, collection, listing, limits=self._limits, tell=tell)
+        report.passed_over = listing.passed_over
+        return report
 
     def sync(
         self, collection: Collection, listing: Listing, paths: Paths, tell: Tell, *, allow_mass_delete: bool
@@ -85,13 +83,3 @@ class Ingesting:
                 worker=writer.worker,
                 is_lost=roots.lost,
             )
-
-
-def look_only(
-    pool: PostgresPool, collection: Collection | None, listing: Listing, paths: Paths, tell: Tell
-) -> IngestReport:
-    """What a sync would do; a refusal to expect is logged."""
-    report, refused = dry_run(pool, collection, listing, Roots(paths), tell=tell)
-    if refused:
-        _log.warning(f"a sync would refuse to delete: {refused.message}", action="sync_dry_run")
-    return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +16,13 @@ from ragstore.app.models import EXTERNAL, Models
 from ragstore.app.spaces import check_chunking, check_space, check_vector_type, checked_dim
 from ragstore.app.transfers import Transfers
 from ragstore.audit import trail
-from ragstore.errors import SchemaVersionError, UsageError
+from ragstore.errors import MassDeletionError, SchemaVersionError, UsageError
 from ragstore.model.collection import (
     Chunking,
     Collection,
     CollectionSummary,
     EmbeddingSpace,
+    MadeCollection,
     TableForm,
     VectorType,
     checked_filter_keys,
@@ -29,6 +31,7 @@ from ragstore.model.collection import (
 from ragstore.postgres import collections, filter_keys
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
+from ragstore.telemetry.logging import get_logger
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
@@ -41,13 +44,19 @@ if TYPE_CHECKING:
     from ragstore.model.document import DocumentState
     from ragstore.model.drift import AuditProgress, RepairReport, VerifyReport
     from ragstore.model.filters import Filter
-    from ragstore.model.hit import Hit
+    from ragstore.model.hit import Hits
     from ragstore.model.progress import Progress
     from ragstore.model.report import IngestReport
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
+    from ragstore.sources import Listing
     from ragstore.work.health import Health
     from ragstore.work.upkeep import Upkeep
+
+
+NOTES = "ragstore.notes"
+_notes = get_logger(NOTES)
+"""A logger of its own, for callers that show the notes of an answer themselves."""
 
 
 class Ragstore(Transfers):
@@ -148,28 +157,36 @@ class Ragstore(Transfers):
         self,
         *paths: str | Path,
         collection: str | None = None,
+        filter_keys: Sequence[str] = (),
         progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
         """Add and update documents from files and folders; a renamed file moves, others that are gone stay.
 
-        The collection is made when there is none of that name. Documents that cannot be read go to quarantine and
-        are counted as failed.
+        The collection is made when there is none of that name; the report says so. Documents that cannot be read go to
+        quarantine and are counted as failed.
+
+        Args:
+            filter_keys: as those of ``create_collection``.
 
         Raises:
-            UsageError: a path does not exist.
+            PathNotFoundError: a path does not exist.
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
         """
         from ragstore.app.ingesting import Ingesting, list_paths
 
         listing = list_paths(self.settings, paths)
-        into = self._collection_or_new(collection)
-        return Ingesting(self.settings, self._pool, self._models, self._writer()).ingest(into, listing, paths, progress)
+        into, made = self._collection_or_new(collection, filter_keys)
+        ingesting = Ingesting(self.settings, self._pool, self._models, self._writer())
+        report = ingesting.ingest(into, listing, paths, progress)
+        report.collection_made = made
+        return report
 
     def sync(
         self,
         *paths: str | Path,
         collection: str | None = None,
+        filter_keys: Sequence[str] = (),
         allow_mass_delete: bool = False,
         dry_run: bool = False,
         progress: Callable[[Progress], None] | None = None,
@@ -182,21 +199,49 @@ class Ragstore(Transfers):
         Args:
             allow_mass_delete: also where more than 20 % of the collection and more than 10 documents are gone, or
                 where a folder shows none of its documents any more.
-            dry_run: count what would be done, and change nothing; files are read only to recognise them.
+            dry_run: report what would be done, and change nothing; files are read only to recognise them. What would
+                be refused is ``refused`` of the report.
 
         Raises:
             MassDeletionError: nothing was deleted; what was added and updated stays.
             UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingesting import Ingesting, list_paths, look_only
+        from ragstore.app.ingesting import Ingesting, list_paths
 
         listing = list_paths(self.settings, paths)
         if dry_run:
-            name = checked_name(collection or self.settings.collection)
-            return look_only(self._pool, collections.find_collection(self._pool, name), listing, paths, progress)
-        into = self._collection_or_new(collection)
+            return self._foretold(collection, listing, paths, progress, allow_mass_delete=allow_mass_delete)
+        into, made = self._collection_or_new(collection, filter_keys)
         syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
-        return syncing.sync(into, listing, paths, progress, allow_mass_delete=allow_mass_delete)
+        try:
+            report = syncing.sync(into, listing, paths, progress, allow_mass_delete=allow_mass_delete)
+        except MassDeletionError as error:
+            error.facts["report"].collection_made = made
+            raise
+        report.collection_made = made
+        return report
+
+    def _foretold(
+        self,
+        name: str | None,
+        listing: Listing,
+        paths: Sequence[str | Path],
+        progress: Callable[[Progress], None] | None,
+        *,
+        allow_mass_delete: bool,
+    ) -> IngestReport:
+        from ragstore.ingest.dry_run import dry_run
+        from ragstore.sources.presence import Roots
+
+        wanted = checked_name(name or self.settings.collection)
+        found = collections.find_collection(self._pool, wanted)
+        if found is not None:
+            self._models.check(found)
+        report = dry_run(self._pool, found, listing, Roots(paths), allow_mass_delete=allow_mass_delete, tell=progress)
+        if found is None:
+            space = self._space(self.settings.model, None)
+            report.collection_made = MadeCollection(wanted, space.model, space.dim)
+        return report
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
         """Live documents in the order of their ids."""
@@ -218,7 +263,7 @@ class Ragstore(Transfers):
         return trail.quarantined(self._pool, self._collection(collection))
 
     def retry_quarantine(self, *document_ids: str, collection: str | None = None) -> int:
-        """Let the next ingest try these documents again, all where none is named; returns how many."""
+        """Let the next ingest try these documents again, all where none is named; returns how many were held back."""
         return trail.release(self._pool, self._collection(collection), document_ids)
 
     # Health
@@ -303,8 +348,10 @@ class Ragstore(Transfers):
         mode: Mode = "hybrid",
         mmr_lambda: float | None = None,
         embedding: Sequence[float] | None = None,
-    ) -> list[Hit]:
-        """The nodes that answer best, best first.
+    ) -> Hits:
+        """The nodes that answer best, best first; a list that also says what its scores are.
+
+        Where a filter allows nothing because no node has its key, ``notes`` of the list say so, and so does the log.
 
         Args:
             embedding: the question's vector, for collections whose model is ``external``.
@@ -324,9 +371,12 @@ class Ragstore(Transfers):
             dense_weight=self.settings.dense_weight,
             mmr_lambda=mmr_lambda,
         )
-        return self._asking.hits(collection or self.settings.collection, question)
+        hits = self._asking.hits(collection or self.settings.collection, question)
+        for note in hits.notes:
+            _notes.warning(note, action="query")
+        return hits
 
-    def ask(
+    def ask(  # noqa: PLR0913 - one argument per choice of the person who asks
         self,
         text: str,
         *,
@@ -335,13 +385,22 @@ class Ragstore(Transfers):
         filters: Filter | None = None,
         mode: Mode = "hybrid",
         mmr_lambda: float | None = None,
+        stream: Callable[[str], None] | None = None,
     ) -> Answer:
-        """An answer written by the configured LLM, its citations checked; without an LLM the hits alone."""
+        """An answer written by the configured LLM, its citations checked; without an LLM the hits alone.
+
+        Args:
+            stream: called with each piece of the answer as the model writes it; together they are its ``text``.
+
+        Raises:
+            ModelError: the LLM gave no answer.
+            CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError: as ``query``.
+        """
         from ragstore.query.answer import ask
 
         hits = self.query(text, collection=collection, top_k=top_k, filters=filters, mode=mode, mmr_lambda=mmr_lambda)
         if self.settings.llm is None:
-            return ask(text, hits, None)
+            return replace(ask(text, hits, None), score_kind=hits.score_kind, notes=hits.notes)
         from ragstore.query.llm import LlmOptions, load_llm
 
         key = self.settings.llm_api_key
@@ -350,7 +409,8 @@ class Ragstore(Transfers):
             api_key=key.get_secret_value() if key else None,
             timeout_s=self.settings.llm_timeout_s,
         )
-        return ask(text, hits, load_llm(self.settings.llm, options))
+        answer = ask(text, hits, load_llm(self.settings.llm, options), tell=stream)
+        return replace(answer, score_kind=hits.score_kind, notes=hits.notes)
 
     # LlamaIndex
 
@@ -427,13 +487,17 @@ class Ragstore(Transfers):
         self._models.check(found)
         return found
 
-    def _collection_or_new(self, name: str | None) -> Collection:
+    def _collection_or_new(
+        self, name: str | None, filter_keys: Sequence[str] = ()
+    ) -> tuple[Collection, MadeCollection | None]:
+        """The collection, and that it had to be made."""
         wanted = checked_name(name or self.settings.collection)
         if collections.find_collection(self._pool, wanted) is None:
             # Databases that do not belong together must get no collection: that it is empty would be an answer.
             self._writer()
-            return self.create_collection(wanted)
-        return self._collection(wanted)
+            made = self.create_collection(wanted, filter_keys=filter_keys)
+            return made, MadeCollection(made.name, made.space.model, made.space.dim)
+        return self._with_filter_keys(self._collection(wanted), checked_filter_keys(filter_keys)), None
 
     def _space(self, model: str, dim: int | None) -> EmbeddingSpace:
         if model == EXTERNAL:
@@ -449,10 +513,14 @@ class Ragstore(Transfers):
         return EmbeddingSpace(model, checked_dim(own))
 
 
-def open_ragstore(settings: Settings | None = None) -> Ragstore:
-    """Open both databases as the settings say; embedded ones are started and migrated."""
+def open_ragstore(settings: Settings | None = None, *, starting: Callable[[], None] | None = None) -> Ragstore:
+    """Open both databases as the settings say; embedded ones are started and migrated.
+
+    Args:
+        starting: called before embedded servers are started.
+    """
     settings = settings or Settings()
-    addresses = reachable(settings)
+    addresses = reachable(settings, starting=starting)
     pool = PostgresPool(
         addresses.postgres_url,
         size=settings.pool_size,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ragstore import embedded
 from ragstore.app import migrations
 from ragstore.app.addresses import Addresses, configured, home_of
+from ragstore.app.wholeness import Wholeness, look
 from ragstore.embedded import ServerUrls
 from ragstore.errors import RagstoreError, UsageError
 from ragstore.migrate import postgres as postgres_steps
@@ -20,12 +22,17 @@ from ragstore.settings import Settings, masked_url
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What ``ragstore status`` shows; each part says itself whether it is ok."""
+    """What ``ragstore status`` shows; each part says itself whether it is ok.
+
+    Args:
+        whole: None where one of the others is not ok.
+    """
 
     postgres: dict[str, Any]
     mongo: dict[str, Any]
     schema: dict[str, Any]
     collections: list[CollectionSummary] = field(default_factory=list)
+    whole: Wholeness | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The shape ``status --json`` prints."""
@@ -34,18 +41,22 @@ class Status:
             "mongo": self.mongo,
             "schema": self.schema,
             "collections": [summary.as_dict() for summary in self.collections],
+            "whole": self.whole.as_dict() if self.whole else None,
         }
 
 
-def up(settings: Settings) -> ServerUrls:
+def up(settings: Settings, *, starting: Callable[[], None] | None = None) -> ServerUrls:
     """Start the embedded servers and migrate them.
+
+    Args:
+        starting: called before, where they do not run.
 
     Raises:
         UsageError: the settings name servers of one's own.
         EmbeddedServerError: they cannot be run here.
     """
     _refuse_configured(settings, "start")
-    urls = embedded.ensure_running(home_of(settings))
+    urls = embedded.ensure_running(home_of(settings), starting=starting)
     migrations.apply_at(settings, Addresses(urls.postgres_url, urls.mongo_url))
     return urls
 
@@ -74,10 +85,12 @@ def status(settings: Settings, *, show_secrets: bool = False) -> Status:
         "current": f"postgres {current or 'none'}, mongo {mongo_current or 'none'}" if any(versions) else None,
         "head": _head(),
     }
+    well = all(part["ok"] for part in (postgres, mongo, schema))
+    whole = look(settings, addresses) if well else None
     for part in (postgres, mongo):
         if not show_secrets:
             part["url"] = masked_url(part["url"])
-    return Status(postgres, mongo, schema, summaries)
+    return Status(postgres, mongo, schema, summaries, whole)
 
 
 def _embedded_running(settings: Settings) -> Addresses | None:
@@ -101,7 +114,7 @@ def _look_at_postgres(
         part |= {"ok": True, "version": str(row[0]).split()[0] if row else None}
         return part, current, list_collections(pool) if current == head("postgres") else []
     except RagstoreError as error:
-        part["error"] = str(error)
+        part["error"] = _without_this_command(error)
         return part, None, []
     finally:
         pool.close()
@@ -126,8 +139,13 @@ def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, 
             part["ok"] = True
             return part, mongo_steps.current(database(client, settings.mongo_database))
     except RagstoreError as error:
-        part |= {"ok": False, "error": str(error)}
+        part |= {"ok": False, "error": _without_this_command(error)}
         return part, None
+
+
+def _without_this_command(error: RagstoreError) -> str:
+    """The error, but no advice to run what is being run."""
+    return error.message if "ragstore status" in error.hint or not error.hint else f"{error.message} ({error.hint})"
 
 
 def _head() -> str:

@@ -15,7 +15,7 @@ from ragstore.app.addresses import Addresses, configured, home_of, reachable
 from ragstore.app.ingesting import list_paths
 from ragstore.app.ragstore import Ragstore, open_ragstore
 from ragstore.errors import StoreUnavailableError
-from ragstore.model.collection import checked_name
+from ragstore.model.collection import checked_filter_keys, checked_name
 from ragstore.model.progress import Progress
 from ragstore.model.report import IngestReport
 from ragstore.postgres.gauges import LedgerGauges, ping, read_gauges
@@ -51,14 +51,25 @@ class Manner:
     metrics_at: str | None = None
 
 
-def run_worker(settings: Settings, paths: Sequence[str], *, collection: str | None, manner: Manner) -> None:
+def run_worker(
+    settings: Settings,
+    paths: Sequence[str],
+    *,
+    collection: str | None,
+    filter_keys: Sequence[str] = (),
+    manner: Manner,
+) -> None:
     """Keep a collection equal to its paths for ever.
+
+    Args:
+        filter_keys: as those of ``create_collection``.
 
     Raises:
         UsageError: a path does not exist, or nothing can listen where metrics are wanted.
         RagstoreError: the same would fail the same way for ever.
     """
     list_paths(settings, paths)
+    checked_filter_keys(filter_keys)
     name = checked_name(collection or settings.collection)
     health = Health(manner.every_s)
     turns = _Turns(settings, name, paths)
@@ -68,7 +79,7 @@ def run_worker(settings: Settings, paths: Sequence[str], *, collection: str | No
             health.alive()
 
         def sync() -> IngestReport:
-            return opened.store().sync(*paths, collection=name, progress=told)
+            return opened.store().sync(*paths, collection=name, filter_keys=filter_keys, progress=told)
 
         worker = Worker(
             collection=name,

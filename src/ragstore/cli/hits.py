@@ -22,12 +22,31 @@ def hit_lines(hits: Sequence[Hit], width: int) -> list[str]:
         return ["no hits"]
     lines: list[str] = []
     for rank, hit in enumerate(hits, start=1):
-        lines += [f"{rank}. {hit.score:.4f}  {place(hit)}", *excerpt(hit.text, width), ""]
+        lines += [*place_lines(f"{rank}. {hit.score:.4f}  ", hit, width), *excerpt(hit.text, width), ""]
     return lines[:-1]
 
 
 def place(hit: Hit) -> str:
     """``/manuals/pump.pdf, page 3, Care > Cleaning, characters 120-480``."""
+    return ", ".join(_place(hit))
+
+
+def place_lines(beginning: str, hit: Hit, width: int) -> list[str]:
+    """The same behind a beginning, with line ends where there are commas: a path and a number stay whole."""
+    lines = [beginning]
+    for position, word in enumerate(_place(hit)):
+        joined = f"{lines[-1]}, {word}" if position else f"{beginning}{word}"
+        if len(joined) <= width:
+            lines[-1] = joined
+        elif position:
+            lines[-1] += ","
+            lines.append(f"{_INDENT}{word}")
+        else:
+            lines = [beginning.rstrip(), f"{_INDENT}{word}"]
+    return lines
+
+
+def _place(hit: Hit) -> list[str]:
     words = [one_line(hit.source or hit.document_id)]
     if hit.page is not None:
         words.append(f"page {hit.page}")
@@ -35,7 +54,7 @@ def place(hit: Hit) -> str:
         words.append(" > ".join(one_line(heading) for heading in hit.headings))
     if hit.start_char is not None and hit.end_char is not None:
         words.append(f"characters {hit.start_char}-{hit.end_char}")
-    return ", ".join(words)
+    return words
 
 
 def excerpt(text: str, width: int) -> list[str]:

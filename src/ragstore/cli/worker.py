@@ -8,7 +8,7 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
-from ragstore.cli.options import CollectionOption
+from ragstore.cli.options import CollectionOption, FilterKeyOption, QuietOption
 
 
 def worker(
@@ -17,6 +17,8 @@ def worker(
     collection: CollectionOption = None,
     every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two passes.")] = 30,
     metrics: MetricsOption = None,
+    filter_keys: FilterKeyOption = None,
+    _quiet: QuietOption = False,
 ) -> None:
     """Keep a collection equal to its folders, for ever.
 
@@ -31,4 +33,5 @@ def worker(
 
         from ragstore.app.workers import Manner, run_worker
 
-        run_worker(settings, paths, collection=collection, manner=Manner(every, metrics))
+        manner = Manner(every, metrics)
+        run_worker(settings, paths, collection=collection, filter_keys=filter_keys or (), manner=manner)

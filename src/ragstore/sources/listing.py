@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError, UsageError
+from ragstore.errors import ContentError, LimitExceededError, PathNotFoundError, UnreadableError, UnsupportedTypeError
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
+from ragstore.model.transfer import Findings
 from ragstore.sources.formats import SUFFIXES
 from ragstore.sources.location import document_id_of, is_too_long, shortened, source_uri_of
 
@@ -39,20 +40,20 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int) -> Listing:
     """List files of known types in the given files and folders.
 
     Files that were named themselves come first, then the folders; within a folder its files by name, then its
-    subfolders. Hidden entries below a folder are left out. What several paths reach is listed once.
+    subfolders. Hidden entries below a folder are passed over. What several paths reach is listed once.
 
     Args:
         max_bytes: larger files come back as Unlistable.
 
     Raises:
-        UsageError: a path does not exist.
+        PathNotFoundError: a path does not exist.
     """
     roots = []
     for path in paths:
         given = os.fspath(path)
         absolute = os.path.abspath(given)
         if not given or "\0" in given or not _is_there(absolute):
-            raise UsageError(
+            raise PathNotFoundError(
                 f"path {given!r} does not exist", hint="check the spelling, or leave it out", path=absolute
             )
         roots.append(absolute)
@@ -63,12 +64,12 @@ class Listing:
     """What a walk finds; iterate it once, then read its counts.
 
     Attributes:
-        n_passed_over: files in folders whose type has no reader.
+        passed_over: entries of folders that nothing reads, by the reason, such as ``type .png``.
         complete: whether every folder could be read; until then a missing file may only be unseen.
     """
 
     def __init__(self, roots: Sequence[str], max_bytes: int) -> None:
-        self.n_passed_over = 0
+        self.passed_over = Findings()
         self.complete = True
         self._max_bytes = max_bytes
         self._folders: list[str] = []
@@ -132,6 +133,7 @@ class Listing:
         subfolders: list[str] = []
         for entry in entries:
             if entry.name.startswith("."):
+                self.passed_over.add("hidden", [document_id_of(entry.path)])
                 continue
             if _is_folder(entry):
                 (self._linked_folders if entry.is_symlink() else subfolders).append(entry.path)
@@ -140,8 +142,9 @@ class Listing:
         self._folders.extend(reversed(subfolders))
 
     def _entry(self, entry: os.DirEntry[str]) -> SourceItem | Unlistable | None:
-        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
-            self.n_passed_over += 1
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix not in SUFFIXES:
+            self.passed_over.add(f"type {suffix}" if suffix else "no type", [document_id_of(entry.path)])
             return None
         if self._named_files and _real_name(os.path.dirname(entry.path), entry.name) in self._named_files:
             return None

@@ -58,7 +58,10 @@ class Worker:
             if isinstance(done, IngestReport):
                 self._tell(done)
             raise
-        return Done("changed" if self._tell(report) else "idle", self._every_s)
+        changed = self._tell(report)
+        if report.refused is not None:
+            _log.warning(report.refused.message, action="sync_incomplete", hint=report.refused.hint)
+        return Done("changed" if changed else "idle", self._every_s)
 
     def _note(self, at_work: bool) -> None:
         if at_work is not self._at_work:
@@ -83,6 +86,7 @@ class Worker:
             n_deleted=report.deleted,
             n_unchanged=report.unchanged,
             n_failed=report.failed,
+            n_passed_over=report.passed_over.total,
             n_chunks=report.chunks,
             n_embedded=report.embedded,
             seconds=report.seconds,
