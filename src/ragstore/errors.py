@@ -71,7 +71,7 @@ class RagstoreError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.in_python = in_python or hint
+        self.in_python = in_python or hint.replace("run the same command again", "make the same call again")
         self.facts = facts
 
     def __str__(self) -> str:
@@ -277,3 +277,25 @@ class EmbeddedServerError(RagstoreError):
 
     code = "embedded"
     retry = Retry.AFTER_REPAIR
+
+
+def as_owner(arguments: str, role: str) -> str:
+    """The hint for what only the role that owns the tables may do."""
+    return (
+        f"run 'ragstore {arguments}' with RAGSTORE_POSTGRES_URL of the role {role}; "
+        f"in the stack: 'docker compose run --rm maintain {arguments}'"
+    )
+
+
+def not_installed(extra: str) -> str:
+    """The hint for a package that an extra of ragstore brings."""
+    return (
+        f"run 'pip install ragstore[{extra}]'; in the stack, name the extra in stack/app/Dockerfile and build the image"
+    )
+
+
+def closed() -> ClosedError:
+    """For whoever goes on using a store, or what came from it."""
+    return ClosedError(
+        "the store is closed", hint="open it again with ragstore.open(); what came from it closes with it"
+    )

@@ -138,7 +138,7 @@ def test_a_document_leaves_quarantine_when_it_is_mended(command: CommandLine, tm
     # What failed for good is tried again only on request, or when the file changes.
     command("ingest", ".", status=3)
     assert [entry["attempts"] for entry in command("quarantine", "--json").json["quarantine"]] == [1]
-    assert command("quarantine", "retry", "bad.txt", "--json").json == {"released": 1}
+    assert command("quarantine", "retry", "bad.txt", "--json").json == {"released": 1, "missing": []}
     command("ingest", ".", status=3)
     assert [entry["attempts"] for entry in command("quarantine", "--json").json["quarantine"]] == [2]
     bad.write_text("The valve opens at nine bar.")

@@ -49,12 +49,16 @@ def test_a_folder_lists_its_files_by_name_and_then_its_subfolders(tmp_path: Path
     assert names(tmp_path) == ["b.txt", "c.md", "y.json", "z.md", "x.csv"]
 
 
-def test_hidden_entries_are_left_out_and_unknown_types_are_counted(tmp_path: Path) -> None:
+def test_hidden_entries_and_unknown_types_are_passed_over_by_name(tmp_path: Path) -> None:
     for name in (".hidden.txt", ".git/config.txt", "image.png", "Makefile", "kept.TXT"):
         a_file(tmp_path / name)
     listing = walk([tmp_path], max_bytes=MIB)
     assert [Path(entry.document_id).name for entry in listing] == ["kept.TXT"]
-    assert listing.n_passed_over == 2
+    assert listing.passed_over.as_dict() == {
+        "hidden": {"count": 2, "examples": [str(tmp_path / ".git"), str(tmp_path / ".hidden.txt")]},
+        "no type": {"count": 1, "examples": [str(tmp_path / "Makefile")]},
+        "type .png": {"count": 1, "examples": [str(tmp_path / "image.png")]},
+    }
     assert listing.complete
 
 

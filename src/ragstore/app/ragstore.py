@@ -16,7 +16,7 @@ from ragstore.app.models import EXTERNAL, Models
 from ragstore.app.spaces import check_chunking, check_space, check_vector_type, checked_dim
 from ragstore.app.transfers import Transfers
 from ragstore.audit import trail
-from ragstore.errors import MassDeletionError, SchemaVersionError, UsageError
+from ragstore.errors import MassDeletionError, SchemaVersionError, UsageError, closed
 from ragstore.model.collection import (
     Chunking,
     Collection,
@@ -69,6 +69,7 @@ class Ragstore(Transfers):
         self._models = Models(settings)
         self._writer_lock = threading.Lock()
         self._opened_writer: Writer | None = None
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +80,9 @@ class Ragstore(Transfers):
         self.close()
 
     def close(self) -> None:
-        """Close all connections; embedded servers go on running."""
+        """Close all connections; embedded servers go on running. What is used afterwards raises ClosedError."""
+        with self._writer_lock:
+            self._is_closed = True
         if self._opened_writer is not None:
             self._opened_writer.close()
         self._pool.close()
@@ -469,6 +472,8 @@ class Ragstore(Transfers):
         from ragstore.app.writer import open_writer
 
         with self._writer_lock:
+            if self._is_closed:
+                raise closed()
             if self._opened_writer is None:
                 self._opened_writer = open_writer(self.settings, self._addresses, self._pool)
             return self._opened_writer
@@ -504,7 +509,8 @@ class Ragstore(Transfers):
             if dim is None:
                 raise UsageError(
                     "a collection whose vectors come with the nodes needs their length",
-                    hint="say dim=, for example create_collection(name, model='external', dim=256)",
+                    hint="set RAGSTORE_MODEL to a model that embeds; vectors come by 'ragstore import' or from Python",
+                    in_python="give dim=, for example create_collection(name, model='external', dim=256)",
                 )
             return EmbeddingSpace(model, checked_dim(dim))
         own = self._models.named(model).dim

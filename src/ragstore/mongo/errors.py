@@ -12,13 +12,14 @@ from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
+    InvalidOperation,
     InvalidURI,
     OperationFailure,
     PyMongoError,
     WTimeoutError,
 )
 
-from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError, closed
 
 _SETUP_CODES = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
 _FULL_CODES = {14031}  # OutOfDiskSpace
@@ -33,6 +34,7 @@ _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
 # What pymongo adds behind the reason: time-outs, the topology, the server's whole answer.
 _APPENDIX = re.compile(r",? \(configured timeouts: |, Timeout: |, full error: ")
 _NONE_OF_THE_SET = "No replica set members available"
+_AFTER_CLOSE = "after close"
 _NONE_YET = "No replica set members found yet"
 
 _HINT_REPLICA_SET = (
@@ -91,6 +93,8 @@ def translation() -> Iterator[None]:
     try:
         yield
     except (PyMongoError, BSONError) as error:  # the second for what cannot be encoded
+        if isinstance(error, InvalidOperation) and _AFTER_CLOSE in str(error):
+            raise closed() from error
         raise translated(error) from error
 
 

@@ -28,6 +28,7 @@ class PlainDocstore:
             raise UsageError(
                 f"MongoDB database {database.name!r} has no document store {namespace!r}",
                 hint=f"name one that is there with --namespace: {', '.join(spaces) or 'none'}",
+                in_python=f"give namespace= one that is there: {', '.join(spaces) or 'none'}",
                 namespace=namespace,
             )
 

@@ -115,6 +115,7 @@ class PlainTable:
             raise UsageError(
                 f"{schema}.{table} is no table of a PGVectorStore: {found if row else 'the database has no pgvector'}",
                 hint="PGVectorStore(table_name='x') makes public.data_x: see --postgres-table and --schema",
+                in_python="PGVectorStore(table_name='x') makes public.data_x: PlainStack('data_x', schema='public')",
                 table=table,
             )
         self._cursor.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(row[0])))

@@ -14,7 +14,7 @@ from typing import TypeVar
 import psycopg2
 import psycopg2.extensions
 
-from ragstore.errors import StoreUnavailableError
+from ragstore.errors import StoreUnavailableError, closed
 from ragstore.postgres.errors import translation
 from ragstore.postgres.prepared import PreparingConnection
 from ragstore.postgres.silence import SilenceWatch
@@ -57,6 +57,7 @@ class PostgresPool:
             f"-c idle_in_transaction_session_timeout={round(idle_in_transaction_s * 1000)} "
             f"-c statement_timeout={round(statement_timeout_s * 1000)}"
         )
+        self._is_closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -110,10 +111,11 @@ class PostgresPool:
         return PostgresPool(self._url, size=size, connect_timeout_s=self._connect_timeout_s, **self._limits)
 
     def close(self) -> None:
-        """Close the idle connections; lent ones close when they come back."""
+        """Close the idle connections; lent ones close when they come back, and no other is lent: ClosedError."""
         if self._pid != os.getpid():
             return
         self._size = 0
+        self._is_closed = True
         self._silence.close()
         while self._idle:
             self._idle.pop()[0].close()
@@ -132,6 +134,8 @@ class PostgresPool:
 
     def _taken(self, *, try_it: bool) -> tuple[Connection, bool]:
         """A connection, and whether it was idle for long and nobody has tried it since."""
+        if self._is_closed:
+            raise closed()
         if self._pid != os.getpid():
             # After a fork the parent's connections must not be used or ended by the child.
             self._reset()

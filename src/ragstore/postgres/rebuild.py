@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ragstore.errors import RefusedError, StoreSetupError
+from ragstore.errors import RefusedError, StoreSetupError, as_owner
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import Run, Vectors
@@ -314,7 +314,7 @@ def _require_owner(cursor: Cursor, relation: str) -> None:
     if row is not None and not row[0]:
         raise StoreSetupError(
             f"{relation} must be built anew, and belongs to the role {row[1]}",
-            hint=f"run 'ragstore repair' with RAGSTORE_POSTGRES_URL of the role {row[1]}",
+            hint=as_owner("repair", row[1]),
         )
 
 

@@ -169,7 +169,9 @@ def _found(
 def _check(question: Question) -> None:
     if question.mode not in get_args(Mode):
         raise UsageError(
-            f"unknown search mode {question.mode!r}", hint=f"use one of {' '.join(get_args(Mode))} for --mode"
+            f"unknown search mode {question.mode!r}",
+            hint=f"use one of {' '.join(get_args(Mode))} for --mode",
+            in_python=f"give mode= one of {' '.join(get_args(Mode))}",
         )
     for needed in _NEEDED[question.mode]:
         if getattr(question, needed) is None:
@@ -178,7 +180,11 @@ def _check(question: Question) -> None:
                 hint="give text and vector, or choose the mode 'vector' or 'keyword' that needs one of them",
             )
     if isinstance(question.top_k, bool) or not isinstance(question.top_k, int) or not 1 <= question.top_k <= MAX_TOP_K:
-        raise UsageError(f"top_k is {question.top_k!r}", hint=f"use a number from 1 to {MAX_TOP_K} for -k")
+        raise UsageError(
+            f"top_k is {question.top_k!r}",
+            hint=f"use a number from 1 to {MAX_TOP_K} for -k",
+            in_python=f"give top_k= a number from 1 to {MAX_TOP_K}",
+        )
     if not (math.isfinite(question.dense_weight) and question.dense_weight >= 0):
         raise UsageError(f"dense_weight is {question.dense_weight!r}", hint="use a number from 0 up")
     if question.mmr_lambda is None:

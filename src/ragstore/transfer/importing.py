@@ -78,6 +78,7 @@ def _check_namespace(source: PersistDir, namespace: str) -> None:
     raise UsageError(
         f"{source.folder.url} has no vector store {namespace!r}",
         hint=f"name one that is there with --namespace: {there}",
+        in_python=f"give namespace= one that is there: {there}",
         namespaces=sorted(source.vector_stores),
     )
 

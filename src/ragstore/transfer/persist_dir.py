@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ragstore.errors import TransferError, UsageError
+from ragstore.errors import TransferError, UsageError, not_installed
 from ragstore.transfer.json_entries import Entry, entries
 
 DOCSTORE = "docstore.json"
@@ -95,7 +95,7 @@ def open_folder(url: str) -> Folder:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         scheme = url.partition("://")[0]
-        extra = "pip install 'ragstore[s3]'" if scheme in _S3_SCHEMES else f"install its package: {error}"
+        extra = not_installed("s3") if scheme in _S3_SCHEMES else f"install its package: {error}"
         raise UsageError(f"{scheme}:// cannot be used here", hint=extra, url=url) from error
     except ValueError as error:
         raise UsageError(f"{url} cannot be used: {error}", hint="name a folder or an fsspec URL", url=url) from error
