@@ -132,7 +132,7 @@ def test_failures_show_the_first_reasons_once_and_how_many_more() -> None:
     aside = [SetAside(f"/{n}.pdf", "content.parse", f"/{n}.pdf the file\nends early") for n in range(7)]
     found = failure_lines(IngestReport(failed=7, quarantined=aside))
     assert found[0] == "quarantined: /0.pdf: the file ends early"
-    assert found[-2:] == ["and 2 more", "hint: ragstore quarantine list shows all with their reasons"]
+    assert found[-2:] == ["and 2 more", "hint: 'ragstore quarantine list' shows all with their reasons"]
     assert len(found) == 7
     assert failure_lines(IngestReport(failed=7, quarantined=aside), dry_run=True)[0].startswith(
         "cannot be taken in: /0"

@@ -40,7 +40,7 @@ def drop(
         raise typer.BadParameter(f"{collection!r} and {named!r} are two collections: name one")
     name = collection or named
     if not name:
-        raise typer.BadParameter("no collection is named: say ragstore drop COLLECTION")
+        raise typer.BadParameter("no collection is named: say 'ragstore drop COLLECTION'")
     with invocation_of(ctx).store() as store:
         if not yes and not _confirmed(store, name):
             say("nothing was dropped")

@@ -94,4 +94,4 @@ def failure_lines(report: IngestReport, *, dry_run: bool = False) -> list[str]:
     heading = "cannot be taken in" if dry_run else "quarantined"
     shown = [f"{each.document_id}: {without_name(each.reason, each.document_id)}" for each in report.quarantined]
     lines = first_of(heading, shown, MAX_REASONS)
-    return [*lines, "hint: ragstore quarantine list shows all with their reasons"] if lines and not dry_run else lines
+    return [*lines, "hint: 'ragstore quarantine list' shows all with their reasons"] if lines and not dry_run else lines

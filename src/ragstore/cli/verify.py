@@ -39,7 +39,7 @@ def verify(
         for line in verify_lines(report):
             write(line)
     if not report.ok:
-        say("hint: ragstore repair --dry-run shows what can be done about it")
+        say("hint: 'ragstore repair --dry-run' shows what can be done about it")
         raise typer.Exit(EXIT_DRIFT)
 
 

@@ -68,6 +68,7 @@ def prepare(pool: PostgresPool, collection: Collection) -> None:
         raise StoreSetupError(
             f"collection {collection.name!r} belongs to the role {row[1]}, which alone can drop it",
             hint=f"{as_owner(f'drop {collection.name} --yes', row[1])}; nothing was deleted",
+            in_python=f"open the store with RAGSTORE_POSTGRES_URL of the role {row[1]}; nothing was deleted",
             owner=row[1],
         )
 
