@@ -74,7 +74,7 @@ def test_a_document_goes_in_is_found_is_listed_and_goes_out(cli: Run, tmp_path: 
     (entry,) = json_of(cli("quarantine", "--json"))["quarantine"]
     assert entry["document_id"] == str(tmp_path / "broken.pdf")
     assert entry["reason"]
-    assert json_of(cli("quarantine", "retry", "broken.pdf", "--json")) == {"released": 1}
+    assert json_of(cli("quarantine", "retry", "broken.pdf", "--json")) == {"released": 1, "missing": []}
 
     hits = json_of(cli("query", "how often to clean the pump", "-k", "1", "--json"))["hits"]
     assert [hit["document_id"] for hit in hits] == [str(tmp_path / "pump.md")]

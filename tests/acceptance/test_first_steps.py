@@ -11,6 +11,7 @@ from tests.support.embedded import processes_of
 from tests.support.stores import Stores
 
 REPORT = {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds"}
+REPORT |= {"passed_over", "collection_made", "deleted_documents", "quarantined", "refused"}
 HIT = {"score", "text", "document_id", "source", "node_id", "metadata", "start_char", "end_char", "page", "headings"}
 
 

@@ -103,7 +103,7 @@ def test_hostile_files_are_taken_in_or_set_aside_and_no_other_document_waits(
     done = command("ingest", "hostile", "--json", status=3, batch_chunks=4000, index_min_nodes=10**6)
     report = done.json
     assert (report["added"], report["failed"]) == (len(ADDED) + 1, len(SET_ASIDE))
-    assert "hint: ragstore quarantine list" in done.stderr
+    assert "hint: 'ragstore quarantine list'" in done.stderr
 
     texts = dict(stores.sql(f'SELECT document_id, min(text) FROM ragstore."data_{collection}" GROUP BY 1'))
     by_name = {Path(document_id).name: text for document_id, text in texts.items()}

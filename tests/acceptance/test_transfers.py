@@ -17,7 +17,7 @@ COUNTS = ("documents", "nodes", "embedded", "skipped")
 
 
 def counts(report: dict[str, object]) -> list[object]:
-    assert list(report) == [*COUNTS, "seconds", "left_behind", "noted"]
+    assert list(report) == [*COUNTS, "seconds", "left_behind", "noted", "collection_made"]
     return [report[name] for name in COUNTS]
 
 
@@ -57,7 +57,7 @@ def test_what_cannot_come_over_is_listed_and_the_exit_status_says_so(
         "unusable_vectors": {"count": 1, "examples": ["lost: 1 dimensions, not 32"]},
         "vectors_without_node": {"count": 1, "examples": ["lost"]},
     }
-    assert "left behind: 1 vectors without node" in done.stderr
+    assert "left behind: 1 vector without node" in done.stderr
 
 
 def test_wrong_calls_are_told_what_is_wrong(command: CommandLine, tmp_path: Path) -> None:

@@ -180,10 +180,7 @@ _HAS_TWIN = re.compile(
 )
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if p.parts[-2] not in ("cli", "bench", "work")], ids=lambda p: p.name
-)
-def test_python_is_not_told_options_of_the_command_line(path: Path) -> None:
+def test_python_is_not_told_options_of_the_command_line() -> None:
     own = {name for each in the_parser().commands.values() for parameter in each.params for name in parameter.opts}
     found = [(p, each) for p in SOURCES if p.parts[-2] not in ("cli", "bench", "work") for each in advice_of(p)]
     assert len(found) > 100

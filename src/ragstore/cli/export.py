@@ -24,7 +24,7 @@ def export(
     All of one moment, while writers go on. A folder that is not empty is refused; an export that is killed leaves none
     that loads.
 
-    --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted"}.
+    --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted", "collection_made": null}.
     """
     with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
         report = store.export(target, collection=collection, overwrite=overwrite, progress=listener)
