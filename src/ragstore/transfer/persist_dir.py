@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ragstore.errors import TransferError, UsageError, not_installed
+from ragstore.errors import PathNotFoundError, TransferError, UsageError, not_installed
 from ragstore.transfer.json_entries import Entry, entries
 
 DOCSTORE = "docstore.json"
@@ -151,7 +151,8 @@ def open_persist_dir(url: str) -> PersistDir:
     try:
         names = frozenset(folder.names())
     except file_errors() as error:
-        raise UsageError(
+        kind = PathNotFoundError if isinstance(error, FileNotFoundError) else UsageError
+        raise kind(
             f"{url} cannot be listed: {reason(error)}",
             hint="check the path, its permissions and the connection",
             url=url,
@@ -161,7 +162,7 @@ def open_persist_dir(url: str) -> PersistDir:
     if vector_store_name(DEFAULT_NAMESPACE) in names:
         stores[DEFAULT_NAMESPACE] = vector_store_name(DEFAULT_NAMESPACE)
     if not stores and DOCSTORE not in names:
-        raise UsageError(
+        raise PathNotFoundError(
             f"{url} is no persist_dir: neither {DOCSTORE} nor a vector store is there",
             hint="name the folder that StorageContext.persist() wrote",
             url=url,
