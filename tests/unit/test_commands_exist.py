@@ -116,6 +116,13 @@ def test_every_command_and_option_of_a_help_text_is_one(verb: str) -> None:
     assert named <= own | {"--debug", "--version", "--help"}
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_can_be_quiet_and_those_with_a_result_have_json(verb: str) -> None:
+    options = {name for parameter in the_parser().commands[verb].params for name in parameter.opts}
+    assert {"--quiet", "-q", "--help"} <= options | {"--help"}
+    assert "--json" in options or verb in ("worker", "maintain")
+
+
 def texts_of(path: Path) -> Iterator[tuple[int, str]]:
     """Strings of a source file, formatted ones with x for what is put in; no docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

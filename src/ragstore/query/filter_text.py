@@ -192,8 +192,9 @@ def _tree(tree: Any) -> Filter:
         _fail(f"filter part has unknown members {', '.join(sorted(unknown))}")
     operator = _OPERATORS.get(str(tree.get("op", "==")))
     if operator is None:
-        near = get_close_matches(str(tree["op"]).lower(), _OPERATORS, n=1) or [_MEANT.get(str(tree["op"]).lower(), "")]
-        did_you_mean = f"did you mean {near[0].lstrip(':')!r}? " if near[0] else ""
+        word = str(tree["op"]).lower()
+        near = _MEANT.get(word) or _SYMBOLS.get(word) or next(iter(get_close_matches(word, _OPERATORS, n=1)), "")
+        did_you_mean = f"did you mean {_SYMBOLS.get(near, near.lstrip(':'))!r}? " if near else ""
         _fail(f"unknown filter operator {tree['op']!r:.60}", hint=f"{did_you_mean}use one of {' '.join(_OPERATORS)}")
     if not isinstance(tree.get("key"), str):
         _fail(f"filter part {tree!r:.200} has no key")
