@@ -14,6 +14,9 @@ from ragstore.work.rounds import Done
 STAND_BY_S = 1.0
 """Between two looks of a worker that stands by: so long it takes until it takes over."""
 
+MAX_NAMED = 20
+"""Documents of one line of the log; the audit trail has all, see ``ragstore history``."""
+
 _log = get_logger(__name__)
 
 
@@ -76,6 +79,7 @@ class Worker:
         self._metrics.reported(report, n_failed=max(0, report.failed - n_failed))
         if not (report.added or report.updated or report.renamed or report.deleted or report.failed != n_failed):
             return False
+        made = report.collection_made
         _log.info(
             "synced",
             action="sync",
@@ -90,5 +94,7 @@ class Worker:
             n_chunks=report.chunks,
             n_embedded=report.embedded,
             seconds=report.seconds,
+            deleted=" ".join(report.deleted_documents[:MAX_NAMED]),
+            collection_made=f"{made.model}, {made.dim} dimensions" if made else "",
         )
         return True
