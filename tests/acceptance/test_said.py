@@ -87,7 +87,7 @@ def test_status_leaves_with_drift_where_mongodb_lost_everything(
     command("status")
 
 
-@pytest.mark.parametrize("columns", ["80", "60", None])
+@pytest.mark.parametrize("columns", ["80", "70", None])
 def test_no_path_is_broken_where_a_terminal_is_narrow(command: CommandLine, manuals: Path, columns: str | None) -> None:
     command("ingest", "manuals")
     command.variables.update({"COLUMNS": columns} if columns else {})
@@ -103,7 +103,7 @@ def test_no_path_is_broken_where_a_terminal_is_narrow(command: CommandLine, manu
 def test_every_command_of_the_readme_does_something(command: CommandLine, manuals: Path, tmp_path: Path) -> None:
     values = {
         "PATH": "manuals", "TEXT": "pump", "DOCUMENT": "manuals/pump.md", "C": "docs", "COLLECTION": "docs", "DIR": "out",
-        "PERSIST_DIR": "out", "key=value": "file_type=md", "vector|keyword|hybrid": "hybrid", "apply|plan|status": "plan",
+        "PERSIST_DIR": "out", "key=value": "file_type=md", "vector|keyword|hybrid": "hybrid", "plan|apply|status": "plan",
         "list|retry": "list",
     }  # fmt: skip
     table = README.read_text().partition("## The command line\n\n```\n")[2].partition("```")[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.hits import hit_lines, place_lines
+from ragstore.cli.hits import hit_lines, place_lines, score_lines
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import (
     CollectionOption,
@@ -20,7 +20,6 @@ from ragstore.cli.options import (
     not_blank,
 )
 from ragstore.cli.output import flush, plain, say, terminal_width, write, write_json
-from ragstore.model.hit import SCORES
 
 if TYPE_CHECKING:
     from ragstore.query.answer import Answer
@@ -95,7 +94,7 @@ def answer_lines(answer: Answer, width: int, *, told: bool = False) -> list[str]
         told: the text of the answer stands there already.
     """
     if answer.text is None:
-        score = [f"score: {SCORES[answer.score_kind]}"] if answer.hits and answer.score_kind else []
+        score = score_lines(answer.score_kind, width) if answer.hits and answer.score_kind else []
         return [*score, *hit_lines(answer.hits, width)]
     cited = sorted(answer.citations, key=lambda citation: citation.number)
     sources = [line for each in cited for line in place_lines(f"[{each.number}] ", each.hit, width)]

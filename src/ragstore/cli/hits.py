@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragstore.cli.output import one_line
+from ragstore.model.hit import SCORES, ScoreKind
 
 if TYPE_CHECKING:
     from ragstore.model.hit import Hit
@@ -24,6 +25,11 @@ def hit_lines(hits: Sequence[Hit], width: int) -> list[str]:
     for rank, hit in enumerate(hits, start=1):
         lines += [*place_lines(f"{rank}. {hit.score:.4f}  ", hit, width), *excerpt(hit.text, width), ""]
     return lines[:-1]
+
+
+def score_lines(kind: ScoreKind, width: int) -> list[str]:
+    """What the scores of these hits are."""
+    return textwrap.wrap(f"score: {SCORES[kind]}", width, subsequent_indent=_INDENT)
 
 
 def place(hit: Hit) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ragstore.cli.hits import hit_lines
+from ragstore.cli.hits import hit_lines, score_lines
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import (
     CollectionOption,
@@ -19,7 +19,6 @@ from ragstore.cli.options import (
     not_blank,
 )
 from ragstore.cli.output import say, terminal_width, write, write_json
-from ragstore.model.hit import SCORES
 
 
 def query(  # noqa: PLR0913, PLR0917 - \b keeps lines apart; one argument for each option of the command line
@@ -70,7 +69,7 @@ def query(  # noqa: PLR0913, PLR0917 - \b keeps lines apart; one argument for ea
         return
     for note in hits.notes:
         say(note)
-    if hits:
-        write(f"score: {SCORES[hits.score_kind]}")
+    for line in score_lines(hits.score_kind, terminal_width()) if hits else []:
+        write(line)
     for line in hit_lines(hits, terminal_width()):
         write(line)
