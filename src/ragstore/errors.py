@@ -295,7 +295,7 @@ def not_installed(extra: str) -> str:
 
 
 def closed() -> ClosedError:
-    """For whoever goes on using a store, or what came from it."""
+    """The error of a store that is used after it was closed, and of what came from it."""
     return ClosedError(
         "the store is closed", hint="open it again with ragstore.open(); what came from it closes with it"
     )

@@ -11,9 +11,11 @@ from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
+from ragstore.query.answer import Answer, Tell, ask
 from ragstore.query.known import KnownCollections
 from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
+from ragstore.settings import Settings
 
 _SCORES: Mapping[str, ScoreKind] = {
     "vector": "cosine",
@@ -65,3 +67,23 @@ class Asking:
                 in_python="give embedding=, or mode='keyword'",
             )
         return replace(question, vector=self._models.of(collection).embed_query(question.text or ""))
+
+
+def answered(settings: Settings, text: str, hits: Hits, stream: Tell | None) -> Answer:
+    """What the configured language model says to these hits; the hits alone where there is none.
+
+    Raises:
+        ModelError: it gave no answer.
+    """
+    llm = None
+    if settings.llm is not None:
+        from ragstore.query.llm import LlmOptions, load_llm
+
+        key = settings.llm_api_key
+        options = LlmOptions(
+            base_url=settings.llm_base_url,
+            api_key=key.get_secret_value() if key else None,
+            timeout_s=settings.llm_timeout_s,
+        )
+        llm = load_llm(settings.llm, options)
+    return replace(ask(text, hits, llm, tell=stream), score_kind=hits.score_kind, notes=hits.notes)

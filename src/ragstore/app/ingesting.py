@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ragstore.app.models import Models
 from ragstore.app.writer import Writer
+from ragstore.ingest.dry_run import dry_run
 from ragstore.ingest.parsing import ParserPool
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.ingest.sync import Source, sync
@@ -83,3 +84,16 @@ class Ingesting:
                 worker=writer.worker,
                 is_lost=roots.lost,
             )
+
+
+def foretell(
+    pool: PostgresPool,
+    collection: Collection | None,
+    listing: Listing,
+    paths: Paths,
+    tell: Tell,
+    *,
+    allow_mass_delete: bool,
+) -> IngestReport:
+    """What a sync would report."""
+    return dry_run(pool, collection, listing, Roots(paths), allow_mass_delete=allow_mass_delete, tell=tell)

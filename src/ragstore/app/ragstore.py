@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -12,16 +11,15 @@ from typing import TYPE_CHECKING, Self
 
 from ragstore.app.addresses import Addresses, reachable
 from ragstore.app.migrations import apply_at, check_postgres
-from ragstore.app.models import EXTERNAL, Models
-from ragstore.app.spaces import check_chunking, check_space, check_vector_type, checked_dim
+from ragstore.app.models import Models
+from ragstore.app.spaces import check_chunking, check_space, check_vector_type, chosen_space
 from ragstore.app.transfers import Transfers
 from ragstore.audit import trail
-from ragstore.errors import MassDeletionError, SchemaVersionError, UsageError, closed
+from ragstore.errors import MassDeletionError, SchemaVersionError, closed
 from ragstore.model.collection import (
     Chunking,
     Collection,
     CollectionSummary,
-    EmbeddingSpace,
     MadeCollection,
     TableForm,
     VectorType,
@@ -49,14 +47,12 @@ if TYPE_CHECKING:
     from ragstore.model.report import IngestReport
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
-    from ragstore.sources import Listing
     from ragstore.work.health import Health
     from ragstore.work.upkeep import Upkeep
 
 
-NOTES = "ragstore.notes"
+NOTES = "ragstore.notes"  # a logger of its own, for callers that show the notes of an answer themselves
 _notes = get_logger(NOTES)
-"""A logger of its own, for callers that show the notes of an answer themselves."""
 
 
 class Ragstore(Transfers):
@@ -123,7 +119,7 @@ class Ragstore(Transfers):
             found = collections.create_collection(
                 self._pool,
                 name,
-                space=self._space(model or self.settings.model, dim),
+                space=chosen_space(self._models, model or self.settings.model, dim),
                 chunking=chunking,
                 text_search_config=self.settings.text_search_config,
                 form=TableForm(vector_type or self.settings.vector_type, keys),
@@ -209,11 +205,19 @@ class Ragstore(Transfers):
             MassDeletionError: nothing was deleted; what was added and updated stays.
             UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingesting import Ingesting, list_paths
+        from ragstore.app.ingesting import Ingesting, foretell, list_paths
 
         listing = list_paths(self.settings, paths)
         if dry_run:
-            return self._foretold(collection, listing, paths, progress, allow_mass_delete=allow_mass_delete)
+            wanted = checked_name(collection or self.settings.collection)
+            found = collections.find_collection(self._pool, wanted)
+            if found is not None:
+                self._models.check(found)
+            report = foretell(self._pool, found, listing, paths, progress, allow_mass_delete=allow_mass_delete)
+            if found is None:
+                space = chosen_space(self._models, self.settings.model, None)
+                report.collection_made = MadeCollection(wanted, space.model, space.dim)
+            return report
         into, made = self._collection_or_new(collection, filter_keys)
         syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
         try:
@@ -222,28 +226,6 @@ class Ragstore(Transfers):
             error.facts["report"].collection_made = made
             raise
         report.collection_made = made
-        return report
-
-    def _foretold(
-        self,
-        name: str | None,
-        listing: Listing,
-        paths: Sequence[str | Path],
-        progress: Callable[[Progress], None] | None,
-        *,
-        allow_mass_delete: bool,
-    ) -> IngestReport:
-        from ragstore.ingest.dry_run import dry_run
-        from ragstore.sources.presence import Roots
-
-        wanted = checked_name(name or self.settings.collection)
-        found = collections.find_collection(self._pool, wanted)
-        if found is not None:
-            self._models.check(found)
-        report = dry_run(self._pool, found, listing, Roots(paths), allow_mass_delete=allow_mass_delete, tell=progress)
-        if found is None:
-            space = self._space(self.settings.model, None)
-            report.collection_made = MadeCollection(wanted, space.model, space.dim)
         return report
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
@@ -399,21 +381,10 @@ class Ragstore(Transfers):
             ModelError: the LLM gave no answer.
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError: as ``query``.
         """
-        from ragstore.query.answer import ask
+        from ragstore.app.asking import answered
 
         hits = self.query(text, collection=collection, top_k=top_k, filters=filters, mode=mode, mmr_lambda=mmr_lambda)
-        if self.settings.llm is None:
-            return replace(ask(text, hits, None), score_kind=hits.score_kind, notes=hits.notes)
-        from ragstore.query.llm import LlmOptions, load_llm
-
-        key = self.settings.llm_api_key
-        options = LlmOptions(
-            base_url=self.settings.llm_base_url,
-            api_key=key.get_secret_value() if key else None,
-            timeout_s=self.settings.llm_timeout_s,
-        )
-        answer = ask(text, hits, load_llm(self.settings.llm, options), tell=stream)
-        return replace(answer, score_kind=hits.score_kind, notes=hits.notes)
+        return answered(self.settings, text, hits, stream)
 
     # LlamaIndex
 
@@ -495,7 +466,6 @@ class Ragstore(Transfers):
     def _collection_or_new(
         self, name: str | None, filter_keys: Sequence[str] = ()
     ) -> tuple[Collection, MadeCollection | None]:
-        """The collection, and that it had to be made."""
         wanted = checked_name(name or self.settings.collection)
         if collections.find_collection(self._pool, wanted) is None:
             # Databases that do not belong together must get no collection: that it is empty would be an answer.
@@ -503,20 +473,6 @@ class Ragstore(Transfers):
             made = self.create_collection(wanted, filter_keys=filter_keys)
             return made, MadeCollection(made.name, made.space.model, made.space.dim)
         return self._with_filter_keys(self._collection(wanted), checked_filter_keys(filter_keys)), None
-
-    def _space(self, model: str, dim: int | None) -> EmbeddingSpace:
-        if model == EXTERNAL:
-            if dim is None:
-                raise UsageError(
-                    "a collection whose vectors come with the nodes needs their length",
-                    hint="set RAGSTORE_MODEL to a model that embeds; vectors come by 'ragstore import' or from Python",
-                    in_python="give dim=, for example create_collection(name, model='external', dim=256)",
-                )
-            return EmbeddingSpace(model, checked_dim(dim))
-        own = self._models.named(model).dim
-        if dim is not None and dim != own:
-            raise UsageError(f"model {model} gives {own} dimensions, not {dim}", hint="leave dim out")
-        return EmbeddingSpace(model, checked_dim(own))
 
 
 def open_ragstore(settings: Settings | None = None, *, starting: Callable[[], None] | None = None) -> Ragstore:

@@ -31,7 +31,7 @@ def drop(
     """Remove a collection and all that is in it from both stores.
 
     It must be named: RAGSTORE_COLLECTION is no reason to drop one. Files stay, and so does the history of its
-    documents. Stop the workers that ingest into it first: an ingest makes the collection anew. Needs the PostgreSQL
+    documents. Stop the workers that ingest into it first: an ingest makes a new one of that name. Needs the PostgreSQL
     role that owns the tables. Safe to interrupt and to repeat.
 
     --json: {"collection", "documents": how many there were}.
