@@ -198,8 +198,7 @@ class Ragstore(Transfers):
         Args:
             allow_mass_delete: also where more than 20 % of the collection and more than 10 documents are gone, or
                 where a folder shows none of its documents any more.
-            dry_run: report what would be done, and change nothing; files are read only to recognise them. What would
-                be refused is ``refused`` of the report.
+            dry_run: report what would be done or refused, and change nothing; files are read only to recognise them.
 
         Raises:
             MassDeletionError: nothing was deleted; what was added and updated stays.
