@@ -82,9 +82,12 @@ def test_each_row_is_in_the_table_and_in_the_json_file(
     assert databases(urls) == []
 
 
-def test_a_page_with_a_picture_is_written(command: CommandLine, urls: ServerUrls, tmp_path: Path) -> None:
+def test_a_page_with_a_picture_is_written_and_json_is_printed(
+    command: CommandLine, urls: ServerUrls, tmp_path: Path
+) -> None:
     files = ("--picture", tmp_path / "results.svg", "--page", tmp_path / "results.md")
-    command(*QUICK, "--rows", "9", *files)
+    done = command(*QUICK, "--rows", "9", "--json", "--results", tmp_path / "results.json", *files)
+    assert json.loads(done.stdout) == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| 9 | deleting a document" in text
     assert "](results.svg)" in text
