@@ -173,7 +173,6 @@ def test_where_a_folder_cannot_be_listed_nothing_is_deleted(
     oracle: Oracle,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     state = write(folder, "a.txt", "b.txt") | write(folder / "below", "c.txt")
     rs.ingest(folder, collection="docs")
@@ -188,9 +187,11 @@ def test_where_a_folder_cannot_be_listed_nothing_is_deleted(
             return real(path)
 
         broken.setattr(os, "scandir", scandir)
-        assert sync(rs, folder, allow_mass_delete=True) == {"unchanged": 1, "failed": 1}
-        assert sync(rs, folder, dry_run=True) == {"unchanged": 1, "failed": 1}
-    assert "could not be listed" in caplog.text
+        for how in ("allow_mass_delete", "dry_run"):
+            report = rs.sync(folder, collection="docs", **{how: True})
+            assert counts(report) == {"unchanged": 1, "failed": 1}
+            assert report.refused is not None
+            assert "could not be listed" in report.refused.message
     assert {document.document_id for document in rs.documents("docs")} == set(state)
     assert len(rs.quarantined("docs")) == 1
     assert sync(rs, folder) == {"unchanged": 1, "deleted": 2}
@@ -299,13 +300,15 @@ def test_a_dry_run_into_a_new_collection_makes_none(rs: Ragstore, folder: Path) 
     assert [collection.name for collection in rs.collections()] == ["docs"]
 
 
-def test_a_dry_run_says_that_a_sync_would_refuse(rs: Ragstore, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dry_run_says_that_a_sync_would_refuse(rs: Ragstore, folder: Path) -> None:
     write(folder, *numbered(12))
     rs.ingest(folder, collection="docs")
     for name in numbered(11):
         (folder / name).unlink()
-    assert sync(rs, folder, dry_run=True) == {"deleted": 11, "unchanged": 1}
-    assert "11 of 12" in caplog.text
+    report = rs.sync(folder, collection="docs", dry_run=True)
+    assert counts(report) == {"deleted": 11, "unchanged": 1}
+    assert report.refused is not None
+    assert "11 of 12" in report.refused.message
 
 
 def test_a_dry_run_reads_new_files_only_while_something_is_missing(
@@ -350,7 +353,7 @@ def test_a_file_that_returns_while_it_is_deleted_is_not_lost(
     rs.ingest(folder, collection="docs")
     status = (folder / "a.txt").stat()
     (folder / "a.txt").unlink()
-    real = Publisher.delete
+    real = Publisher.delete_live
 
     def returns() -> None:
         # The same file as before, so that another worker finds nothing to do.
@@ -359,15 +362,15 @@ def test_a_file_that_returns_while_it_is_deleted_is_not_lost(
         if moment == "before":
             assert counts(rs.ingest(folder, collection="docs")) == {"unchanged": 2}
 
-    def delete(self: Publisher, collection: Collection, ids: Sequence[str], **kwargs: Any) -> int:
+    def delete(self: Publisher, collection: Collection, ids: Sequence[str], **kwargs: Any) -> list[str]:
         if moment == "before":
             returns()
-        n_deleted = real(self, collection, ids, **kwargs)
+        deleted = real(self, collection, ids, **kwargs)
         if moment == "after":
             returns()
-        return n_deleted
+        return deleted
 
-    monkeypatch.setattr(Publisher, "delete", delete)
+    monkeypatch.setattr(Publisher, "delete_live", delete)
     assert sync(rs, folder) == {"deleted": 1, "added": 1, "unchanged": 1}
     oracle.assert_settled(state)
 
