@@ -52,7 +52,7 @@ def is_mass(n_deleted: int, n_live: int) -> bool:
 
 
 def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> Loss:
-    """The live documents below these folders whose source is certainly gone."""
+    """The live documents below these folders whose source is certainly gone; only their names take memory."""
     lost = list(_lost(pool, collection, roots))
     n_live = patiently(lambda: sources.count_live(pool, collection)) if lost else 0
     return loss_of(lost, roots, n_live=n_live)
