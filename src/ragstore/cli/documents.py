@@ -8,7 +8,7 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
-from ragstore.cli.output import below, breaking_width, bytes_in_words, one_line, write, write_json_list
+from ragstore.cli.output import breaking_width, bytes_in_words, one_line, write, write_json_list
 
 if TYPE_CHECKING:
     from ragstore.model.document import DocumentState
@@ -67,5 +67,5 @@ def document_line(nodes: str, revision: str, size: str, published: str) -> str:
 def _write_fitted(line: str, document: str, width: int | None) -> None:
     """The id behind the line, whole, or below it where a terminal would break it."""
     joined = f"{line}  {document}"
-    for each in [joined] if width is None or len(joined) <= width else below(line.rstrip(), document):
+    for each in [joined] if width is None or len(joined) <= width else [line.rstrip(), f"    {document}"]:
         write(each)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -101,13 +102,15 @@ def fitted(headings: Sequence[str], rows: Iterable[Sequence[object]], width: int
     if width is None or all(len(line) <= width for line in lines):
         return lines
     beginnings = table(narrow, [row[:-1] for row in taken])
-    heading, *others = [below(line, last if i == 0 else _cell(taken[i - 1][-1])) for i, line in enumerate(beginnings)]
+    cells = [last, *(_cell(row[-1]) for row in taken)]
+    heading, *others = [below(line, cell, width) for line, cell in zip(beginnings, cells, strict=True)]
     return [*heading, *(line for pair in others for line in pair)]
 
 
-def below(line: str, text: str) -> list[str]:
-    """A line, and below it what did not fit behind it."""
-    return [line, f"    {text}"]
+def below(line: str, text: str, width: int) -> list[str]:
+    """A line, and below it what did not fit behind it, with line ends between words alone."""
+    words = textwrap.wrap(text, width - 4, break_long_words=False, break_on_hyphens=False)
+    return [line, *(f"    {each}" for each in words)]
 
 
 def terminal_width() -> int:
