@@ -289,9 +289,7 @@ def as_owner(arguments: str, role: str) -> str:
 
 def not_installed(extra: str) -> str:
     """The hint for a package that an extra of ragstore brings."""
-    return (
-        f"run 'pip install ragstore[{extra}]'; in the stack, name the extra in stack/app/Dockerfile and build the image"
-    )
+    return f"run: pip install 'ragstore[{extra}]'; in the stack, name the extra in stack/app/Dockerfile and build the image"
 
 
 def closed() -> ClosedError:

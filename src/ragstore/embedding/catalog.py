@@ -18,12 +18,12 @@ MODEL_FORMS = "wordllama, minilm, openai:MODEL, ollama:MODEL, tei:URL, huggingfa
 
 _REMEDIES = {
     "wordllama": "it has no wheel for Python 3.14 and Linux on ARM: set RAGSTORE_MODEL to minilm, openai:MODEL, "
-    "ollama:MODEL or tei:URL there; elsewhere run 'pip install wordllama'",
+    "ollama:MODEL or tei:URL there; elsewhere run: pip install wordllama",
     "minilm": not_installed("minilm"),
     "openai": not_installed("openai"),
     "ollama": not_installed("ollama"),
     "tei": not_installed("tei"),
-    "huggingface": "run 'pip install llama-index-embeddings-huggingface'",
+    "huggingface": "run: pip install llama-index-embeddings-huggingface",
 }
 _MODULES = {
     "wordllama": "wordllama_model",
