@@ -22,11 +22,11 @@ setup: .venv/ready  ## Make .venv with everything in it, from python3 and pip al
 # uv comes by pip into a folder of its own, because a bare Debian has no venv module and refuses system-wide installs.
 .venv/ready: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ragstore needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@test -x build/uv/bin/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target build/uv 'uv>=0.9'
-	@test -x $(BIN)/python || build/uv/bin/uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	@test -x build/uv/bin/uv || $(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check --root-user-action ignore --target build/uv 'uv>=0.9'
+	@test -x $(BIN)/python || build/uv/bin/uv venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
 	@build/uv/bin/uv sync --quiet --frozen --all-extras || \
 	  { echo "the locked addresses cannot be reached, asking the configured package index instead" >&2; \
-	    $(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[all]'; }
+	    $(PYTHON) -m pip --python $(BIN)/python install --quiet --quiet --editable '.[all]'; }
 	@touch .venv/ready
 
 check: setup  ## Format, lint, types, import contracts, unit tests
@@ -48,7 +48,7 @@ demo: setup  ## Documents in, everything killed, everything restarted, same answ
 
 bench: setup  ## Measure against plain LlamaIndex and the raw limit: some minutes on a machine that does nothing else
 	@mkdir -p stack/bench
-	$(BIN)/ragstore bench --json stack/bench/results.json --picture stack/bench/results.svg --page stack/bench/results.md
+	$(BIN)/ragstore bench --results stack/bench/results.json --picture stack/bench/results.svg --page stack/bench/results.md
 
 soak: setup  ## Kill workers and servers at random for MINUTES=15 and check every answer
 	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES) --seed $(SEED)

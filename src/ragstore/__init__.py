@@ -4,35 +4,113 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ragstore import errors
+from ragstore.errors import (
+    ClosedError,
+    CollectionBusyError,
+    CollectionNotFoundError,
+    ContentError,
+    DocumentNotFoundError,
+    EmbeddedServerError,
+    EmbeddingSpaceError,
+    EmptyStoreError,
+    FilterError,
+    InvalidNodeError,
+    LeaseLostError,
+    LimitExceededError,
+    MassDeletionError,
+    ModelError,
+    ModelMissingError,
+    ModelUnavailableError,
+    NotFoundError,
+    ParseError,
+    PathNotFoundError,
+    ProtocolError,
+    RagstoreError,
+    RefusedError,
+    Retry,
+    SchemaVersionError,
+    SettingsError,
+    StoreError,
+    StoreFullError,
+    StoreSetupError,
+    StoreUnavailableError,
+    TransferError,
+    UnreadableError,
+    UnsupportedTypeError,
+    UsageError,
+)
+
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
     from ragstore.app.transfers import PlainStack
-    from ragstore.errors import RagstoreError
-    from ragstore.model.hit import Hit
+    from ragstore.model.filters import Condition, Group
+    from ragstore.model.hit import Hit, Hits
     from ragstore.model.report import IngestReport
     from ragstore.model.transfer import TransferReport
+    from ragstore.query.answer import Answer
     from ragstore.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "ClosedError",
+    "CollectionBusyError",
+    "CollectionNotFoundError",
+    "Condition",
+    "ContentError",
+    "DocumentNotFoundError",
+    "EmbeddedServerError",
+    "EmbeddingSpaceError",
+    "EmptyStoreError",
+    "FilterError",
+    "Group",
     "Hit",
+    "Hits",
     "IngestReport",
+    "InvalidNodeError",
+    "LeaseLostError",
+    "LimitExceededError",
+    "MassDeletionError",
+    "ModelError",
+    "ModelMissingError",
+    "ModelUnavailableError",
+    "NotFoundError",
+    "ParseError",
+    "PathNotFoundError",
     "PlainStack",
+    "ProtocolError",
     "Ragstore",
     "RagstoreError",
+    "RefusedError",
+    "Retry",
+    "SchemaVersionError",
     "Settings",
+    "SettingsError",
+    "StoreError",
+    "StoreFullError",
+    "StoreSetupError",
+    "StoreUnavailableError",
+    "TransferError",
     "TransferReport",
+    "UnreadableError",
+    "UnsupportedTypeError",
+    "UsageError",
     "__version__",
+    "errors",
     "open",
 ]
 
 _HOMES = {
+    "Answer": "ragstore.query.answer",
+    "Condition": "ragstore.model.filters",
+    "Group": "ragstore.model.filters",
     "Hit": "ragstore.model.hit",
+    "Hits": "ragstore.model.hit",
     "IngestReport": "ragstore.model.report",
     "PlainStack": "ragstore.app.transfers",
     "Ragstore": "ragstore.app",
-    "RagstoreError": "ragstore.errors",
     "Settings": "ragstore.settings",
     "TransferReport": "ragstore.model.transfer",
 }

@@ -6,8 +6,11 @@
     ├── UsageError                  the call itself is wrong                          exit 2
     │   ├── SettingsError           an option's value cannot be used
     │   ├── FilterError             a metadata filter cannot be understood
-    │   ├── CollectionNotFoundError no collection of that name
-    │   └── DocumentNotFoundError   no live document of that id
+    │   ├── ClosedError             the store was closed
+    │   └── NotFoundError           the call is right, what it names is not there     exit 6
+    │       ├── CollectionNotFoundError  no collection of that name
+    │       ├── DocumentNotFoundError    no such document
+    │       └── PathNotFoundError        no such file or folder
     ├── RefusedError                understood, and not done, to protect data         exit 4
     │   ├── MassDeletionError       a sync would delete more than is likely to be meant
     │   ├── EmbeddingSpaceError     collection was made with another model or dim
@@ -58,7 +61,8 @@ class RagstoreError(Exception):
 
     Args:
         message: lower-case, no full stop, names the object concerned.
-        hint: one sentence that names the option or the command to use next.
+        hint: one sentence that names the option or the command to use next, as the command line says it.
+        in_python: the same for Python code, where that is another sentence; ``str`` of an error ends with it.
         facts: what happened, as data; each is an attribute in ``facts``.
     """
 
@@ -66,14 +70,15 @@ class RagstoreError(Exception):
     retry = Retry.NEVER
     exit_status = 1
 
-    def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
+    def __init__(self, message: str, *, hint: str = "", in_python: str = "", **facts: Any) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.in_python = in_python or hint.replace("run the same command again", "make the same call again")
         self.facts = facts
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        return f"{self.message} ({self.in_python})" if self.in_python else self.message
 
 
 class UsageError(RagstoreError):
@@ -95,14 +100,33 @@ class FilterError(UsageError):
     code = "filter.invalid"
 
 
-class CollectionNotFoundError(UsageError):
+class ClosedError(UsageError):
+    """The store that this belongs to was closed."""
+
+    code = "store.closed"
+
+
+class NotFoundError(UsageError):
+    """The call is right, what it names is not there."""
+
+    code = "not_found"
+    exit_status = 6
+
+
+class CollectionNotFoundError(NotFoundError):
     """No collection of that name."""
 
     code = "collection.not_found"
 
 
-class DocumentNotFoundError(UsageError):
-    """No live document of that id."""
+class PathNotFoundError(NotFoundError):
+    """No file or folder of that name."""
+
+    code = "path.not_found"
+
+
+class DocumentNotFoundError(NotFoundError):
+    """No document of that id where it was looked for."""
 
     code = "document.not_found"
 
@@ -276,3 +300,26 @@ class EmbeddedServerError(RagstoreError):
 
     code = "embedded"
     retry = Retry.AFTER_REPAIR
+
+
+def as_owner(arguments: str, role: str) -> str:
+    """The hint for what only the role that owns the tables may do."""
+    return (
+        f"run 'ragstore {arguments}' with RAGSTORE_POSTGRES_URL of the role {role}; "
+        f"in the stack: 'docker compose run --rm maintain {arguments}'"
+    )
+
+
+def not_installed(extra: str) -> str:
+    """The hint for a package that an extra of ragstore brings."""
+    return (
+        f"run: pip install 'ragstore[{extra}]'; in the stack, name the extra in stack/app/Dockerfile and build "
+        "the image"
+    )
+
+
+def closed() -> ClosedError:
+    """The error of a store that is used after it was closed, and of what came from it."""
+    return ClosedError(
+        "the store is closed", hint="open it again with ragstore.open(); what came from it closes with it"
+    )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,13 +57,13 @@ def test_an_answer_carries_its_sources(asking: CommandLine, server: ModelServer,
     assert "how do I clean the boiler?" in str(request.body)
 
 
-def test_a_citation_that_stands_for_no_hit_is_removed_and_told(asking: CommandLine, server: ModelServer) -> None:
+def test_a_citation_that_stands_for_no_hit_is_marked_and_told(asking: CommandLine, server: ModelServer) -> None:
     server.says("Use vinegar [1], never petrol [17].")
     document = asking("ask", "how do I clean the boiler?", "--json").json
     assert [citation["number"] for citation in document["citations"]] == [1]
     assert document["citations"][0]["hit"] == document["hits"][0]
     assert document["unsupported"] == [17]
-    assert "17" not in document["answer"]
+    assert document["answer"] == "Use vinegar [1], never petrol [no source]."
     server.says("Use vinegar [1], never petrol [17].")
     assert "17, which is no source" in asking("ask", "how do I clean the boiler?").stderr
 
@@ -82,3 +86,38 @@ def test_a_model_that_refuses_the_key_is_told_without_the_key(asking: CommandLin
     done = asking("ask", "how do I clean the boiler?", status=1)
     assert "RAGSTORE_LLM" in done.error + done.hint
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-stream"]])
+def test_on_a_terminal_an_answer_is_shown_as_it_comes(
+    asking: CommandLine, server: ModelServer, flags: list[str]
+) -> None:
+    server.says("Use vinegar [1], and never petrol [17].")
+    server.go_on = threading.Event()
+    ours, theirs = os.openpty()
+    arguments = [asking.python, "-m", "ragstore", "ask", "how do I clean the boiler?", *flags]
+    with subprocess.Popen(
+        arguments, cwd=asking.folder, env=asking._environment({}), stdout=theirs, stderr=subprocess.PIPE
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        if not flags:
+            while b"vinegar [1]" not in seen:
+                seen += os.read(ours, 4096)
+            assert b"sources" not in seen
+        server.go_on.set()
+        with suppress(OSError):  # the terminal is gone when the process is
+            while piece := os.read(ours, 4096):
+                seen += piece
+        assert process.wait() == 0
+    os.close(ours)
+    assert b"Use vinegar [1], and never petrol [no source].\r\n\r\nsources\r\n[1] " in seen
+    assert server.requests[-1].body["stream"] is (not flags)
+
+
+def test_asking_loads_no_client_library(asking: CommandLine, server: ModelServer) -> None:
+    server.says("Use vinegar [1].")
+    asking.variables["PYTHONPROFILEIMPORTTIME"] = "1"
+    loaded = asking("ask", "how do I clean the boiler?").stderr
+    assert "httpx" in loaded
+    assert not {"llama_index.core", "openai"} & {line.rpartition("|")[2].strip() for line in loaded.splitlines()}

@@ -67,7 +67,7 @@ def test_the_groups_are_all_rows() -> None:
 def test_each_row_is_in_the_table_and_in_the_json_file(
     rows: str, command: CommandLine, urls: ServerUrls, tmp_path: Path
 ) -> None:
-    done = command(*QUICK, "--rows", rows, "--json", tmp_path / "results.json")
+    done = command(*QUICK, "--rows", rows, "--results", tmp_path / "results.json")
     heading, *lines = done.stdout.partition("\n\n")[0].splitlines()
     assert heading.split() == ["row", "work", "goal", "ours", "plain", "raw", "ratio"]
     wanted = set(rows.split(","))
@@ -82,9 +82,12 @@ def test_each_row_is_in_the_table_and_in_the_json_file(
     assert databases(urls) == []
 
 
-def test_a_page_with_a_picture_is_written(command: CommandLine, urls: ServerUrls, tmp_path: Path) -> None:
+def test_a_page_with_a_picture_is_written_and_json_is_printed(
+    command: CommandLine, urls: ServerUrls, tmp_path: Path
+) -> None:
     files = ("--picture", tmp_path / "results.svg", "--page", tmp_path / "results.md")
-    command(*QUICK, "--rows", "9", *files)
+    done = command(*QUICK, "--rows", "9", "--json", "--results", tmp_path / "results.json", *files)
+    assert json.loads(done.stdout) == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| 9 | deleting a document" in text
     assert "](results.svg)" in text
@@ -195,6 +198,6 @@ def test_rows_that_there_are_not_are_refused_at_once(rows: str, command: Command
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(command: CommandLine, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "results.json"):
-        done = command(*QUICK, "--json", path, status=2)
+        done = command(*QUICK, "--results", path, status=2)
         assert "cannot write" in done.error
         assert done.stdout == ""

@@ -74,7 +74,7 @@ def test_a_document_goes_in_is_found_is_listed_and_goes_out(cli: Run, tmp_path: 
     (entry,) = json_of(cli("quarantine", "--json"))["quarantine"]
     assert entry["document_id"] == str(tmp_path / "broken.pdf")
     assert entry["reason"]
-    assert json_of(cli("quarantine", "retry", "broken.pdf", "--json")) == {"released": 1}
+    assert json_of(cli("quarantine", "retry", "broken.pdf", "--json")) == {"released": 1, "missing": []}
 
     hits = json_of(cli("query", "how often to clean the pump", "-k", "1", "--json"))["hits"]
     assert [hit["document_id"] for hit in hits] == [str(tmp_path / "pump.md")]
@@ -96,30 +96,31 @@ def test_a_document_goes_in_is_found_is_listed_and_goes_out(cli: Run, tmp_path: 
     events = json_of(cli("history", "pump.md", "--json"))["events"]
     assert [event["action"] for event in events] == ["added", "deleted"]
     assert [event["revision"] for event in events] == sorted(event["revision"] for event in events)
-    assert json_of(cli("delete", "pump.md", "--json"), exit_status=2)["error"]["code"] == "document.not_found"
+    assert json_of(cli("delete", "pump.md", "--json"), exit_status=6)["error"]["code"] == "document.not_found"
 
 
 def test_a_collection_is_dropped_when_somebody_says_yes(cli: Run, settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "door.md").write_text("# Door\n\nThe door opens inwards.\n")
     cli("ingest", "door.md", "-c", "doors")
-    for arguments in (("drop", "doors"), ("drop", "nowhere")):
+    for arguments in (("drop", "doors"), ("drop", "-c", "doors")):
         refused = json_of(cli(*arguments, "--json"), exit_status=2)["error"]
         assert refused["code"] == "usage"
         assert "--yes" in refused["hint"]
+    assert json_of(cli("drop", "nowhere", "--json"), exit_status=6)["error"]["code"] == "collection.not_found"
     for answer, exit_status in (("\n", 1), ("no\n", 1), ("y\n", 0)):
         asked = answered(settings, answer, "drop", "doors")
         assert asked.returncode == exit_status, asked.stderr
-        assert asked.stderr.startswith("collection doors has 1 documents")
-    assert asked.stdout == "doors dropped, with 1 documents\n"
-    assert json_of(cli("drop", "doors", "--yes", "--json"), exit_status=2)["error"]["code"] == "collection.not_found"
+        assert asked.stderr.startswith("collection doors has 1 document;")
+    assert asked.stdout == "doors dropped, with 1 document\n"
+    assert json_of(cli("drop", "doors", "--yes", "--json"), exit_status=6)["error"]["code"] == "collection.not_found"
     cli("ingest", "door.md", "-c", "doors")
-    assert json_of(cli("drop", "doors", "--yes", "--json")) == {"documents": 1}
+    assert json_of(cli("drop", "doors", "--yes", "--json")) == {"collection": "doors", "documents": 1}
     assert json_of(cli("verify", "--json"))["ok"]
 
 
 def test_every_inspecting_verb_answers_for_people_too(cli: Run, tmp_path: Path) -> None:
     (tmp_path / "door.md").write_text("# Door\n\nThe door opens inwards.\n")
-    assert cli("ingest", "door.md").stdout.startswith("1 added; 1 chunks (1 embedded, 0 reused) in ")
+    assert cli("ingest", "door.md").stdout.startswith("1 added; 1 chunk (1 embedded, 0 reused) in ")
     for arguments in (("documents",), ("query", "door"), ("history", "door.md"), ("status",), ("migrate", "status")):
         done = cli(*arguments)
         assert (done.returncode, done.stderr) == (0, ""), arguments
@@ -137,9 +138,9 @@ def test_status_covers_passwords_until_it_is_asked_to_show_them(cli: Run, settin
     assert json_of(cli("status", "--json", "--show-secrets"))["postgres"]["url"] == url
 
 
-def test_a_collection_that_is_not_there_is_a_usage_error(cli: Run) -> None:
+def test_a_collection_that_is_not_there_is_told_apart_from_a_wrong_call(cli: Run) -> None:
     for arguments in (("documents",), ("query", "x"), ("quarantine",)):
-        error = json_of(cli(*arguments, "-c", "nowhere", "--json"), exit_status=2)["error"]
+        error = json_of(cli(*arguments, "-c", "nowhere", "--json"), exit_status=6)["error"]
         assert error["code"] == "collection.not_found"
 
 

@@ -11,6 +11,7 @@ from tests.support.embedded import processes_of
 from tests.support.stores import Stores
 
 REPORT = {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds"}
+REPORT |= {"passed_over", "collection_made", "deleted_documents", "quarantined", "refused"}
 HIT = {"score", "text", "document_id", "source", "node_id", "metadata", "start_char", "end_char", "page", "headings"}
 
 
@@ -98,13 +99,13 @@ def test_some_documents_of_a_delete_may_be_missing(command: CommandLine, manuals
     partly = command("delete", "manuals/valve.txt", "manuals/nothing.txt", "--json", status=3)
     assert partly.json == {"deleted": 1, "missing": ["manuals/nothing.txt"]}
     assert "not there: manuals/nothing.txt" in partly.stderr
-    assert command("delete", "manuals/valve.txt", status=2).error == "no document manuals/valve.txt"
+    assert command("delete", "manuals/valve.txt", status=6).error == "no document manuals/valve.txt"
 
 
 def test_status_has_the_promised_shape(command: CommandLine, manuals: Path, collection: str) -> None:
     command("ingest", "manuals")
     status = command("status", "--json").json
-    assert set(status) == {"postgres", "mongo", "schema", "collections"}
+    assert set(status) == {"postgres", "mongo", "schema", "collections", "whole"}
     assert set(status["postgres"]) == {"ok", "version", "url"}
     assert set(status["mongo"]) == {"ok", "version", "url", "database"}
     assert set(status["schema"]) == {"ok", "current", "head"}

@@ -104,7 +104,7 @@ def test_hostile_files_are_taken_in_or_set_aside_and_no_other_document_waits(
     done = command("ingest", "hostile", "--json", status=3, batch_chunks=4000, index_min_nodes=10**6)
     report = done.json
     assert (report["added"], report["failed"]) == (len(ADDED) + 1, len(SET_ASIDE))
-    assert "hint: ragstore quarantine list" in done.stderr
+    assert "hint: 'ragstore quarantine list'" in done.stderr
 
     texts = dict(stores.sql(f'SELECT document_id, min(text) FROM ragstore."data_{collection}" GROUP BY 1'))
     by_name = {Path(document_id).name: text for document_id, text in texts.items()}
@@ -149,8 +149,11 @@ def test_links_to_what_is_not_in_the_folder_are_named_and_nothing_of_it_is_store
     ):
         done = command(*arguments)
         for name in links:
-            assert f"not read: {docs / name}" in done.stderr, arguments
-    assert f"not read: {docs / 'etc'} leads out of the named folders" in command("ingest", "docs").stderr
+            assert f"  {docs / name}\n" in done.stderr, arguments
+    passed_over = command("sync", "docs", "--dry-run", "--json").json["passed_over"]
+    assert str(docs / "etc") in passed_over["leads out of the named folders; --follow-links reads it"]["examples"]
+    said = command("ingest", "docs").stderr
+    assert "(leads out of the named folders; --follow-links reads it)\n" in said and f"  {docs / 'etc'}\n" in said
     (docs / "etc").unlink()
     command("ingest", "docs", "--follow-links")
     texts = dict(stores.sql(f'SELECT document_id, text FROM ragstore."data_{collection}"'))
@@ -169,7 +172,7 @@ def test_a_document_leaves_quarantine_when_it_is_mended(command: CommandLine, tm
     # What failed for good is tried again only on request, or when the file changes.
     command("ingest", ".", status=3)
     assert [entry["attempts"] for entry in command("quarantine", "--json").json["quarantine"]] == [1]
-    assert command("quarantine", "retry", "bad.txt", "--json").json == {"released": 1}
+    assert command("quarantine", "retry", "bad.txt", "--json").json == {"released": 1, "missing": []}
     command("ingest", ".", status=3)
     assert [entry["attempts"] for entry in command("quarantine", "--json").json["quarantine"]] == [2]
     bad.write_text("The valve opens at nine bar.")

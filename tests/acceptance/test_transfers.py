@@ -17,7 +17,7 @@ COUNTS = ("documents", "nodes", "embedded", "skipped")
 
 
 def counts(report: dict[str, object]) -> list[object]:
-    assert list(report) == [*COUNTS, "seconds", "left_behind", "noted"]
+    assert list(report) == [*COUNTS, "seconds", "left_behind", "noted", "collection_made"]
     return [report[name] for name in COUNTS]
 
 
@@ -57,20 +57,20 @@ def test_what_cannot_come_over_is_listed_and_the_exit_status_says_so(
         "unusable_vectors": {"count": 1, "examples": ["lost: 1 dimensions, not 32"]},
         "vectors_without_node": {"count": 1, "examples": ["lost"]},
     }
-    assert "left behind: 1 vectors without node" in done.stderr
+    assert "left behind: 1 vector without node" in done.stderr
 
 
 def test_wrong_calls_are_told_what_is_wrong(command: CommandLine, tmp_path: Path) -> None:
-    assert "no persist_dir" in command("import", tmp_path, status=2).error
+    assert "no persist_dir" in command("import", tmp_path, status=6).error
     folder = a_persist_dir(tmp_path / "storage", DOCUMENTS)
-    assert "no vector store 'other'" in command("import", folder, "--namespace", "other", status=2).error
+    assert "no vector store 'other'" in command("import", folder, "--namespace", "other", status=6).error
     (folder / "docstore.json").write_text('{"docstore/data": {"a": ')
     damaged = command("import", folder, "--json", status=1)
     assert damaged.json["error"]["code"] == "transfer.damaged"
     assert f"{folder}/docstore.json is damaged" in damaged.error
     assert damaged.error.endswith("at byte 24")
     assert "nowhere://x cannot be used" in command("import", "nowhere://x", status=2).error
-    assert "is no table of a PGVectorStore" in command("adopt", "--postgres-table", "data_x", status=2).error
+    assert "is no table of a PGVectorStore" in command("adopt", "--postgres-table", "data_x", status=6).error
 
 
 def test_a_plain_table_is_adopted_and_its_password_is_not_printed(

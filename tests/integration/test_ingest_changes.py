@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from ragstore.app import Ragstore
 from ragstore.embedding import ModelOptions, load
-from ragstore.model.report import IngestReport
+from ragstore.model.report import COUNTS, IngestReport
 from ragstore.settings import Settings
 from ragstore.sources.presence import Roots
 from tests.support.corpus import a_text, an_edited, write_documents
@@ -39,7 +39,7 @@ def oracle(settings: Settings, mongo_database: Database[dict[str, Any]]) -> Orac
 
 
 def counts(report: IngestReport) -> dict[str, int | float]:
-    return {name: n for name, n in report.as_dict().items() if n and name != "seconds"}
+    return {name: n for name in COUNTS if (n := getattr(report, name)) and name != "seconds"}
 
 
 def ingest(rs: Ragstore, *paths: Path) -> dict[str, int | float]:

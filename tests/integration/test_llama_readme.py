@@ -18,11 +18,13 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 from llama_index.vector_stores.postgres import PGVectorStore
+from pydantic import SecretStr
 
 import ragstore
 import ragstore.llama
 from ragstore.app import Ragstore, open_ragstore
 from ragstore.settings import Settings
+from tests.support.proxy import COMMIT, Proxy
 
 README = Path(ragstore.llama.__file__).with_name("README.md")
 TEXT = "To replace the filter, open the lid and lift it out."
@@ -198,3 +200,36 @@ def test_with_a_chat_engine_and_its_memory(documents: list[Document], store: Rag
     executed("With a chat engine and its memory", {"llm": MockLLM()})
     sources, _, n_messages = capsys.readouterr().out.rpartition(" ")
     assert set(ast.literal_eval(sources)) == {"pump", "fan"} and int(n_messages) == 2
+
+
+def test_with_fastapi_while_postgresql_is_away(
+    documents: list[Document], store: Ragstore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create_collection("docs", model="wordllama")
+    store.index("docs").insert(documents[0])
+    assert settings.postgres_url is not None
+    url = settings.postgres_url.get_secret_value()
+    proxy = Proxy(url, COMMIT)
+    through = settings.model_copy(update={"postgres_url": SecretStr(proxy.url)})
+    monkeypatch.setattr(ragstore, "open", lambda: open_ragstore(through))
+    app = executed("With FastAPI and aquery", {"llm": MockLLM()})["app"]
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://app") as web,
+        ):
+            there = await web.get("/ask", params={"question": "how do I replace the filter?"})
+            proxy.close()
+            with store._pool.transaction() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            return [there, await web.get("/ask", params={"question": "and now?"})]
+
+    there, away = asyncio.run(ask())
+    assert (there.status_code, away.status_code) == (200, 503)
+    assert away.json()["error"] == "store.unavailable"
+    assert away.headers["retry-after"] == "5"

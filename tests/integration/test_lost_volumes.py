@@ -125,7 +125,7 @@ def test_a_postgres_that_was_migrated_anew_is_not_joined_to_the_mongo_of_the_old
         assert data.count_documents({}) == n_nodes > 0
     refused = scene.command("ingest", "docs", status=4)
     assert "another PostgreSQL database" in refused.error and "belong together" in refused.hint
-    missing = scene.command("query", QUESTION, status=2)
+    missing = scene.command("query", QUESTION, status=6)
     assert "default" in missing.error
 
 
@@ -134,7 +134,7 @@ def test_when_both_lost_their_volumes_a_question_says_that_there_is_no_such_coll
     scene.fleet.mongo.wipe()
     assert "no schema" in scene.command("query", QUESTION, status=4).error
     scene.command("migrate")
-    missing = scene.command("query", QUESTION, status=2)
+    missing = scene.command("query", QUESTION, status=6)
     assert missing.stdout == "" and "no collection" in missing.error
     with ragstore.open(scene.settings) as rs:
         with pytest.raises(CollectionNotFoundError):

@@ -53,6 +53,7 @@ class Fault:
         hang: never answers.
         drop: closes the connection without an answer.
         rows: changes the list of vectors.
+        breaks_off_after: a streamed answer ends there, after so many events and without a word.
     """
 
     status: int = 200
@@ -62,6 +63,7 @@ class Fault:
     hang: bool = False
     drop: bool = False
     rows: Callable[[list[list[float]]], list[Any]] | None = None
+    breaks_off_after: int | None = None
 
 
 @dataclass
@@ -73,6 +75,7 @@ class ModelServer:
     answers: deque[str] = field(default_factory=deque)
     faults: deque[Fault] = field(default_factory=deque)
     stopped: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event | None = None
 
     @property
     def openai_url(self) -> str:
@@ -136,14 +139,39 @@ class _Handler(BaseHTTPRequestHandler):
         if request.path in routes:
             rows = [vector_of(text) for text in request.texts]
             answer = routes[request.path](request, fault.rows(rows) if fault.rows else rows)
-        elif request.path == "/v1/chat/completions":
-            answer = _completion({"message": {"role": "assistant", "content": self._server.answers.popleft()}})
-        elif request.path == "/v1/completions":
-            answer = _completion({"text": self._server.answers.popleft()})
+        elif request.path in ("/v1/chat/completions", "/v1/completions"):
+            text, is_chat = self._server.answers.popleft(), request.path == "/v1/chat/completions"
+            if request.body.get("stream"):
+                self._stream(text, fault, is_chat=is_chat)
+                return
+            answer = _completion({"message": {"role": "assistant", "content": text}} if is_chat else {"text": text})
         else:
             self._send(404, '{"error": "no such path"}')
             return
         self._send(200, json.dumps(answer))
+
+    def _stream(self, text: str, fault: Fault, *, is_chat: bool) -> None:
+        """A few characters an event; waits for ``go_on`` before the last one where a test has set it up."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
+        for number, piece in enumerate(pieces):
+            if number == len(pieces) - 1 and self._server.go_on is not None:
+                self._server.go_on.wait(30)
+            if fault.breaks_off_after is not None and number == fault.breaks_off_after:
+                return
+            choice = {"index": 0, "delta": {"content": piece}} if is_chat else {"index": 0, "text": piece}
+            self._event(json.dumps({"choices": [choice]}))
+        self._event(json.dumps({"choices": [{"index": 0, "delta": {}, "text": "", "finish_reason": "stop"}]}))
+        self._event(json.dumps({"choices": [], "usage": {"total_tokens": 1}}))
+        self._event("[DONE]")
+
+    def _event(self, data: str) -> None:
+        self.wfile.write(f"data: {data}\n\n".encode())
+        self.wfile.flush()
 
     def _send(
         self, status: int, text: str, headers: dict[str, str] | None = None, content_type: str = "application/json"

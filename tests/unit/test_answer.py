@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,25 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragstore.errors import ModelError, ModelMissingError, ModelUnavailableError, SettingsError
+from ragstore.errors import ModelError, ModelUnavailableError, SettingsError
 from ragstore.model.hit import Hit
-from ragstore.query.answer import Answer, ask, checked_citations
-from ragstore.query.llm import Llm, LlmOptions, load_llm
+from ragstore.query.answer import NO_SOURCE, Answer, Llm, Tell, ask, checked_citations
+from ragstore.query.llm import LlmOptions, load_llm
 from tests.support.model_server import Fault, ModelServer, running_model_server
 
 KEY = "sk-very-secret"
 
 
 class Parrot:
-    """Says what it was told to and remembers what it was asked."""
+    """Says what it was told to, in pieces where somebody listens, and remembers what it was asked."""
 
-    def __init__(self, answer: str) -> None:
-        self.answer = answer
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = pieces
         self.prompts: list[str] = []
 
-    def complete(self, prompt: str) -> str:
+    def complete(self, prompt: str, tell: Tell | None = None) -> str:
         self.prompts.append(prompt)
-        return self.answer
+        for piece in self.pieces if tell else ():
+            tell(piece)
+        return "".join(self.pieces)
 
 
 def a_hit(number: int, text: str = "", **changes: Any) -> Hit:
@@ -75,9 +78,9 @@ def test_citations_name_the_hits_they_stand_for() -> None:
     assert answer.hits == tuple(hits)
 
 
-def test_a_citation_of_no_hit_is_removed_and_reported() -> None:
+def test_a_citation_of_no_hit_is_marked_and_reported() -> None:
     answer = ask("why?", some_hits(), Parrot("This [2][7], that [1, 9], those [0] [12]."))
-    assert answer.text == "This [2], that [1], those."
+    assert answer.text == "This [2][no source], that [1] [no source], those [no source] [no source]."
     assert numbers(answer) == [2, 1]
     assert answer.unsupported == (7, 9, 0, 12)
 
@@ -85,7 +88,7 @@ def test_a_citation_of_no_hit_is_removed_and_reported() -> None:
 def test_a_hit_that_the_model_was_not_shown_cannot_be_cited() -> None:
     hits = [a_hit(1, "x" * 500), a_hit(2, "y" * 500)]
     answer = ask("why?", hits, Parrot("This [1], that [2]."), max_context_chars=500)
-    assert (answer.text, numbers(answer), answer.unsupported) == ("This [1], that.", [1], (2,))
+    assert (answer.text, numbers(answer), answer.unsupported) == ("This [1], that [no source].", [1], (2,))
     assert answer.hits == tuple(hits)
 
 
@@ -103,12 +106,13 @@ def test_an_answer_that_cites_nothing_has_no_citations() -> None:
         ("a [ 1 , 2 ]", "a [ 1 , 2 ]", (1, 2), ()),
         ("a [1][2]", "a [1][2]", (1, 2), ()),
         ("a [1-3]", "a [1-3]", (1, 2, 3), ()),
-        ("a [2\u20134]", "a [2, 3]", (2, 3), (4,)),
+        ("a [2\u20134]", "a [2, 3] [no source]", (2, 3), (4,)),
         ("a [3-1]", "a [3-1]", (3, 1), ()),
-        ("in [1900-2024]", "in", (), (1900, 2024)),
-        ("a [9] b", "a b", (), (9,)),
-        ("[9] b", "b", (), (9,)),
-        ("a [1[9]2]", "a", (), (9, 12)),
+        ("in [1900-2024]", "in [no source]", (), (1900, 2024)),
+        ("a [9] b", "a [no source] b", (), (9,)),
+        ("[9] b", "[no source] b", (), (9,)),
+        ("a [1[9]2]", "a [1[no source]2]", (), (9,)),
+        ("quoted `[9]` and `[1]`", "quoted `[no source]` and `[1]`", (1,), (9,)),
         ("a [x] [1x] [] [1,] [-1] (1)", "a [x] [1x] [] [1,] [-1] (1)", (), ()),
         ("a [1234567]", "a [1234567]", (), ()),
         ("a [\u0661]", "a [\u0661]", (), ()),
@@ -135,11 +139,12 @@ def test_whatever_the_model_says_only_given_sources_stay_cited(text: str, n_sour
     assert all(1 <= number <= n_sources for number in cited)
     assert not any(1 <= number <= n_sources for number in removed)
     prose = re.sub(r"```.*?(```|\Z)|`[^`\n]*`", "(code)", cleaned, flags=re.DOTALL)
+    assert bool(removed) is (NO_SOURCE in cleaned)
     assert all(1 <= int(number) <= n_sources for number in re.findall(r"\[([0-9]{1,6})\]", prose))
 
 
 @given(st.lists(st.tuples(st.text("ab .,\n"), st.lists(st.integers(0, 9), min_size=1, max_size=4)), max_size=6))
-def test_each_citation_is_either_kept_or_removed(statements: list[tuple[str, list[int]]]) -> None:
+def test_each_citation_is_either_kept_or_marked(statements: list[tuple[str, list[int]]]) -> None:
     text = "".join(f"{words}{given}" for words, given in statements)
     cleaned, cited, removed = checked_citations(text, 5)
     written = list(dict.fromkeys(number for _, given in statements for number in given))
@@ -213,18 +218,24 @@ def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RAGSTORE_LLM_API_KEY" in refused.value.hint
 
 
-def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llama_index.llms.openai_like", None)
-    with pytest.raises(ModelMissingError) as missing:
-        load_llm("openai:m", LlmOptions(base_url="http://127.0.0.1:1/v1"))
-    assert "pip install 'ragstore[openai]'" in missing.value.hint
+def modules_after(code: str) -> set[str]:
+    code = f"import sys; {code}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_importing_ask_does_not_import_llama_index() -> None:
-    code = "import sys, ragstore.query.answer, ragstore.query.llm; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "ragstore.query.llm" in loaded
-    assert not {"llama_index", "httpx", "tenacity"} & set(loaded)
+def test_an_answer_without_a_model_loads_no_client() -> None:
+    loaded = modules_after("import ragstore.query.answer")
+    assert "ragstore.query.answer" in loaded
+    assert not {"llama_index", "openai", "httpx", "tenacity"} & loaded
+
+
+def test_a_model_is_asked_without_a_client_library(server: ModelServer) -> None:
+    server.says("so")
+    options = f"LlmOptions(base_url={server.openai_url!r})"
+    code = f"from ragstore.query.llm import *; assert load_llm('openai:m', {options}).complete('why?') == 'so'"
+    loaded = modules_after(code)
+    assert "httpx" in loaded
+    assert not {"llama_index", "llama_index.core", "openai"} & loaded
 
 
 def test_the_room_for_sources_follows_from_the_context_window() -> None:
@@ -249,7 +260,7 @@ def an_llm(server: ModelServer, sleeps: list[float], **changes: Any) -> Llm:
 def test_a_chat_server_answers_with_citations(server: ModelServer) -> None:
     server.says("Because of that [2], not of this [5].")
     answer = ask("why?", some_hits(), an_llm(server, []))
-    assert answer.text == "Because of that [2], not of this."
+    assert answer.text == "Because of that [2], not of this [no source]."
     assert (numbers(answer), answer.unsupported) == ([2], (5,))
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
@@ -320,3 +331,56 @@ def test_an_answer_of_a_model_that_cannot_be_used_is_an_error(
     assert f"openai:m at {server.openai_url}" in failed.value.message
     assert KEY not in str(failed.value)
     assert len(server.requests) == 1
+
+
+@given(st.lists(FRAGMENTS, max_size=12), st.integers(0, 5))
+def test_an_answer_that_is_streamed_is_the_answer_that_is_not(pieces: list[str], n_sources: int) -> None:
+    told: list[str] = []
+    streamed = ask("why?", some_hits(n_sources), Parrot(*pieces), tell=told.append)
+    assert streamed == ask("why?", some_hits(n_sources), Parrot(*pieces))
+    assert "".join(told) == (streamed.text or "")
+
+
+def test_a_streamed_answer_is_told_before_it_is_whole(server: ModelServer) -> None:
+    server.says("<think>[3]?</think> Because of that [2], not of this [5]. So it is.")
+    server.go_on = threading.Event()
+    told: list[str] = []
+
+    def hear(piece: str) -> None:
+        told.append(piece)
+        if NO_SOURCE in "".join(told):
+            server.go_on.set()  # type: ignore[union-attr]
+
+    answer = ask("why?", some_hits(), an_llm(server, []), tell=hear)
+    assert "".join(told) == answer.text == "Because of that [2], not of this [no source]. So it is."
+    assert len(told) > 5
+    assert server.requests[0].body["stream"] is True
+
+
+def test_a_server_that_does_not_stream_is_heard_all_the_same(server: ModelServer) -> None:
+    server.fails_with(Fault(text='{"choices": [{"message": {"role": "assistant", "content": "so [1]"}}]}'))
+    told: list[str] = []
+    assert ask("why?", some_hits(), an_llm(server, []), tell=told.append).text == "".join(told) == "so [1]"
+
+
+def test_a_stream_that_breaks_off_is_tried_again_until_something_was_told(server: ModelServer) -> None:
+    sleeps: list[float] = []
+    server.fails_with(Fault(500), Fault(breaks_off_after=0))
+    server.says("lost", "so [1]")
+    told: list[str] = []
+    assert an_llm(server, sleeps).complete("why?", told.append) == "so [1]"
+    assert (len(sleeps), "".join(told)) == (2, "so [1]")
+    server.fails_with(Fault(breaks_off_after=2))
+    server.says("Because of that.")
+    told.clear()
+    with pytest.raises(ModelUnavailableError, match="broke off"):
+        an_llm(server, sleeps).complete("why?", told.append)
+    assert ("".join(told), len(sleeps)) == ("Becaus", 2)
+
+
+def test_a_model_that_knows_other_limits_gets_them(server: ModelServer) -> None:
+    server.fails_with(Fault(400, text="use 'max_completion_tokens' instead of 'max_tokens'"))
+    server.says("so")
+    assert an_llm(server, []).complete("why?") == "so"
+    assert "max_tokens" not in server.requests[1].body
+    assert server.requests[1].body["max_completion_tokens"] == LlmOptions().max_answer_tokens

@@ -22,7 +22,7 @@ from ragstore.bench.figures import (
     times_faster,
 )
 from ragstore.bench.page import page
-from ragstore.bench.report import write_json, write_page
+from ragstore.bench.report import write_page, write_results
 from ragstore.bench.table import HEADINGS, cells, notes
 from ragstore.cli.bench import result_lines
 
@@ -116,7 +116,7 @@ def test_a_page_without_a_picture_links_none() -> None:
 
 def test_the_json_file_has_every_value(tmp_path: Path) -> None:
     results = some_results(a_line(1, rate_times(OURS, RAW, 0.7, "raw")))
-    write_json(results, str(tmp_path / "results.json"))
+    write_results(results, str(tmp_path / "results.json"))
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     (line,) = found["lines"]
     assert line["ours"]["values"] == [9_000, 8_000, 9_500]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +12,9 @@ from ragstore.cli.ask import NO_MODEL, answer_lines, notes
 from ragstore.cli.documents import document_as_dict, document_cells
 from ragstore.cli.history import event_lines
 from ragstore.cli.hits import excerpt, hit_lines, place
-from ragstore.cli.ingest import failure_lines, report_line
+from ragstore.cli.ingest import failure_lines, passed_over_lines, report_line
 from ragstore.cli.local_paths import spellings
-from ragstore.cli.output import bytes_in_words, plain, table, write_json, write_json_list
+from ragstore.cli.output import bytes_in_words, counted, fitted, plain, table, write_json, write_json_list
 from ragstore.cli.progress import in_words, lines, seconds_left
 from ragstore.cli.quarantine import entry_lines
 from ragstore.cli.status import status_lines
@@ -22,7 +23,7 @@ from ragstore.model.audit import Event, QuarantineEntry
 from ragstore.model.document import DocumentState
 from ragstore.model.hit import Hit
 from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
+from ragstore.model.report import IngestReport, SetAside
 from ragstore.query.answer import Answer, Citation
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -147,17 +148,50 @@ def test_without_a_model_ask_shows_the_hits_and_says_which_setting_is_missing() 
 def test_a_report_names_only_what_happened() -> None:
     report = IngestReport(added=2, unchanged=1500, failed=1, chunks=40, embedded=12, reused=28, seconds=1.23)
     assert report_line(report) == ("2 added, 1,500 unchanged, 1 failed; 40 chunks (12 embedded, 28 reused) in 1.2 s")
-    assert report_line(IngestReport(unchanged=3)) == "3 unchanged; in 0.0 s"
-    assert report_line(IngestReport()) == "nothing found; in 0.0 s"
+    assert report_line(IngestReport(unchanged=3)) == "3 unchanged in 0.0 s"
+    assert report_line(IngestReport()) == "nothing found in 0.0 s"
 
 
-def test_failures_show_the_latest_reasons_and_how_many_more() -> None:
-    entries = [an_entry(f"/{minute}.pdf", minute=minute) for minute in range(9)]
-    found = failure_lines(entries, 7)
-    assert found[0] == "quarantined: /8.pdf: the file ends early"
-    assert found[-2:] == ["and 2 more", "hint: ragstore quarantine list shows all with their reasons"]
+def test_failures_show_the_first_reasons_once_and_how_many_more() -> None:
+    aside = [SetAside(f"/{n}.pdf", "content.parse", f"/{n}.pdf the file\nends early") for n in range(7)]
+    found = failure_lines(IngestReport(failed=7, quarantined=aside))
+    assert found[0] == "quarantined: /0.pdf: the file ends early"
+    assert found[-2:] == ["and 2 more", "hint: 'ragstore quarantine list' shows all with their reasons"]
     assert len(found) == 7
-    assert failure_lines([], 0) == []
+    assert failure_lines(IngestReport(failed=7, quarantined=aside), dry_run=True)[0].startswith(
+        "cannot be taken in: /0"
+    )
+    assert failure_lines(IngestReport()) == []
+
+
+def test_what_is_passed_over_is_named_by_its_reason() -> None:
+    report = IngestReport(added=1)
+    report.passed_over.add("type .png", [f"/{n}.png" for n in range(5)])
+    report.passed_over.add("hidden", ["/.git"])
+    assert report_line(report) == "1 added, 6 passed over in 0.0 s"
+    assert passed_over_lines(report.passed_over) == [
+        "passed over: 1 (hidden)", "  /.git", "passed over: 5 (type .png)", "  /0.png", "  /1.png", "  /2.png",
+        "  and 2 more",
+    ]  # fmt: skip
+    assert report.as_dict()["passed_over"]["hidden"] == {"count": 1, "examples": ["/.git"]}
+
+
+@pytest.mark.parametrize("width", [None, 80, 40])
+def test_no_path_is_broken_at_the_end_of_a_line(width: int | None) -> None:
+    path = f"/srv/{'documents/' * 3}a-manual-with-a-name.pdf"
+    rows = [("ok", "18.4", path), ("NOT OK", None, "/short")]
+    lines = fitted(("state", "version", "where"), rows, width)
+    assert any(path in line for line in lines)
+    assert all(len(line) <= (width or 999) or line.strip() == path for line in lines)
+    for line in hit_lines(
+        [a_hit(source=path, page=3, headings=("Care",), start_char=5910, end_char=6785)], width or 999
+    ):
+        assert len(line) <= (width or 999) or line.strip(", ") == path
+    assert len(hit_lines([a_hit(source=path)], 999)) == 2
+
+
+def test_one_is_singular() -> None:
+    assert [counted(n, "time") for n in (0, 1, 1000)] == ["0 times", "1 time", "1,000 times"]
 
 
 def test_progress_tells_rate_and_time_left() -> None:
@@ -207,10 +241,12 @@ def test_documents_and_events_keep_a_stable_shape() -> None:
         "published_at": "2026-01-31T12:00:00+00:00",
         "metadata": {"k": 1},
     }
-    assert document_cells(document).split() == ["12", "3", "1.4", "kB", "2026-01-31", "12:00:00+00:00", "/a.txt"]
+    assert document_cells(document).split() == ["12", "3", "1.4", "kB", "2026-01-31", "12:00:00+00:00"]
     event = Event(1, NOON, "w@h", "/a.txt", 3, "updated", "r", 12, 2, 10)
     assert event.as_dict()["at"] == "2026-01-31T12:00:00+00:00"
     assert event_lines([event])[1].split() == ["2026-01-31", "12:00:00+00:00", "updated", "3", "12", "2", "10", "w@h"]
+    long = replace(event, worker="vm/4026531836/455/1795988512.69")
+    assert event_lines([long])[1].endswith("  vm/455")
 
 
 def test_a_quarantine_entry_tells_reason_and_hint() -> None:

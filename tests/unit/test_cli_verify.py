@@ -26,6 +26,7 @@ def test_the_json_of_verify_has_the_documented_keys() -> None:
         "missing_in_postgres": 1,
         "mismatched": 9,
         "pending": 8,
+        "seconds": 0.0,
     }
 
 

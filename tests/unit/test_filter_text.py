@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -98,3 +100,37 @@ def test_what_is_no_filter_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(FilterError) as caught:
         parse_filter(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("title:like=AB%", "title~VALUE"), ("title:ilike=x", "title~*VALUE"), ("year:gte=2020", "year>=VALUE"),
+        ("lang:eq=en", "lang=VALUE"), ("tags:contain=x", "tags:contains=VALUE"), ("lang:not_in=a", "lang:nin=VALUE"),
+        ("tags:isnull=1", "tags:is_empty?"), ("dc:title:startswith=x", "dc:title~VALUE"), ("year:In=1", "year:in=VALUE"),
+    ],
+)  # fmt: skip
+def test_an_operator_of_another_program_is_refused_with_ours(text: str, meant: str) -> None:
+    with pytest.raises(FilterError, match="unknown operator") as caught:
+        parse_filter(text)
+    assert f"did you mean {meant}" in caught.value.hint
+    written = re.search(r"'(\{.*\})'", caught.value.hint)
+    assert written is not None
+    key = json.loads(written[1].replace("…", "1"))["key"]
+    assert parse_filter(json.dumps({"key": key, "value": "x"})) == Condition(key, "==", "x")
+
+
+def test_an_operator_of_a_tree_is_guessed_too() -> None:
+    for operator, meant in (
+        ("like", "text_match"),
+        ("gte", ">="),
+        ("not_in", "nin"),
+        ("~", "text_match"),
+        ("cnotains", "contains"),
+    ):
+        with pytest.raises(FilterError) as caught:
+            parse_filter(json.dumps({"key": "a", "op": operator, "value": 1}))
+        assert f"did you mean {meant!r}" in caught.value.hint
+        parse_filter(json.dumps({"key": "a", "op": meant, "value": 1}))
+    with pytest.raises(FilterError, match="followed by"):
+        parse_filter("year:in>5")

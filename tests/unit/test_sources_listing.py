@@ -13,7 +13,7 @@ from ragstore.errors import LimitExceededError, UnreadableError, UnsupportedType
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
 from ragstore.sources import Bounds, Listing, Unlistable, read_path, walk
 from ragstore.sources.bounds import LEADS_OUT
-from ragstore.sources.listing import KeptOut
+from ragstore.sources.listing import PASSED_OVER_LINK
 
 MIB = 1024 * 1024
 
@@ -51,12 +51,16 @@ def test_a_folder_lists_its_files_by_name_and_then_its_subfolders(tmp_path: Path
     assert names(tmp_path) == ["b.txt", "c.md", "y.json", "z.md", "x.csv"]
 
 
-def test_hidden_entries_are_left_out_and_unknown_types_are_counted(tmp_path: Path) -> None:
+def test_hidden_entries_and_unknown_types_are_passed_over_by_name(tmp_path: Path) -> None:
     for name in (".hidden.txt", ".git/config.txt", "image.png", "Makefile", "kept.TXT"):
         a_file(tmp_path / name)
     listing = walk([tmp_path], max_bytes=MIB)
     assert [Path(entry.document_id).name for entry in listing] == ["kept.TXT"]
-    assert listing.n_passed_over == 2
+    assert listing.passed_over.as_dict() == {
+        "hidden": {"count": 2, "examples": [str(tmp_path / ".git"), str(tmp_path / ".hidden.txt")]},
+        "no type": {"count": 1, "examples": [str(tmp_path / "Makefile")]},
+        "type .png": {"count": 1, "examples": [str(tmp_path / "image.png")]},
+    }
     assert listing.complete
 
 
@@ -115,8 +119,9 @@ def test_links_out_of_the_folder_are_kept_out_by_name(tmp_path: Path) -> None:
     (root / "dead.txt").symlink_to(tmp_path / "outside" / "nothing.txt")
     listing = walk([root], max_bytes=MIB)
     assert [Path(entry.document_id).name for entry in listing] == ["near.txt"]
-    assert listing.kept_out == [KeptOut(str(root / name), LEADS_OUT) for name in ("a_link", "dead.txt", "link.txt")]
-    assert listing.n_kept_out == 3
+    named = [str(root / name) for name in ("a_link", "dead.txt", "link.txt")]
+    assert listing.passed_over.as_dict() == {PASSED_OVER_LINK: {"count": 3, "examples": named}}
+    assert LEADS_OUT in PASSED_OVER_LINK and "--follow-links" in PASSED_OVER_LINK
     assert listing.complete
 
 
@@ -133,7 +138,7 @@ def test_a_named_folder_may_be_a_link_and_a_named_file_may_not_lead_out_of_its_f
     assert names(root / "a_link") == ["far.txt"]
     listing = walk([root / "link.txt", root / "z" / "near.txt"], max_bytes=MIB)
     assert [Path(entry.document_id).name for entry in listing] == ["near.txt"]
-    assert [Path(entry.path).name for entry in listing.kept_out] == ["link.txt"]
+    assert listing.passed_over.examples == {PASSED_OVER_LINK: [str(root / "link.txt")]}
 
 
 @pytest.mark.parametrize("path", ["/proc", "/proc/self", "/sys", "/dev", "/dev/stdin"])
@@ -149,7 +154,9 @@ def test_a_place_that_is_never_read_is_kept_out_of_a_folder_around_it(tmp_path: 
     bounds = Bounds.of([tmp_path], never=[tmp_path / "home"], follow_links=True)
     listing = walk([tmp_path], max_bytes=MIB, bounds=bounds)
     assert [Path(entry.document_id).name for entry in listing] == ["a.txt"]
-    assert {Path(entry.path).name for entry in listing.kept_out} == {"secrets.json", "home"}
+    (reason,) = listing.passed_over.counts
+    assert reason == f"lies in {tmp_path / 'home'}, which is never read"
+    assert {Path(name).name for name in listing.passed_over.examples[reason]} == {"secrets.json", "home"}
     with pytest.raises(UsageError, match="never read"):
         walk([tmp_path / "home"], max_bytes=MIB, bounds=bounds)
 

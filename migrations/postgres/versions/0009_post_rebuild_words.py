@@ -3,7 +3,7 @@
 from ragstore.migrate.versions import run_sql_beside
 
 revision = "0009"
-down_revision = "0005"
+down_revision = "0008"
 
 
 def upgrade() -> None:

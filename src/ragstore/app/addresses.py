@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,11 @@ def _complete(url: SecretStr, password: SecretStr | None) -> str:
     return with_password(url.get_secret_value(), password.get_secret_value()) if password else url.get_secret_value()
 
 
-def reachable(settings: Settings) -> Addresses:
+def reachable(settings: Settings, *, starting: Callable[[], None] | None = None) -> Addresses:
     """The databases, embedded ones started if they are not running.
+
+    Args:
+        starting: called before they are started, which takes seconds.
 
     Raises:
         EmbeddedServerError: no URL is set and servers cannot be run here.
@@ -57,7 +60,7 @@ def reachable(settings: Settings) -> Addresses:
     found = configured(settings)
     if found:
         return found
-    urls = embedded.ensure_running(home_of(settings))
+    urls = embedded.ensure_running(home_of(settings), starting=starting)
     return Addresses(urls.postgres_url, urls.mongo_url)
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 from ragstore.app.models import EXTERNAL, Models
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
-from ragstore.model.hit import Hit
+from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
+from ragstore.query.answer import Answer, Tell, ask
 from ragstore.query.known import KnownCollections
+from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
+from ragstore.settings import Settings
+
+_SCORES: Mapping[str, ScoreKind] = {
+    "vector": "cosine",
+    "keyword": "word_rank",
+    "hybrid": "rank_fusion",
+    "mmr": "mmr",
+}
 
 
 class Asking:
@@ -21,8 +32,9 @@ class Asking:
         self._pool = pool
         self._models = models
         self._known = KnownCollections(pool)
+        self._advice = Advice(pool)
 
-    def hits(self, collection: str, question: Question) -> list[Hit]:
+    def hits(self, collection: str, question: Question) -> Hits:
         """The nodes that answer best, best first.
 
         Args:
@@ -33,11 +45,15 @@ class Asking:
         """
         return self._known.ask(collection, partial(self._hits, question))
 
-    def _hits(self, question: Question, collection: Collection) -> list[Hit]:
+    def _hits(self, question: Question, collection: Collection) -> Hits:
         self._models.check(collection)
         found = find(self._pool, collection, self._with_vector(question, collection))
         self._known.learn(found.collection)
-        return [to_hit(row) for row in found.rows]
+        filters = question.filters
+        notes = self._advice.notes(found.collection, filters) if filters is not None and not found.rows else []
+        return Hits(
+            map(to_hit, found.rows), _SCORES["mmr" if question.mmr_lambda is not None else question.mode], notes
+        )
 
     def _with_vector(self, question: Question, collection: Collection) -> Question:
         if question.mode == "keyword" and question.mmr_lambda is None:
@@ -47,6 +63,27 @@ class Asking:
         if collection.space.model == EXTERNAL:
             raise UsageError(
                 f"the vectors of collection {collection.name!r} come from outside, so the question's must too",
-                hint="say embedding=, or ask with --mode keyword",
+                hint="ask with --mode keyword, or from Python with the question's vector",
+                in_python="give embedding=, or mode='keyword'",
             )
         return replace(question, vector=self._models.of(collection).embed_query(question.text or ""))
+
+
+def answered(settings: Settings, text: str, hits: Hits, stream: Tell | None) -> Answer:
+    """What the configured language model says to these hits; the hits alone where there is none.
+
+    Raises:
+        ModelError: it gave no answer.
+    """
+    llm = None
+    if settings.llm is not None:
+        from ragstore.query.llm import LlmOptions, load_llm
+
+        key = settings.llm_api_key
+        options = LlmOptions(
+            base_url=settings.llm_base_url,
+            api_key=key.get_secret_value() if key else None,
+            timeout_s=settings.llm_timeout_s,
+        )
+        llm = load_llm(settings.llm, options)
+    return replace(ask(text, hits, llm, tell=stream), score_kind=hits.score_kind, notes=hits.notes)

@@ -21,18 +21,10 @@ from ragstore.model.report import IngestReport
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Bounds, Listing, walk
-from ragstore.sources.bounds import LEADS_OUT
-from ragstore.sources.opening import FOLLOW_HINT
 from ragstore.sources.presence import Roots
-from ragstore.telemetry.logging import get_logger
 
 Paths = Sequence[str | Path]
 Tell = Callable[[Progress], None] | None
-
-_log = get_logger(__name__)
-
-
-NAMED_LINKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,8 @@ class Target:
         """The files of these paths, or of some of them, within the same bounds.
 
         Raises:
-            UsageError: one does not exist, or is never read.
+            PathNotFoundError: one does not exist.
+            UsageError: one is never read.
         """
         return walk(self.paths if paths is None else paths, max_bytes=self.max_bytes, bounds=self.bounds)
 
@@ -80,7 +73,9 @@ class Ingesting:
     def ingest(self, collection: Collection, read: Target, listing: Listing, tell: Tell) -> IngestReport:
         """Add and update."""
         with self._services(collection, read.roots()) as services:
-            return ingest(services, collection, listing, limits=self._limits, tell=tell)
+            report = ingest(services, collection, listing, limits=self._limits, tell=tell)
+        report.passed_over = listing.passed_over
+        return report
 
     def sync(
         self, collection: Collection, read: Target, listing: Listing, tell: Tell, *, allow_mass_delete: bool
@@ -115,22 +110,14 @@ class Ingesting:
             )
 
 
-def look_only(
-    pool: PostgresPool, collection: Collection | None, read: Target, listing: Listing, tell: Tell
+def foretell(
+    pool: PostgresPool,
+    collection: Collection | None,
+    read: Target,
+    listing: Listing,
+    tell: Tell,
+    *,
+    allow_mass_delete: bool,
 ) -> IngestReport:
-    """What a sync would do; a refusal to expect is logged."""
-    report, refused = dry_run(pool, collection, listing, read.roots(), tell=tell)
-    if refused:
-        _log.warning(f"a sync would refuse to delete: {refused.message}", action="sync_dry_run")
-    return report
-
-
-def say_kept_out(listing: Listing, said: set[str]) -> None:
-    """Log by name what was not read because of where it leads, but what a process has said before."""
-    fresh = [entry for entry in listing.kept_out if entry.path not in said]
-    for entry in fresh[:NAMED_LINKS]:
-        hint = f"; {FOLLOW_HINT}" if entry.reason == LEADS_OUT else ""
-        _log.warning(f"not read: {entry.path} {entry.reason}{hint}", action="kept_out", path=entry.path)
-    if len(fresh) > NAMED_LINKS or (fresh and listing.n_kept_out > len(listing.kept_out)):
-        _log.warning(f"not read: {listing.n_kept_out:,} such entries in all", action="kept_out")
-    said.update(entry.path for entry in fresh)
+    """What a sync would report."""
+    return dry_run(pool, collection, listing, read.roots(), allow_mass_delete=allow_mass_delete, tell=tell)

@@ -56,6 +56,7 @@ class Models:
         raise EmbeddingSpaceError(
             f"collection {collection.name!r} was made with {collection.space}, RAGSTORE_MODEL asks for {asked}",
             hint=f"unset RAGSTORE_MODEL or set it to {made}; or use another collection with -c",
+            in_python=f"unset RAGSTORE_MODEL or set it to {made}; or give collection= another one",
             collection=collection.name,
             made_with=made,
             asked_for=asked,

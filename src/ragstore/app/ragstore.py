@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Self
 
 from ragstore.app.addresses import Addresses, postgres_pool, reachable
 from ragstore.app.migrations import apply_at, check_postgres
-from ragstore.app.models import EXTERNAL, Models
-from ragstore.app.spaces import check_chunking, check_space, check_vector_type, checked_dim
+from ragstore.app.models import Models
+from ragstore.app.spaces import check_chunking, check_space, check_vector_type, chosen_space
 from ragstore.app.transfers import Transfers
 from ragstore.audit import trail
-from ragstore.errors import SchemaVersionError, UsageError
+from ragstore.errors import MassDeletionError, SchemaVersionError, closed
 from ragstore.model.collection import (
     Chunking,
     Collection,
     CollectionSummary,
-    EmbeddingSpace,
+    MadeCollection,
     TableForm,
     VectorType,
     checked_filter_keys,
@@ -30,6 +30,7 @@ from ragstore.model.collection import (
 from ragstore.postgres import collections, filter_keys
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
+from ragstore.telemetry.logging import get_logger
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
@@ -42,13 +43,17 @@ if TYPE_CHECKING:
     from ragstore.model.document import DocumentState
     from ragstore.model.drift import AuditProgress, ReconcileReport, RepairReport, VerifyReport
     from ragstore.model.filters import Filter
-    from ragstore.model.hit import Hit
+    from ragstore.model.hit import Hits
     from ragstore.model.progress import Progress
     from ragstore.model.report import IngestReport
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
     from ragstore.work.health import Health
     from ragstore.work.upkeep import Upkeep
+
+
+NOTES = "ragstore.notes"  # a logger of its own, for callers that show the notes of an answer themselves
+_notes = get_logger(NOTES)
 
 
 class Ragstore(Transfers):
@@ -61,7 +66,7 @@ class Ragstore(Transfers):
         self._models = Models(settings)
         self._writer_lock = threading.Lock()
         self._opened_writer: Writer | None = None
-        self._said_kept_out: set[str] = set()
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +77,9 @@ class Ragstore(Transfers):
         self.close()
 
     def close(self) -> None:
-        """Close all connections; embedded servers go on running."""
+        """Close all connections; embedded servers go on running. What is used afterwards raises ClosedError."""
+        with self._writer_lock:
+            self._is_closed = True
         if self._opened_writer is not None:
             self._opened_writer.close()
         self._pool.close()
@@ -113,7 +120,7 @@ class Ragstore(Transfers):
             found = collections.create_collection(
                 self._pool,
                 name,
-                space=self._space(model or self.settings.model, dim),
+                space=chosen_space(self._models, model or self.settings.model, dim),
                 chunking=chunking,
                 text_search_config=self.settings.text_search_config,
                 form=TableForm(vector_type or self.settings.vector_type, keys),
@@ -150,36 +157,40 @@ class Ragstore(Transfers):
         self,
         *paths: str | Path,
         collection: str | None = None,
+        filter_keys: Sequence[str] = (),
         follow_links: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
         """Add and update documents from files and folders; a renamed file moves, others that are gone stay.
 
-        The collection is made when there is none of that name. Documents that cannot be read go to quarantine and
-        are counted as failed.
+        The collection is made when there is none of that name; the report says so. Documents that cannot be read go to
+        quarantine and are counted as failed.
 
         Args:
+            filter_keys: as those of ``create_collection``.
             follow_links: read also what links in these folders lead to outside of them; None: as the setting.
 
         Raises:
-            UsageError: a path does not exist, or is never read.
+            PathNotFoundError: a path does not exist.
+            UsageError: a path is never read, or a filter key cannot be used.
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
         """
-        from ragstore.app.ingesting import Ingesting, say_kept_out, target
+        from ragstore.app.ingesting import Ingesting, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
-        into = self._collection_or_new(collection)
+        into, made = self._collection_or_new(collection, filter_keys)
         ingesting = Ingesting(self.settings, self._pool, self._models, self._writer())
         report = ingesting.ingest(into, read, listing, progress)
-        say_kept_out(listing, self._said_kept_out)
+        report.collection_made = made
         return report
 
     def sync(
         self,
         *paths: str | Path,
         collection: str | None = None,
+        filter_keys: Sequence[str] = (),
         allow_mass_delete: bool = False,
         dry_run: bool = False,
         follow_links: bool | None = None,
@@ -193,26 +204,36 @@ class Ragstore(Transfers):
         Args:
             allow_mass_delete: also where more than 20 % of the collection and more than 10 documents are gone, or
                 where a folder shows none of its documents any more.
-            dry_run: count what would be done, and change nothing; files are read only to recognise them.
+            dry_run: report what would be done or refused, and change nothing; files are read only to recognise them.
             follow_links: as in ``ingest``.
 
         Raises:
             MassDeletionError: nothing was deleted; what was added and updated stays.
-            UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
+            PathNotFoundError, UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingesting import Ingesting, look_only, say_kept_out, target
+        from ragstore.app.ingesting import Ingesting, foretell, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
+        if dry_run:
+            wanted = checked_name(collection or self.settings.collection)
+            found = collections.find_collection(self._pool, wanted)
+            if found is not None:
+                self._models.check(found)
+            report = foretell(self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete)
+            if found is None:
+                space = chosen_space(self._models, self.settings.model, None)
+                report.collection_made = MadeCollection(wanted, space.model, space.dim)
+            return report
+        into, made = self._collection_or_new(collection, filter_keys)
+        syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
         try:
-            if dry_run:
-                name = checked_name(collection or self.settings.collection)
-                return look_only(self._pool, collections.find_collection(self._pool, name), read, listing, progress)
-            into = self._collection_or_new(collection)
-            syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
-            return syncing.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
-        finally:
-            say_kept_out(listing, self._said_kept_out)
+            report = syncing.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
+        except MassDeletionError as error:
+            error.facts["report"].collection_made = made
+            raise
+        report.collection_made = made
+        return report
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
         """Live documents in the order of their ids."""
@@ -234,7 +255,7 @@ class Ragstore(Transfers):
         return trail.quarantined(self._pool, self._collection(collection))
 
     def retry_quarantine(self, *document_ids: str, collection: str | None = None) -> int:
-        """Let the next ingest try these documents again, all where none is named; returns how many."""
+        """Let the next ingest try these documents again, all where none is named; returns how many were held back."""
         return trail.release(self._pool, self._collection(collection), document_ids)
 
     # Health
@@ -350,8 +371,10 @@ class Ragstore(Transfers):
         mmr_lambda: float | None = None,
         embedding: Sequence[float] | None = None,
         context: int = 0,
-    ) -> list[Hit]:
-        """The nodes that answer best, best first.
+    ) -> Hits:
+        """The nodes that answer best, best first; a list that also says what its scores are.
+
+        Where a filter allows nothing because no node has its key, ``notes`` of the list say so, and so does the log.
 
         Args:
             embedding: the question's vector, for collections whose model is ``external``.
@@ -373,9 +396,12 @@ class Ragstore(Transfers):
             mmr_lambda=mmr_lambda,
             n_context=context,
         )
-        return self._asking.hits(collection or self.settings.collection, question)
+        hits = self._asking.hits(collection or self.settings.collection, question)
+        for note in hits.notes:
+            _notes.warning(note, action="query")
+        return hits
 
-    def ask(
+    def ask(  # noqa: PLR0913 - one argument per choice of the person who asks
         self,
         text: str,
         *,
@@ -384,22 +410,21 @@ class Ragstore(Transfers):
         filters: Filter | None = None,
         mode: Mode = "hybrid",
         mmr_lambda: float | None = None,
+        stream: Callable[[str], None] | None = None,
     ) -> Answer:
-        """An answer written by the configured LLM, its citations checked; without an LLM the hits alone."""
-        from ragstore.query.answer import ask
+        """An answer written by the configured LLM, its citations checked; without an LLM the hits alone.
+
+        Args:
+            stream: called with each piece of the answer as the model writes it; together they are its ``text``.
+
+        Raises:
+            ModelError: the LLM gave no answer.
+            CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError: as ``query``.
+        """
+        from ragstore.app.asking import answered
 
         hits = self.query(text, collection=collection, top_k=top_k, filters=filters, mode=mode, mmr_lambda=mmr_lambda)
-        if self.settings.llm is None:
-            return ask(text, hits, None)
-        from ragstore.query.llm import LlmOptions, load_llm
-
-        key = self.settings.llm_api_key
-        options = LlmOptions(
-            base_url=self.settings.llm_base_url,
-            api_key=key.get_secret_value() if key else None,
-            timeout_s=self.settings.llm_timeout_s,
-        )
-        return ask(text, hits, load_llm(self.settings.llm, options))
+        return answered(self.settings, text, hits, stream)
 
     # LlamaIndex
 
@@ -458,6 +483,8 @@ class Ragstore(Transfers):
         from ragstore.app.writer import open_writer
 
         with self._writer_lock:
+            if self._is_closed:
+                raise closed()
             if self._opened_writer is None:
                 self._opened_writer = open_writer(self.settings, self._addresses, self._pool)
             return self._opened_writer
@@ -476,32 +503,26 @@ class Ragstore(Transfers):
         self._models.check(found)
         return found
 
-    def _collection_or_new(self, name: str | None) -> Collection:
+    def _collection_or_new(
+        self, name: str | None, filter_keys: Sequence[str] = ()
+    ) -> tuple[Collection, MadeCollection | None]:
         wanted = checked_name(name or self.settings.collection)
         if collections.find_collection(self._pool, wanted) is None:
             # Databases that do not belong together must get no collection: that it is empty would be an answer.
             self._writer()
-            return self.create_collection(wanted)
-        return self._collection(wanted)
-
-    def _space(self, model: str, dim: int | None) -> EmbeddingSpace:
-        if model == EXTERNAL:
-            if dim is None:
-                raise UsageError(
-                    "a collection whose vectors come with the nodes needs their length",
-                    hint="say dim=, for example create_collection(name, model='external', dim=256)",
-                )
-            return EmbeddingSpace(model, checked_dim(dim))
-        own = self._models.named(model).dim
-        if dim is not None and dim != own:
-            raise UsageError(f"model {model} gives {own} dimensions, not {dim}", hint="leave dim out")
-        return EmbeddingSpace(model, checked_dim(own))
+            made = self.create_collection(wanted, filter_keys=filter_keys)
+            return made, MadeCollection(made.name, made.space.model, made.space.dim)
+        return self._with_filter_keys(self._collection(wanted), checked_filter_keys(filter_keys)), None
 
 
-def open_ragstore(settings: Settings | None = None) -> Ragstore:
-    """Open both databases as the settings say; embedded ones are started and migrated."""
+def open_ragstore(settings: Settings | None = None, *, starting: Callable[[], None] | None = None) -> Ragstore:
+    """Open both databases as the settings say; embedded ones are started and migrated.
+
+    Args:
+        starting: called before embedded servers are started.
+    """
     settings = settings or Settings()
-    addresses = reachable(settings)
+    addresses = reachable(settings, starting=starting)
     pool = postgres_pool(settings, addresses, size=settings.pool_size, statement_timeout_s=settings.statement_timeout_s)
     try:
         check_postgres(pool)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ragstore import embedded
 from ragstore.app import migrations
 from ragstore.app.addresses import Addresses, configured, home_of, mongo_database, postgres_pool
+from ragstore.app.wholeness import Wholeness, look
 from ragstore.embedded import ServerUrls
 from ragstore.errors import RagstoreError, UsageError
 from ragstore.migrate import postgres as postgres_steps
@@ -20,13 +22,18 @@ from ragstore.settings import Settings, masked_url
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What ``ragstore status`` shows; each part says itself whether it is ok."""
+    """What ``ragstore status`` shows; each part says itself whether it is ok.
+
+    Args:
+        whole: None where one of the others is not ok.
+    """
 
     postgres: dict[str, Any]
     mongo: dict[str, Any]
     schema: dict[str, Any]
     stores: dict[str, Any] = field(default_factory=lambda: {"ok": False, "epoch": None})
     collections: list[CollectionSummary] = field(default_factory=list)
+    whole: Wholeness | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The shape ``status --json`` prints."""
@@ -36,18 +43,22 @@ class Status:
             "schema": self.schema,
             "stores": self.stores,
             "collections": [summary.as_dict() for summary in self.collections],
+            "whole": self.whole.as_dict() if self.whole else None,
         }
 
 
-def up(settings: Settings) -> ServerUrls:
+def up(settings: Settings, *, starting: Callable[[], None] | None = None) -> ServerUrls:
     """Start the embedded servers and migrate them.
+
+    Args:
+        starting: called before, where they do not run.
 
     Raises:
         UsageError: the settings name servers of one's own.
         EmbeddedServerError: they cannot be run here.
     """
     _refuse_configured(settings, "start")
-    urls = embedded.ensure_running(home_of(settings))
+    urls = embedded.ensure_running(home_of(settings), starting=starting)
     migrations.apply_at(settings, Addresses(urls.postgres_url, urls.mongo_url))
     return urls
 
@@ -79,10 +90,12 @@ def status(settings: Settings, *, show_secrets: bool = False) -> Status:
     stores: dict[str, Any] = {"ok": False, "epoch": None}
     if current == head("postgres") and mongo["ok"]:
         stores = _compare(settings, addresses)
+    well = all(part["ok"] for part in (postgres, mongo, schema))
+    whole = look(settings, addresses) if well else None
     for part in (postgres, mongo):
         if not show_secrets:
             part["url"] = masked_url(part["url"])
-    return Status(postgres, mongo, schema, stores, summaries)
+    return Status(postgres, mongo, schema, stores, summaries, whole)
 
 
 def _embedded_running(settings: Settings) -> Addresses | None:
@@ -108,7 +121,7 @@ def _look_at_postgres(
         part["ok"] = True
         return part, current, list_collections(pool) if current == head("postgres") else []
     except RagstoreError as error:
-        part["error"] = str(error)
+        part["error"] = _without_this_command(error)
         return part, None, []
     finally:
         pool.close()
@@ -134,7 +147,7 @@ def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, 
             part["ok"] = True
             return part, current
     except RagstoreError as error:
-        part |= {"ok": False, "error": str(error)}
+        part |= {"ok": False, "error": _without_this_command(error)}
         return part, None
 
 
@@ -153,6 +166,11 @@ def _compare(settings: Settings, addresses: Addresses) -> dict[str, Any]:
         return part | {"error": str(error)}
     finally:
         pool.close()
+
+
+def _without_this_command(error: RagstoreError) -> str:
+    """The error, but no advice to run what is being run."""
+    return error.message if "ragstore status" in error.hint or not error.hint else f"{error.message} ({error.hint})"
 
 
 def _head() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ragstore.app.models import EXTERNAL, Models
 from ragstore.errors import EmbeddingSpaceError, UsageError
 from ragstore.model.collection import Chunking, Collection, EmbeddingSpace, VectorType
 from ragstore.postgres.vectors import MAX_INDEXED_DIM
@@ -62,3 +63,23 @@ def check_chunking(chunking: Chunking) -> None:
             f"chunk_overlap {chunking.chunk_overlap} must be below chunk_size {chunking.chunk_size}",
             hint="see RAGSTORE_CHUNK_SIZE and RAGSTORE_CHUNK_OVERLAP",
         )
+
+
+def chosen_space(models: Models, model: str, dim: int | None) -> EmbeddingSpace:
+    """The space of a new collection.
+
+    Raises:
+        UsageError: a length is missing, or is not the model's.
+    """
+    if model == EXTERNAL:
+        if dim is None:
+            raise UsageError(
+                "a collection whose vectors come with the nodes needs their length",
+                hint="set RAGSTORE_MODEL to a model that embeds; vectors come by 'ragstore import' or from Python",
+                in_python="give dim=, for example create_collection(name, model='external', dim=256)",
+            )
+        return EmbeddingSpace(model, checked_dim(dim))
+    own = models.named(model).dim
+    if dim is not None and dim != own:
+        raise UsageError(f"model {model} gives {own} dimensions, not {dim}", hint="leave dim out")
+    return EmbeddingSpace(model, checked_dim(own))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ragstore.app.models import EXTERNAL
 from ragstore.app.transfers import PlainStack
 from ragstore.app.writer import Writer
 from ragstore.errors import UsageError
-from ragstore.model.collection import Collection, checked_name
+from ragstore.model.collection import Collection, MadeCollection, checked_filter_keys, checked_name
 from ragstore.model.transfer import TransferProgress, TransferReport
 from ragstore.mongo.client import connect, database
 from ragstore.mongo.plain_docstore import PlainDocstore
@@ -26,6 +26,20 @@ Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """The collection that something comes into, and what it is made with where there is none of that name."""
+
+    name: str
+    model: str | None
+    filter_keys: Sequence[str]
+
+
+@dataclass(slots=True)
+class _Made:
+    collection: MadeCollection | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Transferring:
     """Transfers into and out of one pair of databases.
 
@@ -38,13 +52,16 @@ class Transferring:
     writer: Writer
     create_collection: Callable[..., Collection]
 
-    def import_(self, persist_dir: str, name: str, tell: Tell, *, model: str | None, namespace: str) -> TransferReport:
-        """Bring a persist_dir into the collection of that name."""
+    def import_(self, persist_dir: str, goal: Goal, tell: Tell, *, namespace: str) -> TransferReport:
+        """Bring a persist_dir into a collection."""
         from ragstore.transfer.importing import import_persist_dir
         from ragstore.transfer.persist_dir import open_persist_dir
 
         source = open_persist_dir(persist_dir)
-        return import_persist_dir(source, namespace, self._into(name, model), tell)
+        made = _Made()
+        report = import_persist_dir(source, namespace, self._into(goal, made), tell)
+        report.collection_made = made.collection
+        return report
 
     def export(self, found: Collection, target: str, tell: Tell, *, overwrite: bool) -> TransferReport:
         """Write a collection as a persist_dir."""
@@ -54,8 +71,8 @@ class Transferring:
         structs = self._structs(found).all()
         return export_collection(self.pool, found, structs, open_folder(target), overwrite=overwrite, tell=tell)
 
-    def adopt(self, stack: PlainStack, name: str, tell: Tell, *, model: str | None) -> TransferReport:
-        """Bring plain stores into the collection of that name."""
+    def adopt(self, stack: PlainStack, goal: Goal, tell: Tell) -> TransferReport:
+        """Bring plain stores into a collection."""
         from ragstore.transfer.adopting import adopt
 
         with (
@@ -63,13 +80,21 @@ class Transferring:
             self._plain_docstore(stack) as docstore,
             plain_table(pool, stack.schema, stack.table) as table,
         ):
-            return adopt(table, docstore, self._into(name, model), tell)
+            made = _Made()
+            report = adopt(table, docstore, self._into(goal, made), tell)
+        report.collection_made = made.collection
+        return report
 
-    def _into(self, name: str, model: str | None) -> Destination:
-        checked_name(name)
+    def _into(self, goal: Goal, made: _Made) -> Destination:
+        checked_name(goal.name)
+        checked_filter_keys(goal.filter_keys)
 
         def collection(dim: int | None) -> Collection:
-            return self._collection(name, model, dim)
+            is_new = collections.find_collection(self.pool, goal.name) is None
+            found = self._collection(goal, dim)
+            if is_new:
+                made.collection = MadeCollection(found.name, found.space.model, found.space.dim)
+            return found
 
         direct = DirectWriter(self.pool, self.writer.recoverer, worker=self.writer.worker)
         return Destination(self.pool, direct, collection, self._structs, self.writer.indexer)
@@ -77,19 +102,21 @@ class Transferring:
     def _structs(self, collection: Collection) -> StructWriter:
         return StructWriter(self.pool, self.writer.database, collection, self.writer.recoverer)
 
-    def _collection(self, name: str, model: str | None, dim: int | None) -> Collection:
+    def _collection(self, goal: Goal, dim: int | None) -> Collection:
+        name, model, filter_keys = goal.name, goal.model, goal.filter_keys
         if dim is not None:
-            return self.create_collection(name, model=model or EXTERNAL, dim=dim)
+            return self.create_collection(name, model=model or EXTERNAL, dim=dim, filter_keys=filter_keys)
         found = collections.find_collection(self.pool, name)
         if found is not None:
-            return self.create_collection(name, model=model)
+            return self.create_collection(name, model=model, filter_keys=filter_keys)
         if model in (None, EXTERNAL):
             raise UsageError(
                 f"there is no vector, so that nothing says how long those of collection {name!r} are to be",
                 hint="name a collection that exists with -c, or a model with --model",
+                in_python="give collection= one that exists, or model= the model",
                 collection=name,
             )
-        return self.create_collection(name, model=model)
+        return self.create_collection(name, model=model, filter_keys=filter_keys)
 
     @contextmanager
     def _plain_pool(self, stack: PlainStack) -> Iterator[PostgresPool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 
 if TYPE_CHECKING:
-    from ragstore.app.transferring import Transferring
+    from ragstore.app.transferring import Goal, Transferring
     from ragstore.app.writer import Writer
 
 Tell = Callable[[TransferProgress], None] | None
@@ -55,6 +55,7 @@ class Transfers(ABC):
         collection: str | None = None,
         model: str | None = None,
         namespace: str = "default",
+        filter_keys: Sequence[str] = (),
         progress: Tell = None,
     ) -> TransferReport:
         """Bring a folder that LlamaIndex persisted, here or behind an fsspec URL, into a collection.
@@ -65,6 +66,7 @@ class Transfers(ABC):
         Args:
             model: that made the vectors; without it the collection's are ``external``.
             namespace: which of several vector stores.
+            filter_keys: as those of ``create_collection``.
 
         Raises:
             UsageError: there is no persist_dir, or no such vector store in it.
@@ -72,11 +74,17 @@ class Transfers(ABC):
             EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
             StoreError: run it again, it goes on.
         """
-        name = collection or self.settings.collection
-        return self._transferring().import_(os.fspath(persist_dir), name, progress, model=model, namespace=namespace)
+        goal = self._goal(collection, model, filter_keys)
+        return self._transferring().import_(os.fspath(persist_dir), goal, progress, namespace=namespace)
 
     def adopt(
-        self, stack: PlainStack, *, collection: str | None = None, model: str | None = None, progress: Tell = None
+        self,
+        stack: PlainStack,
+        *,
+        collection: str | None = None,
+        model: str | None = None,
+        filter_keys: Sequence[str] = (),
+        progress: Tell = None,
     ) -> TransferReport:
         """Bring what plain LlamaIndex stores hold into a collection, as ``import_`` does; they are only read.
 
@@ -84,7 +92,7 @@ class Transfers(ABC):
             UsageError: there is no such table or document store.
             EmbeddingSpaceError, StoreError: as ``import_``.
         """
-        return self._transferring().adopt(stack, collection or self.settings.collection, progress, model=model)
+        return self._transferring().adopt(stack, self._goal(collection, model, filter_keys), progress)
 
     def export(
         self,
@@ -104,7 +112,9 @@ class Transfers(ABC):
         return self._transferring().export(found, os.fspath(target), progress, overwrite=overwrite)
 
     @abstractmethod
-    def create_collection(self, name: str, *, model: str | None = None, dim: int | None = None) -> Collection:
+    def create_collection(
+        self, name: str, *, model: str | None = None, dim: int | None = None, filter_keys: Sequence[str] = ()
+    ) -> Collection:
         """Make a collection, or return the one of that name."""
 
     @abstractmethod
@@ -112,6 +122,11 @@ class Transfers(ABC):
 
     @abstractmethod
     def _writer(self) -> Writer: ...
+
+    def _goal(self, collection: str | None, model: str | None, filter_keys: Sequence[str]) -> Goal:
+        from ragstore.app.transferring import Goal
+
+        return Goal(collection or self.settings.collection, model, filter_keys)
 
     def _transferring(self) -> Transferring:
         from ragstore.app.transferring import Transferring

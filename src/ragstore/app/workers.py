@@ -15,7 +15,7 @@ from ragstore.app.addresses import Addresses, configured, home_of, postgres_pool
 from ragstore.app.ingesting import target
 from ragstore.app.ragstore import Ragstore, open_ragstore
 from ragstore.errors import StoreUnavailableError
-from ragstore.model.collection import checked_name
+from ragstore.model.collection import checked_filter_keys, checked_name
 from ragstore.model.progress import Progress
 from ragstore.model.report import IngestReport
 from ragstore.postgres.gauges import LedgerGauges, ping, read_gauges
@@ -56,16 +56,23 @@ def run_worker(
     paths: Sequence[str],
     *,
     collection: str | None,
-    manner: Manner,
+    filter_keys: Sequence[str] = (),
     follow_links: bool | None = None,
+    manner: Manner,
 ) -> None:
     """Keep a collection equal to its paths for ever.
 
+    Args:
+        filter_keys: as those of ``create_collection``.
+        follow_links: as that of ``Ragstore.sync``.
+
     Raises:
-        UsageError: a path does not exist, or nothing can listen where metrics are wanted.
+        PathNotFoundError: a path does not exist.
+        UsageError: a path is never read, or nothing can listen where metrics are wanted.
         RagstoreError: the same would fail the same way for ever.
     """
     target(settings, paths).listing()
+    checked_filter_keys(filter_keys)
     name = checked_name(collection or settings.collection)
     health = Health(manner.every_s)
     turns = _Turns(settings, name, paths)
@@ -75,7 +82,9 @@ def run_worker(
             health.alive()
 
         def sync() -> IngestReport:
-            return opened.store().sync(*paths, collection=name, follow_links=follow_links, progress=told)
+            return opened.store().sync(
+                *paths, collection=name, filter_keys=filter_keys, follow_links=follow_links, progress=told
+            )
 
         worker = Worker(
             collection=name,

@@ -9,7 +9,7 @@ from ragstore.bench.figures import Results
 from ragstore.bench.page import page
 
 
-def write_json(results: Results, path: str) -> None:
+def write_results(results: Results, path: str) -> None:
     """All values, for programs."""
     _write(path, json.dumps(results.as_dict(), indent=2, ensure_ascii=False) + "\n")
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, JsonOption
-from ragstore.cli.transfers import ModelOption, QuietOption, shown_transfer, tell_report
+from ragstore.cli.options import CollectionOption, FilterKeyOption, JsonOption, QuietOption
+from ragstore.cli.transfers import ModelOption, shown_transfer, tell_report
 
 
 def adopt(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -34,7 +34,8 @@ def adopt(  # noqa: PLR0913, PLR0917 - one argument per option
         str, typer.Option("--namespace", metavar="NAME", help="Namespace of the document store.")
     ] = "docstore",
     model: ModelOption = None,
-    as_json: JsonOption = False,
+    filter_keys: FilterKeyOption = None,
+    _as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Bring a plain PGVectorStore table, and a plain MongoDocumentStore beside it, into a collection.
@@ -43,12 +44,14 @@ def adopt(  # noqa: PLR0913, PLR0917 - one argument per option
     What is there already, and equal, is skipped: safe to interrupt and to repeat. Exit status 3: something could not
     come over, and is listed.
 
-    --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted"}; the last two are {kind:
-    {"count", "examples"}}.
+    --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted", "collection_made"};
+    left_behind and noted are {kind: {"count", "examples"}}, collection_made is null or {"name", "model", "dim"}.
     """
     from ragstore.app.transfers import PlainStack
 
     stack = PlainStack(table, schema, postgres_url, mongo_url, mongo_database, namespace)
     with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
-        report = store.adopt(stack, collection=collection, model=model, progress=listener)
-    tell_report(report, "adopted", as_json=as_json)
+        report = store.adopt(
+            stack, collection=collection, model=model, filter_keys=filter_keys or (), progress=listener
+        )
+    tell_report(ctx, report, "adopted")

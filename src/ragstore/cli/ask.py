@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.hits import hit_lines, place
+from ragstore.cli.hits import hit_lines, place_lines, score_lines
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import (
     CollectionOption,
@@ -14,10 +15,11 @@ from ragstore.cli.options import (
     JsonOption,
     MmrOption,
     ModeOption,
+    QuietOption,
     TopKOption,
     not_blank,
 )
-from ragstore.cli.output import plain, say, terminal_width, write, write_json
+from ragstore.cli.output import flush, plain, say, terminal_width, write, write_json
 
 if TYPE_CHECKING:
     from ragstore.query.answer import Answer
@@ -33,20 +35,29 @@ def ask(  # noqa: PLR0913, PLR0917 - one argument for each option of the command
     filters: FilterOption = None,
     mode: ModeOption = "hybrid",
     mmr: MmrOption = None,
+    no_stream: Annotated[
+        bool,
+        typer.Option("--no-stream", help="Wait for the whole answer; elsewhere than on a terminal it always does."),
+    ] = False,
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Answer a question, with citations.
 
-    Each statement carries the number of its source. Needs RAGSTORE_LLM; without it, shows what `ragstore query` shows.
+    Each statement carries the number of its source, or [no source] where the model named one that it was not given.
+    Needs RAGSTORE_LLM; without it, shows what `ragstore query` shows. Filters are those of `ragstore query --help`.
 
-    --json: {"answer": text or null, "citations": [{"number", "hit"}], "hits": [as in query], "unsupported": [numbers
-    that the model cited and that stand for no hit; they are removed from the answer]}.
+    --json: {"answer": text or null, "citations": [{"number", "hit"}], "hits", "score_kind", "notes": as in query,
+    "unsupported": [numbers that the model cited and that stand for no hit; [no source] is in their place]}.
     """
     from ragstore.query.filter_text import parse_filters
 
     condition = parse_filters(filters or [])
+    told = _Told() if sys.stdout.isatty() and not (no_stream or as_json) else None
     with invocation_of(ctx).store() as store:
-        answer = store.ask(text, collection=collection, top_k=top_k, filters=condition, mode=mode, mmr_lambda=mmr)
+        answer = store.ask(
+            text, collection=collection, top_k=top_k, filters=condition, mode=mode, mmr_lambda=mmr, stream=told
+        )
     if as_json:
         write_json(
             {
@@ -54,22 +65,41 @@ def ask(  # noqa: PLR0913, PLR0917 - one argument for each option of the command
                 "citations": [{"number": each.number, "hit": each.hit.as_dict()} for each in answer.citations],
                 "hits": [hit.as_dict() for hit in answer.hits],
                 "unsupported": list(answer.unsupported),
+                "score_kind": answer.score_kind,
+                "notes": list(answer.notes),
             }
         )
         return
-    for note in notes(answer):
+    if told is not None and answer.text is not None:
+        write()
+    for note in (*answer.notes, *notes(answer)):
         say(note)
-    for line in answer_lines(answer, terminal_width()):
+    for line in answer_lines(answer, terminal_width(), told=told is not None):
         write(line)
 
 
-def answer_lines(answer: Answer, width: int) -> list[str]:
-    """The answer and the list of its sources; the hits where there is no answer."""
+class _Told:
+    """Writes an answer as it comes."""
+
+    def __call__(self, piece: str) -> None:
+        """The next piece."""
+        write(plain(piece), end="")
+        flush()
+
+
+def answer_lines(answer: Answer, width: int, *, told: bool = False) -> list[str]:
+    """The answer and the list of its sources; the hits where there is no answer.
+
+    Args:
+        told: the text of the answer stands there already.
+    """
     if answer.text is None:
-        return hit_lines(answer.hits, width)
+        score = score_lines(answer.score_kind, width) if answer.hits and answer.score_kind else []
+        return [*score, *hit_lines(answer.hits, width)]
     cited = sorted(answer.citations, key=lambda citation: citation.number)
-    sources = [f"[{each.number}] {place(each.hit)}" for each in cited]
-    return [*plain(answer.text).splitlines(), "", *(["sources", *sources] if sources else ["no source is cited"])]
+    sources = [line for each in cited for line in place_lines(f"[{each.number}] ", each.hit, width)]
+    text = [] if told else plain(answer.text).splitlines()
+    return [*text, "", *(["sources", *sources] if sources else ["no source is cited"])]
 
 
 def notes(answer: Answer) -> list[str]:
@@ -79,5 +109,7 @@ def notes(answer: Answer) -> list[str]:
         found.append(NO_MODEL)
     if answer.unsupported:
         numbers = ", ".join(str(number) for number in answer.unsupported)
-        found.append(f"the model also cited {numbers}, which is no source; what it said there has no support")
+        found.append(
+            f"the model also cited {numbers}, which is no source: what stands before [no source] has no support"
+        )
     return found

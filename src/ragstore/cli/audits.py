@@ -14,7 +14,6 @@ from ragstore.cli.output import one_line, say
 from ragstore.cli.progress import LINE_EVERY_S
 from ragstore.model.drift import AuditProgress, Tally
 
-EXIT_DRIFT = 5
 MAX_SHOWN = 5
 
 Listener = Callable[[AuditProgress], None]

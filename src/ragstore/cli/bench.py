@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.output import say, table, write
+from ragstore.cli.options import JsonOption, QuietOption
+from ragstore.cli.output import table, write, write_json
 
 if TYPE_CHECKING:
     from ragstore.bench.figures import Results
@@ -27,13 +28,17 @@ def bench(  # noqa: PLR0913, PLR0917 - one argument for each option of the comma
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes: shows that every row works, its figures mean nothing.")
     ] = False,
-    json_file: Annotated[str | None, typer.Option("--json", metavar=_FILE, help="Write all values here.")] = None,
+    results_file: Annotated[
+        str | None, typer.Option("--results", metavar=_FILE, help="Write here what --json prints.")
+    ] = None,
     picture_file: Annotated[
         str | None, typer.Option("--picture", metavar=_FILE, help="Draw cost against corpus size here, .svg or .png.")
     ] = None,
     page_file: Annotated[
         str | None, typer.Option("--page", metavar=_FILE, help="Write a page of results in Markdown here.")
     ] = None,
+    as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Measure ragstore, plain LlamaIndex stores and the raw limit of both databases in turn.
 
@@ -44,28 +49,30 @@ def bench(  # noqa: PLR0913, PLR0917 - one argument for each option of the comma
     "notes"}], "curves": [{"title", "unit", "points"}], "left_out"}.
     """
     invocation = invocation_of(ctx)
-    invocation.json = False  # a file gets it, and nobody reads standard output as JSON
     wanted = _numbers(rows)
-    for path in (json_file, picture_file, page_file):
+    for path in (results_file, picture_file, page_file):
         _refuse_unwritable(path)
     from ragstore.bench import picture
-    from ragstore.bench.report import write_json, write_page
+    from ragstore.bench.report import write_page, write_results
     from ragstore.bench.rows import run
     from ragstore.bench.sizes import FULL, QUICK
     from ragstore.bench.workbench import opened_workbench
 
     draws = picture_file is not None and picture.can_draw()
     settings = invocation.settings()
-    with opened_workbench(settings, QUICK if quick else FULL, rounds, say) as opened:
+    with opened_workbench(settings, QUICK if quick else FULL, rounds, invocation.note) as opened:
         results = opened.beside.do(lambda: run(opened, wanted, curves=picture_file is not None))
         if quick:
             results.left_out.append("everything of real size: with --quick the figures mean nothing")
         if picture_file is not None and not draws:
             results.left_out.append(picture.HOW_TO_GET_IT)
-    for line in result_lines(results):
-        write(line)
-    if json_file is not None:
-        write_json(results, json_file)
+    if as_json:
+        write_json(results.as_dict())
+    else:
+        for line in result_lines(results):
+            write(line)
+    if results_file is not None:
+        write_results(results, results_file)
     if picture_file is not None and draws:
         picture.draw(results.curves, picture_file)
     if page_file is not None:

@@ -8,8 +8,8 @@ import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.local_paths import spellings
-from ragstore.cli.options import CollectionOption, JsonOption
+from ragstore.cli.local_paths import WHERE_DOCUMENTS_ARE, spellings
+from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
 from ragstore.cli.output import one_line, say, write, write_json
 from ragstore.errors import DocumentNotFoundError
 
@@ -22,11 +22,12 @@ def delete(
     documents: Annotated[list[str], typer.Argument(metavar="DOCUMENT...", help="Ids, or paths.")],
     collection: CollectionOption = None,
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Remove documents from both stores.
 
     Their files stay, and the next ingest of those adds them again. Exit status 3: some were not there, the others are
-    gone.
+    gone; 6: none was there.
 
     --json: {"deleted": number, "missing": [ids]}.
     """
@@ -36,7 +37,7 @@ def delete(
     if not n_deleted:
         raise DocumentNotFoundError(
             f"no document {missing[0]}" if len(missing) == 1 else f"none of these {len(missing)} documents is there",
-            hint="run: ragstore documents; -c names another collection",
+            hint=WHERE_DOCUMENTS_ARE,
             missing=missing,
         )
     if as_json:

@@ -7,31 +7,37 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, JsonOption
-from ragstore.cli.output import bytes_in_words, one_line, say, write, write_json_list
+from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
+from ragstore.cli.output import breaking_width, bytes_in_words, one_line, write, write_json_list
 
 if TYPE_CHECKING:
     from ragstore.model.document import DocumentState
 
 
-def documents(ctx: typer.Context, collection: CollectionOption = None, as_json: JsonOption = False) -> None:
+def documents(
+    ctx: typer.Context,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+    _quiet: QuietOption = False,
+) -> None:
     """List the documents of a collection.
 
     --json: {"documents": [{"document_id", "source", "revision", "nodes", "size", "published_at", "metadata"}]}, one
     document a line, times in ISO 8601.
     """
-    with invocation_of(ctx).store() as store:
+    invocation = invocation_of(ctx)
+    with invocation.store() as store:
         found = store.documents(collection)
         if as_json:
             write_json_list("documents", (document_as_dict(document) for document in found))
             return
-        n_documents = 0
+        n_documents, width = 0, breaking_width()
         for n_documents, document in enumerate(found, start=1):
             if n_documents == 1:
-                write(document_line("nodes", "revision", "size", "published", "document"))
-            write(document_cells(document))
+                _write_fitted(document_line("nodes", "revision", "size", "published"), "document", width)
+            _write_fitted(document_cells(document), one_line(document.document_id), width)
         if not n_documents:
-            say("no documents yet; add some with: ragstore ingest PATH")
+            invocation.note("no documents yet; add some with: ragstore ingest PATH")
 
 
 def document_as_dict(document: DocumentState) -> dict[str, Any]:
@@ -48,13 +54,18 @@ def document_as_dict(document: DocumentState) -> dict[str, Any]:
 
 
 def document_cells(document: DocumentState) -> str:
-    """One document for people."""
+    """One document for people, but its id."""
     published = document.published_at.isoformat(sep=" ", timespec="seconds") if document.published_at else "-"
-    return document_line(
-        f"{document.n_nodes}", f"{document.revision}", bytes_in_words(document.size), published, document.document_id
-    )
+    return document_line(f"{document.n_nodes}", f"{document.revision}", bytes_in_words(document.size), published)
 
 
-def document_line(nodes: str, revision: str, size: str, published: str, document: str) -> str:
-    """Fixed widths, the longest column last: lines are written while the list is still being read."""
-    return f"{nodes:>7}  {revision:>8}  {size:>8}  {published:<25}  {one_line(document)}"
+def document_line(nodes: str, revision: str, size: str, published: str) -> str:
+    """Fixed widths: lines are written while the list is still being read."""
+    return f"{nodes:>7}  {revision:>8}  {size:>8}  {published:<25}"
+
+
+def _write_fitted(line: str, document: str, width: int | None) -> None:
+    """The id behind the line, whole, or below it where a terminal would break it."""
+    joined = f"{line}  {document}"
+    for each in [joined] if width is None or len(joined) <= width else [line.rstrip(), f"    {document}"]:
+        write(each)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import JsonOption
+from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
 
 
-def down(ctx: typer.Context, as_json: JsonOption = False) -> None:
+def down(ctx: typer.Context, as_json: JsonOption = False, _quiet: QuietOption = False) -> None:
     """Stop the embedded databases.
 
     The data stays. Refuses where RAGSTORE_POSTGRES_URL and RAGSTORE_MONGO_URL name servers of your own.

@@ -10,20 +10,27 @@ import sys
 import time
 import traceback
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from ragstore.cli.invocation import Invocation
-from ragstore.cli.output import plain, say
+from ragstore.cli.output import first_of, plain, say
 from ragstore.errors import RagstoreError
+from ragstore.model.report import IngestReport
 
 EXIT_USAGE = 2
 EXIT_PARTLY = 3
+EXIT_REFUSED = 4
+EXIT_DRIFT = 5
+EXIT_NOT_FOUND = 6
 EXIT_OUTPUT_CLOSED = 141
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_S = 1.0
+
+MAX_NAMES = 20
+"""Documents that are named in text; ``--json`` names all."""
 
 _HINT_UNEXPECTED = "this is a defect of ragstore; run the same command with --debug and report what it prints"
 
@@ -66,8 +73,13 @@ def tell_error(error: RagstoreError, invocation: Invocation) -> int:
     say(f"error: {plain(error.message)}")
     if error.hint:
         say(f"hint: {plain(error.hint)}")
+    lost = list(error.facts.get("lost_documents", ()))
+    for line in first_of("gone", lost, MAX_NAMES):
+        say(line)
+    report = error.facts.get("report")
+    more = {"lost_documents": lost, "report": report.as_dict()} if isinstance(report, IngestReport) else {}
     if invocation.json:
-        _write_error_json(error.code, error.message, error.hint, str(error.retry))
+        _write_error_json(error.code, error.message, error.hint, str(error.retry), **more)
     return error.exit_status
 
 
@@ -93,6 +105,6 @@ def tell_unexpected(error: Exception, invocation: Invocation) -> int:
     return 1
 
 
-def _write_error_json(code: str, message: str, hint: str, retry: str) -> None:
-    document = {"error": {"code": code, "message": message, "hint": hint, "retry": retry}}
+def _write_error_json(code: str, message: str, hint: str, retry: str, **more: Any) -> None:
+    document = {"error": {"code": code, "message": message, "hint": hint, "retry": retry}, **more}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")

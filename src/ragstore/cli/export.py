@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, JsonOption
-from ragstore.cli.transfers import QuietOption, shown_transfer, tell_report
+from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
+from ragstore.cli.transfers import shown_transfer, tell_report
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
     target: Annotated[str, typer.Argument(metavar="DIR", help="Folder, or fsspec URL such as s3://….")],
     collection: CollectionOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the persist_dir that is there.")] = False,
-    as_json: JsonOption = False,
+    _as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write a collection as a persist_dir that plain LlamaIndex loads and answers equally from.
@@ -24,8 +24,8 @@ def export(
     All of one moment, while writers go on. A folder that is not empty is refused; an export that is killed leaves none
     that loads.
 
-    --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted"}.
+    --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted", "collection_made": null}.
     """
     with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
         report = store.export(target, collection=collection, overwrite=overwrite, progress=listener)
-    tell_report(report, "exported", as_json=as_json)
+    tell_report(ctx, report, "exported")

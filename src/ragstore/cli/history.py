@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.local_paths import spellings
-from ragstore.cli.options import CollectionOption, JsonOption
-from ragstore.cli.output import table, write, write_json_list
+from ragstore.cli.local_paths import WHERE_DOCUMENTS_ARE, spellings
+from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
+from ragstore.cli.output import breaking_width, fitted, write, write_json_list
 from ragstore.errors import DocumentNotFoundError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def history(
     document: Annotated[str, typer.Argument(metavar="DOCUMENT", help="Its id, or a path.")],
     collection: CollectionOption = None,
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Show what happened to a document.
 
@@ -36,23 +37,30 @@ def history(
     if events is None:
         raise DocumentNotFoundError(
             f"no document {document}",
-            hint="run: ragstore documents; -c names another collection",
+            hint=WHERE_DOCUMENTS_ARE,
             document_id=document,
         )
     if as_json:
         write_json_list("events", (event.as_dict() for event in events))
         return
-    for line in event_lines(events):
+    for line in event_lines(events, breaking_width()):
         write(line)
 
 
-def event_lines(events: Sequence[Event]) -> list[str]:
-    """A table of events for people."""
+def event_lines(events: Sequence[Event], width: int | None = None) -> list[str]:
+    """A table of events for people; of a worker, its host and its process."""
     headings = ("at", "action", "revision", "nodes", "embedded", "reused", "worker")
-    return table(
+    return fitted(
         headings,
         [
-            (each.at, each.action, each.revision, each.n_nodes, each.n_embedded, each.n_reused, each.worker)
+            (each.at, each.action, each.revision, each.n_nodes, each.n_embedded, each.n_reused, _short(each.worker))
             for each in events
         ],
+        width,
     )
+
+
+def _short(worker: str) -> str:
+    """``host/pid`` of ``host/namespace/pid/start``, which tells two processes of one number apart."""
+    host, *parts = worker.split("/")
+    return f"{host}/{parts[1]}" if len(parts) == 3 else worker

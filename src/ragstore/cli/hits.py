@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragstore.cli.output import one_line
+from ragstore.model.hit import SCORES, ScoreKind
 
 if TYPE_CHECKING:
     from ragstore.model.hit import Hit
@@ -22,7 +23,7 @@ def hit_lines(hits: Sequence[Hit], width: int) -> list[str]:
         return ["no hits"]
     lines: list[str] = []
     for rank, hit in enumerate(hits, start=1):
-        lines += [f"{rank}. {hit.score:.4f}  {place(hit)}", *_shown(hit, width), ""]
+        lines += [*place_lines(f"{rank}. {hit.score:.4f}  ", hit, width), *_shown(hit, width), ""]
     return lines[:-1]
 
 
@@ -31,8 +32,32 @@ def _shown(hit: Hit, width: int) -> list[str]:
     return excerpt(hit.text, width) if hit.context is None else excerpt(hit.context, width, len(hit.context))
 
 
+def score_lines(kind: ScoreKind, width: int) -> list[str]:
+    """What the scores of these hits are."""
+    return textwrap.wrap(f"score: {SCORES[kind]}", width, subsequent_indent=_INDENT)
+
+
 def place(hit: Hit) -> str:
     """``/manuals/pump.pdf, page 3, Care > Cleaning, characters 120-480``."""
+    return ", ".join(_place(hit))
+
+
+def place_lines(beginning: str, hit: Hit, width: int) -> list[str]:
+    """The same behind a beginning, with line ends where there are commas: a path and a number stay whole."""
+    lines = [beginning]
+    for position, word in enumerate(_place(hit)):
+        joined = f"{lines[-1]}, {word}" if position else f"{beginning}{word}"
+        if len(joined) <= width:
+            lines[-1] = joined
+        elif position:
+            lines[-1] += ","
+            lines.append(f"{_INDENT}{word}")
+        else:
+            lines = [beginning.rstrip(), f"{_INDENT}{word}"]
+    return lines
+
+
+def _place(hit: Hit) -> list[str]:
     words = [one_line(hit.source or hit.document_id)]
     if hit.page is not None:
         words.append(f"page {hit.page}")
@@ -40,7 +65,7 @@ def place(hit: Hit) -> str:
         words.append(" > ".join(one_line(heading) for heading in hit.headings))
     if hit.start_char is not None and hit.end_char is not None:
         words.append(f"characters {hit.start_char}-{hit.end_char}")
-    return ", ".join(words)
+    return words
 
 
 def excerpt(text: str, width: int, max_lines: int = TEXT_LINES) -> list[str]:

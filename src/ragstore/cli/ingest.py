@@ -6,30 +6,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.edge import EXIT_PARTLY, EXIT_REFUSED, MAX_NAMES
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption
-from ragstore.cli.output import one_line, say, write, write_json
+from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption, QuietOption
+from ragstore.cli.output import counted, first_of, one_line, say, without_name, write, write_json
 from ragstore.cli.progress import duration_in_words, shown_progress
+from ragstore.cli.transfers import made_lines
+from ragstore.errors import MassDeletionError
 
 if TYPE_CHECKING:
-    from ragstore.app import Ragstore
-    from ragstore.model.audit import QuarantineEntry
     from ragstore.model.report import IngestReport
+    from ragstore.model.transfer import Findings
 
 MAX_REASONS = 5
+MAX_EXAMPLES = 3
+
+_COUNTED = ("added", "updated", "renamed", "deleted", "unchanged", "failed")
 
 
-def ingest(  # noqa: PLR0913, PLR0917 - one argument per option
+def ingest(
     ctx: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH|URL...", help="Files and folders; folders with all below.")
-    ],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
     collection: CollectionOption = None,
     filter_keys: FilterKeyOption = None,
     follow_links: FollowLinksOption = False,
-    as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no reasons on standard error.")] = False,
+    _as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Add and update documents.
 
@@ -38,46 +40,66 @@ def ingest(  # noqa: PLR0913, PLR0917 - one argument per option
     others are in.
 
     --json: {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused",
-    "seconds"}.
+    "seconds", "passed_over": {reason: {"count", "examples"}}, "collection_made": null or {"name", "model", "dim"},
+    "deleted_documents": [ids], "quarantined": [{"document_id", "code", "reason"}], "refused": null or {"code",
+    "message", "hint"}}.
     """
-    with invocation_of(ctx).store() as store:
-        declare_filter_keys(store, collection, filter_keys)
-        with shown_progress(quiet=quiet) as listener:
-            report = store.ingest(*paths, collection=collection, follow_links=follow_links or None, progress=listener)
-        failures = store.quarantined(collection) if report.failed and not quiet else []
-    if as_json:
+    with invocation_of(ctx).store() as store, shown_progress(quiet=quiet) as listener:
+        report = store.ingest(
+            *paths,
+            collection=collection,
+            filter_keys=filter_keys or (),
+            follow_links=follow_links or None,
+            progress=listener,
+        )
+    tell_report(ctx, report)
+
+
+def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = False) -> None:
+    """Print a report, with all that was skipped, made, refused or removed, and leave as it deserves."""
+    invocation = invocation_of(ctx)
+    if invocation.json:
         write_json(report.as_dict())
     else:
-        write(report_line(report))
-    for line in failure_lines(failures, report.failed):
-        say(line)
+        write(f"would be: {report_line(report)}" if dry_run else report_line(report))
+        for line in first_of("would be deleted" if dry_run else "deleted", report.deleted_documents, MAX_NAMES):
+            write(line)
+    invocation.note(*made_lines(report.collection_made, dry_run=dry_run), *passed_over_lines(report.passed_over))
+    invocation.note(*failure_lines(report, dry_run=dry_run))
+    if report.refused is not None:
+        say(f"would be refused: {report.refused.message}" if dry_run else f"warning: {report.refused.message}")
+        say(f"hint: {report.refused.hint}")
+    if isinstance(report.refused, MassDeletionError):
+        raise typer.Exit(EXIT_REFUSED)
     if report.failed:
         raise typer.Exit(EXIT_PARTLY)
 
 
-def declare_filter_keys(store: Ragstore, collection: str | None, keys: list[str] | None) -> None:
-    """Make the collection with these keys, or add them to it."""
-    if keys:
-        store.create_collection(collection or store.settings.collection, filter_keys=keys)
-
-
 def report_line(report: IngestReport) -> str:
     """``2 added, 1 updated, 500 unchanged; 40 chunks (12 embedded, 28 reused) in 1.2 s``."""
-    counts = {name: getattr(report, name) for name in ("added", "updated", "renamed", "deleted", "unchanged", "failed")}
-    documents = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing found"
+    counts = [f"{count:,} {name}" for name in _COUNTED if (count := getattr(report, name))]
+    words = counts or ["nothing found"]
+    if report.passed_over.total:
+        words.append(f"{report.passed_over.total:,} passed over")
     seconds = f"{report.seconds:.1f} s" if report.seconds < 90 else duration_in_words(report.seconds)
-    if not report.chunks:
-        return f"{documents}; in {seconds}"
-    return (
-        f"{documents}; {report.chunks:,} chunks ({report.embedded:,} embedded, {report.reused:,} reused) in {seconds}"
-    )
+    chunks = f"; {counted(report.chunks, 'chunk')} ({report.embedded:,} embedded, {report.reused:,} reused)"
+    return f"{', '.join(words)}{chunks if report.chunks else ''} in {seconds}"
 
 
-def failure_lines(entries: list[QuarantineEntry], n_failed: int) -> list[str]:
-    """The latest reasons, and where to see the rest."""
-    latest = sorted(entries, key=lambda entry: entry.last_at, reverse=True)[: min(n_failed, MAX_REASONS)]
-    if not latest:
-        return []
-    lines = [f"quarantined: {one_line(entry.document_id)}: {one_line(entry.reason)}" for entry in latest]
-    lines += [f"and {n_failed - len(latest):,} more"] if n_failed > len(latest) else []
-    return [*lines, "hint: ragstore quarantine list shows all with their reasons"]
+def passed_over_lines(passed_over: Findings) -> list[str]:
+    """What nothing reads, by the reason, with the first names of each."""
+    lines = []
+    for reason, count in sorted(passed_over.counts.items()):
+        shown = passed_over.examples[reason][:MAX_EXAMPLES]
+        lines.append(f"passed over: {count:,} ({reason})")
+        lines += [f"  {one_line(name)}" for name in shown]
+        lines += [f"  and {count - len(shown):,} more"] if count > len(shown) else []
+    return lines
+
+
+def failure_lines(report: IngestReport, *, dry_run: bool = False) -> list[str]:
+    """The first reasons, and where to see the rest."""
+    heading = "cannot be taken in" if dry_run else "quarantined"
+    shown = [f"{each.document_id}: {without_name(each.reason, each.document_id)}" for each in report.quarantined]
+    lines = first_of(heading, shown, MAX_REASONS)
+    return [*lines, "hint: 'ragstore quarantine list' shows all with their reasons"] if lines and not dry_run else lines

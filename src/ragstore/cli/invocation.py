@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ragstore.cli.output import say
+
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
     from ragstore.settings import Settings
@@ -21,10 +23,17 @@ class Invocation:
     Args:
         debug: show tracebacks and every log line; ``RAGSTORE_LOG_LEVEL=debug`` does the same.
         json: standard output is read by a program.
+        quiet: nothing but errors and warnings on standard error.
     """
 
     debug: bool = False
     json: bool = False
+    quiet: bool = False
+
+    def note(self, *lines: str) -> None:
+        """Say what is good to know about the results, unless nothing is to be said."""
+        for line in () if self.quiet else lines:
+            say(line)
 
     def settings(self) -> Settings:
         """Read the settings, and log as they say from here on."""
@@ -39,10 +48,19 @@ class Invocation:
     @contextmanager
     def store(self) -> Iterator[Ragstore]:
         """The opened stores."""
-        import ragstore
+        import logging
 
-        with ragstore.open(self.settings()) as store:
+        from ragstore.app import open_ragstore
+        from ragstore.app.ragstore import NOTES
+
+        # Verbs print the notes of an answer themselves.
+        logging.getLogger(NOTES).setLevel(logging.ERROR)
+        with open_ragstore(self.settings(), starting=self.starting) as store:
             yield store
+
+    def starting(self) -> None:
+        """Say that the embedded servers are being started, which takes seconds."""
+        self.note("starting PostgreSQL and MongoDB …")
 
 
 def invocation_of(ctx: typer.Context) -> Invocation:

@@ -31,9 +31,13 @@ _log = get_logger(__name__)
 
 
 def settings_that_log(invocation: Invocation) -> Settings:
-    """The settings; what is done is logged, unless they ask for less or more."""
+    """The settings; what is done is logged, unless they or ``--quiet`` ask for less, or for more."""
     settings = invocation.settings()
-    if settings.origin("log_level") == "default" and not invocation.debug:
+    if invocation.quiet and not invocation.debug:
+        from ragstore.telemetry.logging import configure_logging
+
+        configure_logging("warning", settings.log_format)
+    elif settings.origin("log_level") == "default" and not invocation.debug:
         from ragstore.telemetry.logging import configure_logging
 
         configure_logging("info", settings.log_format)

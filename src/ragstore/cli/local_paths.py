@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+WHERE_DOCUMENTS_ARE = "run: ragstore documents; -c names another collection"
+
 
 def spellings(document: str) -> list[str]:
     """The ids that a word on the command line may mean, as it is given first."""

@@ -56,7 +56,7 @@ VERBS = (
 """Each is a function of that name in a module of that name beside this one, with ``_`` behind Python's keywords."""
 
 _EPILOG = (
-    "Exit status: 0 done, 1 failed, 2 usage, 3 partly done, 4 refused, 5 drift found. "
+    "Exit status: 0 done, 1 failed, 2 usage, 3 partly done, 4 refused, 5 drift found, 6 not found. "
     "Options come from RAGSTORE_* variables, .env, ragstore.toml and secret files: see `ragstore status --settings`."
 )
 

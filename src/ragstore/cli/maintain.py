@@ -8,6 +8,7 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
+from ragstore.cli.options import QuietOption
 from ragstore.cli.output import write
 
 
@@ -16,6 +17,7 @@ def maintain(
     every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two rounds.")] = 10,
     once: Annotated[bool, typer.Option("--once", help="One round, then leave.")] = False,
     metrics: MetricsOption = None,
+    _quiet: QuietOption = False,
 ) -> None:
     """Recover what died, clean MongoDB, build indexes, refresh statistics, for ever.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import JsonOption
+from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import table, write, write_json
 
 Step = Literal["apply", "plan", "status"]
@@ -19,6 +19,7 @@ def migrate(
         Step, typer.Argument(help="apply: do it; plan: show it; status: is anything left to do.")
     ] = "apply",
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Bring both schemas up to date.
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ragstore.cli.invocation import invocation_of
+
 Mode = Literal["vector", "keyword", "hybrid"]
 
 
@@ -16,6 +18,14 @@ def not_blank(text: str) -> str:
     return text
 
 
+def _hush(ctx: typer.Context, quiet: bool) -> bool:
+    invocation_of(ctx).quiet = quiet
+    return quiet
+
+
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_hush, help="Nothing but errors and warnings on standard error.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 CollectionOption = Annotated[
     str | None,
@@ -30,7 +40,8 @@ FilterOption = Annotated[
         "--filter",
         "-f",
         metavar="KEY=VALUE",
-        help="Only nodes whose metadata match, such as lang=en, year>=2020 or tags:any=red,blue; all of several.",
+        help="Only nodes whose metadata match, such as lang=en, year>=2020 or tags:any=red,blue; all of several. "
+        "`ragstore query --help` lists the operators.",
     ),
 ]
 FilterKeyOption = Annotated[

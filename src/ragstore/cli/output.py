@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -88,9 +90,54 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str
     ]
 
 
+def fitted(headings: Sequence[str], rows: Iterable[Sequence[object]], width: int | None) -> list[str]:
+    """The same; where a line is longer than ``width``, its last cell stands whole on a line of its own below.
+
+    Args:
+        width: None where nobody breaks lines.
+    """
+    *narrow, last = headings
+    taken = [list(row) for row in rows]
+    lines = table(headings, taken)
+    if width is None or all(len(line) <= width for line in lines):
+        return lines
+    beginnings = table(narrow, [row[:-1] for row in taken])
+    cells = [last, *(_cell(row[-1]) for row in taken)]
+    heading, *others = [below(line, cell, width) for line, cell in zip(beginnings, cells, strict=True)]
+    return [*heading, *(line for pair in others for line in pair)]
+
+
+def below(line: str, text: str, width: int) -> list[str]:
+    """A line, and below it what did not fit behind it, with line ends between words alone."""
+    words = textwrap.wrap(text, width - 4, break_long_words=False, break_on_hyphens=False)
+    return [line, *(f"    {each}" for each in words)]
+
+
 def terminal_width() -> int:
-    """Columns to write in, at most 120 so that text stays readable."""
+    """Columns to write text in, at most 120 so that it stays readable."""
     return min(shutil.get_terminal_size((100, 24)).columns, 120)
+
+
+def breaking_width() -> int | None:
+    """Columns behind which a terminal would break a line; None where lines go to a file or a program."""
+    is_narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return shutil.get_terminal_size((100, 24)).columns if is_narrow else None
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 time``, ``2 times``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def without_name(reason: str, name: str) -> str:
+    """A reason whose object stands before it already."""
+    return (reason.removeprefix(name).lstrip(": ") or reason) if reason.startswith(name) else reason
+
+
+def first_of(heading: str, names: Sequence[str], limit: int) -> list[str]:
+    """The first names, one a line, and how many more there are."""
+    lines = [f"{heading}: {one_line(name)}" for name in names[:limit]]
+    return [*lines, f"and {len(names) - limit:,} more"] if len(names) > limit else lines
 
 
 def bytes_in_words(n_bytes: int | None) -> str:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.audits import EXIT_DRIFT, shown_audit
+from ragstore.cli.audits import shown_audit
+from ragstore.cli.edge import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import JsonOption
+from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
 from ragstore.cli.repair import repair_lines
 
@@ -20,7 +21,7 @@ def reconcile(
     ctx: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Go on after one of the two stores was restored to another moment.
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.audits import EXIT_DRIFT, EveryCollectionOption, shown_audit, tally_lines
+from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
+from ragstore.cli.edge import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import JsonOption
+from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def repair(
     ] = False,
     collection: EveryCollectionOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Bring ledger and stores to agree again.
 

@@ -11,19 +11,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
-from ragstore.cli.output import one_line, say, write, write_json
+from ragstore.cli.invocation import invocation_of
+from ragstore.cli.output import counted, one_line, say, write, write_json
 from ragstore.cli.progress import LINE_EVERY_S
 
 if TYPE_CHECKING:
+    from ragstore.model.collection import MadeCollection
     from ragstore.model.transfer import Findings, TransferProgress, TransferReport
 
 MAX_SHOWN = 5
+
+_SINGULAR = {
+    "changed documents": "changed document",
+    "doubled nodes": "doubled node",
+    "graphs": "graph",
+    "hashes not taken": "hash not taken",
+    "hashes without nodes": "hash without nodes",
+    "index structs": "index struct",
+    "indexes renamed": "index renamed",
+    "indexes sharing nodes": "index sharing nodes",
+    "invalid nodes": "invalid node",
+    "nodes without vector": "node without vector",
+    "other vector stores": "other vector store",
+    "unusable vectors": "unusable vector",
+    "vectors without node": "vector without node",
+}
 
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="Model that made the vectors, where you know it; else external."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
 Listener = Callable[["TransferProgress"], None]
 
@@ -49,14 +66,17 @@ def in_words(progress: TransferProgress) -> str:
     return f"{progress.done:,}{total} {progress.step}{rate}"
 
 
-def tell_report(report: TransferReport, done: str, *, as_json: bool) -> None:
+def tell_report(ctx: typer.Context, report: TransferReport, done: str) -> None:
     """Print a report, and leave with the exit status that it deserves."""
-    if as_json:
+    invocation = invocation_of(ctx)
+    if invocation.json:
         write_json(report.as_dict())
     else:
         write(report_line(report, done))
-    for line in findings_lines("left behind", report.left_behind) + findings_lines("noted", report.noted):
+    invocation.note(*made_lines(report.collection_made, dry_run=False))
+    for line in findings_lines("left behind", report.left_behind):
         say(line)
+    invocation.note(*findings_lines("noted", report.noted))
     if not report.ok:
         raise typer.Exit(EXIT_PARTLY)
 
@@ -64,7 +84,7 @@ def tell_report(report: TransferReport, done: str, *, as_json: bool) -> None:
 def report_line(report: TransferReport, done: str) -> str:
     """``500 documents, 2,000 nodes imported, 1,000 skipped; 0 embedded, in 1.2 s``."""
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
-    counts = f"{report.documents:,} documents, {report.nodes:,} nodes {done}{skipped}"
+    counts = f"{counted(report.documents, 'document')}, {counted(report.nodes, 'node')} {done}{skipped}"
     return f"{counts}; {report.embedded} embedded, in {report.seconds:.1f} s"
 
 
@@ -72,11 +92,20 @@ def findings_lines(heading: str, findings: Findings) -> list[str]:
     """Each kind with its count and its first few."""
     lines = []
     for kind, count in sorted(findings.counts.items()):
-        lines.append(f"{heading}: {count:,} {kind.replace('_', ' ')}")
+        words = kind.replace("_", " ")
+        lines.append(f"{heading}: {count:,} {_SINGULAR.get(words, words) if count == 1 else words}")
         shown = findings.examples[kind][:MAX_SHOWN]
         lines += [f"  {one_line(example)}" for example in shown]
         lines += [f"  and {count - len(shown):,} more"] if count > len(shown) else []
     return lines
+
+
+def made_lines(made: MadeCollection | None, *, dry_run: bool) -> list[str]:
+    """That a collection was made, with what nobody can change later."""
+    if made is None:
+        return []
+    verb = "would be made" if dry_run else "made"
+    return [f"collection {made.name} {verb}: model {made.model}, {made.dim:,} dimensions"]
 
 
 def _lines(*, say: Callable[[str], None], every_s: float) -> Listener:

@@ -7,11 +7,11 @@ from typing import Any
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import JsonOption
+from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import one_line, say, write, write_json
 
 
-def up(ctx: typer.Context, as_json: JsonOption = False) -> None:
+def up(ctx: typer.Context, as_json: JsonOption = False, _quiet: QuietOption = False) -> None:
     """Start the databases, or check them.
 
     Where no URL is set, starts the embedded servers and brings their schema up to date. Where RAGSTORE_POSTGRES_URL
@@ -20,7 +20,8 @@ def up(ctx: typer.Context, as_json: JsonOption = False) -> None:
     --json: {"embedded", "home", "postgres": {"ok", "url"}, "mongo": {"ok", "url", "database"}}, passwords masked;
     home is null where the servers are not embedded.
     """
-    settings = invocation_of(ctx).settings()
+    invocation = invocation_of(ctx)
+    settings = invocation.settings()
 
     from ragstore.app import servers
     from ragstore.app.addresses import home_of
@@ -28,7 +29,7 @@ def up(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
     home = None
     if settings.embedded:
-        urls, home = servers.up(settings), str(home_of(settings))
+        urls, home = servers.up(settings, starting=invocation.starting), str(home_of(settings))
         postgres: dict[str, Any] = {"ok": True, "url": masked_url(urls.postgres_url)}
         mongo: dict[str, Any] = {"ok": True, "url": masked_url(urls.mongo_url)}
     else:
@@ -48,7 +49,7 @@ def up(ctx: typer.Context, as_json: JsonOption = False) -> None:
         write(f"mongo     {mongo['url']}, database {settings.mongo_database}")
     if home is not None and not as_json:
         write(f"data      {home}")
-        say("stop them with: ragstore down")
+        invocation.note("stop them with: ragstore down")
     _leave_if_one_is_down({"postgres": postgres, "mongo": mongo})
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.audits import EXIT_DRIFT, EveryCollectionOption, shown_audit, tally_lines
+from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
+from ragstore.cli.edge import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import JsonOption
-from ragstore.cli.output import say, write, write_json
+from ragstore.cli.options import JsonOption, QuietOption
+from ragstore.cli.output import counted, say, write, write_json
 from ragstore.model.drift import Kind
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ def verify(
     collection: EveryCollectionOption = None,
     as_json: JsonOption = False,
     details: Annotated[bool, typer.Option("--details", help="In --json, add the first of each kind of drift.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Compare both stores with the ledger, and change nothing.
 
     Safe while workers run: what is on its way counts as pending, not as drift. Exit status 5: there is drift.
 
     --json: {"ok", "documents", "nodes", "missing_in_mongo", "orphans_in_mongo", "missing_in_postgres", "mismatched",
-    "pending"}; with --details also "details": {kind: {"count", "examples"}}.
+    "pending", "seconds"}; with --details also "details": {kind: {"count", "examples"}}.
     """
     with invocation_of(ctx).store() as store, shown_audit(quiet=quiet) as listener:
         report = store.verify(collection, deep=deep, progress=listener)
@@ -40,12 +41,14 @@ def verify(
             write(line)
     if not report.ok:
         verb = "reconcile" if Kind.RESTORED_STORE in report.drift.counts else "repair"
-        say(f"hint: ragstore {verb} --dry-run shows what can be done about it")
+        say(f"hint: 'ragstore {verb} --dry-run' shows what can be done about it")
         raise typer.Exit(EXIT_DRIFT)
 
 
 def verify_lines(report: VerifyReport) -> list[str]:
     """The report for people."""
     pending = f", {report.pending:,} pending" if report.pending else ""
-    summary = f"{report.documents:,} documents, {report.nodes:,} nodes in {report.seconds:.1f} s{pending}"
+    summary = (
+        f"{counted(report.documents, 'document')}, {counted(report.nodes, 'node')} in {report.seconds:.1f} s{pending}"
+    )
     return [f"{'ok' if report.ok else 'DRIFT'}: {summary}", *tally_lines(report.drift)]

@@ -8,16 +8,18 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
-from ragstore.cli.options import CollectionOption, FollowLinksOption
+from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, QuietOption
 
 
-def worker(
+def worker(  # noqa: PLR0913, PLR0917 - one argument per option
     ctx: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
     collection: CollectionOption = None,
     every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two passes.")] = 30,
     follow_links: FollowLinksOption = False,
     metrics: MetricsOption = None,
+    filter_keys: FilterKeyOption = None,
+    _quiet: QuietOption = False,
 ) -> None:
     """Keep a collection equal to its folders, for ever.
 
@@ -33,5 +35,10 @@ def worker(
         from ragstore.app.workers import Manner, run_worker
 
         run_worker(
-            settings, paths, collection=collection, manner=Manner(every, metrics), follow_links=follow_links or None
+            settings,
+            paths,
+            collection=collection,
+            filter_keys=filter_keys or (),
+            follow_links=follow_links or None,
+            manner=Manner(every, metrics),
         )

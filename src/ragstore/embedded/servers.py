@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -41,10 +42,13 @@ class ServerStatus:
     data: Path
 
 
-def ensure_running(home: Path, *, timeout_s: float = 60.0) -> ServerUrls:
+def ensure_running(home: Path, *, timeout_s: float = 60.0, starting: Callable[[], None] | None = None) -> ServerUrls:
     """Return the servers' URLs once both can be used, starting what does not run.
 
     Several processes may call it at once; an interrupted call leaves the start going on.
+
+    Args:
+        starting: called first where they do not run.
 
     Raises:
         EmbeddedServerError: they cannot be run here, or are not ready in time; the start then
@@ -52,7 +56,10 @@ def ensure_running(home: Path, *, timeout_s: float = 60.0) -> ServerUrls:
     """
     place = Home.at(home)
     with trouble_told(place.path):
-        return _urls_if_ready(place) or _start(place, timeout_s)
+        ready = _urls_if_ready(place)
+        if ready is None and starting is not None:
+            starting()
+        return ready or _start(place, timeout_s)
 
 
 def stop(home: Path, *, timeout_s: float = 30.0) -> bool:

@@ -12,17 +12,17 @@ from typing import Protocol, cast
 
 from ragstore.embedding.embedder import Embedder, ModelOptions, ModelRequest
 from ragstore.embedding.external import ExternalEmbedder
-from ragstore.errors import ModelMissingError, SettingsError
+from ragstore.errors import ModelMissingError, SettingsError, not_installed
 
 MODEL_FORMS = "wordllama, minilm, openai:MODEL, ollama:MODEL, tei:URL, huggingface:MODEL or external"
 
 _REMEDIES = {
     "wordllama": "it has no wheel for Python 3.14 and Linux on ARM: set RAGSTORE_MODEL to minilm, openai:MODEL, "
     "ollama:MODEL or tei:URL there; elsewhere run: pip install wordllama",
-    "minilm": "run: pip install 'ragstore[minilm]'",
-    "openai": "run: pip install 'ragstore[openai]'",
-    "ollama": "run: pip install 'ragstore[ollama]'",
-    "tei": "run: pip install 'ragstore[tei]'",
+    "minilm": not_installed("minilm"),
+    "openai": not_installed("openai"),
+    "ollama": not_installed("ollama"),
+    "tei": not_installed("tei"),
     "huggingface": "run: pip install llama-index-embeddings-huggingface",
 }
 _MODULES = {

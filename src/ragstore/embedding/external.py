@@ -32,6 +32,7 @@ class ExternalEmbedder:
     def _refuse(self, what: str) -> NoReturn:
         raise UsageError(
             f"the model 'external' cannot {what}: the vectors of its collections come with the nodes",
-            hint="pass vectors or an embed_model, or make the collection with --model wordllama",
+            hint="ask with --mode keyword, or use a collection that was made with another RAGSTORE_MODEL",
+            in_python="give embedding= or embed_model=, or make the collection with model='wordllama'",
             model=self.name,
         )

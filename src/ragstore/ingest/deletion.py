@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from ragstore.errors import MassDeletionError
+from ragstore.errors import MassDeletionError, RefusedError
 from ragstore.ingest.patience import patiently
 from ragstore.model.collection import Collection
 from ragstore.postgres import sources
@@ -32,11 +32,18 @@ class Loss:
     Args:
         n_live: live documents of the collection, wherever they came from; counted only where some are gone.
         by_root: how many are gone below each folder; a file below two of them counts in both.
+        sources: what is gone, by name.
     """
 
     n_live: int = 0
     n_lost: int = 0
     by_root: dict[str, int] = field(default_factory=dict)
+    sources: list[KnownSource] = field(default_factory=list)
+
+    @property
+    def document_ids(self) -> list[str]:
+        """Of all that is gone."""
+        return [source.document_id for source in self.sources]
 
 
 def is_mass(n_deleted: int, n_live: int) -> bool:
@@ -45,14 +52,16 @@ def is_mass(n_deleted: int, n_live: int) -> bool:
 
 
 def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> Loss:
-    """Count the live documents below these folders whose source is certainly gone, in constant memory."""
-    by_root: Counter[str] = Counter()
-    n_lost = 0
-    for source in _lost(pool, collection, roots):
-        n_lost += 1
-        by_root.update(roots.of(source.source_uri))
-    n_live = patiently(lambda: sources.count_live(pool, collection)) if n_lost else 0
-    return Loss(n_live, n_lost, dict(by_root))
+    """The live documents below these folders whose source is certainly gone; only their names take memory."""
+    lost = list(_lost(pool, collection, roots))
+    n_live = patiently(lambda: sources.count_live(pool, collection)) if lost else 0
+    return loss_of(lost, roots, n_live=n_live)
+
+
+def loss_of(lost: list[KnownSource], roots: Roots, *, n_live: int) -> Loss:
+    """These sources, counted below each folder."""
+    by_root = Counter(root for source in lost for root in roots.of(source.source_uri))
+    return Loss(n_live, len(lost), dict(by_root), lost)
 
 
 def refusal(loss: Loss, silent: set[str]) -> MassDeletionError | None:
@@ -68,15 +77,26 @@ def refusal(loss: Loss, silent: set[str]) -> MassDeletionError | None:
             f"{emptied[0]} shows no document any more, and {loss.by_root[emptied[0]]:,} came from there: "
             "nothing was deleted",
             hint=_HINT_EMPTIED,
+            in_python=_HINT_EMPTIED.replace(_OPTION, _ARGUMENT),
             **facts,
         )
     if is_mass(loss.n_lost, loss.n_live):
         return MassDeletionError(
             f"{loss.n_lost:,} of {loss.n_live:,} documents are gone from their folders: nothing was deleted",
             hint=_HINT,
+            in_python=_IN_PYTHON,
             **facts,
         )
     return None
+
+
+def incomplete() -> RefusedError:
+    """Why nothing is deleted where a folder could not be listed."""
+    return RefusedError(
+        "nothing was deleted: a folder could not be listed, so nobody knows what is gone",
+        hint="see 'ragstore quarantine' for the folder, then run the same command again",
+        in_python="quarantined() has the folder; then call it again",
+    )
 
 
 class Deletion:
@@ -102,11 +122,11 @@ class Deletion:
         self._publisher = publisher
         self._recoverer = recoverer
         self._alive = alive
-        self.n_deleted = 0
+        self.deleted: list[str] = []
         self.returned: list[str] = []
 
     def run(self, loss: Loss, *, allow_mass_delete: bool) -> None:
-        """Delete what is gone now; ``n_deleted`` says how much, ``returned`` what came back at the same moment.
+        """Delete what is gone now; ``deleted`` says which documents, ``returned`` what came back at the same moment.
 
         Raises:
             MassDeletionError: more is gone than a moment ago, or a folder is another one than at the beginning.
@@ -129,18 +149,20 @@ class Deletion:
         replaced = self._roots.replaced
         if replaced:
             raise MassDeletionError(
-                f"{replaced[0]} became another folder during the sync; {self.n_deleted:,} were deleted before",
+                f"{replaced[0]} became another folder during the sync; {len(self.deleted):,} were deleted before",
                 hint="mount what belongs there, then run the same command again",
             )
-        if not allow_mass_delete and is_mass(self.n_deleted + n_more, loss.n_live):
+        if not allow_mass_delete and is_mass(len(self.deleted) + n_more, loss.n_live):
             raise MassDeletionError(
-                f"more documents went during the sync; {self.n_deleted:,} were deleted before", hint=_HINT
+                f"more documents went during the sync; {len(self.deleted):,} were deleted before",
+                hint=_HINT,
+                in_python=_IN_PYTHON,
             )
 
     def _delete(self, batch: Sequence[KnownSource]) -> None:
         planned_from = {source.document_id: source.revision for source in batch}
-        self.n_deleted += patiently(
-            lambda: self._publisher.delete(self._collection, list(planned_from), planned_from=planned_from)
+        self.deleted += patiently(
+            lambda: self._publisher.delete_live(self._collection, list(planned_from), planned_from=planned_from)
         )
         # Another worker may have found a file there again and its document unchanged, just before it was deleted.
         self.returned += [s.source_uri for s in batch if not self._roots.lost(s.source_uri)]
@@ -170,5 +192,7 @@ def _lost(
         after = page[-1].document_id
 
 
-_HINT = "--dry-run shows the counts; if it is right, run the same command with --allow-mass-delete"
-_HINT_EMPTIED = "is it mounted? if it was emptied on purpose, run the same command with --allow-mass-delete"
+_OPTION, _ARGUMENT = "run the same command with --allow-mass-delete", "call it again with allow_mass_delete=True"
+_HINT = f"--dry-run names them; if they are to go, {_OPTION}"
+_IN_PYTHON = f"sync(..., dry_run=True).deleted_documents names them; if they are to go, {_ARGUMENT}"
+_HINT_EMPTIED = f"is it mounted? if it was emptied on purpose, {_OPTION}"

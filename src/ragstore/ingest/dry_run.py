@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
-from ragstore.errors import ContentError, MassDeletionError
+from ragstore.errors import ContentError
 from ragstore.ingest.ahead import Ahead
-from ragstore.ingest.deletion import Loss, refusal, survey
+from ragstore.ingest.deletion import Loss, incomplete, loss_of, refusal, survey
 from ragstore.ingest.planning import LOOK_UP_AT_ONCE, Planner
 from ragstore.ingest.tally import Tally
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
 from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
+from ragstore.model.report import IngestReport, SetAside
 from ragstore.postgres import documents
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.sources import KnownSource
 from ragstore.sources import Listing, Unlistable
 from ragstore.sources.opening import content_hash_of
 from ragstore.sources.presence import Roots
@@ -29,9 +30,10 @@ def dry_run(
     listing: Listing,
     roots: Roots,
     *,
+    allow_mass_delete: bool = False,
     tell: Callable[[Progress], None] | None = None,
-) -> tuple[IngestReport, MassDeletionError | None]:
-    """Counts of documents that a sync would add, update, move and delete, and why it would refuse to delete.
+) -> IngestReport:
+    """What the report of a sync would say, with ``refused`` where it would refuse to delete.
 
     Files are hashed where size and time do not tell, and new ones where one that is gone may have been renamed; none
     is parsed, so that one which cannot be read counts as added.
@@ -41,10 +43,15 @@ def dry_run(
     """
     tally = Tally(tell)
     report = tally.report
+    report.passed_over = listing.passed_over
     if collection is None:
         for entry in listing:
-            _count(report, "failed" if isinstance(entry, Unlistable) else "added")
-        return tally.finish(), None
+            if isinstance(entry, Unlistable):
+                _count(report, "failed")
+                report.quarantined.append(SetAside(entry.document_id, entry.error.code, entry.error.message))
+            else:
+                _count(report, "added")
+        return tally.finish()
     begun_at = time.monotonic()
     loss = survey(pool, collection, roots)
     ahead: Ahead[SourceItem | Unlistable] = Ahead(roots.watching(listing))
@@ -64,11 +71,14 @@ def dry_run(
         _count(report, "renamed", n_renamed)
         _count(report, "added", len(new) - n_renamed)
     if listing.complete:
-        report.deleted = loss.n_lost - report.renamed
-    left = Loss(loss.n_live, report.deleted, loss.by_root)
+        left = loss_of(moved.left(), roots, n_live=loss.n_live)
+        report.deleted, report.deleted_documents = left.n_lost, left.document_ids
+        report.refused = None if allow_mass_delete else refusal(left, roots.silent)
+    else:
+        report.refused = incomplete()
     report = tally.finish()
     report.seconds = round(time.monotonic() - begun_at, 3)
-    return report, refusal(left, roots.silent) if report.deleted else None
+    return report
 
 
 class _Moved:
@@ -78,8 +88,13 @@ class _Moved:
         self._pool = pool
         self._collection = collection
         self._roots = roots
+        self._lost = loss.sources
         self._n_left = loss.n_lost
         self._taken: set[str] = set()
+
+    def left(self) -> list[KnownSource]:
+        """What is gone and was found under no other name."""
+        return [source for source in self._lost if source.document_id not in self._taken]
 
     def among(self, items: Sequence[SourceItem]) -> int:
         """Files are read only while there is something gone that they may be."""

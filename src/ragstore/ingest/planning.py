@@ -76,8 +76,8 @@ class Planner:
         unchanged, others = [], []
         for item in items:
             held = quarantined.get(item.document_id)
-            if held and held[0] == Retry.NEVER and held[1:] == (item.size, item.mtime_ns, item.etag):
-                self._tally.failed(item)
+            if held and held.retry == Retry.NEVER and held.seen == (item.size, item.mtime_ns, item.etag):
+                self._tally.failed(item, held.code, held.reason)
             elif held is None and is_unread_same(states.get(item.document_id), item, self.chunking):
                 unchanged.append(item)
             else:
@@ -112,4 +112,4 @@ class Planner:
         if (worker := self._worker) is not None:
             self._patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker))
         for failure in failures:
-            self._tally.failed(failure.item)
+            self._tally.failed(failure.item, failure.error.code, failure.error.message)

@@ -74,7 +74,7 @@ class Storer:
         """Put documents into quarantine."""
         patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
         for failure in failures:
-            self._tally.failed(failure.item)
+            self._tally.failed(failure.item, failure.error.code, failure.error.message)
 
     def _isolate(self, batch: Sequence[Prepared], error: StoreError) -> None:
         if len(batch) == 1:

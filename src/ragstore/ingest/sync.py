@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ragstore.errors import MassDeletionError
-from ragstore.ingest.deletion import Deletion, refusal, survey
+from ragstore.ingest.deletion import Deletion, incomplete, refusal, survey
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.model.collection import Collection
 from ragstore.model.progress import Progress
 from ragstore.model.report import IngestReport
 from ragstore.sources import Listing, read_path
 from ragstore.sources.presence import Roots
-from ragstore.telemetry.logging import get_logger
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,11 @@ def sync(
     """Bring a collection up to date with a listing, and delete documents whose file is certainly gone.
 
     Only documents that an ingest read from below the listed folders are deleted. Where a folder could not be listed,
-    nothing is.
+    nothing is, and the report has ``refused``.
 
     Raises:
-        MassDeletionError: too many are gone to be true; what was added and updated stays, ``facts`` has the report.
+        MassDeletionError: too many are gone to be true; what was added and updated stays, ``facts`` has the report
+            and, as ``lost_documents``, the ids of what is gone.
         StoreError, ModelError: as ``ingest``.
 
     Crash safety:
@@ -56,12 +54,9 @@ def sync(
     begun_at = time.monotonic()
     told = _Told(tell)
     report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=told)
+    report.passed_over = source.listing.passed_over
     if not source.listing.complete:
-        _log.warning(
-            "deleted nothing: a folder could not be listed, see 'ragstore quarantine'",
-            action="sync_incomplete",
-            collection=collection.name,
-        )
+        report.refused = incomplete()
         return report
     deletion = Deletion(
         services.pool,
@@ -75,13 +70,15 @@ def sync(
         loss = survey(services.pool, collection, source.roots)
         refused = None if allow_mass_delete else refusal(loss, source.roots.silent)
         if refused:
+            refused.facts["lost_documents"] = loss.document_ids
             raise refused
         deletion.run(loss, allow_mass_delete=allow_mass_delete)
     except MassDeletionError as error:
         error.facts["report"] = report
         raise
     finally:
-        report.deleted += deletion.n_deleted
+        report.deleted += len(deletion.deleted)
+        report.deleted_documents += deletion.deleted
     if deletion.returned:
         _take_back(services, collection, source.relist(_paths(deletion.returned)), limits, report)
     report.seconds = round(time.monotonic() - begun_at, 3)
@@ -117,3 +114,4 @@ def _take_back(
     again = ingest(services, collection, listing, limits=limits)
     for count in ("added", "updated", "renamed", "failed", "chunks", "embedded", "reused"):
         setattr(report, count, getattr(report, count) + getattr(again, count))
+    report.quarantined += again.quarantined

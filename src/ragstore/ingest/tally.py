@@ -10,7 +10,7 @@ from typing import Any
 from ragstore.ingest.ahead import Ahead
 from ragstore.model.document import SourceItem
 from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
+from ragstore.model.report import IngestReport, SetAside
 
 TELL_EVERY_S = 0.1
 
@@ -38,10 +38,11 @@ class Tally:
             self.report.unchanged += len(items)
         self._did(*items)
 
-    def failed(self, item: SourceItem) -> None:
+    def failed(self, item: SourceItem, code: str, reason: str) -> None:
         """The document is in quarantine."""
         with self._lock:
             self.report.failed += 1
+            self.report.quarantined.append(SetAside(item.document_id, code, reason))
         self._did(item)
 
     def published(self, item: SourceItem, action: str, *, n_chunks: int, n_embedded: int) -> None:

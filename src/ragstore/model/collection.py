@@ -100,6 +100,19 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeCollection:
+    """A collection that had to be made, because there was none of that name."""
+
+    name: str
+    model: str
+    dim: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        """As JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSummary:
     """A collection and how much is live in it, as ``status`` shows it.
 

@@ -94,7 +94,7 @@ class VerifyReport:
         """Whether ledger and stores agree."""
         return not self.drift.counts
 
-    def as_dict(self) -> dict[str, bool | int]:
+    def as_dict(self) -> dict[str, bool | int | float]:
         """The shape ``verify --json`` prints; what has no count of its own is ``mismatched``."""
         own = {kind.value: self.drift.counts.get(kind, 0) for kind in _OWN_COUNT}
         return {
@@ -104,6 +104,7 @@ class VerifyReport:
             **own,
             "mismatched": self.drift.total - sum(own.values()),
             "pending": self.pending,
+            "seconds": round(self.seconds, 3),
         }
 
 

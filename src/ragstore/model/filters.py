@@ -44,3 +44,10 @@ class Group:
 
 
 Filter = Condition | Group
+
+
+def keys_of(tree: Filter) -> list[str]:
+    """The keys that a filter names, each once."""
+    if isinstance(tree, Condition):
+        return [tree.key]
+    return list(dict.fromkeys(key for part in tree.parts for key in keys_of(part)))

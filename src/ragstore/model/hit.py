@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+ScoreKind = Literal["cosine", "word_rank", "rank_fusion", "mmr"]
+
+SCORES: Mapping[ScoreKind, str] = {
+    "cosine": "cosine similarity of question and text, 1 at most; comparable between questions of one collection",
+    "word_rank": "rank by words, rare ones counting more; comparable within one answer only",
+    "rank_fusion": "w/(15 + place by meaning) + 1/(15 + place by words); says the order and nothing else",
+    "mmr": "likeness to the question less likeness to the hits above; comparable within one answer only",
+}
+"""What a score means, by how it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +22,7 @@ class Hit:
     """One node that answers a query.
 
     Args:
-        score: higher is better; cosine similarity for ``vector``, ``ts_rank`` weighted by the rarity of the
-            words for ``keyword``, fused reciprocal rank for ``hybrid``; comparable only within a mode.
+        score: higher is better; ``Hits.score_kind`` says what it is.
         source: where the document was read from.
         start_char: offset of the text in the document's cleaned text, None where unknown.
         page: 1-based page, None for formats without pages.
@@ -33,5 +43,19 @@ class Hit:
     context: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape ``query --json`` prints."""
+        """One of ``hits`` in ``query --json``."""
         return asdict(self)
+
+
+class Hits(list[Hit]):
+    """The hits of one question, best first.
+
+    Attributes:
+        score_kind: what the scores are; ``SCORES`` says it in words.
+        notes: what may be wrong with the question where there are no hits, such as a key that no node has.
+    """
+
+    def __init__(self, hits: Iterable[Hit], score_kind: ScoreKind, notes: Iterable[str] = ()) -> None:
+        super().__init__(hits)
+        self.score_kind: ScoreKind = score_kind
+        self.notes = tuple(notes)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ragstore.model.collection import MadeCollection
+
 MAX_EXAMPLES = 20
 """Of each kind of finding, so that a report stays small whatever was found."""
 
@@ -41,17 +43,23 @@ class Findings:
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: LeftBehind | Noted, found: Iterable[str], *, n_more: int = 0) -> None:
+    def add(self, kind: str, found: Iterable[str], *, n_more: int = 0) -> None:
         """Count these, and so many more that are not named; the first are kept as examples."""
-        kept = self.examples.get(kind.value, [])
+        kind = str(kind)
+        kept = self.examples.get(kind, [])
         n_found = n_more
         for each in found:
             n_found += 1
             if len(kept) < MAX_EXAMPLES:
                 kept.append(each)
         if n_found:
-            self.counts[kind.value] = self.counts.get(kind.value, 0) + n_found
-            self.examples[kind.value] = kept
+            self.counts[kind] = self.counts.get(kind, 0) + n_found
+            self.examples[kind] = kept
+
+    @property
+    def total(self) -> int:
+        """Of all kinds."""
+        return sum(self.counts.values())
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """``{kind: {"count", "examples"}}``."""
@@ -69,6 +77,7 @@ class TransferReport:
         skipped: nodes that were there already, and equal.
         left_behind: what could not come over; where there is any, the exit status is 3.
         noted: what came over in another way than one may think.
+        collection_made: that was made first.
     """
 
     documents: int = 0
@@ -78,6 +87,7 @@ class TransferReport:
     seconds: float = 0.0
     left_behind: Findings = field(default_factory=Findings)
     noted: Findings = field(default_factory=Findings)
+    collection_made: MadeCollection | None = None
 
     @property
     def ok(self) -> bool:
@@ -94,6 +104,7 @@ class TransferReport:
             "seconds": round(self.seconds, 3),
             "left_behind": self.left_behind.as_dict(),
             "noted": self.noted.as_dict(),
+            "collection_made": self.collection_made.as_dict() if self.collection_made else None,
         }
 
 

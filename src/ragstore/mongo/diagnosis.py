@@ -57,6 +57,7 @@ def _asked(url: str, host: str, port: int, wanted: str | None) -> StoreError | N
         return StoreSetupError(
             f"MongoDB: the URL names the replica set {wanted!r}, the server's is {name!r}",
             hint=f"write replicaSet={name} in RAGSTORE_MONGO_URL, see 'ragstore status --settings'",
+            in_python=f"write replicaSet={name} in RAGSTORE_MONGO_URL",
         )
     if not hello.get("isWritablePrimary", True):
         return StoreUnavailableError(

@@ -12,13 +12,14 @@ from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
+    InvalidOperation,
     InvalidURI,
     OperationFailure,
     PyMongoError,
     WTimeoutError,
 )
 
-from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import StoreError, StoreFullError, StoreSetupError, StoreUnavailableError, closed
 
 _LOGIN_CODES = {18, 8000}  # AuthenticationFailed, AtlasError
 _UNAUTHORIZED = 13
@@ -37,6 +38,7 @@ _TLS_TEXTS = ("SSL handshake failed", "CERTIFICATE_VERIFY_FAILED", "certificate 
 _HOST_TEXTS = ("Name or service not known", "nodename nor servname", "Temporary failure in name resolution",
                "No address associated with hostname")  # fmt: skip
 _NONE_OF_THE_SET = "No replica set members available"
+_AFTER_CLOSE = "after close"
 _NONE_YET = "No replica set members found yet"
 
 _HINT_REPLICA_SET = (
@@ -117,6 +119,8 @@ def translation() -> Iterator[None]:
     try:
         yield
     except (PyMongoError, BSONError) as error:  # the second for what cannot be encoded
+        if isinstance(error, InvalidOperation) and _AFTER_CLOSE in str(error):
+            raise closed() from error
         raise translated(error) from error
 
 

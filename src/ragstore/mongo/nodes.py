@@ -31,6 +31,12 @@ Older = Callable[[Document], Document]
 """For a document, the condition on what it replaces."""
 
 
+def has_nodes(database: MongoDatabase, namespace: str) -> bool:
+    """Whether a namespace holds any body."""
+    with translation():
+        return database[f"{namespace}/data"].find_one({}, {"_id": 1}) is not None
+
+
 class NodeStore:
     """Bulk writes and reads of one MongoDB database."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ragstore.errors import UsageError
+from ragstore.errors import NotFoundError
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 
@@ -15,7 +15,7 @@ class PlainDocstore:
     """One namespace of one database.
 
     Raises:
-        UsageError: nothing is there.
+        NotFoundError: nothing is there.
     """
 
     def __init__(self, database: MongoDatabase, namespace: str) -> None:
@@ -25,9 +25,10 @@ class PlainDocstore:
             there = set(database.list_collection_names())
         if not there & {f"{namespace}/{part}" for part in ("data", "metadata")}:
             spaces = sorted({name.removesuffix("/data") for name in there if name.endswith("/data")})
-            raise UsageError(
+            raise NotFoundError(
                 f"MongoDB database {database.name!r} has no document store {namespace!r}",
                 hint=f"name one that is there with --namespace: {', '.join(spaces) or 'none'}",
+                in_python=f"give namespace= one that is there: {', '.join(spaces) or 'none'}",
                 namespace=namespace,
             )
 

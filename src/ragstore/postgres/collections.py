@@ -102,7 +102,10 @@ def get_collection(pool: PostgresPool, name: str) -> Collection:
     found = find_collection(pool, name)
     if found is None:
         raise CollectionNotFoundError(
-            f"no collection named {name!r}", hint=f"make it with 'ragstore ingest PATH -c {name}'", name=name
+            f"no collection named {name!r}",
+            hint=f"make it with 'ragstore ingest PATH -c {name}'",
+            in_python=f"make it with create_collection({name!r}) or ingest(path, collection={name!r})",
+            name=name,
         )
     return found
 
@@ -149,7 +152,8 @@ def dropped(collection: Collection) -> CollectionNotFoundError:
     """What is told to who goes on using a collection."""
     return CollectionNotFoundError(
         f"collection {collection.name!r} is gone: it was dropped",
-        hint=f"'ragstore ingest PATH -c {collection.name}' makes it anew; a program must open the new one again",
+        hint=f"'ragstore ingest PATH -c {collection.name}' makes a new one of that name",
+        in_python=f"create_collection({collection.name!r}) makes a new one; take its context and index again",
         name=collection.name,
     )
 

@@ -15,8 +15,19 @@ from ragstore.postgres.pool import PostgresPool
 
 _PAGE = 1_000
 
-Held = tuple[str, int | None, int | None, str | None]
-"""(retry, size, mtime_ns, etag) of what is set aside."""
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is set aside, and why.
+
+    Args:
+        seen: its size, mtime_ns and etag at that time.
+    """
+
+    retry: str
+    code: str
+    reason: str
+    seen: tuple[int | None, int | None, str | None]
 
 
 def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
@@ -147,7 +158,7 @@ def get_quarantined(pool: PostgresPool, collection: Collection, document_ids: Se
         statements.GET_QUARANTINE,
         {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
     )
-    return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
+    return {row[0]: Held(row[1], row[2], row[3], row[4:]) for row in rows}
 
 
 def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from ragstore.errors import StoreSetupError
+from ragstore.errors import StoreSetupError, as_owner
 from ragstore.model.collection import Collection
 from ragstore.model.run import Run
 from ragstore.postgres import statements
@@ -68,7 +68,8 @@ def prepare(pool: PostgresPool, collection: Collection) -> None:
     if row is not None and not row[0]:
         raise StoreSetupError(
             f"collection {collection.name!r} belongs to the role {row[1]}, which alone can drop it",
-            hint=f"run the same with RAGSTORE_POSTGRES_URL of the role {row[1]}; nothing was deleted",
+            hint=f"{as_owner(f'drop {collection.name} --yes', row[1])}; nothing was deleted",
+            in_python=f"open the store with RAGSTORE_POSTGRES_URL of the role {row[1]}; nothing was deleted",
             owner=row[1],
         )
 

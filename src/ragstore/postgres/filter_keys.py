@@ -6,6 +6,7 @@ Queries are right without the indexes: they only find faster what a filter allow
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ragstore.model.collection import Collection, checked_filter_keys
 from ragstore.postgres import statements
@@ -28,6 +29,28 @@ LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ragstore.' || wanted.index_n
 WHERE i.indisvalid IS NOT TRUE
     AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = to_regclass(%(table)s)), 'USAGE')
 """
+
+_SAMPLED_KEYS = """
+WITH first AS (SELECT user_metadata FROM {table} ORDER BY id LIMIT %(limit)s),
+     last AS (SELECT user_metadata FROM {table} ORDER BY id DESC LIMIT %(limit)s)
+SELECT (SELECT count(*) FROM first), (SELECT count(*) FROM last), ARRAY(
+    SELECT DISTINCT key FROM (SELECT * FROM first UNION ALL SELECT * FROM last) AS looked_at,
+        jsonb_object_keys(user_metadata) AS key)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledKeys:
+    """Keys that some nodes of a collection have.
+
+    Args:
+        n_nodes: that were looked at.
+        is_all: whether these are all nodes.
+    """
+
+    keys: frozenset[str]
+    n_nodes: int
+    is_all: bool
 
 
 def declare(pool: PostgresPool, collection: Collection, keys: Sequence[str]) -> Collection:
@@ -69,6 +92,17 @@ def build_missing(pool: PostgresPool, collection: Collection) -> bool:
                 return False
         with exclusive(pool, (LOCK_SPACE, collection.collection_id)) as is_mine:
             return is_mine and _build(connection, collection)
+
+
+def sampled_keys(pool: PostgresPool, collection: Collection, *, at_each_end: int = 1_000) -> SampledKeys:
+    """Keys of the metadata of the oldest and the newest nodes: a look that costs the same however many there are."""
+    statement = _SAMPLED_KEYS.format(table=quoted_table(collection))
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, {"limit": at_each_end})
+        row = cursor.fetchone()
+    n_first, n_last, keys = row or (0, 0, [])
+    is_all = n_first < at_each_end
+    return SampledKeys(frozenset(keys), n_first if is_all else n_first + n_last, is_all)
 
 
 def is_index_name(name: str) -> bool:

@@ -26,6 +26,10 @@ LEFT JOIN (
 ) AS c ON true ORDER BY c.name
 """
 
+_MISSING_TABLES = """
+SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NULL ORDER BY name
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CollectionGauges:
@@ -69,6 +73,13 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
         for name, n_documents, n_nodes, n_quarantined in (row[4:] for row in rows if row[4] is not None)
     ]
     return LedgerGauges(n_outbox, oldest_due_s, n_runs, n_runs_expired, each)
+
+
+def missing_tables(pool: PostgresPool) -> list[str]:
+    """Names of collections whose vector table is not there."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(_MISSING_TABLES)
+        return [row[0] for row in cursor.fetchall()]
 
 
 def ping(pool: PostgresPool) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from psycopg2 import sql
 
-from ragstore.errors import UsageError
+from ragstore.errors import NotFoundError
 from ragstore.model.run import Vectors
 from ragstore.postgres.pool import Cursor, PostgresPool
 
@@ -112,9 +112,10 @@ class PlainTable:
         columns = {column for (column,) in self._cursor.fetchall()}
         if row is None or not columns.issuperset(_NEEDED):
             found = "it does not exist" if not columns else "it has other columns"
-            raise UsageError(
+            raise NotFoundError(
                 f"{schema}.{table} is no table of a PGVectorStore: {found if row else 'the database has no pgvector'}",
                 hint="PGVectorStore(table_name='x') makes public.data_x: see --postgres-table and --schema",
+                in_python="PGVectorStore(table_name='x') makes public.data_x: PlainStack('data_x', schema='public')",
                 table=table,
             )
         self._cursor.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(row[0])))

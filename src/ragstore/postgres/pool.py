@@ -14,7 +14,7 @@ from typing import TypeVar
 import psycopg2
 import psycopg2.extensions
 
-from ragstore.errors import StoreUnavailableError
+from ragstore.errors import StoreUnavailableError, closed
 from ragstore.postgres.errors import is_full, is_starting, translation
 from ragstore.postgres.prepared import PreparingConnection
 from ragstore.postgres.session import SCHEMA, connect, set_up
@@ -62,6 +62,7 @@ class PostgresPool:
         self._connect_timeout_s = max(1, round(connect_timeout_s))
         self.schema = schema
         self._limits = {"idle_in_transaction_s": idle_in_transaction_s, "statement_timeout_s": statement_timeout_s}
+        self._is_closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -131,10 +132,11 @@ class PostgresPool:
         )
 
     def close(self) -> None:
-        """Close the idle connections; lent ones close when they come back."""
+        """Close the idle connections; lent ones close when they come back, and no other is lent: ClosedError."""
         if self._pid != os.getpid():
             return
         self._size = 0
+        self._is_closed = True
         self._silence.close()
         while self._idle:
             self._end(self._idle.pop()[0])
@@ -153,6 +155,8 @@ class PostgresPool:
 
     def _taken(self, *, try_it: bool) -> tuple[Connection, bool]:
         """A connection, and whether it was idle for long and nobody has tried it since."""
+        if self._is_closed:
+            raise closed()
         if self._pid != os.getpid():
             # After a fork the parent's connections must not be used or ended by the child.
             self._reset()

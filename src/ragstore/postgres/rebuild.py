@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ragstore.errors import RefusedError, StoreBusyError, StoreSetupError
+from ragstore.errors import RefusedError, StoreBusyError, StoreSetupError, as_owner
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import Run, Vectors
@@ -371,7 +371,7 @@ def _require_owner(cursor: Cursor, relation: str) -> None:
     if row is not None and not row[0]:
         raise StoreSetupError(
             f"{relation} must be built anew, and belongs to the role {row[1]}",
-            hint=f"run 'ragstore repair' with RAGSTORE_POSTGRES_URL of the role {row[1]}",
+            hint=as_owner("repair", row[1]),
         )
 
 

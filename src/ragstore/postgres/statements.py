@@ -265,7 +265,7 @@ SELECT {QUARANTINE_COLUMNS} FROM ragstore.quarantine WHERE collection_id = %(col
 HAS_QUARANTINE = "SELECT EXISTS (SELECT FROM ragstore.quarantine WHERE collection_id = %(collection_id)s)"
 
 GET_QUARANTINE = """
-SELECT document_id, retry, size, mtime_ns, etag FROM ragstore.quarantine
+SELECT document_id, retry, code, reason, size, mtime_ns, etag FROM ragstore.quarantine
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
@@ -296,6 +296,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
 RELEASE_QUARANTINE = """
 UPDATE ragstore.quarantine SET size = NULL, mtime_ns = NULL, etag = NULL, retry = 'later'
 WHERE collection_id = %(collection_id)s AND (%(all)s OR document_id = ANY(%(document_ids)s::text[]))
+    AND (retry, size, mtime_ns, etag) IS DISTINCT FROM ('later', NULL::bigint, NULL::bigint, NULL::text)
 """
 
 CREATE_COLLECTION = """

@@ -79,7 +79,8 @@ class Dropper:
                 return n_documents
         raise CollectionBusyError(
             f"collection {collection.name!r} is in use: it was emptied {_TRIES} times, and not dropped",
-            hint="stop what ingests into it or exports it, then run: ragstore drop " + collection.name,
+            hint=f"stop what ingests into it or exports it, then run 'ragstore drop {collection.name}'",
+            in_python="stop what ingests into it or exports it, then make the same call again",
             collection=collection.name,
         )
 

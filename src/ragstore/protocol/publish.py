@@ -111,7 +111,13 @@ class Publisher:
     def delete(
         self, collection: Collection, document_ids: Sequence[str], *, planned_from: Mapping[str, int] | None = None
     ) -> int:
-        """Delete documents from both stores; returns how many were live.
+        """As ``delete_live``; returns how many were live."""
+        return len(self.delete_live(collection, document_ids, planned_from=planned_from))
+
+    def delete_live(
+        self, collection: Collection, document_ids: Sequence[str], *, planned_from: Mapping[str, int] | None = None
+    ) -> list[str]:
+        """Delete documents from both stores; returns those that were live.
 
         Args:
             planned_from: the revision from which each deletion was decided; a document that moved on stays.
@@ -131,7 +137,7 @@ class Publisher:
             publication.clear_quarantine(document_ids if planned_from is None else live)
             reached(Failpoint.DOCUMENTS_DELETED)
         reached(Failpoint.DELETE_PUBLISHED)
-        return len(live)
+        return live
 
     def _stage(self, collection: Collection, run: Run, revisions: Sequence[PlannedRevision]) -> list[bytes]:
         """Write the nodes to MongoDB, and meanwhile encode the rows for PostgreSQL."""

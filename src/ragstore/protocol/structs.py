@@ -12,6 +12,7 @@ from ragstore.model.struct import VECTOR_STORE, Struct
 from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres import structs as in_postgres
+from ragstore.postgres.collections import find_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.recover import Recoverer
 
@@ -54,6 +55,9 @@ class StructWriter:
             Readers on ragstore see it once PostgreSQL has it; MongoDB follows at once, after a kill by the outbox.
         """
         self.check(struct)
+        if struct.index_id != self._collection.name and find_collection(self._pool, struct.index_id) is not None:
+            # All vectors of that collection are the index of this name, whether or not it was ever built.
+            raise self._taken(struct.index_id)
         there = in_mongo.owner_and_stamp(self._database, struct.index_id)
         if there is not None and there[0] != self._collection.name:
             raise self._taken(struct.index_id)

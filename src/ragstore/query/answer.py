@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from ragstore.model.hit import Hit
-from ragstore.query.llm import Llm
+from ragstore.model.hit import Hit, ScoreKind
+
+Tell = Callable[[str], None]
 
 _MAX_SOURCE_CHARS = 300
 _MIN_EXCERPT_CHARS = 200
@@ -16,8 +18,11 @@ _MIN_EXCERPT_CHARS = 200
 
 _NUMBERS = r"[0-9]{1,6}(?:[ ]?[-\u2013][ ]?[0-9]{1,6})?"
 _CITATION = re.compile(rf"(?<![ \t])[ \t]*+\[[ ]?({_NUMBERS}(?:[ ]?[,;][ ]?{_NUMBERS})*)[ ]?\]")
-_CODE = re.compile(r"(```.*?(?:```|\Z)|`(?!\[[0-9 ,;-]+\]`)[^`\n]*`)", re.DOTALL)
-"""Brackets in code are indices; a citation that stands in backticks alone is still one."""
+NO_SOURCE = "[no source]"
+"""Stands in an answer in place of the number of a source that there is not."""
+
+_CODE = re.compile(r"(```.*?(?:```|\Z)|`(?!(?:\[(?:[0-9 ,;-]+|no source)\] ?)+`)[^`\n]*`)", re.DOTALL)
+"""Brackets in code are indices; citations that stand in backticks alone are still some."""
 _MAX_RANGE = 50
 
 _PROMPT = """\
@@ -37,6 +42,18 @@ Question: {question}
 Answer:"""
 
 
+class Llm(Protocol):
+    """A model that continues a text."""
+
+    def complete(self, prompt: str, tell: Tell | None = None) -> str:
+        """What the model answers; raises ModelError where it gives no answer.
+
+        Args:
+            tell: called with each piece of the answer as it comes; together they are the answer.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Citation:
     """A number in the text of an answer, and the hit it stands for."""
@@ -53,60 +70,102 @@ class Answer:
         text: the model's answer; None when there is no model, or no hit to answer from.
         citations: of the text, in order of first appearance; empty when the answer names no source.
         hits: all that were found, best first; number 1 is the first.
-        unsupported: numbers the model cited that stand for no text it was shown; they are removed from the text.
+        unsupported: numbers the model cited that stand for no text it was shown; ``[no source]`` is in their place.
+        score_kind: of the hits; see ``Hits``.
+        notes: the same.
     """
 
     text: str | None
     citations: tuple[Citation, ...]
     hits: tuple[Hit, ...]
     unsupported: tuple[int, ...] = ()
+    score_kind: ScoreKind | None = None
+    notes: tuple[str, ...] = ()
 
 
-def ask(question: str, hits: Sequence[Hit], llm: Llm | None, *, max_context_chars: int = 12_000) -> Answer:
+def ask(
+    question: str, hits: Sequence[Hit], llm: Llm | None, *, max_context_chars: int = 12_000, tell: Tell | None = None
+) -> Answer:
     """Have a model answer from the hits and check what it cites.
 
     Args:
         max_context_chars: of the hits' text that the model is shown, best hits first.
+        tell: called with each piece of the text as the model writes it, its citations checked.
 
     Raises:
-        ModelError: the model gave no answer; the hits are still the caller's to show.
+        ModelError: the model gave no answer, or broke it off; the hits are still the caller's to show.
     """
     if llm is None or not hits:
         return Answer(None, (), tuple(hits))
     excerpts = _excerpts(hits, max_context_chars)
-    text, cited, unsupported = checked_citations(llm.complete(_prompt(question, hits, excerpts)), len(excerpts))
+    checker = None if tell is None else _Checker(len(excerpts), tell)
+    said = llm.complete(_prompt(question, hits, excerpts), checker.hear if checker else None)
+    text, cited, unsupported = checked_citations(said, len(excerpts))
+    if checker is not None:
+        checker.end(text)
     citations = tuple(Citation(number, hits[number - 1]) for number in cited)
     return Answer(text, citations, tuple(hits), unsupported)
 
 
 def checked_citations(text: str, n_sources: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    """The text without citations of sources that were not given, the numbers it cites, the numbers removed.
+    """The text with citations of sources that were not given marked, the numbers it cites, the numbers marked.
 
     Citations look like ``[1]``, ``[1, 3]``, ``[2][5]`` or ``[1-3]``; code in backticks has none.
     """
-    removed: dict[int, None] = {}
-    while True:
-        cited: dict[int, None] = {}
-        cleaned = _without_unsupported(text, n_sources, cited, removed).strip()
-        # What is left on both sides of a removed citation may read as a new one, e.g. of "[1[9]2]".
-        if cleaned == text:
-            return cleaned, tuple(cited), tuple(removed)
-        text = cleaned
+    cited: dict[int, None] = {}
+    unsupported: dict[int, None] = {}
 
-
-def _without_unsupported(text: str, n_sources: int, cited: dict[int, None], removed: dict[int, None]) -> str:
     def checked(match: re.Match[str]) -> str:
         numbers = _numbers(match[1])
         supported = [number for number in numbers if 1 <= number <= n_sources]
         cited.update(dict.fromkeys(supported))
-        removed.update(dict.fromkeys(number for number in numbers if number not in supported))
+        unsupported.update(dict.fromkeys(number for number in numbers if number not in supported))
         if len(supported) == len(numbers):
             return match[0]
         space = match[0][: match[0].index("[")]
-        return f"{space}[{', '.join(map(str, supported))}]" if supported else ""
+        return f"{space}[{', '.join(map(str, supported))}] {NO_SOURCE}" if supported else f"{space}{NO_SOURCE}"
 
-    parts = _CODE.split(text)  # odd parts are code
-    return "".join(part if index % 2 else _CITATION.sub(checked, part) for index, part in enumerate(parts))
+    parts = _CODE.split(text.strip())  # odd parts are code
+    marked = "".join(part if index % 2 else _CITATION.sub(checked, part) for index, part in enumerate(parts))
+    return marked, tuple(cited), tuple(unsupported)
+
+
+class _Checker:
+    """Passes on a text that comes in pieces, as far as no piece to come can change how its citations are checked."""
+
+    def __init__(self, n_sources: int, tell: Tell) -> None:
+        self._n_sources = n_sources
+        self._tell = tell
+        self._heard = ""
+        self._n_told = 0
+
+    def hear(self, piece: str) -> None:
+        """The next piece."""
+        self._heard += piece
+        self._pass_on(checked_citations(self._heard[: _n_certain(self._heard)], self._n_sources)[0])
+
+    def end(self, checked: str) -> None:
+        """All was heard, and this is what it came to."""
+        self._pass_on(checked)
+
+    def _pass_on(self, checked: str) -> None:
+        if len(checked) > self._n_told:
+            self._tell(checked[self._n_told :])
+            self._n_told = len(checked)
+
+
+def _n_certain(text: str) -> int:
+    """Characters before anything that what follows may still make a citation or code."""
+    *before, last = _CODE.split(text.rstrip("`"))
+    line = last.rfind("\n") + 1
+    begun = [at for at in (last.find("`", line), _open_bracket(last)) if at >= 0]
+    return sum(map(len, before)) + len(last[: min(begun, default=len(last))].rstrip())
+
+
+def _open_bracket(text: str) -> int:
+    """Where a bracket was opened that may still become a citation, -1 where none was."""
+    at = text.rfind("[")
+    return at if at >= 0 and "]" not in text[at:] else -1
 
 
 def _numbers(listed: str) -> list[int]:

@@ -14,6 +14,9 @@ A value that reads as a number or as ``true`` or ``false`` means that and its ow
 number 2020 and the string "2020". In JSON quotes it is a string only: ``year="2020"``. Everything else is the string
 it is, so ``zip=07001`` never means the number 7001. A list is separated by commas, or is JSON: ``key:in=["a,b", 1]``.
 
+A key may hold colons, ``dc:title=x``; a word behind its last colon that looks like an operator, as in ``title:like=x``,
+is refused.
+
 What this cannot say is said as a JSON tree: ``{"and": [{"key": "year", "op": ">=", "value": 2020}, …]}`` with ``and``,
 ``or`` and ``not``; there every value has the type it has in JSON.
 """
@@ -23,6 +26,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final, NoReturn, get_args
 
 from ragstore.errors import FilterError
@@ -30,12 +34,24 @@ from ragstore.model.filters import Condition, Filter, Group, Joiner, Operator, S
 
 _EXAMPLE: Final = 'write it as year>=2020, lang=en, tags:any=red,blue or \'{"or": [{"key": "lang", "value": "en"}]}\''
 
+SPELLINGS: Final = "= != > >= < <= ~ ~* :in= :nin= :any= :all= :contains= :is_empty"
+
 _OPERATORS: Final[Mapping[str, Operator]] = {operator: operator for operator in get_args(Operator)}
 _JOINERS: Final[Mapping[str, Joiner]] = {joiner: joiner for joiner in get_args(Joiner)}
 _SYMBOLS: Final[Mapping[str, Operator]] = {
     "=": "==", "==": "==", "!=": "!=", ">": ">", ">=": ">=", "<": "<", "<=": "<=",
     "~": "text_match", "~*": "text_match_insensitive",
 }  # fmt: skip
+
+_MEANT: Final[Mapping[str, str]] = {
+    "like": "~", "ilike": "~*", "match": "~", "matches": "~", "regex": "~", "regexp": "~", "search": "~",
+    "startswith": "~", "endswith": "~", "substring": "~", "eq": "=", "equals": "=", "is": "=", "ne": "!=", "neq": "!=",
+    "not": "!=", "gt": ">", "gte": ">=", "ge": ">=", "lt": "<", "lte": "<=", "le": "<=", "one_of": ":in",
+    "not_in": ":nin", "has": ":contains", "includes": ":contains", "any_of": ":any", "all_of": ":all", "between": ">=",
+    "exists": "!=", "empty": ":is_empty", "null": ":is_empty", "isnull": ":is_empty", "is_null": ":is_empty",
+    "missing": ":is_empty",
+}  # fmt: skip
+"""What other programs call their operators, and what comes nearest here."""
 
 _SYMBOL = re.compile(r"!=|>=|<=|==|~\*|[=<>~]")
 _NAMED = re.compile(rf"(?P<key>.*):(?P<operator>{'|'.join(name for name in _OPERATORS if name.isidentifier())})", re.S)
@@ -71,7 +87,27 @@ def parse_filter(text: str) -> Filter:
     value = text[symbol.end() :].strip()
     if named and symbol[0] == "=":
         return _condition(_checked_key(named["key"].strip(), text), _OPERATORS[named["operator"]], value)
+    _refuse_unknown_operator(key, symbol[0])
     return _condition(_checked_key(key, text), _SYMBOLS[symbol[0]], value)
+
+
+def _refuse_unknown_operator(key: str, symbol: str) -> None:
+    name, colon, word = key.rpartition(":")
+    if not (colon and name and word.isidentifier()):
+        return
+    named = [operator for operator in _OPERATORS if operator.isidentifier()]
+    if word in named:
+        _fail(f"filter operator {word!r} on key {name!r} is followed by {symbol!r}", hint=f"write {name}:{word}=VALUE")
+    near = get_close_matches(word.lower(), named, n=1, cutoff=0.75)
+    meant = _MEANT.get(word.lower()) or (f":{near[0]}" if near else None)
+    if meant is not None:
+        has_equal = meant.startswith(":") and meant != ":is_empty"
+        written = f"{name}{meant}=VALUE" if has_equal else f"{name}{meant}{'' if meant == ':is_empty' else 'VALUE'}"
+        _fail(
+            f"filter on key {name!r} has an unknown operator {word!r}",
+            hint=f"did you mean {written}? operators are {SPELLINGS}; for "
+            f'a key of that name write \'{{"key": {json.dumps(key)}, "value": …}}\'',
+        )
 
 
 def _checked_key(key: str, text: str) -> str:
@@ -156,7 +192,10 @@ def _tree(tree: Any) -> Filter:
         _fail(f"filter part has unknown members {', '.join(sorted(unknown))}")
     operator = _OPERATORS.get(str(tree.get("op", "==")))
     if operator is None:
-        _fail(f"unknown filter operator {tree['op']!r:.60}", hint=f"use one of {' '.join(_OPERATORS)}")
+        word = str(tree["op"]).lower()
+        near = _MEANT.get(word) or _SYMBOLS.get(word) or next(iter(get_close_matches(word, _OPERATORS, n=1)), "")
+        did_you_mean = f"did you mean {_SYMBOLS.get(near, near.lstrip(':'))!r}? " if near else ""
+        _fail(f"unknown filter operator {tree['op']!r:.60}", hint=f"{did_you_mean}use one of {' '.join(_OPERATORS)}")
     if not isinstance(tree.get("key"), str):
         _fail(f"filter part {tree!r:.200} has no key")
     if "value" not in tree and operator != "is_empty":

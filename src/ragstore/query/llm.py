@@ -1,35 +1,35 @@
-"""The language model that writes answers: any server that speaks the OpenAI protocol."""
+"""The language model that writes answers: any server that speaks the OpenAI protocol, by plain HTTP.
+
+No client library is used: importing one costs seconds, and what is wanted of it is one POST.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from ragstore.errors import ModelMissingError, SettingsError
+import httpx
 
-if TYPE_CHECKING:
-    from ragstore.embedding.calls import Caller
-    from ragstore.embedding.service import Service
+from ragstore.embedding.calls import Caller, CallPolicy
+from ragstore.embedding.service import BadStatusError, Service, openai_url
+from ragstore.errors import SettingsError
+from ragstore.query.answer import Llm, Tell
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_THOUGHT_BEGINS = "<think>"
+_EVENT = "data:"
+_LAST_EVENT = "[DONE]"
 
 CHARS_PER_TOKEN = 3
 """On the safe side: English text has four to five, code and other languages fewer."""
 
 PROMPT_TOKENS = 300
 """What the prompt of ``ask`` takes besides the texts it quotes and the question."""
-
-
-class Llm(Protocol):
-    """A model that continues a text."""
-
-    def complete(self, prompt: str) -> str:
-        """What the model answers; raises ModelError where it gives no answer."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,81 +75,130 @@ def load_llm(setting: str, options: LlmOptions = _DEFAULTS, *, sleep: Callable[[
 
     Raises:
         SettingsError: no model is named so, or an option it needs is not set.
-        ModelMissingError: the client library is not installed.
     """
     kind, _, model = setting.partition(":")
     if kind != "openai" or not model:
         raise SettingsError(
             f"{setting!r} names no language model", hint="set RAGSTORE_LLM to openai:MODEL", option="RAGSTORE_LLM"
         )
-    try:
-        return _open(setting, model, options, sleep)
-    except ImportError as error:
-        raise ModelMissingError(
-            f"language model {setting} is not installed", hint="run: pip install 'ragstore[openai]'", model=setting
-        ) from error
+    url = openai_url(setting, options.base_url, options.api_key, "RAGSTORE_LLM")
+    service = Service(setting, url, options.api_key, options.timeout_s, option="RAGSTORE_LLM")
+    return OpenAiLlm(service, model, options, Caller(service, CallPolicy(options.max_retries, sleep=sleep)))
 
 
 class OpenAiLlm:
-    """A model behind the OpenAI protocol.
+    """A model behind the OpenAI protocol; its connections are released when it is no longer used."""
 
-    Args:
-        continue_text: makes one request.
-        close: releases the connections when the model is no longer used.
-    """
-
-    def __init__(
-        self, service: Service, caller: Caller, continue_text: Callable[[str], str], close: Callable[[], None]
-    ) -> None:
+    def __init__(self, service: Service, model: str, options: LlmOptions, caller: Caller) -> None:
         self._service = service
+        self._model = model
+        self._options = options
         self._caller = caller
-        self._continue = continue_text
-        weakref.finalize(self, close)
+        self._client = httpx.Client(**service.client_kwargs())
+        weakref.finalize(self, self._client.close)
 
-    def complete(self, prompt: str) -> str:
+    def complete(self, prompt: str, tell: Tell | None = None) -> str:
         """What the model answers, without what it thought aloud before.
 
         Raises:
-            ModelUnavailableError: the server did not answer, after all retries.
+            ModelUnavailableError: the server did not answer, after all retries; or broke off what it had begun.
             ModelError: it refused, or the answer is empty.
         """
-        text = _THOUGHTS.sub("", self._caller.call(lambda: self._continue(prompt))).strip()
+        try:
+            text = self._caller.call(lambda: self._answer(prompt, tell)).strip()
+        except _BrokenOffError as broken:
+            raise self._service.failure(broken.why) from broken.why
         if not text:
             raise self._service.nonsense("no text")
         return text
 
+    def _answer(self, prompt: str, tell: Tell | None) -> str:
+        try:
+            return self._posted(prompt, tell, _limits(self._options))
+        except BadStatusError as error:
+            # Newer models of OpenAI take neither these names nor a temperature.
+            if error.status != 400 or not any(name in error.body for name in ("max_completion_tokens", "temperature")):
+                raise
+            return self._posted(prompt, tell, {"max_completion_tokens": self._options.max_answer_tokens})
 
-def _open(setting: str, model: str, options: LlmOptions, sleep: Callable[[float], object]) -> OpenAiLlm:
-    # Imported here because it costs seconds, and only who asks for an answer needs it.
-    import httpx
-    from llama_index.llms.openai_like import OpenAILike
-    from openai import OpenAIError
+    def _posted(self, prompt: str, tell: Tell | None, limits: dict[str, Any]) -> str:
+        asked = {"messages": [{"role": "user", "content": prompt}]} if self._options.chat else {"prompt": prompt}
+        body = {"model": self._model, **asked, **limits, "stream": tell is not None}
+        path = "chat/completions" if self._options.chat else "completions"
+        # Escaped, because a prompt may hold what UTF-8 cannot carry.
+        content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        with self._client.stream("POST", f"{self._service.url}/{path}", content=content, headers=headers) as response:
+            if "text/event-stream" in response.headers.get("Content-Type", ""):
+                return _told(_pieces(response), tell)
+            response.read()
+            # Also of a server that does not stream.
+            return _told(iter([_text_of(response.json(), "message")]), tell)
 
-    from ragstore.embedding.calls import Caller, CallPolicy
-    from ragstore.embedding.service import KEY_IS_ADDED_LATER, Service, openai_url
 
-    url = openai_url(setting, options.base_url, options.api_key, "RAGSTORE_LLM")
-    service = Service(setting, url, options.api_key, options.timeout_s, option="RAGSTORE_LLM")
-    client = httpx.Client(**service.client_kwargs())
-    arguments: dict[str, Any] = {  # a dict, because the class is annotated as if it took no client
-        "model": model,
-        "api_base": url,
-        "api_key": KEY_IS_ADDED_LATER,
-        "http_client": client,
-        "is_chat_model": options.chat,
-        "context_window": options.context_window,
-        "max_tokens": options.max_answer_tokens,
-        "temperature": 0,
-        "timeout": options.timeout_s,
-        "max_retries": 0,
-    }
+class _BrokenOffError(Exception):
+    """An answer of which a part was told already, so that it cannot be asked for again."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+def _limits(options: LlmOptions) -> dict[str, Any]:
+    return {"max_tokens": options.max_answer_tokens, "temperature": 0}
+
+
+def _pieces(response: httpx.Response) -> Iterator[str]:
+    """The pieces of a streamed answer; an answer without an end is none."""
+    ended = False
+    for line in response.iter_lines():
+        if not line.startswith(_EVENT):
+            continue
+        data = line.removeprefix(_EVENT).strip()
+        if data == _LAST_EVENT:
+            return
+        event = json.loads(data)
+        if "error" in event:
+            raise httpx.RemoteProtocolError(f"it broke off: {event['error']}")
+        if event.get("choices"):
+            ended = ended or bool(event["choices"][0].get("finish_reason"))
+            yield _text_of(event, "delta")
+    if not ended:
+        raise httpx.RemoteProtocolError("the answer broke off")
+
+
+def _text_of(answer: dict[str, Any], part: str) -> str:
+    """The text of a chat message, of a piece of one, or of a plain completion."""
+    choice = answer["choices"][0]
+    text = choice["text"] if "text" in choice else choice[part].get("content")
+    if text is not None and not isinstance(text, str):
+        raise TypeError(type(text).__name__)
+    return text or ""
+
+
+def _told(pieces: Iterator[str], tell: Tell | None) -> str:
+    """All pieces as one text without thoughts, each told as it comes."""
+    text, n_told = "", 0
     try:
-        llm = OpenAILike(**arguments)
-    except ValueError as error:
-        raise SettingsError(
-            f"language model {setting} cannot be used: {error}",
-            hint="set RAGSTORE_LLM to a model that has chat completions",
-            option="RAGSTORE_LLM",
-        ) from error
-    caller = Caller(service, CallPolicy(options.max_retries, sleep=sleep), failures=(OpenAIError,))
-    return OpenAiLlm(service, caller, lambda prompt: llm.complete(prompt).text, client.close)
+        for piece in pieces:
+            text += piece
+            spoken = _spoken(text)
+            if tell is not None and len(spoken) > n_told:
+                tell(spoken[n_told:])
+                n_told = len(spoken)
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if n_told:
+            raise _BrokenOffError(error) from error
+        raise
+    whole = _THOUGHTS.sub("", text).lstrip()
+    if tell is not None and len(whole) > n_told:
+        tell(whole[n_told:])
+    return whole
+
+
+def _spoken(text: str) -> str:
+    """What is certainly said aloud, however the text goes on."""
+    begun = text.lstrip()
+    if begun.startswith(_THOUGHT_BEGINS):
+        thought = _THOUGHTS.match(text)
+        return text[thought.end() :].lstrip() if thought else ""
+    return "" if _THOUGHT_BEGINS.startswith(begun) else begun

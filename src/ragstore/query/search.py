@@ -176,7 +176,9 @@ def _found(
 def _check(question: Question) -> None:
     if question.mode not in get_args(Mode):
         raise UsageError(
-            f"unknown search mode {question.mode!r}", hint=f"use one of {' '.join(get_args(Mode))} for --mode"
+            f"unknown search mode {question.mode!r}",
+            hint=f"use one of {' '.join(get_args(Mode))} for --mode",
+            in_python=f"give mode= one of {' '.join(get_args(Mode))}",
         )
     for needed in _NEEDED[question.mode]:
         if getattr(question, needed) is None:
@@ -185,13 +187,21 @@ def _check(question: Question) -> None:
                 hint="give text and vector, or choose the mode 'vector' or 'keyword' that needs one of them",
             )
     if isinstance(question.top_k, bool) or not isinstance(question.top_k, int) or not 1 <= question.top_k <= MAX_TOP_K:
-        raise UsageError(f"top_k is {question.top_k!r}", hint=f"use a number from 1 to {MAX_TOP_K}")
+        raise UsageError(
+            f"top_k is {question.top_k!r}",
+            hint=f"use a number from 1 to {MAX_TOP_K} for -k",
+            in_python=f"give top_k= a number from 1 to {MAX_TOP_K}",
+        )
     weight = question.dense_weight
     if weight is not None and not (math.isfinite(weight) and weight >= 0):
         raise UsageError(f"dense_weight is {weight!r}", hint="use a number from 0 up")
     n_context = question.n_context
     if isinstance(n_context, bool) or not isinstance(n_context, int) or not 0 <= n_context <= MAX_CONTEXT:
-        raise UsageError(f"context is {n_context!r}", hint=f"use a number from 0 to {MAX_CONTEXT}")
+        raise UsageError(
+            f"context is {n_context!r}",
+            hint=f"use a number from 0 to {MAX_CONTEXT} for --context",
+            in_python=f"give context= a number from 0 to {MAX_CONTEXT}",
+        )
     if question.mmr_lambda is None:
         return
     if not 0 <= question.mmr_lambda <= 1:

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError, UsageError
+from ragstore.errors import (
+    ContentError,
+    LimitExceededError,
+    PathNotFoundError,
+    UnreadableError,
+    UnsupportedTypeError,
+    UsageError,
+)
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
-from ragstore.sources.bounds import Bounds, OutOfBoundsError
+from ragstore.model.transfer import Findings
+from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError
 from ragstore.sources.formats import SUFFIXES
 from ragstore.sources.location import document_id_of, is_too_long, shortened, source_uri_of
 from ragstore.sources.opening import NEVER_HINT
@@ -38,31 +46,24 @@ class Unlistable:
     is_folder: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KeptOut:
-    """An entry that is not read because of where it leads, and the reason, which follows its name."""
-
-    path: str
-    reason: str
-
-
-MAX_KEPT_OUT = 1_000
-"""Named one by one; beyond that they are counted."""
+PASSED_OVER_LINK = f"{LEADS_OUT}; --follow-links reads it"
+"""The reason as a report has it, with what to do about it."""
 
 
 def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None = None) -> Listing:
     """List files of known types in the given files and folders.
 
     Files that were named themselves come first, then the folders; within a folder its files by name, then its
-    subfolders. Hidden entries below a folder are left out. What several paths reach is listed once. Links are followed
-    as far as the bounds go.
+    subfolders. Hidden entries below a folder are passed over. What several paths reach is listed once. Links are
+    followed as far as the bounds go.
 
     Args:
         max_bytes: larger files come back as Unlistable.
         bounds: None for those of the paths.
 
     Raises:
-        UsageError: a path does not exist, or is never read.
+        PathNotFoundError: a path does not exist.
+        UsageError: a path is never read.
     """
     roots = []
     bounds = bounds or Bounds.of(paths)
@@ -70,7 +71,7 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None =
         given = os.fspath(path)
         absolute = os.path.abspath(given)
         if not given or "\0" in given or not _is_there(absolute):
-            raise UsageError(
+            raise PathNotFoundError(
                 f"path {given!r} does not exist", hint="check the spelling, or leave it out", path=absolute
             )
         # A pattern of the shell may have named a link to a file; the listing keeps that one out.
@@ -89,16 +90,12 @@ class Listing:
     """What a walk finds; iterate it once, then read its counts.
 
     Attributes:
-        n_passed_over: files in folders whose type has no reader.
-        kept_out: links that lead out of bounds, and places that are never read; the first MAX_KEPT_OUT.
-        n_kept_out: how many there are.
+        passed_over: entries of folders that nothing reads, by the reason: ``type .png``, or where they lead.
         complete: whether every folder could be read; until then a missing file may only be unseen.
     """
 
     def __init__(self, roots: Sequence[str], max_bytes: int, bounds: Bounds) -> None:
-        self.n_passed_over = 0
-        self.kept_out: list[KeptOut] = []
-        self.n_kept_out = 0
+        self.passed_over = Findings()
         self.complete = True
         self._max_bytes = max_bytes
         self._bounds = bounds
@@ -173,18 +170,21 @@ class Listing:
         subfolders: list[str] = []
         for entry in entries:
             if entry.name.startswith("."):
+                self.passed_over.add("hidden", [document_id_of(entry.path)])
                 continue
             if entry.is_link and self._keeps_out(entry.path):
                 continue
             if entry.is_folder():
                 (self._linked_folders if entry.is_link else subfolders).append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
-                self.n_passed_over += 1
             elif found := self._entry(entry):
                 yield found
         self._folders.extend(reversed(subfolders))
 
     def _entry(self, entry: _Entry) -> SourceItem | Unlistable | None:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix not in SUFFIXES:
+            self.passed_over.add(f"type {suffix}" if suffix else "no type", [document_id_of(entry.path)])
+            return None
         if self._named_files and _real_name(os.path.dirname(entry.path), entry.name) in self._named_files:
             return None
         try:
@@ -203,9 +203,7 @@ class Listing:
         return refusal is not None
 
     def _keep_out(self, path: str, reason: str) -> None:
-        self.n_kept_out += 1
-        if len(self.kept_out) < MAX_KEPT_OUT:
-            self.kept_out.append(KeptOut(document_id_of(path), reason))
+        self.passed_over.add(PASSED_OVER_LINK if reason == LEADS_OUT else reason, [document_id_of(path)])
 
     def _item(self, path: str, status: os.stat_result) -> SourceItem | Unlistable:
         document_id = document_id_of(path)

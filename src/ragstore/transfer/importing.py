@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ragstore.errors import InvalidNodeError, RagstoreError, Retry, UsageError
+from ragstore.errors import InvalidNodeError, NotFoundError, RagstoreError, Retry
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import Vectors
@@ -45,7 +45,7 @@ def import_persist_dir(source: PersistDir, namespace: str, into: Destination, te
         namespace: which of several vector stores.
 
     Raises:
-        UsageError: no such vector store.
+        NotFoundError: no such vector store.
         TransferError: a file is damaged; nothing was written.
         EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
 
@@ -75,9 +75,10 @@ def _check_namespace(source: PersistDir, namespace: str) -> None:
     if namespace in source.vector_stores or (namespace == DEFAULT_NAMESPACE and source.has(DOCSTORE)):
         return
     there = ", ".join(sorted(source.vector_stores)) or "none"
-    raise UsageError(
+    raise NotFoundError(
         f"{source.folder.url} has no vector store {namespace!r}",
         hint=f"name one that is there with --namespace: {there}",
+        in_python=f"give namespace= one that is there: {there}",
         namespaces=sorted(source.vector_stores),
     )
 

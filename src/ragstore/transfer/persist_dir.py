@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ragstore.errors import TransferError, UsageError
+from ragstore.errors import PathNotFoundError, TransferError, UsageError, not_installed
 from ragstore.transfer.json_entries import Entry, entries
 
 DOCSTORE = "docstore.json"
@@ -104,7 +104,7 @@ def open_folder(url: str) -> Folder:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         scheme = url.partition("://")[0]
-        extra = "pip install 'ragstore[s3]'" if scheme in _S3_SCHEMES else f"install its package: {error}"
+        extra = not_installed("s3") if scheme in _S3_SCHEMES else f"install its package: {error}"
         raise UsageError(f"{scheme}:// cannot be used here", hint=extra, url=url) from error
     except ValueError as error:
         raise UsageError(f"{url} cannot be used: {error}", hint="name a folder or an fsspec URL", url=url) from error
@@ -160,7 +160,8 @@ def open_persist_dir(url: str) -> PersistDir:
     try:
         names = frozenset(folder.names())
     except file_errors() as error:
-        raise UsageError(
+        kind = PathNotFoundError if isinstance(error, FileNotFoundError) else UsageError
+        raise kind(
             f"{url} cannot be listed: {reason(error)}",
             hint="check the path, its permissions and the connection",
             url=url,
@@ -170,7 +171,7 @@ def open_persist_dir(url: str) -> PersistDir:
     if vector_store_name(DEFAULT_NAMESPACE) in names:
         stores[DEFAULT_NAMESPACE] = vector_store_name(DEFAULT_NAMESPACE)
     if not stores and DOCSTORE not in names:
-        raise UsageError(
+        raise PathNotFoundError(
             f"{url} is no persist_dir: neither {DOCSTORE} nor a vector store is there",
             hint="name the folder that StorageContext.persist() wrote",
             url=url,

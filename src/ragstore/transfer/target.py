@@ -44,6 +44,7 @@ class Target:
             raise RefusedError(
                 f"{folder.url} is not empty",
                 hint="name an empty folder, or say --overwrite to replace the persist_dir there",
+                in_python="name an empty folder, or give overwrite=True to replace the persist_dir there",
                 target=folder.url,
             )
 

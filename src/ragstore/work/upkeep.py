@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ragstore.errors import as_owner
 from ragstore.model.collection import Collection
 from ragstore.postgres import upkeep
 from ragstore.postgres.collections import find_collection, list_collections
@@ -72,6 +73,6 @@ class Upkeep:
                 "builds no index: the tables belong to another role",
                 action="maintain",
                 owner=owner,
-                hint=f"run 'ragstore maintain' with RAGSTORE_POSTGRES_URL of the role {owner}",
+                hint=as_owner("maintain", owner),
             )
         self._has_warned = True

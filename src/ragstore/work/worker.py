@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ragstore.errors import MassDeletionError, StoreError
 from ragstore.model.report import IngestReport
+from ragstore.model.transfer import Findings
 from ragstore.telemetry.logging import get_logger
 from ragstore.work.metrics import Metrics
 from ragstore.work.rounds import Done
 
 STAND_BY_S = 1.0
 """Between two looks of a worker that stands by: so long it takes until it takes over."""
+
+MAX_NAMED = 20
+"""Documents of one line of the log; the audit trail has all, see ``ragstore history``."""
 
 _log = get_logger(__name__)
 
@@ -41,6 +45,7 @@ class Worker:
         self._metrics = metrics
         self._at_work: bool | None = None
         self._n_failed = 0
+        self._passed_over: Mapping[str, int] = {}
 
     def go_round(self) -> Done:
         """Raises what ``sync`` raises."""
@@ -58,7 +63,10 @@ class Worker:
             if isinstance(done, IngestReport):
                 self._tell(done)
             raise
-        return Done("changed" if self._tell(report) else "idle", self._every_s)
+        changed = self._tell(report)
+        if report.refused is not None:
+            _log.warning(report.refused.message, action="sync_incomplete", hint=report.refused.hint)
+        return Done("changed" if changed else "idle", self._every_s)
 
     def _note(self, at_work: bool) -> None:
         if at_work is not self._at_work:
@@ -71,8 +79,10 @@ class Worker:
         # What cannot be read is met again in every pass.
         n_failed, self._n_failed = self._n_failed, report.failed
         self._metrics.reported(report, n_failed=max(0, report.failed - n_failed))
+        self._say_passed_over(report.passed_over)
         if not (report.added or report.updated or report.renamed or report.deleted or report.failed != n_failed):
             return False
+        made = report.collection_made
         _log.info(
             "synced",
             action="sync",
@@ -83,8 +93,19 @@ class Worker:
             n_deleted=report.deleted,
             n_unchanged=report.unchanged,
             n_failed=report.failed,
+            n_passed_over=report.passed_over.total,
             n_chunks=report.chunks,
             n_embedded=report.embedded,
             seconds=report.seconds,
+            deleted=" ".join(report.deleted_documents[:MAX_NAMED]),
+            collection_made=f"{made.model}, {made.dim} dimensions" if made else "",
         )
         return True
+
+    def _say_passed_over(self, found: Findings) -> None:
+        """Log each reason whose count is another than in the last pass."""
+        for reason, count in sorted(found.counts.items()):
+            if count != self._passed_over.get(reason):
+                names = " ".join(found.examples[reason][:MAX_NAMED])
+                _log.info(f"passed over: {count:,} ({reason})", action="passed_over", examples=names)
+        self._passed_over = dict(found.counts)
