@@ -12,7 +12,19 @@ from tests.support.stores import Stores
 
 REPORT = {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds"}
 REPORT |= {"passed_over", "collection_made", "deleted_documents", "quarantined", "refused"}
-HIT = {"score", "text", "document_id", "source", "node_id", "metadata", "start_char", "end_char", "page", "headings"}
+HIT = {
+    "score",
+    "text",
+    "document_id",
+    "source",
+    "node_id",
+    "metadata",
+    "start_char",
+    "end_char",
+    "page",
+    "headings",
+    "context",
+}
 
 
 def test_from_nothing_to_an_answer_and_back(own_home: Path, manuals: Path, tmp_path: Path) -> None:
@@ -105,7 +117,9 @@ def test_some_documents_of_a_delete_may_be_missing(command: CommandLine, manuals
 def test_status_has_the_promised_shape(command: CommandLine, manuals: Path, collection: str) -> None:
     command("ingest", "manuals")
     status = command("status", "--json").json
-    assert set(status) == {"postgres", "mongo", "schema", "collections", "whole"}
+    assert set(status) == {"postgres", "mongo", "schema", "stores", "collections", "whole"}
+    assert status["stores"]["ok"] and status["stores"]["epoch"] == 1
+    assert status["whole"]["ok"]
     assert set(status["postgres"]) == {"ok", "version", "url"}
     assert set(status["mongo"]) == {"ok", "version", "url", "database"}
     assert set(status["schema"]) == {"ok", "current", "head"}

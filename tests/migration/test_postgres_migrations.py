@@ -114,7 +114,7 @@ def test_the_keywords_of_older_collections_are_written_again(
     for path in [*own_steps.glob("*.sql"), *own_steps.glob("*.py")]:
         if path.name >= "0009":
             path.rename(later / path.name)
-    postgres.apply(empty_database)
+    apply_postgres(empty_database)
     execute(
         empty_database,
         "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,"
@@ -131,7 +131,7 @@ def test_the_keywords_of_older_collections_are_written_again(
     assert execute(empty_database, asked) == [(0,)]
     for path in later.iterdir():
         path.rename(own_steps / path.name)
-    postgres.apply(empty_database)
+    apply_postgres(empty_database)
     assert execute(empty_database, asked) == [(5,)]
     assert execute(empty_database, "SELECT segments FROM ragstore.collection") == [([],)]
     indexes = execute(empty_database, "SELECT indexname FROM pg_indexes WHERE tablename = 'data_old' ORDER BY 1")
