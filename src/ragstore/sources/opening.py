@@ -14,7 +14,8 @@ from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError
 from ragstore.sources.location import read_path
 
 NEVER_HINT = "copy what you need into another folder"
-FOLLOW_HINT = "--follow-links reads what links outside of the named folders lead to"
+_FOLLOW_HINT = "--follow-links reads what links outside of the named folders lead to"
+_FOLLOW_IN_PYTHON = "give follow_links=True to read what links outside of the named folders lead to"
 
 _HASH_BYTES = 16
 _BLOCK_BYTES = 1024 * 1024
@@ -86,8 +87,9 @@ def open_regular(source_uri: str, bounds: Bounds) -> Iterator[int]:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise UnsupportedTypeError("is no regular file", hint="only regular files are read")
         except OutOfBoundsError as error:
-            hint = FOLLOW_HINT if str(error) == LEADS_OUT else NEVER_HINT
-            raise UnreadableError(str(error), hint=hint) from error
+            if str(error) == LEADS_OUT:
+                raise UnreadableError(LEADS_OUT, hint=_FOLLOW_HINT, in_python=_FOLLOW_IN_PYTHON) from error
+            raise UnreadableError(str(error), hint=NEVER_HINT) from error
         except OSError as error:
             raise _unreadable(error) from error
         yield fd
@@ -99,7 +101,8 @@ def _unreadable(cause: OSError) -> ContentError:
     if isinstance(cause, PermissionError):
         return UnreadableError("may not be read", hint="give this user permission to read it, then retry")
     if cause.errno in {errno.ELOOP, errno.ENOTDIR}:
-        return UnreadableError("became a link while it was opened, or lies behind one", hint=FOLLOW_HINT)
+        became = "became a link while it was opened, or lies behind one"
+        return UnreadableError(became, hint=_FOLLOW_HINT, in_python=_FOLLOW_IN_PYTHON)
     return UnreadableError(
         f"cannot be read: {(cause.strerror or str(cause)).lower()}", hint="check the disk, then retry"
     )
