@@ -119,7 +119,7 @@ def test_every_command_of_the_readme_does_something(command: CommandLine, manual
             arguments += (
                 []
                 if "-c" in arguments or "docs" in arguments
-                else {"up": [], "status": [], "migrate": []}.get(arguments[0], ["-c", "docs"])
+                else {"up": [], "status": [], "migrate": [], "reconcile": []}.get(arguments[0], ["-c", "docs"])
             )
             if arguments[0] == "import":  # what was embedded elsewhere is a collection of its own
                 arguments[-1] = "imported"

@@ -96,7 +96,8 @@ def test_a_process_that_had_mongo_open_when_it_lost_its_volume_brings_nothing_ha
         scene.fleet.mongo.wipe()
         (scene.folder / "new.txt").write_text("Written to a MongoDB that is not the one that was.")
         scene.state |= {str(scene.folder / "new.txt"): "Written to a MongoDB that is not the one that was."}
-        rs.ingest(scene.folder)
+        with pytest.raises(EmptyStoreError, match="was emptied"):
+            rs.ingest(scene.folder)
     with ragstore.open(scene.settings) as rs:
         with pytest.raises(EmptyStoreError, match="ragstore repair"):
             rs.ingest(scene.folder)

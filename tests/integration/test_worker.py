@@ -136,7 +136,7 @@ def test_of_two_workers_one_works_and_the_other_takes_over_when_it_is_killed(
     with start(every=600) as first:
         first.until_logged("sync")
         with start(every=600) as second:
-            second.until_metric("ragstore_passes_total", "standing_by", 2)
+            second.until_stood_by(2)
             assert second.turns() == ["standing by"]
             assert second.metrics()["ragstore_working", ""] == 0
             assert second.fetched("/health") == (200, "ok\n")
@@ -186,7 +186,7 @@ def test_a_worker_that_lost_its_turn_lets_the_other_one_work(
         with living(*arguments, env=env, folder=tmp_path) as cut_off:
             cut_off.until_logged("sync")
             with start(every=600) as other:
-                other.until_metric("ragstore_passes_total", "standing_by", 1)
+                other.until_stood_by(1)
                 gate.shut()
                 state |= write_documents(folder, {"b.txt": a_text("b")})
                 until_settled(oracle, state, timeout_s=15)

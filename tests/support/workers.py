@@ -88,6 +88,11 @@ class Living:
     def until_metric(self, name: str, label: str, value: float) -> None:
         until(lambda: self.metrics().get((name, label)) == value, what=f"{name} {label} is {value}", timeout_s=40)
 
+    def until_stood_by(self, n: int) -> None:
+        """At least so many times: a look at the metrics may take longer than a round."""
+        stood_by = ("ragstore_passes_total", "standing_by")
+        until(lambda: self.metrics().get(stood_by, 0) >= n, what=f"it stood by {n} times", timeout_s=40)
+
 
 @contextmanager
 def living(*arguments: object, env: Mapping[str, str], folder: Path) -> Iterator[Living]:
