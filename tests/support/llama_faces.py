@@ -19,6 +19,7 @@ from pymongo.database import Database
 
 from ragstore.audit.verify import verify
 from ragstore.llama import Backend, RagstoreVectorIndex, storage_context, vector_index
+from ragstore.migrate.mongo import deployment_id
 from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.model.drift import Kind
 from ragstore.mongo.client import connect, database
@@ -30,6 +31,7 @@ from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
 from ragstore.protocol.worker import this_worker
+from tests.support.servers import migrate_mongo
 
 DIM = 32
 
@@ -232,6 +234,8 @@ def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "do
     client = connect(mongo_url)
     try:
         mongo = database(client, mongo_name)
+        if deployment_id(mongo) is None:
+            migrate_mongo(postgres_url, mongo)
         collection = collections.create_collection(
             pool,
             name,
