@@ -30,6 +30,8 @@ from ragstore.ingest.parse_process import ParseLimits
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
+from ragstore.postgres import segments
+from ragstore.protocol.indexing import merge_all
 from ragstore.sources.location import read_path
 from ragstore.sources.opening import content_hash, read_bytes
 from ragstore.sources.reading import read
@@ -42,6 +44,9 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOADED)
 
 COLLECTION = "docs"
+TREES_ABOVE = 256 * 20
+"""Components of vectors in a segment."""
+
 _MAX_BYTES = 1_000_000
 
 
@@ -284,6 +289,12 @@ def declare(rs: Ragstore, *keys: str) -> None:
     rs.create_collection(COLLECTION, filter_keys=keys)
 
 
+def merge(rs: Ragstore) -> None:
+    """Merge segments as at rest, into trees though they are small."""
+    replace(segments, "_FLAT_COMPONENTS", TREES_ABOVE)
+    merge_all(rs._pool, rs._collection(COLLECTION), memory_mb=64, at_rest=True)
+
+
 def recover(rs: Ragstore) -> None:
     """What everybody does who is about to write."""
     rs._writer()
@@ -337,6 +348,7 @@ def read_along(rs: Ragstore, judge: Callable[[Any], list[str]], over: Any) -> tu
 WORKS: dict[str, Callable[..., Any]] = {
     "ingest": ingest,
     "declare": declare,
+    "merge": merge,
     "delete": delete,
     "drop": drop,
     "recover": recover,

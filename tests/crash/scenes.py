@@ -20,13 +20,13 @@ from ragstore.errors import CollectionNotFoundError
 from ragstore.model.struct import VECTOR_STORE, Struct
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings
-from tests.crash.forked import COLLECTION, Order, run
+from tests.crash.forked import COLLECTION, TREES_ABOVE, Order, run
 from tests.support import children
 from tests.support.children import until
 from tests.support.corpus import a_text, an_edited, write_documents
 from tests.support.oracle import Change, Oracle, State
 from tests.support.parts import execute, postgres_url
-from tests.support.segments import FILTER_INDEXES, HALF, OTHERS, SEGMENTS
+from tests.support.segments import FILTER_INDEXES, FORGET, OTHERS, SEGMENTS, SIZES, merge_at_rest, seal, trees_above
 
 FIRST = ("a1", "ab", "a2", "abc", "a3")
 """Folders of the first worker; those whose name has a b or c are also the second's or third's."""
@@ -138,6 +138,7 @@ class Scene:
         self.live, self.untouched = {str(path): path.read_text() for path in sorted(self.folder.rglob("*.txt"))}, {}
         self.ingest()
         self.oracle.assert_visible([], self.live)
+        seal(self.rs._pool, self.rs._collection(COLLECTION))
         database, found = self.rs._writer().database, self.rs._collection(COLLECTION)
         StructWriter(self.rs._pool, database, found, self.rs._writer().recoverer).put(
             Struct(COLLECTION, VECTOR_STORE, "{}")
@@ -148,22 +149,25 @@ class Scene:
     def _drop_again(self) -> None:
         with suppress(CollectionNotFoundError):
             self.rs.drop_collection(COLLECTION)
-        left = "SELECT count(*) FROM pg_class WHERE relname ^@ 'data_docs'"
+        left = "SELECT count(*) FROM pg_class WHERE relname ^@ 'data_docs' OR relname ^@ 'seg_'"
         assert execute(self.settings, f"SELECT ({left}), (SELECT count(*) FROM ragstore.collection)") == [(0, 0)]
         assert list(self.mongo["index_store/data"].find({"collection": COLLECTION})) == []
 
-    def index(self) -> Work:
-        """Build the vector index, beside readers that do without."""
-        for name, _ in execute(self.settings, SEGMENTS):
-            execute(self.settings, f"DROP INDEX ragstore.{name}")
-        # Older nodes are in a small segment, which the new one takes in.
-        execute(self.settings, HALF)
-        ((of_half, _),) = execute(self.settings, SEGMENTS)
-        ((upto,),) = execute(self.settings, "SELECT segments->0->1 FROM ragstore.collection")
-        index = f"INDEX {of_half} ON ragstore.data_docs USING hnsw (embedding vector_cosine_ops)"
-        execute(self.settings, f"CREATE {index} WHERE id <= {upto}")
+    def seal(self) -> Work:
+        """Make a segment of all nodes, beside readers that compare them one by one."""
+        execute(self.settings, FORGET)
         work = self._ingest(self._kept())
         return Work(work.name, work.arguments, work.changes, self._ingest_with_index, WITH_INDEX)
+
+    def merge(self) -> Work:
+        """Merge three segments into one that is a tree, beside readers of those."""
+        execute(self.settings, FORGET)
+        pool = self.rs._pool
+        ((n_nodes,),) = execute(self.settings, "SELECT count(*) FROM ragstore.data_docs")
+        collection = self.rs._collection(COLLECTION)
+        assert seal(pool, collection, at_once=n_nodes // 3 + 1) == n_nodes
+        assert [n_cells for _, n_cells in execute(self.settings, SIZES)] == [0, 0, 0]
+        return Work("merge", [[]] * 3, self._kept(), self._merge_again)
 
     def declare(self) -> Work:
         """Declare filter keys and build their indexes, beside readers that do without."""
@@ -201,10 +205,17 @@ class Scene:
         return Work("ingest", arguments, changes, self.ingest)
 
     def _ingest_with_index(self) -> None:
+        assert execute(self.settings, OTHERS) == []
         with ragstore.open(self.settings.model_copy(update=WITH_INDEX)) as rs:
             rs.ingest(self.folder, collection=COLLECTION)
-        assert [valid for _, valid in execute(self.settings, SEGMENTS)] == [True]
+        assert [is_there for _, is_there in execute(self.settings, SEGMENTS)] == [True]
+
+    def _merge_again(self) -> None:
         assert execute(self.settings, OTHERS) == []
+        with trees_above(TREES_ABOVE):
+            merge_at_rest(self.rs._pool, self.rs._collection(COLLECTION))
+        assert [is_there for _, is_there in execute(self.settings, SEGMENTS)] == [True]
+        assert [n_cells > 0 for _, n_cells in execute(self.settings, SIZES)] == [True]
 
     def _declare_again(self, keys: Sequence[str]) -> None:
         assert self.rs.create_collection(COLLECTION, filter_keys=keys).filter_keys == tuple(keys)
@@ -227,7 +238,8 @@ OPERATIONS: dict[str, Callable[[Scene], Work]] = {
     "rename": Scene.rename,
     "delete": Scene.delete,
     "drop": Scene.drop,
-    "index": Scene.index,
+    "seal": Scene.seal,
+    "merge": Scene.merge,
     "declare": Scene.declare,
     "recover": Scene.recover,
 }

@@ -245,8 +245,8 @@ class Soak:
             rs.ingest(self._folder, collection=COLLECTION)
         self.report.violations += self._oracle.settled_violations(state)
         segments, others = self._sql(SEGMENTS), self._sql(OTHERS)
-        if others or not all(valid for _, valid in segments):
-            self.report.violations.append(f"vector indexes: {segments}, left behind: {others}")
+        if others or not all(is_there for _, is_there in segments):
+            self.report.violations.append(f"segments: {segments}, left behind: {others}")
 
     def _end_waiting(self) -> None:
         """Let every lease run out and every grace period end."""

@@ -79,7 +79,7 @@ def test_a_commit_that_arrives_after_the_worker_gave_up_is_waited_for(
 
 
 @pytest.mark.parametrize("how", ["lost on its way", "answer lost"])
-@pytest.mark.parametrize("after", range(2, 10))
+@pytest.mark.parametrize("after", range(2, 9))
 def test_an_ingest_whose_connection_breaks_at_any_commit_loses_and_doubles_nothing(
     after: int,
     how: Fault,

@@ -31,11 +31,12 @@ from tests.crash.test_repair_kills import PASSES as OF_REPAIR
 from tests.support.kills import Tally
 
 _PUBLISHING = {"run_begun": 5, "nodes_half_staged": 10, "nodes_staged": 5, "vectors_copied": 5, "published": 5}
-_ENTRIES = {"mark_advanced": 5, "ref_docs_half_put": 5, "ref_docs_put": 5}
+_ENTRIES = {"ref_docs_half_put": 5, "ref_docs_put": 5}
 _RETIRING = {"nodes_half_retired": 10, "nodes_retired": 5}
 _INGESTING = {"runs_recovered": 2}
 # At least: of two threads that store, the one may do what the other queued.
-_TRYING = {"outbox_tried": 1}
+_TRYING = {"outbox_tried": 1, "mark_advanced": 1}
+_BUILDING = {"index_build_begun": 1, "index_built": 1, "index_noted": 1}
 
 PASSES: dict[str, dict[str, int]] = {
     "add": _PUBLISHING | _TRYING | _ENTRIES | _INGESTING,
@@ -46,8 +47,9 @@ PASSES: dict[str, dict[str, int]] = {
     | {"collection_emptied": 1, "collection_dropping": 1, "collection_dropped": 1}
     | _TRYING
     | _ENTRIES
-    | {"mark_advanced": 1, "nodes_half_retired": 13, "nodes_retired": 5},
-    "index": {"index_build_begun": 1, "index_built": 1, "index_noted": 1} | _INGESTING,
+    | {"nodes_half_retired": 13, "nodes_retired": 5},
+    "seal": _BUILDING | _INGESTING,
+    "merge": _BUILDING,
     "declare": {"filter_keys_declared": 1, "filter_index_built": 4},
     "recover": {
         "runs_recovered": 1,

@@ -67,7 +67,7 @@ def strays_of(scene: Scene, node_ids: list[str]) -> None:
 
 def lose_the_index(scene: Scene) -> None:
     for name, _ in scene.sql(SEGMENTS):
-        scene.sql(f"DROP INDEX ragstore.{name}")
+        scene.sql(f"DROP TABLE ragstore.{name}")
 
 
 def do_what_workers_may_meet(scene: Scene) -> None:
@@ -86,8 +86,8 @@ DAMAGES: dict[str, Callable[[Scene], None]] = {
     "what workers may meet": do_what_workers_may_meet,
 }
 
-_REBUILT = {"repair_index_dropped": 1}
-_BUILT = {"index_build_begun": 1, "index_built": 1, "index_noted": 1}
+_REBUILT = {"index_build_begun": 1, "index_built": 1}
+_BUILT = _REBUILT | {"index_noted": 1}
 _SOME = {
     "runs_recovered": 1,
     "repair_table_made": 1,

@@ -210,7 +210,7 @@ def test_the_index_is_left_to_the_owner_without_a_word(
 
     with ragstore.open(own_settings) as owner:
         assert owner.upkeep().go_round()
-        assert [valid for _, valid in _execute(roles.owner_url, SEGMENTS)] == [True]
+        assert [is_there for _, is_there in _execute(roles.owner_url, SEGMENTS)] == [True]
         assert not owner.upkeep().go_round()
     assert [c.indexed for c in rs.collections()] == [c.nodes for c in rs.collections()]
     assert rs.query(a_text("a")[:80], collection=COLLECTION)
@@ -225,13 +225,16 @@ def test_the_repair_of_an_index_says_who_must_do_it(
     with ragstore.open(own_settings) as owner:
         owner.upkeep().go_round()
         ((of_segment, _),) = _execute(roles.owner_url, SEGMENTS)
-        _invalidate(test_servers, roles, of_segment if index == "of the segment" else index)
+        if index == "of the segment":
+            _execute(roles.owner_url, f"DROP TABLE ragstore.{of_segment}")
+        else:
+            _invalidate(test_servers, roles, index)
         with pytest.raises(StoreSetupError) as raised:
             rs.repair()
         assert roles.owner in raised.value.message
         assert "RAGSTORE_POSTGRES_URL" in raised.value.hint and roles.owner in raised.value.hint
         assert owner.repair().ok
-        assert _execute(roles.owner_url, SEGMENTS) == [(of_segment, True)]
+        assert [is_there for _, is_there in _execute(roles.owner_url, SEGMENTS)] == [True]
     assert rs.repair().ok
 
 

@@ -27,6 +27,7 @@ from tests.support.corpus import a_text, write_documents
 from tests.support.oracle import Oracle, State
 from tests.support.parts import a_revision, execute, open_parts, postgres_url
 from tests.support.roles import a_database_with_roles
+from tests.support.segments import SEGMENTS, merge_at_rest, seal
 from tests.support.servers import Servers
 
 COLLECTION = "docs"
@@ -34,7 +35,8 @@ DUE = "UPDATE ragstore.outbox SET not_before = now()"
 LEFT = """
 SELECT (SELECT count(*) FROM ragstore.collection), (SELECT count(*) FROM ragstore.document),
     (SELECT count(*) FROM ragstore.body), (SELECT count(*) FROM ragstore.run), (SELECT count(*) FROM ragstore.outbox),
-    (SELECT count(*) FROM ragstore.index_struct), (SELECT count(*) FROM pg_class WHERE relname ^@ 'data_docs')
+    (SELECT count(*) FROM ragstore.index_struct), (SELECT count(*) FROM pg_class
+                                                 WHERE relname ^@ 'data_docs' OR relname ^@ 'seg_')
 """
 
 
@@ -86,6 +88,9 @@ def test_all_that_it_has_is_gone_from_both_stores(
     vector = rs.embed_model(COLLECTION).get_text_embedding("alone")
     context.vector_store.add([TextNode(id_="alone", text="A node without a document.", embedding=vector)])
     context.docstore.add_documents([TextNode(id_="body", text="A node without a vector.")])
+    seal(rs._pool, rs._collection(COLLECTION), at_once=3)
+    merge_at_rest(rs._pool, rs._collection(COLLECTION))
+    assert len(execute(settings, SEGMENTS)) == 1
     assert rs.drop_collection(COLLECTION) == len(state) + 2
     assert COLLECTION not in {summary.name for summary in rs.collections()}
     (event,) = execute(

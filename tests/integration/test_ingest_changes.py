@@ -188,7 +188,8 @@ def test_the_struct_of_an_index_does_not_grow_with_its_documents(
     write_documents(folder, {f"{i}.txt": a_text(i) for i in range(20)})
     ingest(rs, folder)
     names = set(mongo_database.list_collection_names())
-    assert names == {"docs/data", "docs/ref_doc_info", "docs/metadata", "ragstore/registry"}
+    assert names == {"docs/data", "docs/ref_doc_info", "docs/metadata", "index_store/data", "ragstore/registry"}
+    assert mongo_database["index_store/data"].count_documents({}) == 0
     sizes = mongo_database["docs/ref_doc_info"].aggregate([{"$project": {"size": {"$bsonSize": "$$ROOT"}}}])
     assert max(entry["size"] for entry in sizes) < 2_000
 

@@ -22,7 +22,7 @@ from ragstore.model.node import Node
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
 from ragstore.protocol.completion import Closing, Completion
-from ragstore.protocol.direct import DirectWriter
+from ragstore.protocol.direct import DirectWriter, NewVectors
 from ragstore.protocol.recover import Recoverer
 from tests.support.llama_children import Place, some_documents
 from tests.support.llama_faces import DIM, Faces, a_document, faces_on
@@ -86,7 +86,8 @@ def one_change(writer: DirectWriter, faces: Faces, chance: random.Random) -> Non
     named = [d for d in chance.sample(documents, 2) if d is not None]
     match chance.randrange(6):
         case 0 | 1:
-            writer.add(faces.collection, nodes, np.ones((len(nodes), DIM), np.float32), anew=chance.choice([(), named]))
+            vectors = np.ones((len(nodes), DIM), np.float32)
+            writer.put(faces.collection, NewVectors(nodes, vectors, anew=chance.choice([(), named])))
         case 2:
             closings = [Closing(d, "h", frozenset(n.node_id for n in nodes if n.document_id == d)) for d in named]
             writer.add_bodies(faces.collection, nodes, Completion(named[:1], closings, {"d2": "own"}))

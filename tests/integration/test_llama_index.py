@@ -260,13 +260,13 @@ def test_collections_do_not_see_each_others_nodes(
 
 
 def test_a_collection_that_grows_gets_its_index(faces: Faces) -> None:
-    indexer = Indexer(faces.backend.pool.another(size=1), min_nodes=500)
+    indexer = Indexer(faces.backend.pool.another(size=2), min_nodes=500, memory_mb=64)
     faces.backend = replace(faces.backend, indexer=indexer)
     context = faces.context()
     documents = [a_document(f"d{i}", n_sentences=20) for i in range(60)]
     index = an_index(context, *documents)
     indexer.close()
-    assert [valid for _, valid in faces.sql(SEGMENTS)] == [True]
+    assert [is_there for _, is_there in faces.sql(SEGMENTS)] == [True]
     hits = index.as_retriever(similarity_top_k=3).retrieve("Sentence 7 of d9 in version 1 is here.")
     assert hits[0].node.get_content() == "Sentence 7 of d9 in version 1 is here."
     faces.assert_holds(*documents)

@@ -45,7 +45,7 @@ def test_a_round_builds_the_index_that_is_wanted(settings: Settings, rs: Ragstor
     status, out, err = children.finish(children.start("ragstore", "maintain", "--once", env=env))
     assert (status, out) == (0, "done\n"), err
     assert "built=docs" in err
-    assert [valid for _, valid in execute(settings, SEGMENTS)] == [True]
+    assert [is_there for _, is_there in execute(settings, SEGMENTS)] == [True]
     assert {c.name: c.indexed == c.nodes for c in rs.collections()} == {"docs": True, "empty": True}
 
 
@@ -60,7 +60,7 @@ def test_what_a_maintain_died_over_the_next_one_ends(
     assert children.finish(dies)[0] == -signal.SIGKILL
     assert rs.query(a_text("a")[:80], collection="docs")
     assert children.finish(children.start("ragstore", "maintain", "--once", env=env))[0] == 0
-    assert [valid for _, valid in execute(settings, SEGMENTS)] == [True]
+    assert [is_there for _, is_there in execute(settings, SEGMENTS)] == [True]
     assert execute(settings, OTHERS) == []
 
 

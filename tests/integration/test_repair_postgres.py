@@ -17,7 +17,7 @@ from ragstore.model.drift import Kind
 from ragstore.settings import Settings
 from tests.support.drift import COLLECTION, Scene, a_copied_row, a_scene, an_old_node_id
 from tests.support.parts import postgres_url
-from tests.support.segments import SEGMENTS
+from tests.support.segments import OTHERS, SEGMENTS, SIZES, seal
 
 
 @pytest.fixture
@@ -233,12 +233,31 @@ def test_vectors_that_no_search_can_find_are_computed_again(scene: Scene) -> Non
     assert scene.hits() == hits
 
 
+def test_segments_of_vectors_that_were_computed_again_are_made_again(scene: Scene) -> None:
+    before, hits = rows(scene), scene.hits()
+    zero = f"[{','.join(['0'] * 256)}]"
+    scene.sql("UPDATE ragstore.data_docs SET embedding = %s WHERE document_id = %s", zero, scene.id_of("1.txt"))
+    pool = scene.rs._pool
+    seal(pool, scene.rs._collection(COLLECTION), at_once=len(before) // 3)
+    n_segments = len(scene.sql(SEGMENTS))
+    assert scene.repair().ok
+    assert rows(scene) == before
+    # Those after the first that had one of them are fresh again.
+    assert len(scene.sql(SEGMENTS)) < n_segments
+    assert scene.hits() == hits
+    seal(pool, scene.rs._collection(COLLECTION))
+    assert scene.hits() == hits
+    assert scene.sql(OTHERS) == []
+    scene.assert_ok()
+
+
 def test_indexes_are_built_again(settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path) -> None:
     small = settings.model_copy(update={"index_min_nodes": 10})
     with a_scene(small, mongo_database, tmp_path / "docs") as scene:
-        ((index, valid),) = scene.sql(SEGMENTS)
-        assert valid
-        scene.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", f"ragstore.{index}")
+        ((table, is_there),) = scene.sql(SEGMENTS)
+        assert is_there
+        sizes = scene.sql(SIZES)
+        scene.sql(f"DROP TABLE ragstore.{table}")
         scene.sql(
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE '%%data_docs_metadata_idx'"
         )
@@ -246,7 +265,9 @@ def test_indexes_are_built_again(settings: Settings, mongo_database: Database[di
         report = scene.repair()
         assert report.ok
         assert report.repaired.counts == {Kind.INVALID_INDEX: 3}
-        assert scene.sql(SEGMENTS) == [(index, True)]
+        assert [is_there for _, is_there in scene.sql(SEGMENTS)] == [True]
+        assert scene.sql(SIZES) == sizes
+        assert scene.sql(OTHERS) == []
         scene.assert_ok()
 
 
@@ -258,7 +279,7 @@ def test_a_dropped_table_gets_its_index_too(
         hits = scene.hits()
         scene.sql("DROP TABLE ragstore.data_docs")
         assert scene.repair().ok
-        assert [valid for _, valid in scene.sql(SEGMENTS)] == [True]
+        assert [is_there for _, is_there in scene.sql(SEGMENTS)] == [True]
         assert scene.hits() == hits
         scene.assert_ok()
 

@@ -84,8 +84,9 @@ def test_two_deployments_in_one_database_do_the_same_work_apart(
     assert rows(settings, "ragstore") == untouched
     second = rows(settings, OTHER)
     assert second["document"] == 6 and second["data_vectors"] == 200
-    indexes = "SELECT count(*) FROM pg_indexes WHERE schemaname = %s AND indexname LIKE 'hnsw%%'"
-    assert execute(settings, indexes, [OTHER]) == [(1,)]
+    segments = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = %s AND tablename LIKE 'seg%%'"
+    assert execute(settings, segments, [OTHER]) == [(True,)]
+    assert execute(settings, segments, ["ragstore"]) == [(False,)]
     with ragstore.open(settings.model_copy(update={"index_min_nodes": 50})) as rs:
         work(rs, tmp_path / "first")
         rs.drop_collection("docs")

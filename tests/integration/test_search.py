@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from ragstore.model.collection import Chunking, Collection, EmbeddingSpace, Segment
+from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.model.filters import Condition, Group
 from ragstore.postgres import search as postgres_search
 from ragstore.postgres.pool import PostgresPool
@@ -20,6 +20,7 @@ from ragstore.postgres.search import Query, Row
 from ragstore.query.search import Question, search
 from tests.support import servers
 from tests.support.filter_oracle import matches
+from tests.support.segments import merge_at_rest, seal, trees_above
 
 pytestmark = pytest.mark.on_both
 
@@ -46,6 +47,7 @@ class RecordingCursor(psycopg2.extensions.cursor):
 class RecordingConnection(psycopg2.extensions.connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.url: str = args[0]
         self.statements: list[str] = []
         self.cursor_factory = RecordingCursor
         self.autocommit = True
@@ -83,17 +85,18 @@ def a_collection(
         " WHERE document_id IS NOT NULL GROUP BY document_id",
         (collection_id,),
     )
-    if indexed:
-        of_half = f"(l2_normalize(embedding)::halfvec({dim})) halfvec_cosine_ops"
-        operand = "embedding vector_cosine_ops" if dim <= 1000 else of_half
-        connection.run(f"CREATE INDEX docs_hnsw ON ragstore.data_docs USING hnsw ({operand}) WHERE id <= {ALL_IDS}")
     connection.run("ANALYZE ragstore.data_docs")
-    segments = (Segment(0, ALL_IDS, len(nodes)),) if indexed else ()
-    space = EmbeddingSpace("external", dim)
-    return Collection(collection_id, "docs", space, Chunking(512, 64), "english", segments)
-
-
-ALL_IDS = 1_000_000
+    collection = Collection(collection_id, "docs", EmbeddingSpace("external", dim), Chunking(512, 64), "english")
+    if not indexed:
+        return collection
+    pool = PostgresPool(connection.url)
+    try:
+        # One segment, a tree however few its nodes are.
+        with trees_above(1):
+            assert seal(pool, collection) == len(nodes)
+            return merge_at_rest(pool, collection)
+    finally:
+        pool.close()
 
 
 def add_nodes(connection: RecordingConnection, nodes: Sequence[Node]) -> None:
@@ -144,7 +147,7 @@ def plan_of(connection: RecordingConnection, searching: Callable[[], object]) ->
 
 @dataclass
 class Many:
-    """A collection whose vectors stand in clusters, as those of real texts do, with an HNSW index."""
+    """A collection whose vectors stand in clusters, as those of real texts do, in a segment with a tree."""
 
     connection: RecordingConnection
     collection: Collection
@@ -218,7 +221,10 @@ def test_an_unfiltered_search_uses_the_index_in_one_round_trip(many: Many) -> No
     def searching() -> None:
         assert len(vector_search(many.connection, many.collection, many.vectors[0], Query(10))) == 10
 
-    assert "Index Scan using docs_hnsw" in plan_of(many.connection, searching)
+    plan = plan_of(many.connection, searching)
+    assert "_cell_idx" in plan
+    assert "Seq Scan on seg_" not in plan
+    assert "Seq Scan on data_docs" not in plan
     many.connection.statements.clear()
     searching()
     assert len(many.connection.statements) == 1
@@ -227,7 +233,7 @@ def test_an_unfiltered_search_uses_the_index_in_one_round_trip(many: Many) -> No
 def test_an_exact_search_does_not_use_the_index(many: Many) -> None:
     query = Query(10, exact=True)
     plan = plan_of(many.connection, lambda: vector_search(many.connection, many.collection, many.vectors[0], query))
-    assert "docs_hnsw" not in plan
+    assert "seg_" not in plan
 
 
 @pytest.mark.parametrize(
@@ -254,11 +260,11 @@ def test_a_keyword_search_uses_the_index_on_words(many: Many) -> None:
 def test_a_hybrid_search_uses_both_indexes(many: Many) -> None:
     vector = many.vectors[0]
     plan = plan_of(many.connection, lambda: hybrid_search(many.connection, many.collection, "w77", vector, Query(10)))
-    assert "docs_hnsw" in plan
+    assert "_cell_idx" in plan
     assert "data_docs_text_idx" in plan
 
 
-SETTINGS = ["hnsw.ef_search", "hnsw.iterative_scan", "jit", "enable_sort"]
+SETTINGS = ["jit", "enable_seqscan", "enable_sort"]
 
 
 def test_settings_of_a_search_end_with_it(many: Many) -> None:
@@ -341,7 +347,7 @@ def test_every_dimension_finds_the_nearest_by_the_full_vectors(connection: Recor
     collection = a_collection(connection, nodes, dim=dim, indexed=dim <= 4000)
     exact = vector_search(connection, collection, vectors[0], Query(10, exact=True))
     plan = plan_of(connection, lambda: vector_search(connection, collection, vectors[0], Query(10)))
-    assert ("docs_hnsw" in plan) == (dim <= 4000)
+    assert ("_cell_idx" in plan) == (dim <= 4000)
     assert ids(vector_search(connection, collection, vectors[0], Query(10))) == ids(exact)
 
 

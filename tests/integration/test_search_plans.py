@@ -16,14 +16,15 @@ from ragstore.postgres import search as postgres_search
 from ragstore.postgres.collections import create_collection, get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Query
-from ragstore.postgres.segments import index_fresh, index_name
+from ragstore.postgres.segments import table_of
 from tests.integration.test_search import Node, RecordingConnection, a_connection, add_nodes
 from tests.support import servers
 from tests.support.filter_oracle import matches
+from tests.support.segments import seal, trees_above
 
 pytestmark = pytest.mark.on_both
 
-N_INDEXED, N_FRESH, DIM, N_CLUSTERS = 9_000, 300, 32, 12
+N_INDEXED, N_FRESH, N_SMALLEST, DIM, N_CLUSTERS = 9_000, 300, 2_000, 32, 12
 
 
 @dataclass
@@ -82,11 +83,13 @@ def nodes(test_servers: Any, template_database: str, request: pytest.FixtureRequ
         for part in (made[:6000], made[6000:N_INDEXED], made[N_INDEXED:]):
             add_nodes(connection, part)
             if part[-1] is not made[-1]:
-                assert index_fresh(pool, collection, min_nodes=1)
+                with trees_above(N_SMALLEST * DIM):
+                    assert seal(pool, collection) == len(part)
         if request.param == "analyzed":
             connection.run("ANALYZE ragstore.data_docs")
         collection = get_collection(pool, "docs")
-        assert len(collection.segments) == 2
+        assert [segment.n_nodes for segment in collection.segments] == [6000, N_INDEXED - 6000]
+        assert all(segment.n_cells for segment in collection.segments)
         yield Nodes(connection, collection, rows, vectors)
         connection.close()
         pool.close()
@@ -94,7 +97,9 @@ def nodes(test_servers: Any, template_database: str, request: pytest.FixtureRequ
 
 def assert_looks_near_by_indexes(plan: str, collection: Collection) -> None:
     for segment in collection.segments:
-        assert f"Index Scan using {index_name(collection, segment)}" in plan
+        table = table_of(collection, segment).removeprefix("ragstore.")
+        assert f"{table}_cell_idx" in plan
+        assert f"Seq Scan on {table}" not in plan
     assert re.search(rf"data_docs_pkey.*\n\s+Index Cond: \(id > {collection.segments[-1].upto}\)", plan)
     assert "Tid Scan on data_docs node" in plan
     assert "Seq Scan on data_docs" not in plan

@@ -143,7 +143,7 @@ def test_a_row_that_a_foreign_writer_copied_is_mismatched_not_missing(scene: Sce
 
 
 def test_an_index_that_queries_rely_on_and_that_is_not_there_is_mismatched(scene: Scene) -> None:
-    scene.sql("UPDATE ragstore.collection SET segments = '[[0, 255, 9]]'")
+    scene.sql("UPDATE ragstore.collection SET segments = '[[9, 0, 255, 9, 0]]'")
     ((of_segment, _),) = scene.sql(SEGMENTS)
     scene.sql("DROP INDEX ragstore.data_docs_text_idx")
     found = scene.rs.verify().drift

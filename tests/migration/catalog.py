@@ -13,8 +13,8 @@ import psycopg2
 from ragstore.model.collection import Chunking, EmbeddingSpace, TableForm
 from ragstore.postgres.collections import create_collection
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.segments import index_fresh
 from tests.support import servers
+from tests.support.segments import merge_at_rest, seal, trees_above
 
 EXPECTED = Path(__file__).with_name("expected_catalog.txt")
 
@@ -65,7 +65,7 @@ def catalog_of(url: str) -> str:
 
 
 def add_a_collection(url: str) -> None:
-    """A collection named ``example`` with an index, so that both appear in the catalog."""
+    """A collection named ``example`` with a segment that has a tree, so that both appear in the catalog."""
     pool = PostgresPool(url)
     try:
         collection = create_collection(
@@ -76,14 +76,15 @@ def add_a_collection(url: str) -> None:
             text_search_config="english",
             form=TableForm(filter_keys=("year", "o'key")),
         )
-        vector = "[1" + ",0" * 7 + "]"
         with pool.transaction() as cursor:
             cursor.execute(
                 "INSERT INTO ragstore.data_example (text, metadata_, node_id, embedding, ordinal, user_metadata) "
-                "VALUES ('', '{}', 'n', %s, 0, '{}')",
-                [vector],
+                "SELECT '', '{}', 'n' || n, ('[1' || repeat(',0', 6) || ',' || n || ']')::vector, 0, '{}' "
+                "FROM generate_series(1, 9) AS n",
             )
-        assert index_fresh(pool, collection, min_nodes=1)
+        with trees_above(8):
+            assert seal(pool, collection)
+            merge_at_rest(pool, collection)
     finally:
         pool.close()
 

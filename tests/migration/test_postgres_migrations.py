@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import psycopg2
 import pytest
 
@@ -16,9 +17,13 @@ import ragstore
 from ragstore.app.migrations import apply_postgres
 from ragstore.errors import SchemaVersionError, StoreError, StoreUnavailableError
 from ragstore.migrate import postgres, versions
+from ragstore.postgres.collections import get_collection
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
 from tests.migration.catalog import EXPECTED, add_a_collection, catalog_of
 from tests.support import servers
+from tests.support.segments import seal
 from tests.support.servers import Servers
 
 
@@ -117,8 +122,8 @@ def test_the_keywords_of_older_collections_are_written_again(
     apply_postgres(empty_database)
     execute(
         empty_database,
-        "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,"
-        " segments) VALUES ('old', 'external', 2, 'cosine', 512, 64, 'english', '[[0, 5, 5]]')",
+        "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config)"
+        " VALUES ('old', 'external', 2, 'cosine', 512, 64, 'english')",
     )
     execute(empty_database, "SELECT ragstore.ensure_collection_table('old')")
     execute(
@@ -126,19 +131,52 @@ def test_the_keywords_of_older_collections_are_written_again(
         "INSERT INTO ragstore.data_old (text, metadata_, node_id, embedding, ordinal, user_metadata)"
         " SELECT 'error E-4711 東京タワー', '{}', 'n' || i, '[1,0]', i, '{}' FROM generate_series(1, 5) i",
     )
-    execute(empty_database, "CREATE INDEX hnsw_old ON ragstore.data_old USING hnsw (embedding vector_cosine_ops)")
     asked = "SELECT count(*) FROM ragstore.data_old WHERE text_search_tsv @@ '4711 & e-4711 & 東京'::tsquery"
     assert execute(empty_database, asked) == [(0,)]
     for path in later.iterdir():
         path.rename(own_steps / path.name)
     apply_postgres(empty_database)
     assert execute(empty_database, asked) == [(5,)]
-    assert execute(empty_database, "SELECT segments FROM ragstore.collection") == [([],)]
     indexes = execute(empty_database, "SELECT indexname FROM pg_indexes WHERE tablename = 'data_old' ORDER BY 1")
     assert [name for (name,) in indexes] == [
         "data_old_chunk_hash_idx", "data_old_document_idx", "data_old_metadata_idx", "data_old_node_id_key",
         "data_old_pkey", "data_old_text_idx",
     ]  # fmt: skip
+
+
+def test_hnsw_indexes_of_before_are_dropped_and_their_nodes_are_found_and_sealed(
+    empty_database: str, own_steps: Path, tmp_path: Path
+) -> None:
+    later = [path for path in own_steps.iterdir() if path.name[:4].isdigit() and path.name > "0006"]
+    for path in later:
+        path.rename(tmp_path / path.name)
+    apply_postgres(empty_database)
+    execute(
+        empty_database,
+        "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config)"
+        " VALUES ('docs', 'external', 2, 'cosine', 32, 0, 'english')",
+    )
+    execute(empty_database, "SELECT ragstore.ensure_collection_table('docs')")
+    execute(
+        empty_database,
+        "INSERT INTO ragstore.data_docs (text, metadata_, node_id, embedding, ordinal, user_metadata)"
+        " SELECT '', '{}', 'n' || n, ('[1,' || n || ']')::vector, 0, '{}' FROM generate_series(1, 9) AS n",
+    )
+    index = "hnsw_1_0_ff ON ragstore.data_docs USING hnsw (embedding vector_cosine_ops) WHERE (id <= 255)"
+    execute(empty_database, f"CREATE INDEX {index}")
+    execute(empty_database, "UPDATE ragstore.collection SET segments = '[[0, 255, 9]]'")
+    for path in later:
+        (tmp_path / path.name).rename(path)
+    apply_postgres(empty_database)
+    assert execute(empty_database, "SELECT relname FROM pg_class WHERE relname ^@ 'hnsw_'") == []
+    pool = PostgresPool(empty_database)
+    for _ in range(2):
+        collection = get_collection(pool, "docs")
+        with pool.autocommit() as connection:
+            rows = vector_search(connection, collection, np.array([1, 9], dtype=np.float32), Query(9)).rows
+        assert rows[0].node_id == "n9" and len(rows) == 9
+        assert seal(pool, collection) == 9 - sum(segment.n_nodes for segment in collection.segments)
+    pool.close()
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(postgres_database: str, own_steps: Path) -> None:

@@ -44,8 +44,17 @@ def environment(settings: Settings, **options: object) -> dict[str, str]:
 
 def start(module: str, *arguments: str, env: dict[str, str]) -> subprocess.Popen[str]:
     """``python -m module arguments``, its output piped."""
+    return _start("-m", module, *arguments, env=env)
+
+
+def start_code(code: str, *arguments: str, env: dict[str, str]) -> subprocess.Popen[str]:
+    """``python -c code arguments``, its output piped."""
+    return _start("-c", code, *arguments, env=env)
+
+
+def _start(*arguments: str, env: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

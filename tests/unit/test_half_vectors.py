@@ -14,9 +14,6 @@ from ragstore.postgres.copy import COLUMNS, encode_rows
 from ragstore.postgres.vectors import (
     as_stored,
     cannot_hold,
-    has_narrower_index,
-    index_expression,
-    index_operators,
     unholdable,
 )
 
@@ -99,20 +96,3 @@ def test_a_refusal_says_whose_vector_it_is_and_what_to_do() -> None:
     assert "vector of node n " in error.message and "collection 'docs'" in error.message
     assert "length 1" in error.hint
     assert error.facts == {"node_id": "n"}
-
-
-@pytest.mark.parametrize(
-    ("vector_type", "dim", "expression", "operators", "is_ranked_again"),
-    [
-        ("vector", 1_000, "embedding", "vector_cosine_ops", False),
-        ("vector", 1_001, "(l2_normalize(embedding)::halfvec(1001))", "halfvec_cosine_ops", True),
-        ("halfvec", 256, "embedding", "halfvec_cosine_ops", False),
-        ("halfvec", 4_000, "embedding", "halfvec_cosine_ops", False),
-    ],
-)
-def test_the_index_is_as_narrow_as_it_must_be(
-    vector_type: Literal["vector", "halfvec"], dim: int, expression: str, operators: str, is_ranked_again: bool
-) -> None:
-    collection = a_collection(vector_type, dim)
-    assert (index_expression(collection), index_operators(collection)) == (expression, operators)
-    assert has_narrower_index(collection) == is_ranked_again

@@ -22,7 +22,9 @@ from ragstore.work.metrics import Metrics, Probes
 from ragstore.work.serving import parsed_address, serving
 from tests.support.children import until
 
-LEDGER = LedgerGauges(3, 1.5, 2, 1, [CollectionGauges("docs", 10, 40, 1), CollectionGauges("notes", 1, 2, 0)])
+LEDGER = LedgerGauges(
+    3, 1.5, 2, 1, [CollectionGauges("docs", 10, 40, 1, 2, 0.99, 1.0), CollectionGauges("notes", 1, 2, 0, 0, None, None)]
+)
 _ROW = re.compile(r"^(ragstore_\w+)(?:\{(\w+)\})? +(gauge|counter|histogram) ", re.MULTILINE)
 
 

@@ -13,10 +13,10 @@ ALTER TABLE ragstore.collection
     ADD CONSTRAINT collection_filter_keys_check CHECK (
         cardinality(filter_keys) <= 16 AND coalesce(array_ndims(filter_keys), 1) = 1
         AND array_position(filter_keys, NULL) IS NULL AND length(array_to_string(filter_keys, '')) <= 16 * 200),
-    -- An array of arrays of three or more numbers: what stands there becomes a part of every search.
+    -- An array of arrays of five numbers: what stands there becomes a part of every search.
     ADD CONSTRAINT collection_segments_check CHECK (CASE
         WHEN jsonb_typeof(segments) <> 'array' THEN false
-        WHEN jsonb_path_exists(segments, 'strict $[*] ? (@.type() <> "array" || @.size() < 3)') THEN false
+        WHEN jsonb_path_exists(segments, 'strict $[*] ? (@.type() <> "array" || @.size() <> 5)') THEN false
         ELSE NOT jsonb_path_exists(segments, 'strict $[*][*] ? (@.type() <> "number")')
     END);
 

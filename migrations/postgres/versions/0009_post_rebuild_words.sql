@@ -151,19 +151,10 @@ DECLARE
     each_collection ragstore.collection;
     table_name text;
     expression text;
-    vector_index text;
 BEGIN
     FOR each_collection IN SELECT * FROM ragstore.collection ORDER BY collection_id FOR UPDATE LOOP
         table_name := 'data_' || each_collection.name;
         CONTINUE WHEN to_regclass(format('ragstore.%I', table_name)) IS NULL;
-        FOR vector_index IN
-            SELECT i.relname FROM pg_index x
-            JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am am ON am.oid = i.relam
-            WHERE x.indrelid = format('ragstore.%I', table_name)::regclass AND am.amname = 'hnsw'
-        LOOP
-            EXECUTE format('DROP INDEX ragstore.%I', vector_index);
-        END LOOP;
-        UPDATE ragstore.collection SET segments = '[]' WHERE collection_id = each_collection.collection_id;
         expression := format('(ragstore.words(%L::regconfig, text::text, false))', each_collection.text_search_config);
         EXECUTE format('ALTER TABLE ragstore.%I ALTER COLUMN text_search_tsv SET STORAGE MAIN', table_name);
         IF current_setting('server_version_num')::integer >= 170000 THEN

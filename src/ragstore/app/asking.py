@@ -12,7 +12,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.answer import Answer, Tell, ask
-from ragstore.query.known import KnownCollections
+from ragstore.query.known import AskedQuestions, KnownCollections
 from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
 from ragstore.settings import Settings
@@ -32,6 +32,7 @@ class Asking:
         self._pool = pool
         self._models = models
         self._known = KnownCollections(pool)
+        self._asked = AskedQuestions(pool)
         self._advice = Advice(pool)
 
     def hits(self, collection: str, question: Question) -> Hits:
@@ -47,8 +48,10 @@ class Asking:
 
     def _hits(self, question: Question, collection: Collection) -> Hits:
         self._models.check(collection)
-        found = find(self._pool, collection, self._with_vector(question, collection))
+        embedded = self._with_vector(question, collection)
+        found = find(self._pool, collection, embedded)
         self._known.learn(found.collection)
+        self._asked.note(found.collection, embedded.vector)
         filters = question.filters
         notes = self._advice.notes(found.collection, filters) if filters is not None and not found.rows else []
         return Hits(

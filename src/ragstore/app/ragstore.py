@@ -259,17 +259,25 @@ class Ragstore(Transfers, Audits):
 
     # Health
 
-    def upkeep(self, health: Health | None = None) -> Upkeep:
+    def upkeep(self, health: Health | None = None, *, is_last: bool = False) -> Upkeep:
         """What ``ragstore maintain`` does, a round at a time.
 
         Args:
             health: told of long steps, where somebody watches.
+            is_last: one round, after which segments are as at rest.
         """
+        from ragstore.app.writer import index_memory_mb
         from ragstore.work.health import Health
         from ragstore.work.upkeep import Upkeep
 
-        min_nodes, watched = self.settings.index_min_nodes, health or Health(0)
-        return Upkeep(self._pool, self._writer().recoverer, min_nodes=min_nodes, health=watched)
+        return Upkeep(
+            self._pool,
+            self._writer().recoverer,
+            min_nodes=self.settings.index_min_nodes,
+            memory_mb=index_memory_mb(self.settings),
+            health=health or Health(0),
+            is_last=is_last,
+        )
 
     # Questions
 

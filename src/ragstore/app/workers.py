@@ -109,7 +109,7 @@ def run_maintain(settings: Settings, *, manner: Manner, once: bool) -> None:
 
         def go_round() -> Done:
             if not upkeeps:
-                upkeeps.append(opened.store().upkeep(health))
+                upkeeps.append(opened.store().upkeep(health, is_last=once))
             changed = upkeeps[0].go_round()
             return Done("changed" if changed else "idle", manner.every_s)
 

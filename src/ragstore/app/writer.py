@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psutil
+
 from ragstore.app.addresses import Addresses, mongo_client
 from ragstore.app.migrations import check_mongo
 from ragstore.mongo.client import Client, MongoDatabase, database
@@ -66,5 +68,10 @@ def open_writer(settings: Settings, addresses: Addresses, pool: PostgresPool) ->
         raise
     publisher = Publisher(ledger, nodes, worker=worker, timing=timing)
     caretaker = Caretaker(recoverer, every_s=timing.lease_ttl_s)
-    indexer = Indexer(pool.another(size=1), min_nodes=settings.index_min_nodes)
+    indexer = Indexer(pool.another(size=2), min_nodes=settings.index_min_nodes, memory_mb=index_memory_mb(settings))
     return Writer(client, mongo, nodes, ledger, publisher, recoverer, worker, timing, caretaker, indexer)
+
+
+def index_memory_mb(settings: Settings) -> int:
+    """Memory of a build of the vector index."""
+    return settings.index_memory_mb or max(16, psutil.virtual_memory().total // 2**20 // 8)

@@ -22,7 +22,7 @@ from ragstore.mongo.scan import Entries, MongoScan
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.rebuild import whole_rows
 from ragstore.postgres.scan import LedgerLine, PostgresScan, ScannedNode
-from ragstore.postgres.segments import is_index_name
+from ragstore.postgres.segments import is_segment_table
 from ragstore.protocol.repair import Repairer
 from ragstore.protocol.set_aside import STRUCTS, SetAside
 
@@ -286,7 +286,7 @@ class CollectionRepair:
     def _rebuild_indexes(self) -> None:
         broken = unusable_indexes(self._means.pool, self._postgres)
         if not broken:
-            self._index_fresh()
+            self._seal_fresh()
             return
         left = broken
         if self._repairer:
@@ -294,20 +294,20 @@ class CollectionRepair:
             for index in broken:
                 self._rebuild(index)
             left = unusable_indexes(self._means.pool, self._postgres)
-        self._index_fresh()
+        self._seal_fresh()
         done = broken if not self._repairer else {name: why for name, why in broken.items() if name not in left}
         self._done.add(Kind.INVALID_INDEX, (f"{name} {why}" for name, why in done.items()))
         if self._repairer:
             hint = "make it as the migrations do"
             self._kept.add(Kind.INVALID_INDEX, (f"{name} {why}; {hint}" for name, why in left.items()))
 
-    def _index_fresh(self) -> None:
+    def _seal_fresh(self) -> None:
         if self._repairer:
-            self._repairer.index_fresh(self._collection, min_nodes=self._means.index_min_nodes)
+            self._repairer.seal_fresh(self._collection, min_nodes=self._means.index_min_nodes)
 
     def _rebuild(self, index: str) -> None:
         still = unusable_indexes(self._means.pool, self._postgres)
-        is_of_segment = is_index_name(index)
+        is_of_segment = is_segment_table(index)
         if self._repairer and index in still and (is_of_segment or still[index] == "is invalid"):
             self._repairer.rebuild_index(self._collection, index)
 

@@ -20,7 +20,7 @@ from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import PostgresScan, pending_ids
-from ragstore.postgres.segments import LOCK_SPACE, index_name, is_index_name
+from ragstore.postgres.segments import LOCK_SPACE
 
 MAX_STRUCT_BYTES = 1_024
 _SUFFIXES = ("pkey", "node_id_key", "document_idx", "chunk_hash_idx", "text_idx", "metadata_idx")
@@ -114,10 +114,10 @@ def _broken(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     collection = get_collection(pool, scan.collection.name)
     indexes = scan.indexes()
     wanted = {f"{collection.table}_{suffix}" for suffix in _SUFFIXES}
-    wanted |= {index_name(collection, segment) for segment in collection.segments}
     broken = dict.fromkeys(wanted.difference(indexes), "is missing")
+    broken |= dict.fromkeys(scan.missing_segments(collection), "is missing")
     return broken | {name: "is invalid" for name, valid in indexes.items() if not valid}
 
 
 def _is_built_beside(name: str) -> bool:
-    return is_index_name(name) or filter_keys.is_index_name(name)
+    return filter_keys.is_index_name(name)

@@ -113,13 +113,14 @@ class Workbench:
     @cached_property
     def environment(self) -> dict[str, str]:
         """For a process that works in the same databases, with no option from elsewhere."""
+        os.makedirs(self.path("secrets"), exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAGSTORE_")}
         options = {name: str(getattr(self.settings, name)) for name in tuned_options(self.settings)}
         options |= {
             "postgres_url": self.postgres_url,
             "mongo_url": self.mongo_url,
             "mongo_database": NAME,
-            "secrets_dir": self.folder,
+            "secrets_dir": self.path("secrets"),
         }
         return inherited | {f"RAGSTORE_{name.upper()}": value for name, value in options.items()}
 

@@ -88,10 +88,22 @@ def status_lines(found: Mapping[str, Any], width: int | None = None) -> list[str
     lines += whole_lines(found.get("whole") or {})
     if not collections:
         return [*lines, "", "no collections yet; fill one with: ragstore ingest PATH"]
-    shown = ("name", "documents", "nodes", "model", "dim", "vector_type", "indexed")
+    shown = ("name", "documents", "nodes", "model", "dim", "indexed", "recall")
     columns = [name for name in shown if name in collections[0]]
     headings = ["collection" if name == "name" else name.replace("_", " ") for name in columns]
-    return [*lines, "", *table(headings, [[collection[name] for name in columns] for collection in collections])]
+    return [
+        *lines,
+        "",
+        *table(headings, [[_shown(collection, name) for name in columns] for collection in collections]),
+    ]
+
+
+def _shown(collection: Mapping[str, Any], name: str) -> object:
+    if name != "recall":
+        return collection[name]
+    if collection["exact"]:
+        return "exact"
+    return "" if collection["recall"] is None else f"{collection['recall']:.3f}"
 
 
 def whole_lines(whole: Mapping[str, Any]) -> list[str]:
@@ -107,10 +119,8 @@ def whole_lines(whole: Mapping[str, Any]) -> list[str]:
     if whole.get("pending"):
         since = f", the oldest since {duration_in_words(whole['overdue_s'])}" if whole["overdue_s"] >= 1 else ""
         lines.append(f"pending: {counted(whole['pending'], 'change')} for MongoDB{since}")
-    lines += [
-        f"in quarantine: {counted(n, 'document')} of {name}; run: ragstore quarantine list -c {name}"
-        for name, n in whole.get("quarantined", {}).items()
-    ]
+    for name, n in whole.get("quarantined", {}).items():
+        lines += [f"in quarantine: {counted(n, 'document')} of {name}", f"  run: ragstore quarantine list -c {name}"]
     return lines
 
 

@@ -15,6 +15,7 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
+from ragstore.query.known import AskedQuestions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,9 @@ class NotCopied:
 class CurrentCollection:
     """A collection as a process knows it; what it knows of its indexes need not be true any more."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, asked: AskedQuestions) -> None:
         self._collection = collection
+        self.asked = asked
 
     def get(self) -> Collection:
         """The collection as the last search has seen it."""

@@ -29,6 +29,7 @@ def answer(
     """
     found = find(pool, current.get(), _question(query, options), with_bodies=True)
     current.learn(found.collection)
+    current.asked.note(found.collection, query.query_embedding)
     return VectorStoreQueryResult(
         nodes=[from_row(row) for row in found.rows],
         similarities=[row.score for row in found.rows],

@@ -11,6 +11,7 @@ from ragstore.llama.hashes import HashesAhead
 from ragstore.llama.structs import OpenStructs
 from ragstore.llama.writing import Writing
 from ragstore.model.collection import Collection
+from ragstore.query.known import AskedQuestions
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,9 @@ def shared_by_faces(backend: Backend, collection: Collection) -> Shared:
     with _lock:
         shared = _shared.get(key)
         if shared is None:
-            writing = Writing(backend, CurrentCollection(collection))
+            writing = Writing(backend, CurrentCollection(collection, AskedQuestions(backend.pool)))
             shared = _shared[key] = Shared(writing, OpenStructs(), HashesAhead())
+        elif collection.epoch > shared.writing.current.get().epoch:
+            # Read after a reconcile; who still has faces of before may go on with it too.
+            shared.writing.current.learn(collection)
         return shared

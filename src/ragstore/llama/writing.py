@@ -78,6 +78,8 @@ class Writing:
         closed = {closing.document_id for closing in brought}
         closings, own_hashes = self._drafts.completed_by({i: h for i, h in own.items() if i not in closed})
         completion = Completion(self._drafts.begun_by(parts, "bodies", owner=owner), [*brought, *closings], own_hashes)
+        if run is not None:
+            run.nodes = _as_documents(run.nodes, bodies)
         vectors = self._new_vectors(run.nodes, owner, whole=closed) if run is not None and run.nodes else None
         self._writer.add_bodies(self.current.get(), bodies if store_text else [], completion, vectors=vectors)
         if run is not None and run.nodes:
@@ -205,17 +207,34 @@ class Writing:
         return [Closing(i, told.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
 
     def _delete_not_written(self, former: Mapping[str, str | None]) -> None:
-        """Delete what an update deleted and has no new version of; not what others wrote since."""
-        if not former:
+        """Delete what an update deleted and has no new version of; not what others wrote since.
+
+        A document that had no hash stays: nothing tells it from a version that another update has just written.
+        """
+        known = {i: doc_hash for i, doc_hash in former.items() if doc_hash is not None}
+        if not known:
             return
-        now = live.document_hashes(self._backend.pool, self.current.get(), list(former))
-        self.delete_documents([i for i, doc_hash in former.items() if i in now and now[i] == doc_hash])
+        now = live.document_hashes(self._backend.pool, self.current.get(), list(known))
+        self.delete_documents([i for i, doc_hash in known.items() if now.get(i) == doc_hash])
 
     def _close(self, closings: Sequence[Closing]) -> None:
         for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):
             batch = closings[i : i + _DOCUMENTS_AT_ONCE]
             self._writer.close(self.current.get(), batch)
             self._drafts.closed(batch)
+
+
+def _as_documents(nodes: Sequence[Embedded], bodies: Sequence[Node]) -> list[Embedded]:
+    """The same nodes, with the embedding in those that are documents too: one state of each in both stores."""
+    kept = {body.node_id: body.content["embedding"] for body in bodies if body.content.get("embedding") is not None}
+    return [
+        replace(
+            each, stored=replace(each.stored, content=each.stored.content | {"embedding": kept[each.stored.node_id]})
+        )
+        if each.stored.node_id in kept
+        else each
+        for each in nodes
+    ]
 
 
 def _parts_of(ready: Sequence[Embedded]) -> dict[str, Part]:

@@ -59,17 +59,53 @@ class TableForm:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A range of a vector table's ids that has an HNSW index of its own.
+    """A range of a vector table's ids whose vectors stand in a table of their own.
 
     Args:
+        number: names its table; never used again.
         above: nodes with greater ids are in it; 0 for the first segment, which has no lower end.
         upto: the last id that is in it.
-        n_nodes: how many were when it was built.
+        n_nodes: how many were when it was made; those deleted since are still in its table.
+        n_cells: entries of its tree that stand for several; 0 where all its nodes are compared.
     """
 
+    number: int
     above: int
     upto: int
     n_nodes: int
+    n_cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How far a search looks into the segments, and what was measured with it.
+
+    Args:
+        entries: of the nearest regions so many entries are compared.
+        members: of the nearest cells so many nodes are compared; 0 for a search that compares every node, because no
+            effort found enough of the nearest.
+        recall: share of the 10 nearest that was found; None where it was not measured.
+        self_recall: share of the nodes whose own vector found them, or an equal one, first.
+        measured_at: epoch seconds.
+        n_nodes: nodes of the segments when it was measured.
+    """
+
+    entries: int
+    members: int
+    recall: float | None = None
+    self_recall: float | None = None
+    measured_at: float = 0.0
+    n_nodes: int = 0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every node is compared."""
+        return self.members == 0
+
+
+def default_effort(n_nodes: int) -> Effort:
+    """How far a search looks before anything was measured: for so many nodes in segments."""
+    return Effort(min(4_000 + n_nodes // 40, 32_000), 8_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +113,11 @@ class Collection:
     """One row of ``ragstore.collection``.
 
     Args:
-        segments: in the order of ids and without gaps; nodes above the last are fresh, in no HNSW index.
+        segments: in the order of ids and without gaps; nodes above the last are fresh, in no segment.
         filter_keys: keys of the metadata that filters name often; each has indexes of its own.
         vector_type: of the column: float32 or float16.
         epoch: in which this was read; whoever holds it writes in that epoch only.
+        effort: of a search; None before anything was measured.
     """
 
     collection_id: int
@@ -92,6 +129,7 @@ class Collection:
     filter_keys: tuple[str, ...] = ()
     vector_type: VectorType = "vector"
     epoch: int = field(default=1, compare=False)
+    effort: Effort | None = None
 
     @property
     def table(self) -> str:
@@ -117,7 +155,11 @@ class CollectionSummary:
     """A collection and how much is live in it, as ``status`` shows it.
 
     Args:
-        indexed: nodes that were in the vector index when it was last built; the others are compared one by one.
+        indexed: nodes that were in segments when those were made; the others are compared one by one.
+        segments: how many there are.
+        recall: share of the 10 nearest nodes that searches found when it was measured; None where it was not.
+        self_recall: share of the nodes whose own vector found them, or an equal one, first.
+        exact: no effort found enough, so that searches compare every node.
     """
 
     name: str
@@ -127,8 +169,12 @@ class CollectionSummary:
     dim: int
     vector_type: VectorType
     indexed: int
+    segments: int
+    recall: float | None
+    self_recall: float | None
+    exact: bool
 
-    def as_dict(self) -> dict[str, str | int]:
+    def as_dict(self) -> dict[str, str | int | float | None]:
         """One entry of ``collections`` in ``status --json``."""
         return asdict(self)
 

@@ -11,12 +11,20 @@ from typing import Any
 import psycopg2
 
 from ragstore.errors import CollectionNotFoundError, EpochEndedError, StoreSetupError
-from ragstore.model.collection import Chunking, Collection, CollectionSummary, EmbeddingSpace, Segment, TableForm
+from ragstore.model.collection import (
+    Chunking,
+    Collection,
+    CollectionSummary,
+    Effort,
+    EmbeddingSpace,
+    Segment,
+    TableForm,
+)
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_literal
 from ragstore.postgres.pool import Cursor, PostgresPool
 
-_UNDEFINED_TABLE = "42P01"
+UNDEFINED_TABLE = "42P01"
 _TRIES = 3
 _PLAIN = TableForm()
 _MAX_NAMED = 8
@@ -169,7 +177,7 @@ def told_when_dropped(pool: PostgresPool, collection: Collection) -> Iterator[No
         yield
     except StoreSetupError as error:
         found = find_collection(pool, collection.name)
-        if error.facts.get("sqlstate") == _UNDEFINED_TABLE and (
+        if error.facts.get("sqlstate") == UNDEFINED_TABLE and (
             found is None or found.collection_id != collection.collection_id
         ):
             raise dropped(collection) from error
@@ -199,21 +207,30 @@ def nodes_without_document(pool: PostgresPool) -> dict[str, int]:
                 return dict(cursor.fetchall())
             except psycopg2.Error as error:
                 # A collection was dropped in between.
-                if error.pgcode != _UNDEFINED_TABLE or attempt == _TRIES:
+                if error.pgcode != UNDEFINED_TABLE or attempt == _TRIES:
                     raise
     return {}
 
 
 def to_segments(found: Any) -> tuple[Segment, ...]:
     """Segments from the form in which the ledger keeps them."""
-    return tuple(Segment(*values) for values in found)
+    # Whole numbers and nothing else go from here into SQL.
+    return tuple(Segment(*map(int, values)) for values in found)
+
+
+def to_effort(found: Any) -> Effort | None:
+    """An effort from the form in which the ledger keeps it; None for ``{}``."""
+    if not found:
+        return None
+    whole = {name: int(found[name]) for name in ("entries", "members", "n_nodes")}
+    return Effort(**whole, **{name: found.get(name) for name in ("recall", "self_recall", "measured_at")})
 
 
 def to_collection(row: tuple[Any, ...] | None) -> Collection:
-    """A row of ``statements.COLLECTION_COLUMNS``."""
+    """A row that begins with ``statements.COLLECTION_COLUMNS``."""
     assert row is not None
     collection_id, name, model, dim, metric, chunk_size, chunk_overlap, config, segments, *rest = row
-    filter_keys, vector_type, epoch = rest
+    filter_keys, vector_type, effort, epoch = rest[:4]
     return Collection(
         collection_id=collection_id,
         name=name,
@@ -224,4 +241,5 @@ def to_collection(row: tuple[Any, ...] | None) -> Collection:
         filter_keys=tuple(filter_keys),
         vector_type=vector_type,
         epoch=epoch,
+        effort=to_effort(effort),
     )

@@ -9,7 +9,7 @@ from functools import partial
 from ragstore.errors import StoreSetupError, as_owner
 from ragstore.model.collection import Collection
 from ragstore.model.run import Run
-from ragstore.postgres import statements
+from ragstore.postgres import segments, statements
 from ragstore.postgres.collections import dropped
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -110,9 +110,10 @@ class Drop:
         return int(row[0])
 
     def finish(self) -> None:
-        """Drop the table, and with the collection's row all that refers to it."""
+        """Drop the tables, and with the collection's row all that refers to it."""
         self._execute(ADD_EVENT)
         self._execute("DROP TABLE {table}")
+        segments.drop_all(self._cursor, self._collection)
         self._execute("DELETE FROM ragstore.collection WHERE collection_id = %(collection_id)s")
 
     def _execute(self, statement: str, **parameters: object) -> None:

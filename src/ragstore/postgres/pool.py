@@ -65,6 +65,11 @@ class PostgresPool:
         self._is_closed = False
         self._reset()
 
+    @property
+    def url(self) -> str:
+        """Of the server, with the password."""
+        return self._url
+
     def _reset(self) -> None:
         self._pid = os.getpid()
         self.n_connected = getattr(self, "n_connected", 0)

@@ -207,6 +207,7 @@ class RebuildChange:
             stamp=[stamp for _, stamp in states],
             embedding=[orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode() for v in vectors.astype(np.float32)],
         )
+        segments.forget_from(self._cursor, self._collection, [stamp for _, stamp in states])
 
     def add_events(self, events: Sequence[tuple[str | None, int, int]]) -> None:
         """Append to the audit trail: (document_id, nodes brought back, vectors computed) each."""
@@ -308,7 +309,7 @@ def ensure_table(pool: PostgresPool, collection: Collection) -> None:
     with _no_build_beside(pool, collection), pool.transaction() as cursor:
         cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
         if cursor.fetchone() == (True,):
-            cursor.execute(statements.SET_SEGMENTS, {"segments": "[]", "collection_id": collection.collection_id})
+            segments.forget_all(cursor, collection)
         cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
 
 
@@ -327,15 +328,15 @@ def reindex(pool: PostgresPool, collection: Collection, index: str) -> None:
             connection.outside(f'REINDEX INDEX CONCURRENTLY ragstore."{index}"', statement_timeout="0")
 
 
-def segment_index(pool: PostgresPool, collection: Collection, index: str) -> None:
-    """Build a segment's index anew, or drop an index that belongs to none.
+def segment(pool: PostgresPool, collection: Collection, table: str) -> None:
+    """Make a segment's table again from the rows of the vector table.
 
     Crash safety:
-        Queries do without it meanwhile; the next repair does the same again.
+        Questions compare every node meanwhile; the next repair does the same again.
     """
     with _no_build_beside(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
         _require_owner(cursor, collection.table)
-        segments.rebuild(connection, collection, index)
+    segments.rebuild(pool, collection, int(table.split("_")[2]))
 
 
 def _lacks_something(pool: PostgresPool, collection: Collection) -> bool:

@@ -15,6 +15,7 @@ from ragstore.model.storable import stored_json
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.segments import table_of
 
 PAGE_IDS = 10_000
 PAGE_NODES = 1_000
@@ -296,8 +297,15 @@ class PostgresScan:
         """Indexes of the vector table by name, and whether they are valid."""
         return dict(self._fetch(INDEXES, table=quoted_table(self.collection)))
 
+    def missing_segments(self, collection: Collection) -> list[str]:
+        """Tables of the collection's segments that are not there."""
+        tables = [table_of(collection, segment) for segment in collection.segments]
+        # In the statement itself, so that it names the schema that there is.
+        missing = (table for table in tables if self._value(f"SELECT to_regclass('{table}') IS NULL"))
+        return [table.removeprefix("ragstore.") for table in missing]
+
     def is_building(self, lock_space: int) -> bool:
-        """Whether a process builds the HNSW index just now."""
+        """Whether a process builds an index of the vector table just now."""
         return bool(self._value(IS_BUILDING, space=lock_space))
 
     def _stream(self, statement: str, n_rows: int) -> Iterator[list[tuple[Any, ...]]]:

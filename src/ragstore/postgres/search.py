@@ -19,16 +19,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ragstore.model.collection import Collection
+from ragstore.model.collection import Collection, Effort, default_effort
 from ragstore.model.filters import Filter
-from ragstore.postgres.collections import to_segments
+from ragstore.postgres.collections import to_effort, to_segments
 from ragstore.postgres.filters import can_be_served, to_sql
 from ragstore.postgres.names import quoted_literal, quoted_table
 from ragstore.postgres.pool import Connection
 from ragstore.postgres.prepared import PreparingConnection, Statement
-from ragstore.postgres.segments import condition as segment_condition
-from ragstore.postgres.segments import fresh_condition
-from ragstore.postgres.vectors import has_narrower_index, index_expression
+from ragstore.postgres.segments import fresh_condition, table_of
 
 Vector = NDArray[np.float32]
 
@@ -39,12 +37,16 @@ _MIN_COSINE = 0.1
 _MIN_FUSED = 50
 """Each side of a hybrid search brings so many candidates, or twice the wanted hits if that is more."""
 
-_MIN_EF_SEARCH = 300
-_MAX_EF_SEARCH = 1000  # pgvector's own limit
+_WIDER = 4
+"""A second look compares so many times more."""
+
+_MAX_NEAR = 2_000
+"""The rows of so many nodes are fetched, at most, to see which of them a filter allows."""
+
 _MAX_FEW = 12_000
 _MAX_FEW_COMPONENTS = 6_000_000
 """Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
-deep look into the index."""
+wide look into the segments."""
 
 _MAX_COUNTED = 64
 """A word that the statistics do not know is counted up to here, to tell how rare it is."""
@@ -84,7 +86,7 @@ class Query:
         filters: a condition on the user's metadata.
         document_ids: only nodes of these documents; an empty sequence allows none.
         node_ids: only these nodes; an empty sequence allows none.
-        exact: compare with every allowed vector, without the index.
+        exact: compare with every allowed vector.
         dense_weight: how much the rank by vector counts in a hybrid search, where the rank by words counts 1.
         with_embeddings: fetch the vectors of the hits too.
         with_bodies: fetch what LlamaIndex's nodes are made of, in place of the user's metadata.
@@ -144,10 +146,8 @@ def vector_search(connection: Connection, collection: Collection, vector: Vector
     """The nodes nearest to a vector; the score is the cosine similarity, and 0 where either vector is zero.
 
     With k allowed nodes in the collection it returns k hits, whatever the filter. Those are the nearest among the
-    allowed ones as far as the index is right about the nearest of all; where it does not show k allowed nodes at
-    once, all allowed nodes are compared. (Scanning the index until k allowed nodes turn up, as
-    ``hnsw.iterative_scan`` can, finds nodes, but not the nearest: 0.5 to 0.7 of them when the filter excludes the
-    neighbourhood of the vector.)
+    allowed ones as far as the look into the segments found the nearest of all; where it does not show k allowed nodes
+    at once, a wider one does, and last all allowed nodes are compared.
     """
     return _first_complete(connection, collection, query, _Question("vector", vector=vector))
 
@@ -183,12 +183,19 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How the vector side of a statement looks for nodes; each kind is one file of SQL."""
+    """How the vector side of a statement looks for nodes; each kind is one file of SQL.
+
+    Args:
+        n_near: nodes of the segments whose rows are fetched.
+        entries: of the nearest regions so many entries are compared; 0 for every node of the segments.
+        members: of the nearest cells so many nodes are compared.
+        max_few: where too few of the nearest are allowed, up to so many allowed nodes are compared.
+    """
 
     kind: Literal["none", "nearest", "near_or_few", "exact"]
     n_near: int = 0
-    ef_search: int = _MIN_EF_SEARCH
-    iterative_scan: Literal["off", "relaxed_order"] = "off"
+    entries: int = 0
+    members: int = 0
     max_few: int = 0
 
 
@@ -198,40 +205,60 @@ def _plans(collection: Collection, query: Query, question: _Question) -> Iterato
         yield _Plan("none")
         return
     if collection.segments and not query.exact and not question.is_zero:
-        yield from _index_plans(collection, query, _n_dense(query, question))
+        yield from _segment_plans(collection, query, _n_dense(query, question))
     yield _Plan("exact")
 
 
-def _index_plans(collection: Collection, query: Query, n_dense: int) -> Iterator[_Plan]:
+def _segment_plans(collection: Collection, query: Query, n_dense: int) -> Iterator[_Plan]:
+    # Segments have float16, and nodes that were deleted since: more candidates than hits, ranked by the full vectors.
+    n_near = 2 * n_dense + 20
+    wide = min(_MAX_NEAR, _WIDER * n_near)
     if query.filters is None and query.document_ids is None and query.node_ids is None:
-        # float16 in the index: more candidates than hits, to rank again with the full vectors.
-        n_near = n_dense + (20 if has_narrower_index(collection) else 10)
-        yield _near("nearest", n_near, 2 * n_near)
-    elif query.document_ids is not None or query.node_ids is not None:
+        yield _look(collection, "nearest", n_near)
+        yield _look(collection, "nearest", max(n_near, _MAX_NEAR), times=_WIDER)
+        return
+    max_few = _max_few(collection)
+    if query.document_ids is not None or query.node_ids is not None:
         # They have indexes of their own and usually mean few nodes: not worth a look at the nearest of all.
-        yield _Plan("near_or_few", max_few=_max_few(collection))
+        yield _Plan("near_or_few", max_few=max_few)
     else:
         # To count what no index finds is to look at every row, which is the last plan's.
         is_served = query.filters is not None and can_be_served(query.filters, collection.filter_keys)
-        n_near = min(100 + 20 * query.k, _MAX_EF_SEARCH * 3 // 4)
-        max_few = _max_few(collection) if is_served else 0
-        yield _near("near_or_few" if is_served else "nearest", n_near, n_near * 4 // 3, max_few)
-    if query.k <= _MAX_EF_SEARCH // 2:
-        yield _near("nearest", _MAX_EF_SEARCH, _MAX_EF_SEARCH)
+        wide = max(wide, 100 + 20 * query.k)
+        yield _look(collection, "near_or_few" if is_served else "nearest", wide, max_few=max_few if is_served else 0)
+    yield _look(collection, "nearest", max(wide, _MAX_NEAR), times=_WIDER)
 
 
 def _max_few(collection: Collection) -> int:
     return min(_MAX_FEW, _MAX_FEW_COMPONENTS // collection.space.dim)
 
 
-def _near(kind: Literal["nearest", "near_or_few"], n_near: int, ef_search: int, max_few: int = 0) -> _Plan:
-    """A look at the nearest; the index is right about the nearer half of what it was told to search.
+def _look(
+    collection: Collection,
+    kind: Literal["nearest", "near_or_few"],
+    n_near: int,
+    *,
+    times: int = 1,
+    max_few: int = 0,
+) -> _Plan:
+    """A look into the segments, with what was measured to be enough of it, or so many times more."""
+    effort = effort_of(collection)
+    if effort.is_exact:
+        return _Plan(kind, n_near, max_few=max_few)
+    members = max(times * effort.members, 2 * n_near)
+    return _Plan(kind, n_near, times * effort.entries, members, max_few)
 
-    It also returns nodes that are deleted and not vacuumed, which do not count: where they leave too few, the next
-    plan has to look. Only where more than that half is wanted may the index search on by itself.
-    """
-    ef_search = min(max(ef_search, _MIN_EF_SEARCH), _MAX_EF_SEARCH)
-    return _Plan(kind, n_near, ef_search, "relaxed_order" if 2 * n_near > ef_search else "off", max_few)
+
+def effort_of(collection: Collection) -> Effort:
+    """How far a search of the collection looks into its segments."""
+    n_nodes = sum(segment.n_nodes for segment in collection.segments)
+    if collection.effort is None:
+        return default_effort(n_nodes)
+    # Measured on fewer nodes, it is too little for many more.
+    if collection.effort.is_exact or n_nodes <= 2 * collection.effort.n_nodes:
+        return collection.effort
+    least = default_effort(n_nodes)
+    return Effort(max(collection.effort.entries, least.entries), max(collection.effort.members, least.members))
 
 
 def _n_dense(query: Query, question: _Question) -> int:
@@ -267,26 +294,26 @@ def _first_complete(connection: Connection, collection: Collection, query: Query
     # What a condition allows decides which plan is best, so that one plan does not fit all its values.
     is_prepared = not values and isinstance(connection, PreparingConnection)
     if question.vector is not None:
-        values["vector"] = _vector_text(question.vector)
+        values["vector"] = values["half"] = _vector_text(question.vector)
     if question.text is not None:
         values["text"] = _storable(question.text)
     for plan in _plans(collection, query, question):
         statement = _statement(plan, collection, form)
         found = _fetched(connection, statement, values, is_prepared=is_prepared)
-        complete, segments, filter_keys = found[0][:3]
+        complete, *now = found[0][:4]
         if complete:
             break
-    rows = [Row._make(row[3:]) for row in found if row[3] is not None]
+    rows = [Row._make(row[4:]) for row in found if row[4] is not None]
     if query.with_embeddings:
         rows = [_with_embedding(row) for row in rows]
-    return Found(rows, None if segments is None else _as_now(collection, segments, tuple(filter_keys)))
+    return Found(rows, None if now[0] is None else _as_now(collection, *now))
 
 
-def _as_now(collection: Collection, segments: str, filter_keys: tuple[str, ...]) -> Collection:
-    now = to_segments(orjson.loads(segments))
-    if (now, filter_keys) == (collection.segments, collection.filter_keys):
+def _as_now(collection: Collection, segments: str, filter_keys: Sequence[str], effort: str) -> Collection:
+    now = (to_segments(orjson.loads(segments)), tuple(filter_keys), to_effort(orjson.loads(effort)))
+    if now == (collection.segments, collection.filter_keys, collection.effort):
         return collection
-    return replace(collection, segments=now, filter_keys=filter_keys)
+    return replace(collection, segments=now[0], filter_keys=now[1], effort=now[2])
 
 
 def _fetched(
@@ -301,10 +328,7 @@ def _fetched(
 
 @functools.lru_cache(maxsize=256)
 def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
-    is_ranked_again = has_narrower_index(collection)
-    distance = f"embedding <=> %(vector)s::{collection.vector_type}"
-    exact_distance = _or_one(distance)
-    index_distance = f"{index_expression(collection)} <=> %(vector)s::halfvec" if is_ranked_again else distance
+    exact_distance = _or_one(f"embedding <=> %(vector)s::{collection.vector_type}")
     parts = [f"dense_{plan.kind}", *(["keyword"] if form.mode != "vector" else []), f"winner_{form.mode}"]
     text = "WITH\n" + ",\n".join(map(_sql, parts)) + "\n" + _sql("hits")
     text = text.format(
@@ -313,8 +337,8 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
         with_common_words=(_sql("sample") if form.condition == "true" else _ALL_WITH_COMMON_WORDS).format(
             table=quoted_table(collection), condition=form.condition
         ),
-        near=_near_sql(collection, index_distance, distance),
-        candidate_distance=exact_distance if is_ranked_again else _or_one("index_distance"),
+        candidate=_candidate_sql(collection, plan),
+        fresh=fresh_condition(collection.segments) if plan.n_near else "false",
         exact_distance=exact_distance,
         embedding="vector_send(node.embedding::vector)" if form.with_embeddings else "NULL",
         user_metadata="'{}'::jsonb" if form.with_bodies else "node.user_metadata",
@@ -323,7 +347,7 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
         context=_sql("context").format(table=quoted_table(collection)) if form.n_context else "NULL",
     )
     constants = _constants(plan, collection, form)
-    types = (("vector", collection.vector_type), ("text", "text"))
+    types = (("vector", collection.vector_type), ("half", "halfvec"), ("text", "text"))
     return Statement(
         _settings(plan),
         re.sub(r"%\((\w+)\)s", lambda found: constants.get(found[1], found[0]), text),
@@ -334,14 +358,9 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
 def _settings(plan: _Plan) -> str:
     """In one string with the statement they end with it, and cost no round trip."""
     settings = "SET LOCAL jit = off; "
-    if plan.n_near:
-        # The planner does not count the cost of reading long vectors from where they are stored, and would rather sort
-        # them all. Without sorting the index is the only way to have the nearest first; other sorts have no other way.
-        settings += "SET LOCAL enable_sort = off; "
-        settings += f"SET LOCAL hnsw.ef_search = {plan.ef_search}; "
-        settings += f"SET LOCAL hnsw.iterative_scan = {plan.iterative_scan}; "
-    if plan.kind == "near_or_few":
-        # What a filter allows is estimated badly; its index costs little where it is wrong to use it.
+    if plan.n_near or plan.kind == "near_or_few":
+        # How many rows a look or a filter means is estimated badly; their indexes cost little where it is wrong to use
+        # them.
         settings += "SET LOCAL enable_seqscan = off; "
     return settings
 
@@ -374,17 +393,82 @@ def _constants(plan: _Plan, collection: Collection, form: _Form) -> dict[str, st
     }
 
 
-def _near_sql(collection: Collection, index_distance: str, distance: str) -> str:
-    """The nearest nodes of each segment, by its index, and all that are in none."""
-    columns = "SELECT ctid AS tid, node_id, document_id, user_metadata, embedding"
-    of_segments = (
-        f"({columns}, {index_distance} AS index_distance FROM {quoted_table(collection)}"
-        f" WHERE {segment_condition(segment)} ORDER BY index_distance LIMIT %(n_near)s)"
-        for segment in collection.segments
+def _candidate_sql(collection: Collection, plan: _Plan) -> str:
+    """Common table expressions that end with ``candidate``: ids of the nodes of segments nearest to the question.
+
+    The way is down the trees of all segments at once, by one budget: roots, entries of the nearest regions, members of
+    the nearest cells. The question is normalised as all vectors are: the negative inner product orders by the cosine.
+    """
+    distance = "embedding <#> %(half)s::halfvec"
+    trees: list[tuple[int, str]] = []
+    tables: list[tuple[int, str]] = []
+    nearest: list[str] = []
+    for position, segment in enumerate(collection.segments):
+        table = table_of(collection, segment)
+        (trees if segment.n_cells and plan.entries else tables).append((position, table))
+    if not plan.n_near:
+        return "candidate AS (SELECT NULL::bigint AS id, NULL::float8 AS distance WHERE false)"
+
+    def of_trees(condition: str) -> str:
+        return " UNION ALL ".join(
+            f"SELECT {position} AS segment, cell, id, n, mean * d - reach AS distance, d "
+            f"FROM (SELECT cell, id, n, mean, reach, {distance} AS d FROM {table} "
+            # OFFSET keeps the distance from being computed once for each place where it stands.
+            f"WHERE {condition.format(position=position)} OFFSET 0) AS compared"
+            for position, table in trees
+        )
+
+    parts = []
+    if trees:
+        parts += [
+            f"root AS MATERIALIZED ({of_trees('cell = 0')})",
+            f"home AS MATERIALIZED ({_home('root')})",
+            f"region AS MATERIALIZED ({_first('root', plan.entries)} UNION SELECT segment, id FROM home)",
+            f"entry AS MATERIALIZED ({of_trees(_OF_NEAREST.format(what='region'))})",
+            f"cell AS MATERIALIZED ({_first('entry', plan.members, of_at_least=2)} UNION {_home('entry', of='home')})",
+        ]
+        nearest += [_nearest(f"{level} WHERE n = 0", "d") for level in ("root", "entry")]
+        condition = _OF_NEAREST.format(what="cell")
+        nearest += [
+            _nearest(f"{table} WHERE {condition.format(position=position)}", distance) for position, table in trees
+        ]
+    nearest += [_nearest(f"{table} WHERE n = 0", distance) for _, table in tables]
+    union = "\n    UNION ALL ".join(nearest)
+    parts.append(
+        f"candidate AS MATERIALIZED (SELECT id, distance FROM (\n    {union}\n) AS near "
+        "ORDER BY distance LIMIT %(n_near)s)"
     )
-    # Fresh nodes by their own vectors: making each one narrower first would take ten times as long.
-    of_fresh = f"({columns}, {distance} FROM {quoted_table(collection)} WHERE {fresh_condition(collection.segments)})"
-    return "\n            UNION ALL ".join([*of_segments, of_fresh])
+    return ",\n".join(parts)
+
+
+_OF_NEAREST = "cell = ANY (ARRAY(SELECT id::integer FROM {what} WHERE segment = {{position}}))"
+
+
+def _home(level: str, of: str = "") -> str:
+    """Of each tree the two regions, or of each of those the two cells, whose centres are nearest.
+
+    A node is in the one that is nearest to it, so that its own vector finds it; two, because sums are rounded.
+    """
+    within = f" AND (segment, cell) IN (SELECT segment, id FROM {of})" if of else ""
+    return (
+        "SELECT segment, id FROM (SELECT segment, id, row_number() OVER (PARTITION BY segment, cell ORDER BY d, id) "
+        f"AS place FROM {level} WHERE n > 0{within}) AS placed WHERE place <= 2"
+    )
+
+
+def _first(level: str, budget: int, *, of_at_least: int = 1) -> str:
+    """The nearest regions or cells of a level, until all before them have so many entries or nodes."""
+    n_most = budget // of_at_least + 1
+    return (
+        "SELECT segment, id FROM (SELECT segment, id, sum(n) OVER (ORDER BY distance, segment, id "
+        "ROWS UNBOUNDED PRECEDING) - n AS before "
+        f"FROM (SELECT * FROM {level} WHERE n > 0 ORDER BY distance LIMIT {n_most:d}) AS nearest) AS counted "
+        f"WHERE before < {budget:d}"
+    )
+
+
+def _nearest(of: str, distance: str) -> str:
+    return f"(SELECT id, {distance} AS distance FROM {of} ORDER BY distance LIMIT %(n_near)s)"
 
 
 def _or_one(distance: str) -> str:

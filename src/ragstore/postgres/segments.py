@@ -1,246 +1,602 @@
-"""Segments: ranges of a vector table's ids, each with an HNSW index of its own; nodes above the last are fresh.
+"""Segments: ranges of a vector table's ids whose vectors stand in narrow tables of their own, written once.
 
-Inserting into an HNSW index costs more than all else that is done for a node. A row's id is a number that only grows,
-so an index ``WHERE id > above AND id <= upto`` gets no new rows: those are fresh, and compared one by one. When they
-have become many, an index over them, and over small segments before them, is built beside all readers and writers. No
-row moves, and the unique key on ``node_id`` stays one.
+A row's id is a number that only grows, so new rows are above the last range: fresh, in no segment, and compared one by
+one. Fresh nodes are sealed into a segment within a second, by one statement; small segments have no tree and are read
+whole, which costs a question a third of a microsecond a node. When they are many nodes they become a tree of cells
+(``cells.py``), and trees that follow each other are merged by size. No row of a segment's table changes: nodes that
+were deleted since are left out when the nodes' own rows are fetched, and with the next merge.
 
-Queries are right without any of the indexes, and with segments that others have merged since: an index that holds more
-than a query asks for serves it too.
+Queries are right with any notion of the segments: fresh is what is above the last one that a query knows of. A table
+that was merged into another stays for ``RETIRED_S``; who knows it longer than that learns that it is gone and asks
+again.
+
+A row with a low id must not become visible after its range was sealed. Writers share a lock from before they draw ids
+until they commit; who seals takes it alone for a moment, and reads the highest id: up to there all is visible.
 """
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ragstore.errors import StoreError
 from ragstore.model.collection import Collection, Segment
 from ragstore.postgres import statements
+from ragstore.postgres.cells import Entries, Halves, Numbers, tree
 from ragstore.postgres.collections import to_segments
+from ragstore.postgres.copy import HEADER, TRAILER
 from ragstore.postgres.names import quoted_table
-from ragstore.postgres.pool import Connection, Cursor, PostgresPool
-from ragstore.postgres.vectors import MAX_INDEXED_DIM, index_expression, index_operators
+from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.telemetry.failpoint import Failpoint, reached
 
-LOCK_SPACE = 0x5241_4753  # "RAGS": of the lock on building an index; keeps ours apart from other programs
+LOCK_SPACE = 0x5241_4753
+"""Of the lock on building indexes of the vector table; keeps ours apart from other programs."""
 
-_MAX_SHORT_DIM = 500
-"""Comparing a longer one costs several times as much, and fewer are compared one by one."""
+RETIRED_S = 60.0
+"""So long a table stays that was merged into another."""
 
-_MIN_FRESH_SHARE = 100
-"""A build reads the whole table, so that larger tables wait for more fresh nodes: for one in so many."""
+MAX_DEAD_SHARE = 0.3
+
+_SEAL_SPACE, _MERGE_SPACE = 0x5241_4754, 0x5241_4755
+_FLAT_COMPONENTS = 2_000_000
+"""A segment of fewer components of vectors has no tree: reading all of it costs a question some milliseconds."""
+
+_PER_LEVEL = 8
+_FIRST_LEVEL = 4
+"""Times ``max_flat``: below so many nodes, trees are of the first level."""
+
+_MAX_LEVEL = 12
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
+_UNLIMITED = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+_LOCK_NOT_AVAILABLE = "55P03"
+_WRITTEN_AT_ONCE = 20_000
 
 _STATE = """
-SELECT
-    (SELECT segments FROM ragstore.collection WHERE collection_id = %(collection_id)s),
-    (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%(table)s)),
-    ARRAY(SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-          WHERE i.indrelid = to_regclass(%(table)s) AND c.relname ~ %(pattern)s),
-    ARRAY(SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-          WHERE i.indrelid = to_regclass(%(table)s) AND c.relname ~ %(pattern)s AND i.indisvalid)
+SELECT segments, retired_segments,
+    (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%(table)s))
+FROM ragstore.collection WHERE collection_id = %(collection_id)s
 """
-_FRESH = """
-SELECT count(*) >= %(wanted)s AND count(*) > 0, count(*)
-FROM (SELECT FROM {table} WHERE id > %(last)s LIMIT greatest(%(wanted)s, 1)) AS probe
+_COUNT_FRESH = "SELECT count(*) FROM (SELECT FROM {table} WHERE id > %(last)s LIMIT %(limit)s) AS probe"
+_WATERMARK = """
+SELECT pg_advisory_xact_lock(%(space)s, %(collection_id)s);
+SELECT max(id) FROM {table}
 """
-_EXTENT = "SELECT count(*), max(id) FROM {table} WHERE id > %(last)s"
-_COUNT = "SELECT count(*) FROM {table} WHERE id > %(above)s AND id <= %(upto)s"
+_END_OF_PART = """
+SELECT max(id) FROM (SELECT id FROM {table} WHERE id > %(last)s AND id <= %(upto)s ORDER BY id LIMIT %(n)s) AS part
+"""
+_COUNT_LIVE = "SELECT count(*) FROM {table} WHERE id > %(above)s AND id <= %(upto)s"
+_SEAL = """
+INSERT INTO {segment} (id, cell, n, mean, reach, embedding)
+SELECT id, 0, 0, 1, 0, l2_normalize(embedding)::halfvec({dim}) FROM {table} WHERE id > %(above)s AND id <= %(upto)s
+"""
+_NOTE = """
+UPDATE ragstore.collection SET segments = %(segments)s,
+    retired_segments = retired_segments || coalesce((
+        SELECT jsonb_agg(jsonb_build_array(number, extract(epoch FROM now())))
+        FROM unnest(%(retired)s::bigint[]) AS number
+    ), '[]')
+WHERE collection_id = %(collection_id)s
+"""
+_FORGET_RETIRED = """
+UPDATE ragstore.collection SET retired_segments = coalesce((
+    SELECT jsonb_agg(retired) FROM jsonb_array_elements(retired_segments) AS retired
+    WHERE (retired->>0)::bigint <> ALL (%(numbers)s)
+), '[]')
+WHERE collection_id = %(collection_id)s
+"""
+_HOLD = "SELECT segments FROM ragstore.collection WHERE collection_id = %s FOR NO KEY UPDATE"
+_SECONDS = "SELECT extract(epoch FROM now())::float8"
 
 
-def index_fresh(pool: PostgresPool, collection: Collection, *, min_nodes: int) -> bool:
-    """Build an HNSW index over a collection's fresh nodes once they are many; returns whether it did.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many nodes a merge may take.
 
-    Many are ``min_nodes``, a quarter of that where vectors are long, and one in a hundred of a large collection.
-    Returns at once when another process is building, and where the table belongs to another role: then ``ragstore
-    maintain`` builds.
-
-    Crash safety:
-        Built concurrently: readers and writers go on. What a killed build left behind is taken over here where it is
-        whole, and dropped where it is not.
+    Args:
+        max_nodes: that fit into the memory of a build.
+        at_rest: nothing is being added: merge until each segment is more than all after it.
     """
-    if collection.space.dim > MAX_INDEXED_DIM:
-        return False
-    with pool.autocommit() as connection:
-        build = _Build(connection, collection)
-        if not build.is_wanted(min_nodes):
-            return False
-        with connection.cursor() as cursor:
-            # Waiting for a lock would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for.
-            key = {"space": LOCK_SPACE, "id": collection.collection_id}
-            cursor.execute("SELECT pg_try_advisory_lock(%(space)s, %(id)s)", key)
-            if cursor.fetchone() != (True,):
-                return False
-            try:
-                return build.go(min_nodes)
-            finally:
-                if not connection.closed:
-                    cursor.execute("SELECT pg_advisory_unlock(%(space)s, %(id)s)", key)
+
+    max_nodes: int
+    at_rest: bool = False
 
 
-def rebuild(connection: Connection, collection: Collection, index: str) -> None:
-    """Build a segment's index anew, or drop an index that belongs to none."""
-    with connection.cursor() as cursor:
-        _drop(cursor, index)
-    reached(Failpoint.REPAIR_INDEX_DROPPED)
-    for segment in collection.segments:
-        if index_name(collection, segment) == index:
-            _create(connection, collection, segment)
+def room(collection: Collection, memory_mb: int, *, at_rest: bool = False) -> Room:
+    """What a build of so much memory can take: the vectors as float16, half as much again, and some numbers a node."""
+    return Room(max(1, memory_mb * 2**20 // (3 * collection.space.dim + 100)), at_rest)
 
 
-def index_name(collection: Collection, segment: Segment) -> str:
-    """Name of a segment's index, unquoted; a collection's own name may be too long to go into it."""
-    return f"hnsw_{collection.collection_id}_{segment.above:x}_{segment.upto:x}"
+def table_of(collection: Collection, segment: Segment | int) -> str:
+    """A segment's table, as SQL."""
+    number = segment if isinstance(segment, int) else segment.number
+    return f"ragstore.seg_{collection.collection_id}_{number:d}"
 
 
-def is_index_name(name: str) -> bool:
-    """Whether an index is one of a segment."""
-    return re.fullmatch(r"hnsw_\d+_[0-9a-f]+_[0-9a-f]+", name) is not None
-
-
-def condition(segment: Segment) -> str:
-    """Which rows are in a segment, as SQL."""
-    upper = f"id <= {segment.upto}"
-    return f"id > {segment.above} AND {upper}" if segment.above else upper
+def is_segment_table(name: str) -> bool:
+    """Whether a relation is the table of a segment."""
+    return re.fullmatch(r"seg_\d+_\d+", name) is not None
 
 
 def fresh_condition(segments: Sequence[Segment]) -> str:
     """Which rows are in none of these segments, as SQL."""
-    return f"id > {segments[-1].upto}" if segments else "true"
+    return f"id > {segments[-1].upto:d}" if segments else "true"
 
 
-def merged(segments: Sequence[Segment], n_fresh: int, upto: int) -> tuple[list[Segment], Segment]:
-    """Which segments stay, and the new one: of the fresh nodes and of those before them while they are no more than it.
+def max_flat(collection: Collection) -> int:
+    """A segment of more nodes gets a tree."""
+    return max(1, _FLAT_COMPONENTS // collection.space.dim)
 
-    So each segment is more than all after it together: there are few, and a node is indexed again only when its
-    segment doubles.
+
+def seal_fresh(pool: PostgresPool, collection: Collection, *, min_nodes: int, room: Room) -> int:
+    """Seal a collection's fresh nodes into segments where they are at least so many; returns how many were sealed.
+
+    Returns at once where another process is at it, where the table belongs to another role (then ``ragstore maintain``
+    seals), and after a second where a writer does not end.
+
+    Crash safety:
+        A segment's table and its note are one transaction; killed before its end there is neither.
     """
-    kept, n_nodes = list(segments), n_fresh
-    while kept and kept[-1].n_nodes <= n_nodes:
-        n_nodes += kept.pop().n_nodes
-    return kept, Segment(kept[-1].upto if kept else 0, upto, n_nodes)
-
-
-class _Build:
-    """One look at a collection's segments, and what it finds to do."""
-
-    def __init__(self, connection: Connection, collection: Collection) -> None:
-        self._connection = connection
-        self._collection = collection
-        self._segments: list[Segment] = []
-        self._owns = False
-        self._indexes: set[str] = set()
-        self._valid: set[str] = set()
-
-    def is_wanted(self, min_nodes: int) -> bool:
-        """Whether there is something to do, and this role may do it."""
-        self._look()
-        return self._owns and (bool(self._left_behind()) or self._has_many_fresh(min_nodes))
-
-    def go(self, min_nodes: int) -> bool:
-        """Take over or drop what others left behind, then build; nobody else does so meanwhile."""
-        self._look()
-        has_built = self._take_over()
-        if self._has_many_fresh(min_nodes):
-            n_fresh, upto = self._row(_EXTENT, last=self._last())
-            kept, segment = merged(self._segments, n_fresh, upto)
-            reached(Failpoint.INDEX_BUILD_BEGUN)
-            _create(self._connection, self._collection, segment)
-            reached(Failpoint.INDEX_BUILT)
-            self._note([*kept, segment])
-            has_built = True
-        if has_built:
+    n_sealed = 0
+    if collection.space.dim > MAX_INDEXED_DIM:
+        return 0
+    with _giving_way():
+        while n := _seal_once(pool, collection, max(1, min_nodes), room):
             reached(Failpoint.INDEX_NOTED)
-        self._look()
-        with self._connection.cursor() as cursor:
-            for name in sorted(self._left_behind()):
-                _drop(cursor, name)
-        return has_built
+            n_sealed += n
+        while n_sealed and _plant_flats(pool, collection, room):
+            reached(Failpoint.INDEX_NOTED)
+    return n_sealed
 
-    def _take_over(self) -> bool:
-        """Note an index that was built whole by somebody who then died."""
-        whole = [self._segment_of(name) for name in self._left_behind() & self._valid]
-        ends = {0, *(segment.upto for segment in self._segments)}
-        newer = [segment for segment in whole if segment.upto > self._last() and segment.above in ends]
-        if not newer:
+
+def merge_once(pool: PostgresPool, collection: Collection, room: Room) -> Segment | None:
+    """Merge what is to be merged next into one segment, or give up a dead one's nodes; None where nothing is to do.
+
+    Takes seconds for each 100,000 nodes; readers and writers go on, and segments are sealed meanwhile.
+
+    Crash safety:
+        As ``seal_fresh``.
+    """
+    merged = None
+    with _giving_way(), _alone(pool, collection, _MERGE_SPACE) as cursor:
+        if cursor is None:
+            return None
+        state = _State.read(cursor, collection)
+        run = next_merge(state.segments, room, max_flat(collection)) or _mostly_dead(cursor, collection, state, room)
+        if not (state.owns and run):
+            return None
+        merged = _merged(cursor, collection, run)
+    if merged:
+        reached(Failpoint.INDEX_NOTED)
+    return merged
+
+
+def wants_merge(pool: PostgresPool, collection: Collection, room: Room) -> bool:
+    """Whether this role may merge segments or drop tables that were, and there is something to do."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        state = _State.read(cursor, collection)
+        if not state.owns:
             return False
-        found = max(newer, key=lambda segment: (segment.upto, -segment.above))
-        (n_nodes,) = self._row(_COUNT, above=found.above, upto=found.upto)
-        kept = [segment for segment in self._segments if segment.upto <= found.above]
-        self._note([*kept, Segment(found.above, found.upto, n_nodes)])
-        return True
-
-    def _note(self, segments: list[Segment]) -> None:
-        packed = orjson.dumps([[s.above, s.upto, s.n_nodes] for s in segments]).decode()
-        with self._connection.cursor() as cursor:
-            parameters = {"segments": packed, "collection_id": self._collection.collection_id}
-            cursor.execute(statements.SET_SEGMENTS, parameters)
-        self._segments = segments
-
-    def _look(self) -> None:
-        found, owns, indexes, valid = self._row(
-            _STATE, table=quoted_table(self._collection), pattern=f"^hnsw_{self._collection.collection_id}_"
-        )
-        self._segments = list(to_segments(found or []))
-        self._owns, self._indexes, self._valid = bool(owns), set(indexes), set(valid)
-
-    def _left_behind(self) -> set[str]:
-        """Indexes of segments that are none any more, or not yet."""
-        return self._indexes - {index_name(self._collection, segment) for segment in self._segments}
-
-    def _has_many_fresh(self, min_nodes: int) -> bool:
-        few = min_nodes if self._collection.space.dim <= _MAX_SHORT_DIM else min_nodes // 4
-        share = sum(segment.n_nodes for segment in self._segments) // _MIN_FRESH_SHARE
-        return bool(self._row(_FRESH, last=self._last(), wanted=max(few, share))[0])
-
-    def _last(self) -> int:
-        return self._segments[-1].upto if self._segments else 0
-
-    def _segment_of(self, name: str) -> Segment:
-        above, upto = name.split("_")[-2:]
-        return Segment(int(above, 16), int(upto, 16), 0)
-
-    def _row(self, statement: str, **parameters: object) -> tuple[Any, ...]:
-        own = {"collection_id": self._collection.collection_id}
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
-            row = cursor.fetchone()
-        assert row is not None
-        return row
+        if next_merge(state.segments, room, max_flat(collection)):
+            return True
+        if not room.at_rest:
+            return False
+        return bool(_retired_long_ago(cursor, state) or _mostly_dead(cursor, collection, state, room))
 
 
-def _create(connection: Connection, collection: Collection, segment: Segment) -> None:
-    name = index_name(collection, segment)
-    with connection.cursor() as cursor:
-        _drop(cursor, name)
-        cursor.execute("SET maintenance_work_mem = '512MB'")
-        # A limit that is right for queries would end every build of a large index.
-        cursor.execute("SET statement_timeout = 0")
-        try:
-            cursor.execute(
-                f'CREATE INDEX CONCURRENTLY "{name}" ON {quoted_table(collection)} '
-                f"USING hnsw ({index_expression(collection)} {index_operators(collection)}) WHERE {condition(segment)}"
-            )
-        finally:
-            if not connection.closed:
-                cursor.execute("RESET maintenance_work_mem")
-                cursor.execute("RESET statement_timeout")
-        cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [f"ragstore.{name}"])
-        if cursor.fetchone() != (True,):
-            raise StoreError(
-                f"PostgreSQL left the index {name} of collection {collection.name!r} invalid",
-                hint="run the same command again: it builds the index anew; queries are exact meanwhile",
-            )
+def next_merge(segments: Sequence[Segment], room: Room, max_flat: int) -> Sequence[Segment]:
+    """Segments that follow each other and are to become one; none where it is not worth it.
+
+    Eight trees of about one size become one of the next, or of more than half of what fits, which then stays; so each
+    node is written again once for each level. At rest each segment becomes more than all after it.
+    """
+    trees = segments[: len(segments) - len(_flats(segments))]
+    least = 0
+    for level in range(_MAX_LEVEL):
+        limit = _PER_LEVEL**level * _FIRST_LEVEL * max_flat
+        run = _tail_below(trees, min(limit, room.max_nodes // 2 + 1))
+        of_level = [position for position, segment in enumerate(run) if segment.n_nodes >= least]
+        if len(of_level) >= _PER_LEVEL:
+            return _fitting(run[: of_level[-1] + 1], room)
+        least = limit
+    return _at_rest(segments, room) if room.at_rest else ()
 
 
-def _drop(cursor: Cursor, index: str) -> None:
-    """Drop an index when the last query that uses it has ended; nobody waits for that but this call."""
-    cursor.execute("SET statement_timeout = 0")
+def drop_retired(pool: PostgresPool, collection: Collection) -> int:
+    """Drop tables that were merged into others long enough ago; returns how many.
+
+    Crash safety:
+        One transaction.
+    """
     try:
-        cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index}"')
-    finally:
-        if not cursor.connection.closed:
-            cursor.execute("RESET statement_timeout")
+        with pool.transaction() as cursor:
+            cursor.execute(_LOCK_TIMEOUT)
+            state = _State.read(cursor, collection)
+            old = _retired_long_ago(cursor, state)
+            if not (state.owns and old):
+                return 0
+            for number in old:
+                cursor.execute(f"DROP TABLE IF EXISTS {table_of(collection, number)}")
+            cursor.execute(_FORGET_RETIRED, {"numbers": old, "collection_id": collection.collection_id})
+            return len(old)
+    except StoreError as error:
+        # Somebody reads one for long; the next round drops it.
+        if error.facts.get("sqlstate") == _LOCK_NOT_AVAILABLE:
+            return 0
+        raise
+
+
+def forget_from(cursor: Cursor, collection: Collection, row_ids: Sequence[int]) -> None:
+    """Take out the segments from the first on that has one of these rows: their vectors change in place.
+
+    Crash safety:
+        A step of the caller's transaction.
+    """
+    cursor.execute(_HOLD, [collection.collection_id])
+    state = _State.read(cursor, collection)
+    kept = [segment for segment in state.segments if segment.upto < min(row_ids)]
+    if len(kept) < len(state.segments):
+        _note(cursor, collection, kept, state.segments[len(kept) :])
+
+
+def forget_all(cursor: Cursor, collection: Collection) -> None:
+    """Take out all segments: the vector table is a new one.
+
+    Crash safety:
+        A step of the caller's transaction.
+    """
+    cursor.execute(_HOLD, [collection.collection_id])
+    _note(cursor, collection, [], _State.read(cursor, collection).segments)
+
+
+def drop_all(cursor: Cursor, collection: Collection) -> None:
+    """Drop the tables of all segments, with the collection.
+
+    Crash safety:
+        A step of the caller's transaction.
+    """
+    state = _State.read(cursor, collection)
+    for number in [*(segment.number for segment in state.segments), *(number for number, _ in state.retired)]:
+        cursor.execute(f"DROP TABLE IF EXISTS {table_of(collection, number)}")
+
+
+def rebuild(pool: PostgresPool, collection: Collection, number: int) -> None:
+    """Make a segment again from the rows of the vector table.
+
+    Crash safety:
+        As ``seal_fresh``.
+    """
+    with _alone(pool, collection, _MERGE_SPACE) as cursor:
+        if cursor is not None:
+            state = _State.read(cursor, collection)
+            lost = [segment for segment in state.segments if segment.number == number]
+            if lost:
+                _merged(cursor, collection, lost)
+
+
+def n_live(pool: PostgresPool, collection: Collection, segment: Segment) -> int:
+    """How many of a segment's nodes were not deleted since it was made."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        return _n_live(cursor, collection, segment)
+
+
+def node_vectors(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Halves]:
+    """Ids and vectors of a segment's live nodes, in the order of ids; of length 1 or 0."""
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
+    where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
+    if cursor.fetchone() == (True,):
+        ids, vectors = _read(
+            cursor, collection, f"SELECT id, embedding FROM {table_of(collection, segment)} WHERE n = 0"
+        )
+        live = _read_ids(cursor, f"SELECT id FROM {quoted_table(collection)} WHERE {where}")
+        kept = np.isin(ids, live)
+        ids, vectors = ids[kept], vectors[kept]
+    else:
+        expression = f"l2_normalize(embedding)::halfvec({collection.space.dim:d})"
+        ids, vectors = _read(
+            cursor, collection, f"SELECT id, {expression} FROM {quoted_table(collection)} WHERE {where}"
+        )
+    order = np.argsort(ids)
+    return ids[order], vectors[order]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A collection's segments as its row has them now.
+
+    Args:
+        retired: number and time of each table that was merged into another and is not dropped yet.
+        owns: whether this role may make tables beside the vector table.
+    """
+
+    segments: list[Segment]
+    retired: list[tuple[int, float]]
+    owns: bool
+
+    @classmethod
+    def read(cls, cursor: Cursor, collection: Collection) -> _State:
+        cursor.execute(_STATE, {"table": quoted_table(collection), "collection_id": collection.collection_id})
+        segments, retired, owns = cursor.fetchone() or ([], [], False)
+        return cls(list(to_segments(segments)), [(int(number), float(at)) for number, at in retired], bool(owns))
+
+    @property
+    def last(self) -> int:
+        return self.segments[-1].upto if self.segments else 0
+
+
+@contextmanager
+def _alone(pool: PostgresPool, collection: Collection, space: int) -> Iterator[Cursor | None]:
+    """A transaction that no other process is in for the same purpose; None where one is.
+
+    Its lock ends with it, so that it works through a pooler too, and is not left behind by a kill.
+    """
+    with pool.transaction() as cursor:
+        cursor.execute(_UNLIMITED)
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [space, collection.collection_id])
+        yield cursor if cursor.fetchone() == (True,) else None
+
+
+@contextmanager
+def _giving_way() -> Iterator[None]:
+    """Give up what others took away the ground of; the next look finds what there is to do then."""
+    try:
+        yield
+    except StoreError as error:
+        if not error.facts.get("segments_changed"):
+            raise
+
+
+def _seal_once(pool: PostgresPool, collection: Collection, min_nodes: int, room: Room) -> int:
+    with _alone(pool, collection, _SEAL_SPACE) as cursor:
+        if cursor is None:
+            return 0
+        state = _State.read(cursor, collection)
+        if not state.owns or _n_fresh(cursor, collection, state.last, limit=min_nodes) < min_nodes:
+            return 0
+        upto = _watermark(pool, collection)
+        if upto is None or upto <= state.last:
+            return 0
+        parameters = {"last": state.last, "upto": upto, "n": room.max_nodes}
+        cursor.execute(_END_OF_PART.format(table=quoted_table(collection)), parameters)
+        (upto,) = cursor.fetchone() or (None,)
+        if upto is None:
+            return 0
+        reached(Failpoint.INDEX_BUILD_BEGUN)
+        number = _new_table(cursor, collection)
+        sealing = _SEAL.format(
+            segment=table_of(collection, number), table=quoted_table(collection), dim=collection.space.dim
+        )
+        cursor.execute(sealing, {"above": state.last, "upto": upto})
+        n_nodes = cursor.rowcount
+        reached(Failpoint.INDEX_BUILT)
+        sealed = Segment(number, state.last, upto, n_nodes, 0)
+        _note_in_place_of(cursor, collection, [], sealed)
+    return n_nodes
+
+
+def _plant_flats(pool: PostgresPool, collection: Collection, room: Room) -> bool:
+    """Make a tree of the segments that have none, where they are many nodes together."""
+    with _alone(pool, collection, _SEAL_SPACE) as cursor:
+        if cursor is None:
+            return False
+        flats = list(_flats(_State.read(cursor, collection).segments))
+        while len(flats) > 1 and sum(flat.n_nodes for flat in flats) > room.max_nodes:
+            del flats[0]
+        if sum(flat.n_nodes for flat in flats) <= max_flat(collection):
+            return False
+        _merged(cursor, collection, flats)
+    return True
+
+
+def _watermark(pool: PostgresPool, collection: Collection) -> int | None:
+    """The highest id of which all lower ones are visible, or never will be; None while a writer does not end."""
+    parameters = {"space": statements.WRITER_SPACE, "collection_id": collection.collection_id}
+    try:
+        # The caller has a connection of the pool, which may have no other.
+        with closing(pool.another(size=1)) as own, own.transaction() as cursor:
+            cursor.execute(_LOCK_TIMEOUT)
+            cursor.execute(_WATERMARK.format(table=quoted_table(collection)), parameters)
+            (upto,) = cursor.fetchone() or (None,)
+    except StoreError as error:
+        if error.facts.get("sqlstate") == _LOCK_NOT_AVAILABLE:
+            return None
+        raise
+    return None if upto is None else int(upto)
+
+
+def _n_fresh(cursor: Cursor, collection: Collection, last: int, *, limit: int) -> int:
+    cursor.execute(_COUNT_FRESH.format(table=quoted_table(collection)), {"last": last, "limit": limit})
+    (n,) = cursor.fetchone() or (0,)
+    return int(n)
+
+
+def _n_live(cursor: Cursor, collection: Collection, segment: Segment) -> int:
+    parameters = {"above": segment.above, "upto": segment.upto}
+    cursor.execute(_COUNT_LIVE.format(table=quoted_table(collection)), parameters)
+    (n,) = cursor.fetchone() or (0,)
+    return int(n)
+
+
+def _mostly_dead(cursor: Cursor, collection: Collection, state: _State, room: Room) -> Sequence[Segment]:
+    """A segment of whose nodes too many were deleted."""
+    if not room.at_rest:
+        return ()
+    for segment in state.segments:
+        limit = (1 - MAX_DEAD_SHARE) * segment.n_nodes
+        if segment.n_nodes and _n_live(cursor, collection, segment) < limit:
+            return [segment]
+    return ()
+
+
+def _merged(cursor: Cursor, collection: Collection, run: Sequence[Segment]) -> Segment:
+    """Write the live nodes of some segments into one, and note it in their place."""
+    read = [node_vectors(cursor, collection, segment) for segment in run]
+    ids, vectors = (np.concatenate(parts) for parts in zip(*read, strict=True))
+    del read
+    reached(Failpoint.INDEX_BUILD_BEGUN)
+    number = _new_table(cursor, collection)
+    n_cells = 0
+    if len(ids) > max_flat(collection):
+        for entries in tree(ids, vectors):
+            n_cells += int(np.count_nonzero(entries.counts))
+            _write(cursor, collection, number, entries)
+    else:
+        _write(cursor, collection, number, Entries.of_nodes(np.zeros(len(ids), dtype=np.int64), ids, vectors))
+    if n_cells:
+        cursor.execute(f"CREATE INDEX ON {table_of(collection, number)} (cell)")
+        cursor.execute(f"ANALYZE {table_of(collection, number)}")
+    reached(Failpoint.INDEX_BUILT)
+    merged = Segment(number, run[0].above, run[-1].upto, len(ids), n_cells)
+    _note_in_place_of(cursor, collection, run, merged)
+    return merged
+
+
+def _new_table(cursor: Cursor, collection: Collection) -> int:
+    cursor.execute("SELECT nextval('ragstore.stamp')")
+    (number,) = cursor.fetchone() or (0,)
+    table = table_of(collection, number)
+    # Its rows never change: there is nothing to vacuum.
+    cursor.execute(
+        f"CREATE TABLE {table} (id bigint NOT NULL, cell integer NOT NULL, n integer NOT NULL, mean real NOT NULL, "
+        f"reach real NOT NULL, embedding halfvec({collection.space.dim:d}) NOT NULL) WITH (autovacuum_enabled = off)"
+    )
+    cursor.execute(f"ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE PLAIN")
+    return int(number)
+
+
+def _retired_long_ago(cursor: Cursor, state: _State) -> list[int]:
+    cursor.execute(_SECONDS)
+    (now,) = cursor.fetchone() or (0.0,)
+    return [number for number, since in state.retired if now - since >= RETIRED_S]
+
+
+def _note_in_place_of(cursor: Cursor, collection: Collection, run: Sequence[Segment], new: Segment) -> None:
+    """Note a segment where others stood, which must still be there; segments were sealed after them meanwhile."""
+    cursor.execute(_HOLD, [collection.collection_id])
+    row = cursor.fetchone()
+    now = list(to_segments(row[0])) if row else []
+    at = now.index(run[0]) if run and run[0] in now else len(now)
+    ends_before = now[at - 1].upto if at else 0
+    if now[at : at + len(run)] != list(run) or ends_before != new.above:
+        raise StoreError(
+            f"the segments of collection {collection.name!r} changed while one was being made",
+            hint="nothing is lost: run 'ragstore maintain'",
+            segments_changed=True,
+        )
+    _note(cursor, collection, [*now[:at], new, *now[at + len(run) :]], run)
+
+
+def _note(cursor: Cursor, collection: Collection, segments: Sequence[Segment], retired: Sequence[Segment]) -> None:
+    packed = orjson.dumps([[s.number, s.above, s.upto, s.n_nodes, s.n_cells] for s in segments]).decode()
+    numbers = [segment.number for segment in retired]
+    cursor.execute(_NOTE, {"segments": packed, "retired": numbers, "collection_id": collection.collection_id})
+
+
+def _flats(segments: Sequence[Segment]) -> Sequence[Segment]:
+    """The last segments, as many as have no tree."""
+    n = 0
+    while n < len(segments) and not segments[-1 - n].n_cells:
+        n += 1
+    return segments[len(segments) - n :]
+
+
+def _tail_below(segments: Sequence[Segment], limit: int) -> Sequence[Segment]:
+    """The last segments, as many as have fewer nodes each."""
+    n = 0
+    while n < len(segments) and segments[-1 - n].n_nodes < limit:
+        n += 1
+    return segments[len(segments) - n :]
+
+
+def _fitting(run: Sequence[Segment], room: Room) -> Sequence[Segment]:
+    """As many of these, from the first on, as fit into a build's memory."""
+    n_nodes, end = 0, 0
+    while end < len(run) and n_nodes + run[end].n_nodes <= room.max_nodes:
+        n_nodes += run[end].n_nodes
+        end += 1
+    return run[:end]
+
+
+def _at_rest(segments: Sequence[Segment], room: Room) -> Sequence[Segment]:
+    """The first that is no more than what fits after it, with that: the large are not written again for the small."""
+    for begin in range(len(segments)):
+        run = _fitting(segments[begin:], room)
+        if len(run) > 1 and 2 * run[0].n_nodes <= sum(segment.n_nodes for segment in run):
+            return run
+    return ()
+
+
+def _row_type(dim: int, *fields: str) -> np.dtype[Any]:
+    """A row of these fields, and a vector as the last, in PostgreSQL's binary COPY format."""
+    sized = [part for name in fields for part in ((f"{name}_size", ">i4"), (name, _TYPES[name]))]
+    vector = [("vector_size", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("vector", ">f2", (dim,))] if dim else []
+    return np.dtype([("fields", ">i2"), *sized, *vector])
+
+
+_TYPES = {"id": ">i8", "cell": ">i4", "n": ">i4", "mean": ">f4", "reach": ">f4"}
+
+
+def _write(cursor: Cursor, collection: Collection, number: int, entries: Entries) -> None:
+    dim = collection.space.dim
+    for begin in range(0, len(entries.ids), _WRITTEN_AT_ONCE):
+        part = slice(begin, begin + _WRITTEN_AT_ONCE)
+        rows = np.zeros(len(entries.ids[part]), dtype=_row_type(dim, "id", "cell", "n", "mean", "reach"))
+        rows["fields"], rows["id_size"], rows["cell_size"], rows["n_size"] = 6, 8, 4, 4
+        rows["mean_size"], rows["reach_size"] = 4, 4
+        rows["vector_size"], rows["dim"] = 4 + 2 * dim, dim
+        rows["id"], rows["cell"], rows["n"] = entries.ids[part], entries.cells[part], entries.counts[part]
+        rows["mean"], rows["reach"] = entries.means[part], entries.reaches[part]
+        rows["vector"] = entries.vectors[part]
+        copying = (
+            f"COPY {table_of(collection, number)} (id, cell, n, mean, reach, embedding) FROM STDIN (FORMAT binary)"
+        )
+        cursor.copy_expert(copying, io.BytesIO(HEADER + rows.tobytes() + TRAILER), size=1 << 18)
+
+
+def _read(cursor: Cursor, collection: Collection, query: str) -> tuple[Numbers, Halves]:
+    dim = collection.space.dim
+    ids, vectors = [np.empty(0, dtype=np.int64)], [np.empty((0, dim), dtype=np.float16)]
+    for rows in _rows(cursor, query, _row_type(dim, "id")):
+        ids.append(rows["id"].astype(np.int64))
+        vectors.append(rows["vector"].astype(np.float16))
+    return np.concatenate(ids), np.concatenate(vectors)
+
+
+def _read_ids(cursor: Cursor, query: str) -> Numbers:
+    parts = [rows["id"].astype(np.int64) for rows in _rows(cursor, query, _row_type(0, "id"))]
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _rows(cursor: Cursor, query: str, of_type: np.dtype[Any]) -> list[np.ndarray[Any, Any]]:
+    sink = _Sink(of_type)
+    cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", sink, size=1 << 18)
+    return sink.parts
+
+
+class _Sink:
+    """Takes rows of one size in PostgreSQL's binary COPY format, and converts them as they come."""
+
+    def __init__(self, of_type: np.dtype[Any]) -> None:
+        self.parts: list[np.ndarray[Any, Any]] = []
+        self._type = of_type
+        self._rest = bytearray()
+        self._has_begun = False
+
+    def write(self, sent: bytes) -> int:
+        self._rest += sent
+        if not self._has_begun and len(self._rest) >= len(HEADER):
+            del self._rest[: len(HEADER)]
+            self._has_begun = True
+        n = len(self._rest) // self._type.itemsize if self._has_begun else 0
+        if n:
+            size = n * self._type.itemsize
+            self.parts.append(np.frombuffer(bytes(self._rest[:size]), dtype=self._type))
+            del self._rest[:size]
+        return len(sent)

@@ -310,13 +310,15 @@ ON CONFLICT (name) DO NOTHING
 ENSURE_COLLECTION_TABLE = "SELECT ragstore.ensure_collection_table(%(name)s)"
 
 COLLECTION_COLUMNS = """collection_id, name, model, dim, metric, chunk_size, chunk_overlap, text_search_config,
-    segments, filter_keys, vector_type, (SELECT epoch FROM ragstore.epoch WHERE is_only)"""
+    segments, filter_keys, vector_type, effort, (SELECT epoch FROM ragstore.epoch WHERE is_only)"""
 
 GET_COLLECTION = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s"
 
 LIST_COLLECTIONS = """
 SELECT c.name, count(d.document_id), coalesce(sum(d.n_nodes), 0)::bigint, c.model, c.dim, c.vector_type,
-    (SELECT coalesce(sum((segment->>2)::bigint), 0)::bigint FROM jsonb_array_elements(c.segments) AS segment)
+    (SELECT coalesce(sum((segment->>3)::bigint), 0)::bigint FROM jsonb_array_elements(c.segments) AS segment),
+    jsonb_array_length(c.segments), (c.effort->>'recall')::float8, (c.effort->>'self_recall')::float8,
+    coalesce((c.effort->>'members')::bigint = 0, false)
 FROM ragstore.collection c LEFT JOIN ragstore.document d
     ON d.collection_id = c.collection_id AND d.deleted_at IS NULL AND d.revision > 0
 GROUP BY c.collection_id ORDER BY c.name
@@ -327,20 +329,24 @@ SELECT name, to_regclass(format('ragstore.%I', 'data_' || name))::text FROM rags
 WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NOT NULL
 """
 
-SET_SEGMENTS = "UPDATE ragstore.collection SET segments = %(segments)s WHERE collection_id = %(collection_id)s"
-
-# Nobody can drop a collection that a transaction holds; a drop that is under way is waited for. Whoever holds one
-# finds rows by their keys: a table that grew since it was last analysed must not be read whole for each batch. The
-# setting ends with the transaction.
+# Nobody can drop a collection that a transaction holds; a drop that is under way is waited for. A lock that writers
+# share says when no row is on its way that has drawn its id already, see segments.py. Whoever holds a collection finds
+# rows by their keys: a table that grew since it was last analysed must not be read whole for each batch. The setting
+# ends with the transaction.
 _BY_KEY = "set_config('enable_seqscan', 'off', true) = 'off'"
 
+WRITER_SPACE = 0x5241_4757
+"""Of the lock that writers of a collection share."""
+
+_WRITING = f"pg_advisory_xact_lock_shared({WRITER_SPACE}, collection_id::integer)"
+
 HOLD_COLLECTION = f"""
-SELECT FROM ragstore.collection c, ragstore.epoch e
+SELECT {_WRITING} FROM ragstore.collection c, ragstore.epoch e
 WHERE c.collection_id = %(collection_id)s AND e.is_only AND e.epoch = %(epoch)s AND {_BY_KEY} FOR KEY SHARE
 """
 
 HOLD_COLLECTION_BY_NAME = f"""
-SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE name = %(name)s AND {_BY_KEY} FOR KEY SHARE
+SELECT {COLLECTION_COLUMNS}, {_WRITING} FROM ragstore.collection WHERE name = %(name)s AND {_BY_KEY} FOR KEY SHARE
 """
 
 # As the rows of deleted documents, which a drop takes away: entries in MongoDB that knew a dropped collection of this

@@ -1,4 +1,4 @@
-"""Vectors: finding those that can be reused, how they are indexed, and which can be stored."""
+"""Vectors: finding those that can be reused, and which can be stored."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import PostgresPool
 
 MAX_INDEXED_DIM = 4_000
-"""pgvector indexes up to 2,000 dimensions of float32 and up to 4,000 of float16."""
-
-_MAX_FULL_DIM = 1_000
-"""Longer vectors are indexed as float16, in a half to a third of the room; beyond 2,000 there is no other way."""
+"""So many of float16 fit into a page, which a segment's vectors must."""
 
 SHORTEST, LONGEST = 1e-18, 1e18
 """Lengths of vectors that pgvector can compare: it sums squares in float32, where others become 0 or infinite."""
@@ -72,25 +69,6 @@ def analyze(table: str) -> str:
     An ANALYZE that waits for its lock holds a snapshot, for which a concurrent build in turn waits: a deadlock.
     """
     return f"ANALYZE (SKIP_LOCKED) {table}"
-
-
-def index_expression(collection: Collection) -> str:
-    """What the HNSW index is on, and what a query must order by to use it."""
-    if not has_narrower_index(collection):
-        return "embedding"
-    # At length 1, which changes no cosine, every value is one that float16 has.
-    return f"(l2_normalize(embedding)::halfvec({collection.space.dim}))"
-
-
-def index_operators(collection: Collection) -> str:
-    """The operator class of ``index_expression``."""
-    is_half = collection.vector_type == "halfvec" or has_narrower_index(collection)
-    return "halfvec_cosine_ops" if is_half else "vector_cosine_ops"
-
-
-def has_narrower_index(collection: Collection) -> bool:
-    """Whether the index is of float16 and the vectors are not: what it finds has to be ranked again by them."""
-    return collection.vector_type == "vector" and collection.space.dim > _MAX_FULL_DIM
 
 
 def as_stored(collection: Collection, vectors: Vectors) -> Vectors:

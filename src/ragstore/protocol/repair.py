@@ -35,6 +35,9 @@ from ragstore.postgres.scan import LedgerLine
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
 
+_SEALED_AT_ONCE_MB = 256
+"""Memory of a merge of as many nodes as one segment of restored ones has."""
+
 
 @dataclass(frozen=True, slots=True)
 class LostNode:
@@ -276,18 +279,19 @@ class Repairer:
         Crash safety:
             Queries do without an index that is not there; the next repair builds it.
         """
-        if segments.is_index_name(index):
-            rebuild.segment_index(self._pool, get_collection(self._pool, collection.name), index)
+        if segments.is_segment_table(index):
+            rebuild.segment(self._pool, get_collection(self._pool, collection.name), index)
         else:
             rebuild.reindex(self._pool, collection, index)
 
-    def index_fresh(self, collection: Collection, *, min_nodes: int) -> None:
-        """Build an index over restored nodes where they are many.
+    def seal_fresh(self, collection: Collection, *, min_nodes: int) -> None:
+        """Seal restored nodes into segments where they are many.
 
         Crash safety:
-            As ``segments.index_fresh``.
+            As ``segments.seal_fresh``.
         """
-        if segments.index_fresh(self._pool, collection, min_nodes=min_nodes):
+        room = segments.room(collection, _SEALED_AT_ONCE_MB)
+        if segments.seal_fresh(self._pool, collection, min_nodes=min_nodes, room=room):
             vectors.refresh_statistics(self._pool, collection)
 
     @contextmanager

@@ -1,17 +1,26 @@
-"""Collections that a process has met, so that it can ask them a question without asking for them first."""
+"""What a process remembers between questions: the collections that it has met, and the last questions."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ragstore.errors import FilterError, RagstoreError, StoreUnavailableError
 from ragstore.model.collection import Collection
 from ragstore.postgres.collections import get_collection
+from ragstore.postgres.effort import N_ASKED, keep_asked
 from ragstore.postgres.pool import PostgresPool
 
 T = TypeVar("T")
+
+_KEPT_EACH_S = 60.0
 
 
 class KnownCollections:
@@ -62,3 +71,38 @@ class KnownCollections:
         with self._lock:
             self._by_name[name] = found
         return found
+
+
+class AskedQuestions:
+    """The vectors of the last questions, kept in the database now and then.
+
+    With them it is measured how far searches must look. Safe to use from several threads. A process that asks few
+    questions keeps none, and no question waits for it.
+    """
+
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._vectors: dict[int, deque[Sequence[float]]] = {}
+        self._kept_at = time.monotonic()
+
+    def note(self, collection: Collection, vector: ArrayLike | None) -> None:
+        """A question was asked."""
+        # Small collections are compared whole.
+        if vector is None or not any(segment.n_cells for segment in collection.segments):
+            return
+        with self._lock:
+            last = self._vectors.setdefault(collection.collection_id, deque(maxlen=N_ASKED))
+            last.append(np.asarray(vector, dtype=np.float32).tolist())
+            if time.monotonic() - self._kept_at < _KEPT_EACH_S or len(last) < N_ASKED // 2:
+                return
+            self._kept_at = time.monotonic()
+            kept = {each: list(vectors) for each, vectors in self._vectors.items()}
+            self._vectors = {}
+        threading.Thread(target=self._keep, args=(kept,), name="ragstore-asked", daemon=True).start()
+
+    def _keep(self, vectors: dict[int, list[Sequence[float]]]) -> None:
+        # A role that only reads, or a server that is away: there are other samples.
+        with suppress(RagstoreError):
+            for collection_id, asked in vectors.items():
+                keep_asked(self._pool, collection_id, asked)

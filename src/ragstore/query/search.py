@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragstore.embedding.catalog import dense_weight
-from ragstore.errors import EmbeddingSpaceError, UsageError
+from ragstore.errors import EmbeddingSpaceError, StoreSetupError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.hit import Hit
-from ragstore.postgres.collections import dropped, told_when_dropped
+from ragstore.postgres.collections import UNDEFINED_TABLE, dropped, find_collection, told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Found, Query, Row, hybrid_search, keyword_search, vector_search
@@ -113,7 +113,7 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
         n_context=question.n_context,
     )
     with told_when_dropped(pool, collection):
-        found = pool.read(lambda connection: _found(connection, collection, question, vector, query))
+        found = _read(pool, collection, lambda connection, known: _found(connection, known, question, vector, query))
     if found.collection is None:
         raise dropped(collection)
     rows = found.rows
@@ -122,6 +122,23 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
         chosen = mmr(vector, candidates, question.top_k, question.mmr_lambda)
         rows = [rows[position]._replace(score=score) for position, score in chosen]
     return Answer(rows, found.collection)
+
+
+def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connection, Collection], Found]) -> Found:
+    """Ask, and once more where a segment's table is gone: merged into another since the caller learned of it, or lost.
+
+    Without segments every node is compared, which is right in any case.
+    """
+    try:
+        return pool.read(lambda connection: finding(connection, collection))
+    except StoreSetupError as error:
+        if error.facts.get("sqlstate") != UNDEFINED_TABLE or not collection.segments:
+            raise
+    now = find_collection(pool, collection.name)
+    if now is None or now.collection_id != collection.collection_id:
+        raise dropped(collection)
+    known = now if now.segments != collection.segments else replace(now, segments=())
+    return pool.read(lambda connection: finding(connection, known))
 
 
 def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) -> list[tuple[int, float]]:

@@ -159,7 +159,13 @@ class Settings(BaseModel):
         False, description="read also files outside of the named folders that symbolic links in them lead to"
     )
     index_min_nodes: int = Field(
-        2_000, ge=1, le=1_000_000_000, description="nodes in no vector (HNSW) index from which one is built"
+        2_000, ge=1, le=1_000_000_000, description="nodes in no segment of the vector index from which one is made"
+    )
+    index_memory_mb: int = Field(
+        0,
+        ge=0,
+        le=1_048_576,
+        description="memory of a build of the vector index, which bounds its segments; 0: an eighth of the machine's",
     )
 
     pool_size: int = Field(8, ge=1, le=200, description="most connections to each database from one process")

@@ -44,7 +44,6 @@ class Failpoint(StrEnum):
     REPAIR_COMMITTED = "repair_committed"
     REPAIR_REPLACED = "repair_replaced"
     REPAIR_DELETED = "repair_deleted"
-    REPAIR_INDEX_DROPPED = "repair_index_dropped"
     SET_ASIDE_COPIED = "set_aside_copied"
     SET_ASIDE_REMOVED = "set_aside_removed"
     EPOCH_BEGUN = "epoch_begun"

@@ -7,6 +7,9 @@ ragstore_build_info{version}                gauge      1, for the version that r
 ragstore_documents{collection}              gauge      live documents, from the ledger
 ragstore_nodes{collection}                  gauge      live nodes, from the ledger
 ragstore_quarantined_documents{collection}  gauge      documents set aside, from the ledger
+ragstore_segments{collection}                gauge      segments of the vector index
+ragstore_recall{collection}                  gauge      share of the 10 nearest nodes that searches find, as measured
+ragstore_self_recall{collection}             gauge      share of nodes that their own vector finds first, as measured
 ragstore_outbox_rows                        gauge      what must still happen in MongoDB, from the ledger
 ragstore_outbox_oldest_due_seconds          gauge      how long the oldest of it that is due waits, 0 for none
 ragstore_runs                               gauge      runs in flight, from the ledger
@@ -149,8 +152,13 @@ def _ledger_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
         ("ragstore_documents", "live documents", "n_documents"),
         ("ragstore_nodes", "live nodes", "n_nodes"),
         ("ragstore_quarantined_documents", "documents set aside", "n_quarantined"),
+        ("ragstore_segments", "segments of the vector index", "n_segments"),
+        ("ragstore_recall", "share of the 10 nearest nodes that searches find, as measured", "recall"),
+        ("ragstore_self_recall", "share of the nodes that their own vector finds first, as measured", "self_recall"),
     ):
         family = GaugeMetricFamily(name, help_text, labels=["collection"])
         for collection in ledger.collections:
-            family.add_metric([collection.name], getattr(collection, attribute))
+            value = getattr(collection, attribute)
+            if value is not None:
+                family.add_metric([collection.name], value)
         yield family

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ragstore.errors import as_owner
 from ragstore.model.collection import Collection
-from ragstore.postgres import upkeep
+from ragstore.postgres import segments, upkeep
 from ragstore.postgres.collections import find_collection, list_collections
 from ragstore.postgres.filter_keys import build_missing
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.segments import index_fresh
+from ragstore.protocol.indexing import merge_in_child, wants_merge
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.logging import get_logger
 from ragstore.work.health import Health
@@ -17,16 +17,29 @@ _log = get_logger(__name__)
 
 
 class Upkeep:
-    """One round recovers, empties the outbox, builds indexes that are wanted and refreshes statistics.
+    """One round recovers, empties the outbox, seals and merges segments and refreshes statistics.
 
     Args:
-        min_nodes: fresh nodes from which an index over them is built.
+        min_nodes: fresh nodes from which a segment is made.
+        memory_mb: of a merge.
+        is_last: no other round follows: merge as if nothing were being added.
     """
 
-    def __init__(self, pool: PostgresPool, recoverer: Recoverer, *, min_nodes: int, health: Health) -> None:
+    def __init__(
+        self,
+        pool: PostgresPool,
+        recoverer: Recoverer,
+        *,
+        min_nodes: int,
+        memory_mb: int,
+        health: Health,
+        is_last: bool = False,
+    ) -> None:
         self._pool = pool
         self._recoverer = recoverer
         self._min_nodes = min_nodes
+        self._memory_mb = memory_mb
+        self._is_last = is_last
         self._health = health
         self._has_warned = False
 
@@ -62,7 +75,13 @@ class Upkeep:
 
     def _build_indexes_of(self, collection: Collection) -> bool:
         built_keys = build_missing(self._pool, collection)
-        return index_fresh(self._pool, collection, min_nodes=self._min_nodes) or built_keys
+        room = segments.room(collection, self._memory_mb)
+        n_sealed = segments.seal_fresh(self._pool, collection, min_nodes=self._min_nodes, room=room)
+        at_rest = self._is_last or not n_sealed
+        has_merged = wants_merge(self._pool, collection, memory_mb=self._memory_mb, at_rest=at_rest)
+        if has_merged:
+            merge_in_child(self._pool, collection, memory_mb=self._memory_mb, at_rest=at_rest, alive=self._health.alive)
+        return bool(n_sealed) or built_keys or has_merged
 
     def _warn_unless_owner(self) -> None:
         if self._has_warned:

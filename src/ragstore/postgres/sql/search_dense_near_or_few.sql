@@ -1,14 +1,18 @@
 -- As nearest; where too few of the nearest are allowed, every allowed node by distance, unless they are too many.
+{candidate},
+near_id AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT id, distance FROM candidate
+        UNION ALL
+        SELECT id, {exact_distance} - 1 FROM {table} WHERE {fresh}
+    ) AS near_or_fresh
+    ORDER BY distance
+    LIMIT %(n_near)s
+),
 near AS MATERIALIZED (
-    SELECT tid, node_id, {candidate_distance} AS distance
-    FROM (
-        SELECT * FROM (
-            {near}
-        ) AS of_all
-        ORDER BY index_distance
-        LIMIT %(n_near)s
-    ) AS near
-    WHERE {condition}
+    SELECT ctid AS tid, node_id, {exact_distance} AS distance
+    FROM {table}
+    WHERE id = ANY (ARRAY(SELECT id FROM near_id)) AND {condition}
     ORDER BY distance, node_id COLLATE "C"
     LIMIT %(n_dense)s
 ),

@@ -1,14 +1,18 @@
--- The nearest of each segment by its HNSW index, and the fresh nodes; of these, those that the condition allows answer.
+-- The nearest of the segments and of the fresh nodes together; of these, those that the condition allows answer.
+{candidate},
+near_id AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT id, distance FROM candidate
+        UNION ALL
+        SELECT id, {exact_distance} - 1 FROM {table} WHERE {fresh}
+    ) AS near_or_fresh
+    ORDER BY distance
+    LIMIT %(n_near)s
+),
 dense AS MATERIALIZED (
-    SELECT tid, node_id, {candidate_distance} AS distance
-    FROM (
-        SELECT * FROM (
-            {near}
-        ) AS of_all
-        ORDER BY index_distance
-        LIMIT %(n_near)s
-    ) AS near
-    WHERE {condition}
+    SELECT ctid AS tid, node_id, {exact_distance} AS distance
+    FROM {table}
+    WHERE id = ANY (ARRAY(SELECT id FROM near_id)) AND {condition}
     ORDER BY distance, node_id COLLATE "C"
     LIMIT %(n_dense)s
 ),

@@ -1,6 +1,6 @@
 -- What a hit carries, fetched for the winners alone. One row says at least whether the search was complete, and what
 -- the collection has now that can change, where it still is.
-SELECT (SELECT complete FROM dense_state), now.segments::text, now.filter_keys, hit.*
+SELECT (SELECT complete FROM dense_state), now.segments::text, now.filter_keys, now.effort::text, hit.*
 FROM (SELECT) AS one_row
 LEFT JOIN ragstore.collection AS now ON now.collection_id = %(collection_id)s
 LEFT JOIN (

@@ -1,0 +1,240 @@
+"""Measurement of how far a search must look into a collection's segments to find what an exact one finds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ragstore.model.collection import Collection, Effort, Segment
+from ragstore.postgres.pool import Connection, PostgresPool
+from ragstore.postgres.search import Query, vector_search
+from ragstore.postgres.segments import node_vectors, table_of
+
+TARGET, TARGET_OF_KIND = 0.985, 0.97
+"""Share of the 10 nearest nodes that a search must find, on average over the sampled questions, and over each kind."""
+
+N_ASKED = 32
+"""Questions of a collection that are kept."""
+
+_K = 10
+STEPS = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
+"""Efforts that are tried."""
+
+_N_OF_EACH = 30
+_N_SELF = 200
+_NOISE = 0.05
+_CHANGED_SHARE = 0.2
+_SAME = 1e-4
+"""Of two cosines of which one is of float16."""
+
+_SET = "UPDATE ragstore.collection SET effort = %(effort)s WHERE collection_id = %(collection_id)s"
+_ASKED = "SELECT vector_send(embedding::vector) FROM ragstore.asked WHERE collection_id = %s ORDER BY slot"
+
+_KEEP_ASKED = """
+INSERT INTO ragstore.asked (collection_id, slot, embedding)
+SELECT %(collection_id)s, slot - 1, embedding::vector
+FROM unnest(%(embeddings)s::text[]) WITH ORDINALITY AS asked (embedding, slot)
+ON CONFLICT (collection_id, slot) DO UPDATE SET embedding = excluded.embedding
+"""
+
+_IN_NO_CELL = "n = 0 AND cell < (SELECT min(id) FROM {table} WHERE n > 0 AND cell > 0)"
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Questions and what an exact search finds.
+
+    Args:
+        questions: shape ``(n_questions, dim)``, of length 1.
+        kinds: a number for each question, the same for those that were made in the same way.
+        tenth: cosine of the last of the nearest of each, shape ``(n_questions,)``.
+        own: vectors of nodes, which must find themselves; shape ``(n, dim)``.
+    """
+
+    questions: Floats
+    kinds: NDArray[np.int64]
+    tenth: Floats
+    own: Floats
+
+
+def is_due(collection: Collection) -> bool:
+    """Whether the collection has trees, and was not measured since it changed by much."""
+    n_nodes = _n_nodes(collection)
+    if not any(segment.n_cells for segment in collection.segments):
+        return False
+    effort = collection.effort
+    return effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes
+
+
+def measure(pool: PostgresPool, collection: Collection) -> Effort:
+    """Find the least effort with which the sampled questions find enough, and keep it in the collection's row.
+
+    Questions are the last that were asked, and vectors between nodes, near nodes that stand alone, and far from all.
+    Where no effort is enough, searches compare every node from then on.
+
+    Crash safety:
+        One statement at the end.
+    """
+    with pool.autocommit() as connection:
+        sample = sampled(connection, collection)
+        effort = _least(connection, collection, sample)
+        recall, self_recall = measured(connection, replace(collection, effort=effort), sample)
+        while not effort.is_exact and self_recall < 1:
+            effort = _more(effort)
+            recall, self_recall = measured(connection, replace(collection, effort=effort), sample)
+        effort = replace(
+            effort,
+            recall=round(recall, 4),
+            self_recall=round(self_recall, 4),
+            measured_at=time.time(),
+            n_nodes=_n_nodes(collection),
+        )
+        with connection.cursor() as cursor:
+            packed = orjson.dumps(asdict(effort)).decode()
+            cursor.execute(_SET, {"effort": packed, "collection_id": collection.collection_id})
+    return effort
+
+
+def keep_asked(pool: PostgresPool, collection_id: int, vectors: Sequence[Sequence[float]]) -> None:
+    """Keep the vectors of the last questions, ``N_ASKED`` at most."""
+    embeddings = [orjson.dumps(vector).decode() for vector in vectors[-N_ASKED:]]
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(_KEEP_ASKED, {"collection_id": collection_id, "embeddings": embeddings})
+
+
+def measured(connection: Connection, collection: Collection, sample: Sample) -> tuple[float, float]:
+    """Recall of the 10 nearest, and the share of nodes whose own vector finds them first, with this effort."""
+    shares = _shares(connection, collection, sample)
+    own = [_scores(connection, collection, vector, 1) for vector in sample.own]
+    self_recall = np.mean([len(scores) > 0 and scores[0] >= 1 - _SAME for scores in own]) if own else 1.0
+    return float(np.mean(shares)) if len(shares) else 1.0, float(self_recall)
+
+
+def sampled(connection: Connection, collection: Collection, *, seed: int = 0) -> Sample:
+    """Questions to a collection, compared with every node of its segments."""
+    rng = np.random.default_rng(seed)
+    some, alone = _some(connection, collection, rng)
+    noise = rng.standard_normal((_N_OF_EACH, collection.space.dim)).astype(np.float32)
+    picked = [alone[rng.integers(len(alone), size=_N_OF_EACH)] for _ in range(3)]
+    parts = [
+        some[rng.integers(len(some), size=_N_OF_EACH)] + some[rng.integers(len(some), size=_N_OF_EACH)],
+        picked[0] + _NOISE * noise,
+        picked[0] + picked[1] - picked[2],
+        _asked(connection, collection),
+    ]
+    questions = np.concatenate(parts)
+    kinds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    lengths = np.linalg.norm(questions, axis=1)
+    questions, kinds = questions[lengths > 0] / lengths[lengths > 0, np.newaxis], kinds[lengths > 0]
+    own = np.concatenate([some[:_N_SELF], alone[:_N_SELF]])
+    return Sample(questions, kinds, _tenth(connection, collection, questions), own)
+
+
+def _least(connection: Connection, collection: Collection, sample: Sample) -> Effort:
+    """First how many members, with all entries compared; then how many entries."""
+
+    def is_enough(entries: int, members: int) -> bool:
+        # Of so many nodes, so that it is taken as it is.
+        effort = Effort(entries, members, n_nodes=_n_nodes(collection))
+        shares = _shares(connection, replace(collection, effort=effort), sample)
+        of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in np.unique(sample.kinds)]
+        return bool(np.mean(shares) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
+
+    if not is_enough(STEPS[-1], STEPS[-1]):
+        return Effort(0, 0)
+    members = _first(STEPS, lambda step: is_enough(STEPS[-1], step))
+    entries = _first(STEPS, lambda step: is_enough(step, members))
+    return Effort(entries, members, n_nodes=_n_nodes(collection))
+
+
+def _first(steps: Sequence[int], is_enough: Callable[[int], bool]) -> int:
+    """The least that is enough, where the last one is, and more is never less."""
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(steps[middle]) else (middle + 1, high)
+    return steps[low]
+
+
+def _more(effort: Effort) -> Effort:
+    if max(effort.entries, effort.members) >= STEPS[-1]:
+        return Effort(0, 0)
+    return replace(effort, entries=2 * effort.entries, members=2 * effort.members)
+
+
+def _shares(connection: Connection, collection: Collection, sample: Sample) -> NDArray[np.float64]:
+    """Of each question, how much of the nearest is found."""
+    found = (_scores(connection, collection, question, _K) for question in sample.questions)
+    return np.array([np.mean(scores >= tenth - _SAME) for scores, tenth in zip(found, sample.tenth, strict=True)])
+
+
+def _scores(connection: Connection, collection: Collection, vector: Floats, k: int) -> Floats:
+    rows = vector_search(connection, collection, vector, Query(k=k)).rows
+    return np.array([row.score for row in rows], dtype=np.float32)
+
+
+def _some(connection: Connection, collection: Collection, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Vectors of nodes drawn at random, and of nodes that are in no cell, or of any where there are none."""
+    some, alone = [], []
+    for segment in collection.segments:
+        n = 1 + round(2 * _N_SELF * segment.n_nodes / max(1, _n_nodes(collection)))
+        some.append(_drawn(connection, collection, segment, n, "n = 0"))
+        alone.append(
+            _drawn(
+                connection,
+                collection,
+                segment,
+                n,
+                "n = 0 AND cell < (SELECT min(id) FROM {table} WHERE n > 0 AND cell > 0)",
+            )
+        )
+    all_some, all_alone = np.concatenate(some), np.concatenate(alone)
+    rng.shuffle(all_some)
+    rng.shuffle(all_alone)
+    return all_some, all_alone if len(all_alone) else all_some
+
+
+def _drawn(connection: Connection, collection: Collection, segment: Segment, n: int, condition: str) -> Floats:
+    table = table_of(collection, segment)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT vector_send(embedding::vector) FROM {table} WHERE {condition.format(table=table)} "
+            f"AND l2_norm(embedding) > 0.5 ORDER BY random() LIMIT {n:d}"
+        )
+        return _vectors([row[0] for row in cursor.fetchall()], collection.space.dim)
+
+
+def _asked(connection: Connection, collection: Collection) -> Floats:
+    """The last questions."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ASKED, [collection.collection_id])
+        return _vectors([row[0] for row in cursor.fetchall()], collection.space.dim)
+
+
+def _vectors(sent: Sequence[bytes], dim: int) -> Floats:
+    rows = [np.frombuffer(one, dtype=">f4", offset=4) for one in sent]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
+
+
+def _tenth(connection: Connection, collection: Collection, questions: Floats) -> Floats:
+    best = np.full((len(questions), _K), -1, dtype=np.float32)
+    with connection.cursor() as cursor:
+        for segment in collection.segments:
+            _, vectors = node_vectors(cursor, collection, segment)
+            for begin in range(0, len(vectors), 8_192):
+                similarity = questions @ vectors[begin : begin + 8_192].astype(np.float32).T
+                both = np.concatenate([best, similarity], axis=1)
+                best = np.partition(both, both.shape[1] - _K, axis=1)[:, -_K:]
+    tenth: Floats = best.min(axis=1)
+    return tenth
+
+
+def _n_nodes(collection: Collection) -> int:
+    return sum(segment.n_nodes for segment in collection.segments)
