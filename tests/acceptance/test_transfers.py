@@ -37,6 +37,10 @@ def test_a_persist_dir_goes_in_is_asked_and_comes_out(command: CommandLine, coll
             "dim": DIM,
             "vector_type": "vector",
             "indexed": 0,
+            "segments": 0,
+            "recall": None,
+            "self_recall": None,
+            "exact": False,
         }
     ]
     assert counts(command("export", "out", "--json").json) == [3, 18, 0, 0]

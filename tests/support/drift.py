@@ -58,7 +58,10 @@ class Scene:
     def hits(self) -> list[list[tuple[str, float]]]:
         """Answers to one question per document: texts and scores."""
         return [
-            [(hit.text, round(hit.score, 5)) for hit in self.rs.query(text[:120], collection=COLLECTION, top_k=10)]
+            [
+                (hit.text, round(hit.score, 5))
+                for hit in self.rs.query(text[:120], collection=COLLECTION, top_k=10, mode="vector")
+            ]
             for text in self.state.values()
         ]
 
