@@ -1,7 +1,6 @@
 -- Why:  keyword search finds parts of names and numbers, words without their accents, and texts without spaces.
--- Lock: each collection's table, exclusively, while its rows and keywords are written again: some 10 minutes for a million
---       nodes of 256 dimensions, and once more the table's room on the disk until it is done. Vector indexes are dropped
---       for it; queries are exact until 'ragstore maintain' or the next ingest has built them again, beside all else.
+-- Lock: each collection's table, exclusively, while its rows and keywords are written again, which for a million nodes takes
+--       minutes, and once more the table's room on the disk until it is done.
 -- Safe: runs after the last program of before has stopped; a search or a write meanwhile waits. Killed, nothing is done.
 -- Undo: the expression of text_search_tsv and ensure_collection_table as in step 0004; then DROP FUNCTION ragstore.words,
 --       ragstore.folded.
