@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ragstore.errors import StoreError
+from ragstore.errors import ClosedError, StoreError
 from tests.support.children import until
 
 COLLECTION = "docs"
@@ -188,6 +188,8 @@ def _load(rs: Any, orders: queue.Queue[list[Any]], questions: Sequence[str], nam
             question = questions[(n_answers[own] + own) % len(questions)]
             try:
                 found = _hits(rs, question, names)
+            except ClosedError:
+                return  # the process ends
             except StoreError as error:
                 errors.append(_facts(error))
                 over.wait(0.005)
