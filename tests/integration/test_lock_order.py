@@ -12,9 +12,7 @@ import pytest
 
 from ragstore.errors import Retry, StoreBusyError
 from ragstore.postgres import filter_keys, rebuild, vectors
-from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.segments import index_fresh
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.parts import Parts, a_revision, execute, open_parts, postgres_url
@@ -47,7 +45,8 @@ def a_build_that_waits(parts: Parts, settings: Settings) -> Iterator[Callable[[]
         try:
             with writer.cursor() as cursor:
                 cursor.execute("UPDATE ragstore.data_docs SET ordinal = ordinal")
-            build = thread.submit(index_fresh, pool, parts.collection, min_nodes=1)
+            declared = filter_keys.declare(pool, parts.collection, ["built"])
+            build = thread.submit(filter_keys.build_missing, pool, declared)
             until(lambda: execute(settings, WAITING_BUILD), what="the build waits")
 
             def let_go() -> Future[bool]:
@@ -68,7 +67,7 @@ def test_a_repair_of_a_table_that_lacks_nothing_does_not_wait_for_a_build(parts:
     assert execute(settings, INVALID) == []
 
 
-@pytest.mark.parametrize("step", ["table", "reindex", "segment", "statistics", "keys"])
+@pytest.mark.parametrize("step", ["table", "reindex", "statistics", "keys"])
 def test_what_needs_the_table_follows_the_build_and_ends_it_not(parts: Parts, settings: Settings, step: str) -> None:
     if step == "table":
         execute(settings, f"DROP INDEX ragstore.{TEXT_INDEX}")
@@ -87,7 +86,6 @@ def test_what_needs_the_table_follows_the_build_and_ends_it_not(parts: Parts, se
 STEPS: dict[str, Callable[[Parts], object]] = {
     "table": lambda parts: rebuild.ensure_table(parts.pool, parts.collection),
     "reindex": lambda parts: rebuild.reindex(parts.pool, parts.collection, TEXT_INDEX),
-    "segment": lambda parts: rebuild.segment_index(parts.pool, get_collection(parts.pool, "docs"), "hnsw_0_0_0"),
     "statistics": lambda parts: vectors.refresh_statistics(parts.pool, parts.collection),
     "keys": lambda parts: filter_keys.build_missing(parts.pool, parts.collection),
 }
