@@ -20,8 +20,8 @@ from tests.support.parts import Parts, a_revision, execute, open_parts, postgres
 pytestmark = pytest.mark.on_both
 
 WAITING_BUILD = """
-SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%%'
-AND wait_event_type = 'Lock'
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%%CREATE INDEX CONCURRENTLY%%'
+AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
 """
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
 TEXT_INDEX = "data_docs_text_idx"
