@@ -19,6 +19,7 @@ from pymongo.database import Database
 
 from ragstore.llama.nodes import to_node
 from ragstore.model.node import Node
+from ragstore.mongo.client import connect
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
 from ragstore.protocol.completion import Closing, Completion
@@ -143,15 +144,19 @@ def test_one_context_serves_threads_and_event_loops_at_once(faces: Faces) -> Non
     faces.assert_holds(*(a_document(name, n_sentences=2) for name in names))
 
 
-def test_a_context_used_before_a_fork_works_in_the_child(faces: Faces) -> None:
+def test_a_context_used_before_a_fork_works_in_the_child(faces: Faces, place: Place) -> None:
     context = faces.context()
     faces.index().insert(a_document("a"))
+    # A second client of the server, equal to the first, which has been used too.
+    other = connect(place.mongo_url)
+    other.admin.command("ping")
     pid = os.fork()
     if pid == 0:
         try:
             warnings.filterwarnings("error", ".*fork.*")
             ids = context.docstore.get_ref_doc_info("a").node_ids
-            faces.backend.nodes._database.client.admin.command("ping")
+            for client in (faces.backend.client, other):
+                client.admin.command("ping")
             ok = len(context.vector_store.get_nodes(ids)) == len(context.docstore.get_nodes(ids)) == 6
             os._exit(0 if ok else 1)
         except BaseException:

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import pytest
 from pymongo import MongoClient
 
 import ragstore
 from ragstore.errors import StoreError, StoreSetupError, StoreUnavailableError
-from ragstore.mongo.client import check_server, connect
+from ragstore.mongo.client import check_server, connect, database
+from ragstore.mongo.nodes import NodeStore
 from ragstore.settings import Settings
 from tests.support.fleet import a_process_home
 from tests.support.ready import until_mongo_answers
@@ -62,6 +62,15 @@ def alone() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def with_accounts() -> Iterator[str]:
+    """The URL, as its administrator."""
+    with a_mongod("--auth") as address:
+        with MongoClient(f"mongodb://{address}/?directConnection=true") as client:
+            client.admin.command({"createUser": "boss", "pwd": "boss", "roles": ["root"]})
+        yield f"mongodb://boss:boss@{address}/?directConnection=true&authSource=admin"
+
+
 @pytest.mark.parametrize("query", ["", "?replicaSet=rs0"])
 def test_a_set_that_was_never_made_says_how_to_make_it(never_initiated: str, query: str) -> None:
     error = refusal(f"mongodb://{never_initiated}/{query}")
@@ -91,30 +100,22 @@ def test_the_wrong_name_of_a_set_is_told_with_the_right_one(test_servers: Server
     assert "'wrong'" in error.message and repr(name) in error.message and f"replicaSet={name}" in error.hint
 
 
-def test_a_user_of_admin_on_another_database_is_told_of_auth_source(test_servers: Servers) -> None:
-    parts = urlsplit(test_servers.mongo_url)
-    query = "&".join(part for part in parts.query.split("&") if not part.startswith("authSource"))
-    error = refusal(urlunsplit(parts._replace(path="/spec", query=query)))
+def test_a_user_of_admin_on_another_database_is_told_of_auth_source(with_accounts: str) -> None:
+    error = refusal(with_accounts.replace("&authSource=admin", "").replace("/?", "/spec?"))
     assert isinstance(error, StoreSetupError)
     assert "authSource=admin" in error.hint
 
 
-def test_a_user_without_rights_is_told_which(test_servers: Servers) -> None:
-    name = f"reader_{uuid4().hex[:8]}"
-    with MongoClient(test_servers.mongo_url) as client:
-        client.admin.command({"createUser": name, "pwd": name, "roles": []})
-        parts = urlsplit(test_servers.mongo_url)
-        own = connect(urlunsplit(parts._replace(netloc=f"{name}:{name}@{parts.netloc.rpartition('@')[2]}")))
-        try:
-            from ragstore.mongo.client import database
-            from ragstore.mongo.nodes import NodeStore
-
-            with pytest.raises(StoreSetupError) as raised:
-                NodeStore(database(own, "elsewhere")).count_nodes("docs")
-            assert "readWrite" in raised.value.hint
-        finally:
-            own.close()
-            client.admin.command({"dropUser": name})
+def test_a_user_without_rights_is_told_which(with_accounts: str) -> None:
+    with MongoClient(with_accounts) as client:
+        client.admin.command({"createUser": "reader", "pwd": "reader", "roles": []})
+    own = connect(with_accounts.replace("boss:boss", "reader:reader"))
+    try:
+        with pytest.raises(StoreSetupError) as raised:
+            NodeStore(database(own, "elsewhere")).count_nodes("docs")
+        assert "readWrite" in raised.value.hint
+    finally:
+        own.close()
 
 
 def test_a_host_that_nobody_knows_is_told_as_such() -> None:

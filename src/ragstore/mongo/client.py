@@ -54,20 +54,20 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
         del ours["maxPoolSize"]
     with translation():
         client: Client = MongoClient(url, tz_aware=True, **ours)
-    _forked().add(client)
+    _forked()[id(client)] = client
     return client
 
 
 @cache
-def _forked() -> weakref.WeakSet[Client]:
+def _forked() -> weakref.WeakValueDictionary[int, Client]:
     """Clients that a forked child may go on using: pymongo gives it fresh connections, and warns that others may not.
 
-    The warning is decided by the process that the topology was opened in.
+    The warning is decided by the process that opened the topology. Kept by ``id``: clients of one server are equal.
     """
-    clients: weakref.WeakSet[Client] = weakref.WeakSet()
+    clients: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
 
     def begin_again() -> None:
-        for client in clients:
+        for client in clients.values():
             topology = getattr(client, "_topology", None)
             if topology is not None and hasattr(topology, "_pid"):
                 topology._pid = None
