@@ -32,7 +32,7 @@ WAITING = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 AND query LIKE %s AND clock_timestamp() - query_start > %s * interval '1 second'
 """
-COPYING = "COPY (SELECT id, embedding%"
+COPYING = "COPY (SELECT id, pairs, embedding%"
 SEGMENT_TABLES = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname ^@ 'seg_' ORDER BY oid"
 RETIRED = "SELECT jsonb_array_length(retired_segments) FROM ragstore.collection WHERE name = 'docs'"
 INSERT = """

@@ -138,10 +138,11 @@ def ids(rows: Sequence[Row]) -> list[str]:
 
 
 def plan_of(connection: RecordingConnection, searching: Callable[[], object]) -> str:
-    """What PostgreSQL would do for the first statement that the search sends."""
+    """What PostgreSQL would do for the first search that is sent."""
     connection.statements.clear()
     searching()
-    settings, statement = connection.statements[0].split("WITH\n", 1)
+    search = next(statement for statement in connection.statements if statement.startswith("SET LOCAL"))
+    settings, statement = search.split("WITH\n", 1)
     return "\n".join(line for (line,) in connection.run(f"{settings} EXPLAIN WITH\n{statement}"))
 
 

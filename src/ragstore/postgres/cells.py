@@ -72,6 +72,14 @@ class Entries:
         ones, zeros = np.ones(len(ids), dtype=np.float32), np.zeros(len(ids), dtype=np.float32)
         return cls(cells, np.zeros(len(ids), dtype=np.int64), ids, ones, zeros, vectors)
 
+    def groups(self) -> Entries:
+        """Its regions and cells alone, without their centres."""
+        some = self.counts > 0
+        no_vectors = np.empty((int(np.count_nonzero(some)), 0), dtype=np.float16)
+        return Entries(
+            self.cells[some], self.counts[some], self.ids[some], self.means[some], self.reaches[some], no_vectors
+        )
+
 
 def tree(ids: Numbers, vectors: Halves, *, seed: int = 0) -> Iterator[Entries]:
     """All rows of a segment's table: those of the root, then those of each region, then those of each cell.

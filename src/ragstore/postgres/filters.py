@@ -121,14 +121,14 @@ def _group(group: Group, columns: _Columns, depth: int) -> Sql:
 
 def _equal(condition: Condition, column: str) -> Sql:
     value = _scalar(condition)
-    if value is None or not _storable(condition.key) or not _storable(value):
+    if value is None or not is_storable(condition.key) or not is_storable(value):
         return _FALSE, []
     return f"({column} @> %s::jsonb)", [_json({condition.key: value})]
 
 
 def _in(condition: Condition, column: str) -> Sql:
-    values = [value for value in _scalars(condition) if value is not None and _storable(value)]
-    if not values or not _storable(condition.key):
+    values = [value for value in _scalars(condition) if value is not None and is_storable(value)]
+    if not values or not is_storable(condition.key):
         return _FALSE, []
     if len(values) <= _MAX_INDEXED_VALUES or condition.key in DOCUMENT_KEYS:
         return f"({column} @> ANY (%s::jsonb[]))", [[_json({condition.key: value}) for value in values]]
@@ -138,7 +138,7 @@ def _in(condition: Condition, column: str) -> Sql:
 
 def _contains(condition: Condition, column: str) -> Sql:
     value = _scalar(condition)
-    if not _storable(condition.key) or not _storable(value):
+    if not is_storable(condition.key) or not is_storable(value):
         return _FALSE, []
     in_list = f"({column} @> %s::jsonb)", [_json({condition.key: [value]})]
     if not isinstance(value, str):
@@ -148,21 +148,21 @@ def _contains(condition: Condition, column: str) -> Sql:
 
 
 def _any(condition: Condition, column: str) -> Sql:
-    values = [value for value in _scalars(condition) if _storable(value)]
-    if not values or not _storable(condition.key):
+    values = [value for value in _scalars(condition) if is_storable(value)]
+    if not values or not is_storable(condition.key):
         return _FALSE, []
     return f"({column} @> ANY (%s::jsonb[]))", [[_json({condition.key: [value]}) for value in values]]
 
 
 def _all(condition: Condition, column: str) -> Sql:
     values = _scalars(condition)
-    if not _storable(condition.key) or not all(map(_storable, values)):
+    if not is_storable(condition.key) or not all(map(is_storable, values)):
         return _FALSE, []
     return f"({column} @> %s::jsonb)", [_json({condition.key: list(values)})]
 
 
 def _is_empty(condition: Condition, column: str) -> Sql:
-    if not _storable(condition.key):
+    if not is_storable(condition.key):
         return _TRUE, []
     empty = "ARRAY['null', '\"\"', '[]']::jsonb[]"
     return f"(COALESCE({column} -> %s::text, 'null') = ANY ({empty}))", [condition.key]
@@ -180,7 +180,7 @@ def _substring(condition: Condition, column: str, comparison: str) -> Sql:
     value = condition.value
     if not isinstance(value, str):
         raise _wrong_value(condition, "a string")
-    if not _storable(condition.key) or not _storable(value):
+    if not is_storable(condition.key) or not is_storable(value):
         return _FALSE, []
     return _Field(condition.key, column).sql("{kind} = 'string' AND " + comparison, value)
 
@@ -189,13 +189,13 @@ def _ordering(condition: Condition, column: str) -> Sql:
     value = condition.value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _wrong_value(condition, "a number or a string")
-    if not _storable(condition.key):
+    if not is_storable(condition.key):
         return _FALSE, []
     field = _Field(condition.key, column)
     if isinstance(value, str):
         operator, bound = _text_bound(condition.operator, value)
         return field.sql(f"{{kind}} = 'string' AND {{text}} COLLATE \"C\" {operator} %s::text", bound)
-    if _storable(value):
+    if is_storable(value):
         return field.sql(f"{{kind}} = 'number' AND {{value}} {condition.operator} %s::jsonb", _json(value))
     beyond_all = value > 0 if condition.operator.startswith("<") else value < 0
     return field.sql("{kind} = 'number'") if beyond_all else (_FALSE, [])
@@ -217,7 +217,7 @@ def _found_by_index(condition: Condition, column: str) -> Sql | None:
     field = _Field(condition.key, column)
     if condition.operator in ("==", "in"):
         values = _scalars(condition) if condition.operator == "in" else [_scalar(condition)]
-        return _one_of(field, [value for value in values if value is not None and _storable(value)])
+        return _one_of(field, [value for value in values if value is not None and is_storable(value)])
     value = condition.value
     if condition.operator not in _ORDERINGS or not isinstance(value, str | int | float):
         return None
@@ -225,7 +225,7 @@ def _found_by_index(condition: Condition, column: str) -> Sql | None:
         operator, bound = _text_bound(condition.operator, value)
         # Two beginnings may be the same where the strings are not.
         return field.plain(f"{_STRING_BEGINS} {operator[0]}= %s::text", bound[:_INDEXED_CHARS])
-    if _storable(value):
+    if is_storable(value):
         return field.plain(f"{{kind}} = 'number' AND {{value}} {condition.operator} %s::jsonb", _json(value))
     return None
 
@@ -262,7 +262,7 @@ def _of_document(condition: Condition, column: str) -> Sql:
 
 
 def _id_is_one_of(texts: Sequence[str], column: str) -> Sql:
-    ids = [each for each in texts if _storable(each)]
+    ids = [each for each in texts if is_storable(each)]
     # An index finds it by the second part; the first makes it false, not NULL, where there is no document.
     return (f"({column} IS NOT NULL AND {column} = ANY (%s::text[]))", [ids]) if ids else (_FALSE, [])
 
@@ -278,7 +278,7 @@ def _id_compares(operator: str, text: str, column: str) -> Sql:
     if operator in _ORDERINGS:
         operator, text = _text_bound(operator, text)
         return f'({column} IS NOT NULL AND {column} COLLATE "C" {operator} %s::text)', [text]
-    if not _storable(text):
+    if not is_storable(text):
         return _FALSE, []
     found = "strpos({0}, %s::text)" if operator != "text_match_insensitive" else "strpos(lower({0}), lower(%s::text))"
     return f"({column} IS NOT NULL AND {found.format(column)} > 0)", [text]
@@ -344,7 +344,7 @@ def _wrong_value(condition: Condition, wanted: str) -> FilterError:
     )
 
 
-def _storable(value: Scalar) -> bool:
+def is_storable(value: Scalar) -> bool:
     """Whether metadata in the table can hold the value at all."""
     if isinstance(value, str):
         return not any(char == "\0" or _is_surrogate(char) for char in value)

@@ -24,6 +24,7 @@ from ragstore.model.filters import Filter
 from ragstore.postgres.collections import to_effort, to_segments
 from ragstore.postgres.filters import can_be_served, to_sql
 from ragstore.postgres.names import quoted_literal, quoted_table
+from ragstore.postgres.pairs import Some, Wanted, find_wanted, group_condition, mask_sql, node_condition
 from ragstore.postgres.pool import Connection
 from ragstore.postgres.prepared import PreparingConnection, Statement
 from ragstore.postgres.segments import fresh_condition, table_of
@@ -47,6 +48,9 @@ _MAX_FEW = 12_000
 _MAX_FEW_COMPONENTS = 6_000_000
 """Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
 wide look into the segments."""
+
+_ALWAYS_FEW, _SHARE_OF_FEW = 1_000, 0.02
+"""All allowed nodes are compared at once where they are so many, or such a share, at most."""
 
 _MAX_COUNTED = 64
 """A word that the statistics do not know is counted up to here, to tell how rare it is."""
@@ -190,6 +194,7 @@ class _Plan:
         entries: of the nearest regions so many entries are compared; 0 for every node of the segments.
         members: of the nearest cells so many nodes are compared.
         max_few: where too few of the nearest are allowed, up to so many allowed nodes are compared.
+        some: pairs of the metadata by which the look passes over what a filter cannot allow.
     """
 
     kind: Literal["none", "nearest", "near_or_few", "exact"]
@@ -197,15 +202,19 @@ class _Plan:
     entries: int = 0
     members: int = 0
     max_few: int = 0
+    some: Some | None = None
 
 
-def _plans(collection: Collection, query: Query, question: _Question) -> Iterator[_Plan]:
+def _plans(collection: Collection, query: Query, question: _Question, wanted: Wanted | None) -> Iterator[_Plan]:
     """From the narrowest look to the widest; the last is always complete."""
     if question.vector is None:
         yield _Plan("none")
         return
     if collection.segments and not query.exact and not question.is_zero:
-        yield from _segment_plans(collection, query, _n_dense(query, question))
+        if wanted is not None and query.document_ids is None and query.node_ids is None:
+            yield from _pruned_plans(collection, wanted, _n_dense(query, question))
+        else:
+            yield from _segment_plans(collection, query, _n_dense(query, question))
     yield _Plan("exact")
 
 
@@ -227,6 +236,17 @@ def _segment_plans(collection: Collection, query: Query, n_dense: int) -> Iterat
         wide = max(wide, 100 + 20 * query.k)
         yield _look(collection, "near_or_few" if is_served else "nearest", wide, max_few=max_few if is_served else 0)
     yield _look(collection, "nearest", max(wide, _MAX_NEAR), times=_WIDER)
+
+
+def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Iterator[_Plan]:
+    """Plans for a filter that says which pairs a node must have, by how many nodes have them."""
+    max_few = _max_few(collection)
+    n_nodes = sum(segment.n_nodes for segment in collection.segments)
+    if wanted.n_nodes <= min(max_few, max(_ALWAYS_FEW, _SHARE_OF_FEW * n_nodes)):
+        yield _Plan("near_or_few", max_few=max_few)
+    n_near = 2 * n_dense + 20
+    yield replace(_look(collection, "nearest", n_near, times=wanted.times), some=wanted.some)
+    yield replace(_look(collection, "nearest", _MAX_NEAR, times=_WIDER * wanted.times), some=wanted.some)
 
 
 def _max_few(collection: Collection) -> int:
@@ -293,11 +313,16 @@ def _first_complete(connection: Connection, collection: Collection, query: Query
     )
     # What a condition allows decides which plan is best, so that one plan does not fit all its values.
     is_prepared = not values and isinstance(connection, PreparingConnection)
+    wanted = None
     if question.vector is not None:
         values["vector"] = values["half"] = _vector_text(question.vector)
+        if not query.exact:
+            wanted = find_wanted(connection, collection, query.filters)
+    if wanted is not None:
+        values |= wanted.parameters()
     if question.text is not None:
         values["text"] = _storable(question.text)
-    for plan in _plans(collection, query, question):
+    for plan in _plans(collection, query, question, wanted):
         statement = _statement(plan, collection, form)
         found = _fetched(connection, statement, values, is_prepared=is_prepared)
         complete, *now = found[0][:4]
@@ -338,7 +363,7 @@ def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
             table=quoted_table(collection), condition=form.condition
         ),
         candidate=_candidate_sql(collection, plan),
-        fresh=fresh_condition(collection.segments) if plan.n_near else "false",
+        fresh=_fresh_sql(collection, plan, form.condition),
         exact_distance=exact_distance,
         embedding="vector_send(node.embedding::vector)" if form.with_embeddings else "NULL",
         user_metadata="'{}'::jsonb" if form.with_bodies else "node.user_metadata",
@@ -393,12 +418,21 @@ def _constants(plan: _Plan, collection: Collection, form: _Form) -> dict[str, st
     }
 
 
+def _fresh_sql(collection: Collection, plan: _Plan, condition: str) -> str:
+    if not plan.n_near:
+        return "false"
+    fresh = fresh_condition(collection.segments)
+    return fresh if plan.some is None else f"{fresh} AND {condition}"
+
+
 def _candidate_sql(collection: Collection, plan: _Plan) -> str:
     """Common table expressions that end with ``candidate``: ids of the nodes of segments nearest to the question.
 
     The way is down the trees of all segments at once, by one budget: roots, entries of the nearest regions, members of
     the nearest cells. The question is normalised as all vectors are: the negative inner product orders by the cosine.
+    With ``plan.some`` it leads past what has none of these pairs.
     """
+    is_node = f"n = 0 AND {node_condition(plan.some)}" if plan.some else "n = 0"
     distance = "embedding <#> %(half)s::halfvec"
     trees: list[tuple[int, str]] = []
     tables: list[tuple[int, str]] = []
@@ -414,11 +448,20 @@ def _candidate_sql(collection: Collection, plan: _Plan) -> str:
             f"SELECT {position} AS segment, cell, id, n, mean * d - reach AS distance, d "
             f"FROM (SELECT cell, id, n, mean, reach, {distance} AS d FROM {table} "
             # OFFSET keeps the distance from being computed once for each place where it stands.
-            f"WHERE {condition.format(position=position)} OFFSET 0) AS compared"
+            f"WHERE {condition.format(position=position)}{only(position)} OFFSET 0) AS compared"
             for position, table in trees
         )
 
+    def only(position: int) -> str:
+        if plan.some is None:
+            return ""
+        return f" AND ({is_node} OR n > 0 AND {group_condition(plan.some, f'mask_{position}')})"
+
     parts = []
+    if trees and plan.some is not None:
+        for position, _ in trees:
+            masks = mask_sql(collection, collection.segments[position].number, plan.some)
+            parts.append(f"mask_{position} AS MATERIALIZED ({masks})")
     if trees:
         parts += [
             f"root AS MATERIALIZED ({of_trees('cell = 0')})",
@@ -430,9 +473,10 @@ def _candidate_sql(collection: Collection, plan: _Plan) -> str:
         nearest += [_nearest(f"{level} WHERE n = 0", "d") for level in ("root", "entry")]
         condition = _OF_NEAREST.format(what="cell")
         nearest += [
-            _nearest(f"{table} WHERE {condition.format(position=position)}", distance) for position, table in trees
+            _nearest(f"{table} WHERE {condition.format(position=position)} AND {is_node}", distance)
+            for position, table in trees
         ]
-    nearest += [_nearest(f"{table} WHERE n = 0", distance) for _, table in tables]
+    nearest += [_nearest(f"{table} WHERE {is_node}", distance) for _, table in tables]
     union = "\n    UNION ALL ".join(nearest)
     parts.append(
         f"candidate AS MATERIALIZED (SELECT id, distance FROM (\n    {union}\n) AS near "

@@ -28,11 +28,12 @@ import orjson
 
 from ragstore.errors import StoreError
 from ragstore.model.collection import Collection, Segment
-from ragstore.postgres import statements
+from ragstore.postgres import pairs, statements
 from ragstore.postgres.cells import Entries, Halves, Numbers, tree
 from ragstore.postgres.collections import to_segments
 from ragstore.postgres.copy import HEADER, TRAILER
 from ragstore.postgres.names import quoted_table
+from ragstore.postgres.pairs import Pairs
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.telemetry.failpoint import Failpoint, reached
@@ -74,8 +75,9 @@ SELECT max(id) FROM (SELECT id FROM {table} WHERE id > %(last)s AND id <= %(upto
 """
 _COUNT_LIVE = "SELECT count(*) FROM {table} WHERE id > %(above)s AND id <= %(upto)s"
 _SEAL = """
-INSERT INTO {segment} (id, cell, n, mean, reach, embedding)
-SELECT id, 0, 0, 1, 0, l2_normalize(embedding)::halfvec({dim}) FROM {table} WHERE id > %(above)s AND id <= %(upto)s
+INSERT INTO {segment} (id, cell, n, mean, reach, pairs, embedding)
+SELECT id, 0, 0, 1, 0, ragstore.pairs(user_metadata), l2_normalize(embedding)::halfvec({dim})
+FROM {table} WHERE id > %(above)s AND id <= %(upto)s
 """
 _NOTE = """
 UPDATE ragstore.collection SET segments = %(segments)s,
@@ -111,7 +113,7 @@ class Room:
 
 def room(collection: Collection, memory_mb: int, *, at_rest: bool = False) -> Room:
     """What a build of so much memory can take: the vectors as float16, half as much again, and some numbers a node."""
-    return Room(max(1, memory_mb * 2**20 // (3 * collection.space.dim + 100)), at_rest)
+    return Room(max(1, memory_mb * 2**20 // (3 * collection.space.dim + 200)), at_rest)
 
 
 def table_of(collection: Collection, segment: Segment | int) -> str:
@@ -224,6 +226,7 @@ def drop_retired(pool: PostgresPool, collection: Collection) -> int:
                 return 0
             for number in old:
                 cursor.execute(f"DROP TABLE IF EXISTS {table_of(collection, number)}")
+            pairs.forget(cursor, collection, old)
             cursor.execute(_FORGET_RETIRED, {"numbers": old, "collection_id": collection.collection_id})
             return len(old)
     except StoreError as error:
@@ -263,8 +266,10 @@ def drop_all(cursor: Cursor, collection: Collection) -> None:
         A step of the caller's transaction.
     """
     state = _State.read(cursor, collection)
-    for number in [*(segment.number for segment in state.segments), *(number for number, _ in state.retired)]:
+    numbers = [*(segment.number for segment in state.segments), *(number for number, _ in state.retired)]
+    for number in numbers:
         cursor.execute(f"DROP TABLE IF EXISTS {table_of(collection, number)}")
+    pairs.forget(cursor, collection, numbers)
 
 
 def rebuild(pool: PostgresPool, collection: Collection, number: int) -> None:
@@ -289,22 +294,8 @@ def n_live(pool: PostgresPool, collection: Collection, segment: Segment) -> int:
 
 def node_vectors(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Halves]:
     """Ids and vectors of a segment's live nodes, in the order of ids; of length 1 or 0."""
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
-    where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
-    if cursor.fetchone() == (True,):
-        ids, vectors = _read(
-            cursor, collection, f"SELECT id, embedding FROM {table_of(collection, segment)} WHERE n = 0"
-        )
-        live = _read_ids(cursor, f"SELECT id FROM {quoted_table(collection)} WHERE {where}")
-        kept = np.isin(ids, live)
-        ids, vectors = ids[kept], vectors[kept]
-    else:
-        expression = f"l2_normalize(embedding)::halfvec({collection.space.dim:d})"
-        ids, vectors = _read(
-            cursor, collection, f"SELECT id, {expression} FROM {quoted_table(collection)} WHERE {where}"
-        )
-    order = np.argsort(ids)
-    return ids[order], vectors[order]
+    ids, _, vectors = _live_nodes(cursor, collection, segment)
+    return ids, vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,20 +426,36 @@ def _mostly_dead(cursor: Cursor, collection: Collection, state: _State, room: Ro
     return ()
 
 
+def _live_nodes(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Pairs, Halves]:
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
+    where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
+    if cursor.fetchone() == (True,):
+        query = f"SELECT id, pairs, embedding FROM {table_of(collection, segment)} WHERE n = 0"
+        ids, of_ids, vectors = _read(cursor, collection, query)
+        live = _read_ids(cursor, f"SELECT id FROM {quoted_table(collection)} WHERE {where}")
+        kept = np.isin(ids, live)
+        ids, of_ids, vectors = ids[kept], of_ids[kept], vectors[kept]
+    else:
+        normalised = f"ragstore.pairs(user_metadata), l2_normalize(embedding)::halfvec({collection.space.dim:d})"
+        query = f"SELECT id, {normalised} FROM {quoted_table(collection)} WHERE {where}"
+        ids, of_ids, vectors = _read(cursor, collection, query)
+    order = np.argsort(ids)
+    return ids[order], of_ids[order], vectors[order]
+
+
 def _merged(cursor: Cursor, collection: Collection, run: Sequence[Segment]) -> Segment:
     """Write the live nodes of some segments into one, and note it in their place."""
-    read = [node_vectors(cursor, collection, segment) for segment in run]
-    ids, vectors = (np.concatenate(parts) for parts in zip(*read, strict=True))
+    read = [_live_nodes(cursor, collection, segment) for segment in run]
+    ids, of_ids, vectors = (np.concatenate(parts) for parts in zip(*read, strict=True))
     del read
     reached(Failpoint.INDEX_BUILD_BEGUN)
     number = _new_table(cursor, collection)
     n_cells = 0
     if len(ids) > max_flat(collection):
-        for entries in tree(ids, vectors):
-            n_cells += int(np.count_nonzero(entries.counts))
-            _write(cursor, collection, number, entries)
+        n_cells = _write_tree(cursor, collection, number, (ids, of_ids, vectors))
     else:
-        _write(cursor, collection, number, Entries.of_nodes(np.zeros(len(ids), dtype=np.int64), ids, vectors))
+        flat = Entries.of_nodes(np.zeros(len(ids), dtype=np.int64), ids, vectors)
+        _write(cursor, collection, number, flat, of_ids)
     if n_cells:
         cursor.execute(f"CREATE INDEX ON {table_of(collection, number)} (cell)")
         cursor.execute(f"ANALYZE {table_of(collection, number)}")
@@ -458,6 +465,28 @@ def _merged(cursor: Cursor, collection: Collection, run: Sequence[Segment]) -> S
     return merged
 
 
+def _write_tree(cursor: Cursor, collection: Collection, number: int, nodes: tuple[Numbers, Pairs, Halves]) -> int:
+    """Write a tree of nodes, and which of its groups have which pairs; returns how many groups it has."""
+    ids, of_ids, vectors = nodes
+    written: list[Entries] = []
+    of_nodes: list[tuple[Numbers, Pairs]] = []
+    for entries in tree(ids, vectors):
+        is_node = entries.counts == 0
+        of_entries = np.zeros((len(entries.ids), pairs.SLOTS), dtype=np.uint16)
+        of_entries[is_node] = of_ids[np.searchsorted(ids, entries.ids[is_node])]
+        _write(cursor, collection, number, entries, of_entries)
+        written.append(entries.groups())
+        of_nodes.append((entries.cells[is_node], of_entries[is_node]))
+    n_groups = sum(len(entries.ids) for entries in written)
+    groups = pairs.Groups(n_groups)
+    for entries in written:
+        groups.add_groups(entries.ids, entries.cells, entries.counts)
+    for cells, of_cells in of_nodes:
+        groups.add_nodes(cells, of_cells)
+    groups.write(cursor, collection, number)
+    return n_groups
+
+
 def _new_table(cursor: Cursor, collection: Collection) -> int:
     cursor.execute("SELECT nextval('ragstore.stamp')")
     (number,) = cursor.fetchone() or (0,)
@@ -465,7 +494,8 @@ def _new_table(cursor: Cursor, collection: Collection) -> int:
     # Its rows never change: there is nothing to vacuum.
     cursor.execute(
         f"CREATE TABLE {table} (id bigint NOT NULL, cell integer NOT NULL, n integer NOT NULL, mean real NOT NULL, "
-        f"reach real NOT NULL, embedding halfvec({collection.space.dim:d}) NOT NULL) WITH (autovacuum_enabled = off)"
+        f"reach real NOT NULL, pairs bytea NOT NULL, embedding halfvec({collection.space.dim:d}) NOT NULL) "
+        "WITH (autovacuum_enabled = off)"
     )
     cursor.execute(f"ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE PLAIN")
     return int(number)
@@ -540,33 +570,42 @@ def _row_type(dim: int, *fields: str) -> np.dtype[Any]:
     return np.dtype([("fields", ">i2"), *sized, *vector])
 
 
-_TYPES = {"id": ">i8", "cell": ">i4", "n": ">i4", "mean": ">f4", "reach": ">f4"}
+_TYPES: dict[str, Any] = {
+    "id": ">i8",
+    "cell": ">i4",
+    "n": ">i4",
+    "mean": ">f4",
+    "reach": ">f4",
+    "pairs": (">u2", (pairs.SLOTS,)),
+}
 
 
-def _write(cursor: Cursor, collection: Collection, number: int, entries: Entries) -> None:
+def _write(cursor: Cursor, collection: Collection, number: int, entries: Entries, of_entries: Pairs) -> None:
     dim = collection.space.dim
+    fields = ("id", "cell", "n", "mean", "reach", "pairs")
     for begin in range(0, len(entries.ids), _WRITTEN_AT_ONCE):
         part = slice(begin, begin + _WRITTEN_AT_ONCE)
-        rows = np.zeros(len(entries.ids[part]), dtype=_row_type(dim, "id", "cell", "n", "mean", "reach"))
-        rows["fields"], rows["id_size"], rows["cell_size"], rows["n_size"] = 6, 8, 4, 4
-        rows["mean_size"], rows["reach_size"] = 4, 4
+        rows = np.zeros(len(entries.ids[part]), dtype=_row_type(dim, *fields))
+        rows["fields"] = 1 + len(fields)
+        for name in fields:
+            rows[f"{name}_size"] = np.dtype(_TYPES[name]).itemsize
         rows["vector_size"], rows["dim"] = 4 + 2 * dim, dim
         rows["id"], rows["cell"], rows["n"] = entries.ids[part], entries.cells[part], entries.counts[part]
-        rows["mean"], rows["reach"] = entries.means[part], entries.reaches[part]
+        rows["mean"], rows["reach"], rows["pairs"] = entries.means[part], entries.reaches[part], of_entries[part]
         rows["vector"] = entries.vectors[part]
-        copying = (
-            f"COPY {table_of(collection, number)} (id, cell, n, mean, reach, embedding) FROM STDIN (FORMAT binary)"
-        )
+        copying = f"COPY {table_of(collection, number)} ({', '.join(fields)}, embedding) FROM STDIN (FORMAT binary)"
         cursor.copy_expert(copying, io.BytesIO(HEADER + rows.tobytes() + TRAILER), size=1 << 18)
 
 
-def _read(cursor: Cursor, collection: Collection, query: str) -> tuple[Numbers, Halves]:
+def _read(cursor: Cursor, collection: Collection, query: str) -> tuple[Numbers, Pairs, Halves]:
     dim = collection.space.dim
     ids, vectors = [np.empty(0, dtype=np.int64)], [np.empty((0, dim), dtype=np.float16)]
-    for rows in _rows(cursor, query, _row_type(dim, "id")):
+    of_ids = [np.empty((0, pairs.SLOTS), dtype=np.uint16)]
+    for rows in _rows(cursor, query, _row_type(dim, "id", "pairs")):
         ids.append(rows["id"].astype(np.int64))
+        of_ids.append(rows["pairs"].astype(np.uint16))
         vectors.append(rows["vector"].astype(np.float16))
-    return np.concatenate(ids), np.concatenate(vectors)
+    return np.concatenate(ids), np.concatenate(of_ids), np.concatenate(vectors)
 
 
 def _read_ids(cursor: Cursor, query: str) -> Numbers:
