@@ -40,6 +40,8 @@ def test_a_persist_dir_goes_in_is_asked_and_comes_out(command: CommandLine, coll
             "segments": 0,
             "recall": None,
             "self_recall": None,
+            "asked_recall": None,
+            "of_segments": None,
             "exact": False,
         }
     ]

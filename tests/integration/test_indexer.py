@@ -178,5 +178,5 @@ def test_after_the_last_merge_it_is_measured_how_far_searches_must_look(many_tre
     merge_all(parts.pool, parts.collection, memory_mb=64, at_rest=True)
     effort = now(parts).collection.effort
     assert effort is not None and effort.n_nodes == 8 + 8 * 13
-    assert effort.recall is not None and effort.recall > 0.98 and effort.self_recall == 1.0
+    assert effort.found is not None and effort.found.recall > 0.98 and effort.found.self_recall == 1.0
     assert not indexing.wants_merge(parts.pool, parts.collection, memory_mb=64, at_rest=True)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from ragstore.app import Ragstore
+from ragstore.cli.verify import found_lines
 from ragstore.embedding import wordllama_model
 from ragstore.embedding.embedder import ModelOptions, ModelRequest
 from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.postgres import effort as efforts
 from ragstore.postgres.collections import create_collection, get_collection
+from ragstore.postgres.gauges import read_gauges
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Query, effort_of, vector_search
 from ragstore.query.search import Mode, Question, search
@@ -195,8 +198,8 @@ def test_few_texts_among_many_are_found(pool: PostgresPool, postgres_database: s
     corpus.assert_finds_what_exact_finds()
     corpus.assert_every_node_finds_itself(every=5)
     effort = efforts.measure(pool, corpus.collection)
-    assert effort.recall is not None and effort.recall >= efforts.TARGET
-    assert effort.self_recall == 1.0
+    assert effort.found is not None and effort.found.recall >= efforts.TARGET
+    assert effort.found.self_recall == 1.0
     corpus = corpus.now()
     assert corpus.collection.effort == effort
     corpus.assert_finds_what_exact_finds()
@@ -250,7 +253,7 @@ def test_where_no_effort_finds_enough_every_node_is_compared_and_the_collection_
     monkeypatch.setattr(efforts, "STEPS", (1, 2))
     effort = efforts.measure(pool, corpus.now().collection)
     assert effort.is_exact
-    assert (effort.recall, effort.self_recall) == (1.0, 1.0)
+    assert effort.found is not None and (effort.found.recall, effort.found.self_recall) == (1.0, 1.0)
     corpus = corpus.now()
     assert effort_of(corpus.collection).is_exact
     corpus.assert_finds_what_exact_finds()
@@ -284,3 +287,34 @@ def test_a_manual_and_then_logs_as_people_ingest_them(store: Ragstore, tmp_path:
             assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in exact], abs=1e-6)
             found = [Path(hit.document_id).name for hit in hits]
             assert f"{name}.txt" in found or mode == "hybrid", (name, found)
+
+
+def test_what_is_found_is_told_by_segment(pool: PostgresPool, postgres_database: str, store: Ragstore) -> None:
+    corpus = a_corpus(pool, postgres_database, "log lines", "late")
+    asked = [(corpus.vectors[n] + corpus.vectors[n + 1]).tolist() for n in range(8)]
+    efforts.keep_asked(pool, corpus.collection.collection_id, asked)
+    effort = efforts.measure(pool, corpus.now().collection)
+    assert effort.found is not None and effort.found.asked_recall is not None
+    collection = corpus.now().collection
+    sizes = [segment.n_nodes for segment in collection.segments]
+    assert len(sizes) > 1
+    for found in (effort.found, store.verify("docs", deep=True).found["docs"]):
+        assert [segment.nodes for segment in found.of_segments] == sizes
+        shares = [segment.recall for segment in found.of_segments if segment.recall is not None]
+        assert shares and min(shares) > 0.9 and not found.is_low
+        assert {segment.self_recall for segment in found.of_segments} <= {1.0, None}
+    assert not store.verify("docs").found
+    (summary,) = store.collections()
+    assert summary.found == effort.found
+    lines = found_lines("docs", effort.found)
+    assert len(lines) == 1 + len(sizes) and "low" not in lines[0]
+    (of_docs,) = read_gauges(pool).collections
+    assert of_docs.found == effort.found
+    # A look at next to nothing is told as such, and names the command that measures anew.
+    least = replace(effort, entries=1, members=1)
+    with pool.transaction() as cursor:
+        cursor.execute("UPDATE ragstore.collection SET effort = %s", [orjson.dumps(asdict(least)).decode()])
+    with trees_above(TREES_ABOVE):
+        merge_at_rest(pool, collection)
+    poor = store.verify("docs", deep=True).found["docs"]
+    assert poor.is_low and "run 'ragstore maintain'" in found_lines("docs", poor)[0]

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ragstore.errors import StoreUnavailableError, UsageError
+from ragstore.model.collection import Found, FoundInSegment
 from ragstore.model.report import IngestReport
 from ragstore.postgres.gauges import CollectionGauges, LedgerGauges
 from ragstore.work import metrics as metrics_module
@@ -22,10 +23,11 @@ from ragstore.work.metrics import Metrics, Probes
 from ragstore.work.serving import parsed_address, serving
 from tests.support.children import until
 
+FOUND = Found(0.99, 1.0, 0.98, (FoundInSegment(30, 0.97, 1.0), FoundInSegment(10, None, 1.0)))
 LEDGER = LedgerGauges(
-    3, 1.5, 2, 1, [CollectionGauges("docs", 10, 40, 1, 2, 0.99, 1.0), CollectionGauges("notes", 1, 2, 0, 0, None, None)]
+    3, 1.5, 2, 1, [CollectionGauges("docs", 10, 40, 1, 2, FOUND), CollectionGauges("notes", 1, 2, 0, 0, None)]
 )
-_ROW = re.compile(r"^(ragstore_\w+)(?:\{(\w+)\})? +(gauge|counter|histogram) ", re.MULTILINE)
+_ROW = re.compile(r"^(ragstore_\w+)(?:\{([\w,]+)\})? +(gauge|counter|histogram) ", re.MULTILINE)
 
 
 class Stores:
@@ -79,11 +81,11 @@ def fetched(port: int, path: str) -> tuple[int, str]:
 
 
 def scraped(port: int) -> dict[tuple[str, str], float]:
-    """(name, value of its label or nothing) → value, but for buckets."""
+    """(name, values of its labels) → value, but for buckets."""
     status, text = fetched(port, "/metrics")
     assert status == 200
     return {
-        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        (sample.name, ",".join(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if "le" not in sample.labels
@@ -95,7 +97,7 @@ def test_the_table_names_every_metric_with_its_type_and_label(port: int) -> None
     text = fetched(port, "/metrics")[1]
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     served = {
-        (name, next((k for k in re.findall(r"(\w+)=", labels or "") if k != "le"), ""), kinds[name])
+        (name, ",".join(k for k in re.findall(r"(\w+)=", labels or "") if k != "le"), kinds[name])
         for name, labels in re.findall(r"^(\w+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? \S+$", text, re.MULTILINE)
     }
     assert served == described
@@ -118,6 +120,10 @@ def test_the_values_are_those_of_the_ledger_and_of_what_was_done(metrics: Metric
     assert now["ragstore_documents", "docs"] == 10
     assert now["ragstore_nodes", "notes"] == 2
     assert now["ragstore_quarantined_documents", "docs"] == 1
+    recalls = [now[f"ragstore_{name}recall", "docs"] for name in ("", "self_", "asked_")]
+    assert recalls == [0.99, 1.0, 0.98] and ("ragstore_recall", "notes") not in now
+    assert now["ragstore_segment_recall", "docs,0"] == 0.97 and ("ragstore_segment_recall", "docs,1") not in now
+    assert now["ragstore_segment_self_recall", "docs,1"] == 1
     assert (now["ragstore_outbox_rows", ""], now["ragstore_outbox_oldest_due_seconds", ""]) == (3, 1.5)
     assert (now["ragstore_runs", ""], now["ragstore_runs_expired", ""]) == (2, 1)
     assert now["ragstore_passes_total", "changed"] == now["ragstore_passes_total", "standing_by"] == 1

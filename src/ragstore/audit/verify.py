@@ -13,6 +13,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.drift import AuditProgress, Kind, Tally, VerifyReport
 from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.scan import MongoScan
+from ragstore.postgres.effort import look
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import PostgresScan, count_pending_elsewhere
 from ragstore.protocol.epoch import EpochWatch
@@ -33,7 +34,7 @@ def verify(
 
     Args:
         collections: each with the number of its nodes that progress is told against.
-        deep: compare texts, metadata and vectors too.
+        deep: compare texts, metadata and vectors too, and sampled questions with an exact search.
         everything: these are all collections, so that what MongoDB has under other names is left of dropped ones.
     """
     began = time.monotonic()
@@ -84,6 +85,10 @@ def _verify_collection(
     report.drift.add(Kind.INVALID_INDEX, [f"{n} {why}" for n, why in unusable_indexes(pool, postgres).items()])
     report.drift.add(Kind.LARGE_STRUCT, (str(struct["_id"]) for struct in stale_structs(database, collection)))
     report.drift.add(Kind.STALE_STRUCT, (each.struct.index_id for each in stale_copies(pool, database, collection)))
+    if deep and postgres.has_table:
+        found = look(pool, collection)
+        if found is not None:
+            report.found[collection.name] = found
     report.documents += documents.n_documents
     report.nodes += nodes.n_nodes
     report.pending += postgres.count_pending()

@@ -14,12 +14,15 @@ from ragstore.cli.output import counted, say, write, write_json
 from ragstore.model.drift import Kind
 
 if TYPE_CHECKING:
+    from ragstore.model.collection import Found, FoundInSegment
     from ragstore.model.drift import VerifyReport
 
 
 def verify(
     ctx: typer.Context,
-    deep: Annotated[bool, typer.Option("--deep", help="Compare texts, metadata and vectors too.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare texts, metadata and vectors too, and searches with exact ones.")
+    ] = False,
     collection: EveryCollectionOption = None,
     as_json: JsonOption = False,
     details: Annotated[bool, typer.Option("--details", help="In --json, add the first of each kind of drift.")] = False,
@@ -30,7 +33,8 @@ def verify(
     Safe while workers run: what is on its way counts as pending, not as drift. Exit status 5: there is drift.
 
     --json: {"ok", "documents", "nodes", "missing_in_mongo", "orphans_in_mongo", "missing_in_postgres", "mismatched",
-    "pending", "seconds"}; with --details also "details": {kind: {"count", "examples"}}.
+    "pending", "found", "seconds"}; "found" has, after --deep, {collection: {"recall", "self_recall", "asked_recall",
+    "of_segments"}}; with --details also "details": {kind: {"count", "examples"}}.
     """
     with invocation_of(ctx).store() as store, shown_audit(quiet=quiet) as listener:
         report = store.verify(collection, deep=deep, progress=listener)
@@ -51,4 +55,23 @@ def verify_lines(report: VerifyReport) -> list[str]:
     summary = (
         f"{counted(report.documents, 'document')}, {counted(report.nodes, 'node')} in {report.seconds:.1f} s{pending}"
     )
-    return [f"{'ok' if report.ok else 'DRIFT'}: {summary}", *tally_lines(report.drift)]
+    lines = [f"{'ok' if report.ok else 'DRIFT'}: {summary}", *tally_lines(report.drift)]
+    for name, found in report.found.items():
+        lines += found_lines(name, found)
+    return lines
+
+
+def found_lines(name: str, found: Found) -> list[str]:
+    """What searches find of one collection, for people."""
+    low = "; that is low: run 'ragstore maintain'" if found.is_low else ""
+    asked = "" if found.asked_recall is None else f", {found.asked_recall:.3f} for the last that were asked"
+    first = (
+        f"collection {name}: searches find {found.recall:.3f} of the 10 nearest{asked}, and {found.self_recall:.3f} of "
+        f"the nodes by their own vector{low}"
+    )
+    return [first, *(f"  segment {place}, {_segment(segment)}" for place, segment in enumerate(found.of_segments))]
+
+
+def _segment(segment: FoundInSegment) -> str:
+    shares = ["-" if share is None else f"{share:.3f}" for share in (segment.recall, segment.self_recall)]
+    return f"{counted(segment.nodes, 'node')}: {shares[0]} of the nearest, {shares[1]} by their own vector"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from ragstore.errors import UsageError
 
@@ -76,6 +76,48 @@ class Segment:
     n_cells: int
 
 
+LOW_RECALL = 0.97
+"""Share of the 10 nearest nodes that the searches of every collection find, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInSegment:
+    """What searches find in one segment.
+
+    Args:
+        nodes: in it when it was made.
+        recall: of the nodes in it that are among the 10 nearest of a question, the share that was found; None where
+            none was.
+        self_recall: share of its nodes whose own vector found them, or an equal one, first.
+    """
+
+    nodes: int
+    recall: float | None
+    self_recall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What searches find of what an exact search finds, by a sample of questions.
+
+    Args:
+        recall: share of the 10 nearest.
+        self_recall: share of the nodes whose own vector found them, or an equal one, first.
+        asked_recall: share of the 10 nearest of the last questions that were asked; None where none was.
+        of_segments: in the order of ids.
+    """
+
+    recall: float
+    self_recall: float
+    asked_recall: float | None = None
+    of_segments: tuple[FoundInSegment, ...] = ()
+
+    @property
+    def is_low(self) -> bool:
+        """Whether searches find less than they promise."""
+        return self.recall < LOW_RECALL or self.self_recall < 1
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How far a search looks into the segments, and what was measured with it.
@@ -84,16 +126,14 @@ class Effort:
         entries: of the nearest regions so many entries are compared.
         members: of the nearest cells so many nodes are compared; 0 for a search that compares every node, because no
             effort found enough of the nearest.
-        recall: share of the 10 nearest that was found; None where it was not measured.
-        self_recall: share of the nodes whose own vector found them, or an equal one, first.
+        found: what was found with it; None where it was not measured.
         measured_at: epoch seconds.
         n_nodes: nodes of the segments when it was measured.
     """
 
     entries: int
     members: int
-    recall: float | None = None
-    self_recall: float | None = None
+    found: Found | None = None
     measured_at: float = 0.0
     n_nodes: int = 0
 
@@ -157,8 +197,7 @@ class CollectionSummary:
     Args:
         indexed: nodes that were in segments when those were made; the others are compared one by one.
         segments: how many there are.
-        recall: share of the 10 nearest nodes that searches found when it was measured; None where it was not.
-        self_recall: share of the nodes whose own vector found them, or an equal one, first.
+        found: what searches found when it was measured; None where it was not.
         exact: no effort found enough, so that searches compare every node.
     """
 
@@ -170,13 +209,15 @@ class CollectionSummary:
     vector_type: VectorType
     indexed: int
     segments: int
-    recall: float | None
-    self_recall: float | None
+    found: Found | None
     exact: bool
 
-    def as_dict(self) -> dict[str, str | int | float | None]:
+    def as_dict(self) -> dict[str, Any]:
         """One entry of ``collections`` in ``status --json``."""
-        return asdict(self)
+        found = asdict(self.found) if self.found else dict.fromkeys(each.name for each in fields(Found))
+        own = asdict(self)
+        del own["found"]
+        return own | found
 
 
 def table_name(collection: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from ragstore.model.collection import Found
 
 MAX_EXAMPLES = 20
 """Of each kind of drift, so that a report stays small whatever was lost."""
@@ -81,12 +83,15 @@ class VerifyReport:
         documents: live documents.
         nodes: live nodes, with a vector or without.
         pending: runs in flight and outbox rows; what they name is no drift.
+        found: of each collection whose segments have trees, what searches find of what an exact search finds; only a
+            deep look measures it.
     """
 
     documents: int = 0
     nodes: int = 0
     pending: int = 0
     drift: Tally = field(default_factory=Tally)
+    found: dict[str, Found] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -94,7 +99,7 @@ class VerifyReport:
         """Whether ledger and stores agree."""
         return not self.drift.counts
 
-    def as_dict(self) -> dict[str, bool | int | float]:
+    def as_dict(self) -> dict[str, Any]:
         """The shape ``verify --json`` prints; what has no count of its own is ``mismatched``."""
         own = {kind.value: self.drift.counts.get(kind, 0) for kind in _OWN_COUNT}
         return {
@@ -104,6 +109,7 @@ class VerifyReport:
             **own,
             "mismatched": self.drift.total - sum(own.values()),
             "pending": self.pending,
+            "found": {name: asdict(found) for name, found in self.found.items()},
             "seconds": round(self.seconds, 3),
         }
 

@@ -17,6 +17,8 @@ from ragstore.model.collection import (
     CollectionSummary,
     Effort,
     EmbeddingSpace,
+    Found,
+    FoundInSegment,
     Segment,
     TableForm,
 )
@@ -188,7 +190,8 @@ def list_collections(pool: PostgresPool) -> list[CollectionSummary]:
     """All collections with their sizes, by name."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(statements.LIST_COLLECTIONS)
-        found = [CollectionSummary(*row) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    found = [CollectionSummary(*(*row[:8], to_found(row[8]), row[9])) for row in rows]
     more = nodes_without_document(pool)
     return [replace(each, nodes=each.nodes + more.get(each.name, 0)) for each in found]
 
@@ -223,7 +226,14 @@ def to_effort(found: Any) -> Effort | None:
     if not found:
         return None
     whole = {name: int(found[name]) for name in ("entries", "members", "n_nodes")}
-    return Effort(**whole, **{name: found.get(name) for name in ("recall", "self_recall", "measured_at")})
+    return Effort(**whole, found=to_found(found.get("found")), measured_at=found.get("measured_at", 0.0))
+
+
+def to_found(found: Any) -> Found | None:
+    """What was measured, from the form in which the ledger keeps it."""
+    if not found:
+        return None
+    return Found(**found | {"of_segments": tuple(FoundInSegment(**each) for each in found["of_segments"])})
 
 
 def to_collection(row: tuple[Any, ...] | None) -> Collection:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ragstore.model.collection import Collection, Effort, Segment
+from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
+from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
-from ragstore.postgres.search import Query, vector_search
+from ragstore.postgres.search import Query, Row, vector_search
 from ragstore.postgres.segments import node_vectors, table_of
 
-TARGET, TARGET_OF_KIND = 0.985, 0.97
+TARGET, TARGET_OF_KIND = 0.985, LOW_RECALL
 """Share of the 10 nearest nodes that a search must find, on average over the sampled questions, and over each kind."""
 
 N_ASKED = 32
@@ -44,7 +46,11 @@ ON CONFLICT (collection_id, slot) DO UPDATE SET embedding = excluded.embedding
 
 _IN_NO_CELL = "n = 0 AND cell < (SELECT min(id) FROM {table} WHERE n > 0 AND cell > 0)"
 
+ASKED = 3
+_IDS = "SELECT node_id, id FROM {table} WHERE node_id = ANY (%s)"
+
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +59,20 @@ class Sample:
 
     Args:
         questions: shape ``(n_questions, dim)``, of length 1.
-        kinds: a number for each question, the same for those that were made in the same way.
+        kinds: a number for each question, the same for those that were made in the same way; the last that were asked
+            have ``ASKED``.
         tenth: cosine of the last of the nearest of each, shape ``(n_questions,)``.
+        nearest_in: how many of the nearest of each are in each segment, shape ``(n_questions, n_segments)``.
         own: vectors of nodes, which must find themselves; shape ``(n, dim)``.
+        own_in: position of the segment of each, shape ``(n,)``.
     """
 
     questions: Floats
-    kinds: NDArray[np.int64]
+    kinds: Numbers
     tenth: Floats
+    nearest_in: Numbers
     own: Floats
+    own_in: Numbers
 
 
 def is_due(collection: Collection) -> bool:
@@ -85,17 +96,11 @@ def measure(pool: PostgresPool, collection: Collection) -> Effort:
     with pool.autocommit() as connection:
         sample = sampled(connection, collection)
         effort = _least(connection, collection, sample)
-        recall, self_recall = measured(connection, replace(collection, effort=effort), sample)
-        while not effort.is_exact and self_recall < 1:
+        found = measured(connection, replace(collection, effort=effort), sample)
+        while not effort.is_exact and found.self_recall < 1:
             effort = _more(effort)
-            recall, self_recall = measured(connection, replace(collection, effort=effort), sample)
-        effort = replace(
-            effort,
-            recall=round(recall, 4),
-            self_recall=round(self_recall, 4),
-            measured_at=time.time(),
-            n_nodes=_n_nodes(collection),
-        )
+            found = measured(connection, replace(collection, effort=effort), sample)
+        effort = replace(effort, found=found, measured_at=time.time(), n_nodes=_n_nodes(collection))
         with connection.cursor() as cursor:
             packed = orjson.dumps(asdict(effort)).decode()
             cursor.execute(_SET, {"effort": packed, "collection_id": collection.collection_id})
@@ -109,18 +114,40 @@ def keep_asked(pool: PostgresPool, collection_id: int, vectors: Sequence[Sequenc
         cursor.execute(_KEEP_ASKED, {"collection_id": collection_id, "embeddings": embeddings})
 
 
-def measured(connection: Connection, collection: Collection, sample: Sample) -> tuple[float, float]:
-    """Recall of the 10 nearest, and the share of nodes whose own vector finds them first, with this effort."""
-    shares = _shares(connection, collection, sample)
-    own = [_scores(connection, collection, vector, 1) for vector in sample.own]
-    self_recall = np.mean([len(scores) > 0 and scores[0] >= 1 - _SAME for scores in own]) if own else 1.0
-    return float(np.mean(shares)) if len(shares) else 1.0, float(self_recall)
+def measured(connection: Connection, collection: Collection, sample: Sample) -> Found:
+    """What searches find with the collection's effort, of what an exact one finds."""
+    n_segments = len(collection.segments)
+    shares, found_in, wanted_in = [], np.zeros(n_segments), np.zeros(n_segments)
+    for question, tenth, nearest_in in zip(sample.questions, sample.tenth, sample.nearest_in, strict=True):
+        rows = _found(connection, collection, question, _K)
+        near = [row.node_id for row in rows if row.score >= tenth - _SAME]
+        shares.append(len(near) / max(1, len(rows)))
+        each = _n_in(connection, collection, near)
+        # Where a fresh node is as near, it has the place of one in a segment.
+        if each.sum() == len(near):
+            wanted_in += nearest_in
+            found_in += np.minimum(each, nearest_in)
+    own = np.array([_finds_itself(connection, collection, vector) for vector in sample.own], dtype=bool)
+    asked = np.array(shares)[sample.kinds == ASKED]
+    of_segments = [
+        FoundInSegment(segment.n_nodes, _share(found_in[at], wanted_in[at]), _mean(own[sample.own_in == at]))
+        for at, segment in enumerate(collection.segments)
+    ]
+    return Found(_mean(shares) or 1.0, _mean(own) or 1.0, _mean(asked), tuple(of_segments))
+
+
+def look(pool: PostgresPool, collection: Collection) -> Found | None:
+    """Measure what searches find now, and keep nothing; None where no segment has a tree."""
+    if not any(segment.n_cells for segment in collection.segments):
+        return None
+    with pool.autocommit() as connection:
+        return measured(connection, collection, sampled(connection, collection))
 
 
 def sampled(connection: Connection, collection: Collection, *, seed: int = 0) -> Sample:
     """Questions to a collection, compared with every node of its segments."""
     rng = np.random.default_rng(seed)
-    some, alone = _some(connection, collection, rng)
+    some, some_in, alone, alone_in = _some(connection, collection, rng)
     noise = rng.standard_normal((_N_OF_EACH, collection.space.dim)).astype(np.float32)
     picked = [alone[rng.integers(len(alone), size=_N_OF_EACH)] for _ in range(3)]
     parts = [
@@ -134,7 +161,9 @@ def sampled(connection: Connection, collection: Collection, *, seed: int = 0) ->
     lengths = np.linalg.norm(questions, axis=1)
     questions, kinds = questions[lengths > 0] / lengths[lengths > 0, np.newaxis], kinds[lengths > 0]
     own = np.concatenate([some[:_N_SELF], alone[:_N_SELF]])
-    return Sample(questions, kinds, _tenth(connection, collection, questions), own)
+    own_in = np.concatenate([some_in[:_N_SELF], alone_in[:_N_SELF]])
+    tenth, nearest_in = _nearest(connection, collection, questions)
+    return Sample(questions, kinds, tenth, nearest_in, own, own_in)
 
 
 def _least(connection: Connection, collection: Collection, sample: Sample) -> Effort:
@@ -176,29 +205,57 @@ def _shares(connection: Connection, collection: Collection, sample: Sample) -> N
 
 
 def _scores(connection: Connection, collection: Collection, vector: Floats, k: int) -> Floats:
-    rows = vector_search(connection, collection, vector, Query(k=k)).rows
-    return np.array([row.score for row in rows], dtype=np.float32)
+    return np.array([row.score for row in _found(connection, collection, vector, k)], dtype=np.float32)
 
 
-def _some(connection: Connection, collection: Collection, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Vectors of nodes drawn at random, and of nodes that are in no cell, or of any where there are none."""
+def _found(connection: Connection, collection: Collection, vector: Floats, k: int) -> list[Row]:
+    return vector_search(connection, collection, vector, Query(k=k)).rows
+
+
+def _finds_itself(connection: Connection, collection: Collection, vector: Floats) -> bool:
+    scores = _scores(connection, collection, vector, 1)
+    return len(scores) > 0 and bool(scores[0] >= 1 - _SAME)
+
+
+def _n_in(connection: Connection, collection: Collection, node_ids: Sequence[str]) -> NDArray[np.int64]:
+    """How many of these nodes are in each segment."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IDS.format(table=quoted_table(collection)), [list(node_ids)])
+        ids = [row_id for _, row_id in cursor.fetchall()]
+    at = np.searchsorted([segment.upto for segment in collection.segments], ids)
+    return np.bincount(at, minlength=len(collection.segments) + 1)[:-1]
+
+
+def _share(n: float, of: float) -> float | None:
+    return round(float(n / of), 4) if of else None
+
+
+def _mean(of: Sequence[float] | NDArray[Any]) -> float | None:
+    return round(float(np.mean(of)), 4) if len(of) else None
+
+
+def _some(
+    connection: Connection, collection: Collection, rng: np.random.Generator
+) -> tuple[Floats, Numbers, Floats, Numbers]:
+    """Vectors of nodes drawn at random, and of nodes that are in no cell, or of any where there are none.
+
+    Each with the positions of their segments.
+    """
     some, alone = [], []
     for segment in collection.segments:
         n = 1 + round(2 * _N_SELF * segment.n_nodes / max(1, _n_nodes(collection)))
         some.append(_drawn(connection, collection, segment, n, "n = 0"))
-        alone.append(
-            _drawn(
-                connection,
-                collection,
-                segment,
-                n,
-                "n = 0 AND cell < (SELECT min(id) FROM {table} WHERE n > 0 AND cell > 0)",
-            )
-        )
-    all_some, all_alone = np.concatenate(some), np.concatenate(alone)
-    rng.shuffle(all_some)
-    rng.shuffle(all_alone)
-    return all_some, all_alone if len(all_alone) else all_some
+        alone.append(_drawn(connection, collection, segment, n, _IN_NO_CELL))
+    drawn = _shuffled(some, rng)
+    drawn_alone = _shuffled(alone, rng)
+    return (*drawn, *(drawn_alone if len(drawn_alone[0]) else drawn))
+
+
+def _shuffled(of_segments: Sequence[Floats], rng: np.random.Generator) -> tuple[Floats, Numbers]:
+    vectors = np.concatenate(of_segments)
+    segments = np.repeat(np.arange(len(of_segments)), [len(each) for each in of_segments])
+    order = rng.permutation(len(vectors))
+    return vectors[order], segments[order]
 
 
 def _drawn(connection: Connection, collection: Collection, segment: Segment, n: int, condition: str) -> Floats:
@@ -223,17 +280,22 @@ def _vectors(sent: Sequence[bytes], dim: int) -> Floats:
     return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
 
 
-def _tenth(connection: Connection, collection: Collection, questions: Floats) -> Floats:
+def _nearest(connection: Connection, collection: Collection, questions: Floats) -> tuple[Floats, Numbers]:
+    """Cosine of the last of the nearest of each question, and how many of them are in each segment."""
     best = np.full((len(questions), _K), -1, dtype=np.float32)
+    best_in = np.full((len(questions), _K), -1)
     with connection.cursor() as cursor:
-        for segment in collection.segments:
+        for at, segment in enumerate(collection.segments):
             _, vectors = node_vectors(cursor, collection, segment)
             for begin in range(0, len(vectors), 8_192):
                 similarity = questions @ vectors[begin : begin + 8_192].astype(np.float32).T
                 both = np.concatenate([best, similarity], axis=1)
-                best = np.partition(both, both.shape[1] - _K, axis=1)[:, -_K:]
+                both_in = np.concatenate([best_in, np.full(similarity.shape, at)], axis=1)
+                kept = np.argpartition(both, both.shape[1] - _K, axis=1)[:, -_K:]
+                best, best_in = (np.take_along_axis(each, kept, axis=1) for each in (both, both_in))
     tenth: Floats = best.min(axis=1)
-    return tenth
+    in_each = [np.count_nonzero(best_in == at, axis=1) for at in range(len(collection.segments))]
+    return tenth, np.stack(in_each, axis=1)
 
 
 def _n_nodes(collection: Collection) -> int:

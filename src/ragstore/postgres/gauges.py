@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ragstore.postgres.collections import nodes_without_document
+from ragstore.model.collection import Found
+from ragstore.postgres.collections import nodes_without_document, to_found
 from ragstore.postgres.pool import PostgresPool
 
 GAUGES = """
-SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.recall, c.self_recall
+SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.found
 FROM (
     SELECT (SELECT count(*) FROM ragstore.outbox),
            (SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0)::float8 FROM ragstore.outbox
@@ -19,7 +20,7 @@ FROM (
 LEFT JOIN (
     SELECT name, coalesce(d.n, 0) AS n_documents, coalesce(d.n_nodes, 0)::bigint AS n_nodes,
            coalesce(q.n, 0) AS n_quarantined, jsonb_array_length(segments) AS n_segments,
-           (effort->>'recall')::float8 AS recall, (effort->>'self_recall')::float8 AS self_recall
+           effort->'found' AS found
     FROM ragstore.collection
     LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.document
                WHERE deleted_at IS NULL AND revision > 0 GROUP BY 1) AS d USING (collection_id)
@@ -37,8 +38,7 @@ class CollectionGauges:
     """What is live in one collection, what was set aside, and how well its vectors are found.
 
     Args:
-        recall: share of the 10 nearest nodes that searches found when it was measured; None where it was not.
-        self_recall: share of the nodes whose own vector found them, or an equal one, first.
+        found: what searches found when it was measured; None where it was not.
     """
 
     name: str
@@ -46,8 +46,7 @@ class CollectionGauges:
     n_nodes: int
     n_quarantined: int
     n_segments: int
-    recall: float | None
-    self_recall: float | None
+    found: Found | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,10 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
     n_outbox, oldest_due_s, n_runs, n_runs_expired = rows[0][:4]
     more = nodes_without_document(pool)
     each = [
-        CollectionGauges(name, n_documents, n_nodes + more.get(name, 0), *others)
-        for name, n_documents, n_nodes, *others in (row[4:] for row in rows if row[4] is not None)
+        CollectionGauges(name, n_documents, n_nodes + more.get(name, 0), n_quarantined, n_segments, to_found(found))
+        for name, n_documents, n_nodes, n_quarantined, n_segments, found in (
+            row[4:] for row in rows if row[4] is not None
+        )
     ]
     return LedgerGauges(n_outbox, oldest_due_s, n_runs, n_runs_expired, each)
 

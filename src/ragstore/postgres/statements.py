@@ -317,7 +317,7 @@ GET_COLLECTION = f"SELECT {COLLECTION_COLUMNS} FROM ragstore.collection WHERE na
 LIST_COLLECTIONS = """
 SELECT c.name, count(d.document_id), coalesce(sum(d.n_nodes), 0)::bigint, c.model, c.dim, c.vector_type,
     (SELECT coalesce(sum((segment->>3)::bigint), 0)::bigint FROM jsonb_array_elements(c.segments) AS segment),
-    jsonb_array_length(c.segments), (c.effort->>'recall')::float8, (c.effort->>'self_recall')::float8,
+    jsonb_array_length(c.segments), c.effort->'found',
     coalesce((c.effort->>'members')::bigint = 0, false)
 FROM ragstore.collection c LEFT JOIN ragstore.document d
     ON d.collection_id = c.collection_id AND d.deleted_at IS NULL AND d.revision > 0

@@ -1,27 +1,30 @@
 """What Prometheus may ask of a worker or of ``maintain``.
 
-==========================================  =========  =========================================================
-name                                        type       meaning
-==========================================  =========  =========================================================
-ragstore_build_info{version}                gauge      1, for the version that runs
-ragstore_documents{collection}              gauge      live documents, from the ledger
-ragstore_nodes{collection}                  gauge      live nodes, from the ledger
-ragstore_quarantined_documents{collection}  gauge      documents set aside, from the ledger
-ragstore_segments{collection}                gauge      segments of the vector index
-ragstore_recall{collection}                  gauge      share of the 10 nearest nodes that searches find, as measured
-ragstore_self_recall{collection}             gauge      share of nodes that their own vector finds first, as measured
-ragstore_outbox_rows                        gauge      what must still happen in MongoDB, from the ledger
-ragstore_outbox_oldest_due_seconds          gauge      how long the oldest of it that is due waits, 0 for none
-ragstore_runs                               gauge      runs in flight, from the ledger
-ragstore_runs_expired                       gauge      runs whose lease ran out, not recovered yet
-ragstore_store_up{store}                    gauge      1 where postgres or mongo answers, else 0
-ragstore_passes_total{outcome}              counter    rounds: changed, idle, refused, failed, standing_by
-ragstore_pass_duration_seconds              histogram  length of the rounds at work
-ragstore_last_success_timestamp_seconds     gauge      end of the last round changed or idle, 0 before it
-ragstore_documents_total{action}            counter    added, updated, renamed, deleted, failed: by this process
-ragstore_chunks_total{kind}                 counter    embedded, reused: published by this process
-ragstore_working                            gauge      1 at work, 0 standing by
-==========================================  =========  =========================================================
+================================================  =========  =========================================================
+name                                              type       meaning
+================================================  =========  =========================================================
+ragstore_build_info{version}                      gauge      1, for the version that runs
+ragstore_documents{collection}                    gauge      live documents, from the ledger
+ragstore_nodes{collection}                        gauge      live nodes, from the ledger
+ragstore_quarantined_documents{collection}        gauge      documents set aside, from the ledger
+ragstore_segments{collection}                     gauge      segments of the vector index
+ragstore_recall{collection}                       gauge      share of the 10 nearest nodes that is found, as measured
+ragstore_self_recall{collection}                  gauge      share of nodes that their own vector finds, as measured
+ragstore_asked_recall{collection}                 gauge      share of the 10 nearest of the last questions, as measured
+ragstore_segment_recall{collection,segment}       gauge      the same of one segment, by its place from 0
+ragstore_segment_self_recall{collection,segment}  gauge      the same of one segment's nodes
+ragstore_outbox_rows                              gauge      what must still happen in MongoDB, from the ledger
+ragstore_outbox_oldest_due_seconds                gauge      how long the oldest of it that is due waits, 0 for none
+ragstore_runs                                     gauge      runs in flight, from the ledger
+ragstore_runs_expired                             gauge      runs whose lease ran out, not recovered yet
+ragstore_store_up{store}                          gauge      1 where postgres or mongo answers, else 0
+ragstore_passes_total{outcome}                    counter    rounds: changed, idle, refused, failed, standing_by
+ragstore_pass_duration_seconds                    histogram  length of the rounds at work
+ragstore_last_success_timestamp_seconds           gauge      end of the last round changed or idle, 0 before it
+ragstore_documents_total{action}                  counter    added, updated, renamed, deleted, failed: by this process
+ragstore_chunks_total{kind}                       counter    embedded, reused: published by this process
+ragstore_working                                  gauge      1 at work, 0 standing by
+================================================  =========  =========================================================
 
 The ledger is asked when Prometheus asks. Where it does not answer in time, its gauges are left out; counters always
 answer. Served as text, not as OpenMetrics, where a gauge and a counter cannot share the name ``ragstore_documents``.
@@ -140,6 +143,31 @@ def _answers(ask: Callable[[], None]) -> bool:
     return True
 
 
+def _found_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
+    for name, help_text, attribute in (
+        ("ragstore_recall", "share of the 10 nearest nodes that searches find, as measured", "recall"),
+        ("ragstore_self_recall", "share of the nodes that their own vector finds first, as measured", "self_recall"),
+        ("ragstore_asked_recall", "share of the 10 nearest of the last questions, as measured", "asked_recall"),
+    ):
+        family = GaugeMetricFamily(name, help_text, labels=["collection"])
+        for collection in ledger.collections:
+            share = getattr(collection.found, attribute, None)
+            if share is not None:
+                family.add_metric([collection.name], share)
+        yield family
+    for name, help_text, attribute in (
+        ("ragstore_segment_recall", "of the 10 nearest nodes those of one segment, share that is found", "recall"),
+        ("ragstore_segment_self_recall", "share of a segment's nodes that their own vector finds first", "self_recall"),
+    ):
+        family = GaugeMetricFamily(name, help_text, labels=["collection", "segment"])
+        for collection in ledger.collections:
+            for place, segment in enumerate(collection.found.of_segments if collection.found else ()):
+                share = getattr(segment, attribute)
+                if share is not None:
+                    family.add_metric([collection.name, str(place)], share)
+        yield family
+
+
 def _ledger_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
     for name, help_text, value in (
         ("ragstore_outbox_rows", "what must still happen in MongoDB", ledger.n_outbox),
@@ -153,12 +181,9 @@ def _ledger_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
         ("ragstore_nodes", "live nodes", "n_nodes"),
         ("ragstore_quarantined_documents", "documents set aside", "n_quarantined"),
         ("ragstore_segments", "segments of the vector index", "n_segments"),
-        ("ragstore_recall", "share of the 10 nearest nodes that searches find, as measured", "recall"),
-        ("ragstore_self_recall", "share of the nodes that their own vector finds first, as measured", "self_recall"),
     ):
         family = GaugeMetricFamily(name, help_text, labels=["collection"])
         for collection in ledger.collections:
-            value = getattr(collection, attribute)
-            if value is not None:
-                family.add_metric([collection.name], value)
+            family.add_metric([collection.name], getattr(collection, attribute))
         yield family
+    yield from _found_metrics(ledger)
