@@ -19,9 +19,10 @@ from ragstore.bench.sizes import FULL
 from ragstore.bench.timing import percentile
 from ragstore.bench.workbench import Workbench, opened_workbench
 from ragstore.embedding import Embedder
-from ragstore.model.collection import Collection
+from ragstore.model.collection import Collection, Segment
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.search import Query, Row, vector_search
+from ragstore.postgres.segment_tables import table_of
 from ragstore.settings import Settings
 from tests.benchmarks.corpora import LONE, mixture, phrases
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--model", default="wordllama")
     parser.add_argument("--order", choices=("first", "last"), default="first", help="of the documentation")
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--own", type=int, default=2_000, help="nodes that must find themselves; 0 for all")
+    parser.add_argument("--own", type=int, default=2_000, help="nodes whose own vector is asked")
     parser.add_argument("--json", help="file for the figures")
     given = parser.parse_args()
     with opened_workbench(Settings(), FULL, 1, print) as bench:
@@ -74,8 +75,12 @@ def measured(bench: Workbench, given: argparse.Namespace) -> Iterator[dict[str, 
         print(when, [(s.n_nodes, s.n_cells) for s in now.segments], now.effort, flush=True)
         for kind, each in asked.items():
             yield show({"when": when, "kind": kind, **compared(bench, now, each, truth[kind])})
-        own = nodes if given.own == 0 else nodes[np.random.default_rng(8).choice(len(nodes), given.own, replace=False)]
+        own = nodes[np.random.default_rng(8).choice(len(nodes), min(len(nodes), given.own), replace=False)]
         yield show({"when": when, "kind": "itself", "share": finds_itself(bench, now, own), "asked": len(own)})
+        placed = [well_placed(bench, now, segment) for segment in now.segments if segment.n_cells]
+        n_placed, n_all = sum(n for n, _ in placed), sum(n for _, n in placed)
+        yield show({"when": when, "kind": "every node of trees where its own vector looks", "share": n_placed / max(1, n_all),
+                    "asked": n_all})  # fmt: skip
 
 
 def show(line: dict[str, object]) -> dict[str, object]:
@@ -166,6 +171,44 @@ def finds_itself(bench: Workbench, collection: Collection, own: Floats) -> float
     """Share of nodes whose own vector finds them, or an equal one, first."""
     found = [timed(bench, collection, vector, Query(1))[0][0].score >= 1 - 1e-5 for vector in own]
     return round(float(np.mean(found)), 5)
+
+
+def well_placed(bench: Workbench, collection: Collection, segment: Segment) -> tuple[int, int]:
+    """How many nodes of a tree are where a search for their own vector looks in any case, and how many there are.
+
+    That is at the root, or in one of the two nearest regions, and there in it or in one of its two nearest cells.
+    """
+    table = table_of(collection, segment)
+    groups = bench.sql(f"SELECT cell, id, vector_send(embedding::vector) FROM {table} WHERE n > 0 ORDER BY id")
+    parents = np.array([0] + [parent for parent, _, _ in groups])
+    centres = np.stack([np.zeros(collection.space.dim)] + [received(sent) for _, _, sent in groups]).astype(np.float32)
+    regions = np.flatnonzero(parents == 0)[1:]
+    cells_of = {int(region): np.flatnonzero(parents == region) for region in regions}
+    n_well = n_nodes = 0
+    for begin in range(0, segment.upto - segment.above, 100_000):
+        low, high = segment.above + begin, min(segment.upto, segment.above + begin + 100_000)
+        rows = bench.sql(
+            f"SELECT cell, vector_send(embedding::vector) FROM {table} WHERE n = 0 AND id > {low} AND id <= {high}"
+        )
+        if not rows:
+            continue
+        cells, vectors = np.array([cell for cell, _ in rows]), np.stack([received(sent) for _, sent in rows])
+        is_region = np.isin(cells, regions)
+        of_region = np.where(is_region | (cells == 0), cells, parents[cells])
+        two = regions[np.argpartition(vectors @ centres[regions].T, -2, axis=1)[:, -2:]]
+        well = (cells == 0) | (two == of_region[:, np.newaxis]).any(axis=1)
+        for region in np.unique(of_region[~is_region & (cells > 0)]):
+            own = np.flatnonzero((of_region == region) & ~is_region)
+            inner = cells_of[int(region)]
+            nearest = inner[np.argsort(vectors[own] @ centres[inner].T, axis=1)[:, -2:]]
+            well[own] &= (nearest == cells[own][:, np.newaxis]).any(axis=1)
+        n_well, n_nodes = n_well + int(well.sum()), n_nodes + len(rows)
+    return n_well, n_nodes
+
+
+def received(sent: bytes) -> Floats:
+    """A vector as PostgreSQL sends it."""
+    return np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ragstore.postgres import pairs, segments
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Query, vector_search
+from ragstore.postgres.segment_tables import table_of
 from tests.integration.test_filters_agree_with_python import filters, metadata_rows
 from tests.integration.test_search import Node, RecordingConnection, a_collection, a_connection, add_nodes
 from tests.support.segments import AGED, merge_at_rest, seal, trees_above
@@ -118,7 +119,7 @@ def test_every_group_with_an_allowed_node_is_met(
     found = pairs.find_wanted(connection, collection, tree)
     assert found is not None
     (segment,) = collection.segments
-    table, condition = segments.table_of(collection, segment), allowed(connection, tree)
+    table, condition = table_of(collection, segment), allowed(connection, tree)
     groups = f"""
         WITH RECURSIVE mask AS MATERIALIZED ({pairs.mask_sql(collection, segment.number, found.some)}),
         holder AS (

@@ -279,14 +279,16 @@ def test_a_manual_and_then_logs_as_people_ingest_them(store: Ragstore, tmp_path:
         assert any(segment.n_cells for segment in store._collection("docs").segments)
     collection, model = store._collection("docs"), store.embed_model("docs")
     modes: tuple[Mode, ...] = ("vector", "hybrid")
+    shares = []
     for mode in modes:
         for name, text in QUESTIONS.items():
             question = Question(text, model.get_query_embedding(text), mode, top_k=5)
             exact = search(store._pool, collection, replace(question, exact=True))
             hits = store.query(text, collection="docs", mode=mode, top_k=5)
-            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in exact], abs=1e-6)
+            shares.append(np.mean([hit.score >= exact[-1].score - 1e-6 for hit in hits]))
             found = [Path(hit.document_id).name for hit in hits]
             assert f"{name}.txt" in found or mode == "hybrid", (name, found)
+    assert np.mean(shares) >= efforts.TARGET_OF_KIND
 
 
 def test_what_is_found_is_told_by_segment(pool: PostgresPool, postgres_database: str, store: Ragstore) -> None:

@@ -16,7 +16,7 @@ from ragstore.postgres import search as postgres_search
 from ragstore.postgres.collections import create_collection, get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Query
-from ragstore.postgres.segments import table_of
+from ragstore.postgres.segment_tables import table_of
 from tests.integration.test_search import Node, RecordingConnection, a_connection, add_nodes
 from tests.support import servers
 from tests.support.filter_oracle import matches
@@ -48,11 +48,12 @@ class Nodes:
         return {f"n{allowed[at]:05d}" for at in order}
 
     def plan(self, searching: Callable[[], object], statement: int = 0, options: str = "") -> str:
-        """What PostgreSQL does for one of the statements that the search sends."""
+        """What PostgreSQL does for one of the looks of a search."""
         self.connection.statements.clear()
         searching()
-        self.n_statements = len(self.connection.statements)
-        settings, text = self.connection.statements[statement].split("WITH\n", 1)
+        looks = [sent for sent in self.connection.statements if "WITH\n" in sent]
+        self.n_statements = len(looks)
+        settings, text = looks[statement].split("WITH\n", 1)
         explain = f"{settings} EXPLAIN ({options or 'COSTS off'}) WITH\n{text}"
         return "\n".join(line for (line,) in self.connection.run(explain))
 
@@ -117,16 +118,32 @@ def test_an_unfiltered_search_reads_the_index_of_each_segment_and_the_fresh_node
         (Condition("place", "in", [7, 8]), "data_docs_metadata_idx"),
         (Group("and", [Condition("place", "==", 7), Condition("half", ">", 0)]), "data_docs_metadata_idx"),
         (Group("or", [Condition("place", "==", 7), Condition("place", "==", 9)]), "data_docs_metadata_idx"),
-        (Condition("year", "<", 4), "_number"),
-        (Group("and", [Condition("year", ">=", 40), Condition("year", "<=", 42)]), "_number"),
         (Condition("year", "==", 4), "filter_|data_docs_metadata_idx"),
-        (Condition("mark", "<", "m1"), "_string"),
         (Condition("mark", "==", "m7"), "filter_|data_docs_metadata_idx"),
         (Condition("mark", "in", ["m7", "m8"]), "filter_|data_docs_metadata_idx"),
     ],
     ids=str,
 )
-def test_what_few_nodes_a_filter_allows_is_found_by_its_index_and_compared_in_the_same_statement(
+def test_few_nodes_of_one_value_are_all_compared_at_once_found_by_its_index(
+    nodes: Nodes, tree: Any, index: str
+) -> None:
+    plan = nodes.plan(lambda: nodes.search(tree))
+    assert nodes.n_statements == 1
+    assert "seg_" not in plan and "Seq Scan on data_docs" not in plan
+    assert re.search(index, plan[plan.index("CTE few") : plan.index("CTE dense")])
+    assert set(nodes.search(tree)) == nodes.nearest(tree)
+
+
+@pytest.mark.parametrize(
+    ("tree", "index"),
+    [
+        (Condition("year", "<", 4), "_number"),
+        (Group("and", [Condition("year", ">=", 40), Condition("year", "<=", 42)]), "_number"),
+        (Condition("mark", "<", "m1"), "_string"),
+    ],
+    ids=str,
+)
+def test_few_nodes_of_a_range_are_found_by_its_index_and_compared_in_the_same_statement(
     nodes: Nodes, tree: Any, index: str
 ) -> None:
     plan = nodes.plan(lambda: nodes.search(tree))
@@ -152,11 +169,24 @@ def test_named_documents_and_nodes_are_found_by_their_own_indexes(
 
 
 def test_nodes_are_not_counted_where_enough_of_the_nearest_are_allowed(nodes: Nodes) -> None:
-    plan = nodes.plan(lambda: nodes.search(Condition("half", "==", 1)), options="ANALYZE, COSTS off, TIMING off")
+    plan = nodes.plan(lambda: nodes.search(Condition("year", ">", 9)), options="ANALYZE, COSTS off, TIMING off")
     few = plan[plan.index("CTE few") : plan.index("CTE dense")]
     assert "One-Time Filter" in few
     assert "never executed" in few
     assert nodes.n_statements == 1
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_many_nodes_of_one_value_are_looked_for_where_they_are(nodes: Nodes, near: bool) -> None:
+    own = nodes.rows[0]["cluster"]
+    tree = Condition("cluster", "==", own if near else next(f"c{n}" for n in range(N_CLUSTERS) if f"c{n}" != own))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_search, "_ALWAYS_FEW", 100)
+        plan = nodes.plan(lambda: nodes.search(tree))
+        assert nodes.n_statements == 1
+        assert "CTE few" not in plan and "CTE mask_0" in plan and "segment_pair_pkey" in plan
+        assert_looks_near_by_indexes(plan, nodes.collection)
+        assert len(set(nodes.search(tree)) & nodes.nearest(tree)) >= 9
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ragstore.mongo.scan import Entries, MongoScan
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.rebuild import whole_rows
 from ragstore.postgres.scan import LedgerLine, PostgresScan, ScannedNode
-from ragstore.postgres.segments import is_segment_table
+from ragstore.postgres.segment_tables import is_segment_table
 from ragstore.protocol.repair import Repairer
 from ragstore.protocol.set_aside import STRUCTS, SetAside
 

@@ -11,11 +11,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ragstore.errors import StoreError
 from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
+from ragstore.postgres.collections import UNDEFINED_TABLE
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
-from ragstore.postgres.segments import node_vectors, table_of
+from ragstore.postgres.segment_tables import node_vectors, table_of
 
 TARGET, TARGET_OF_KIND = 0.985, LOW_RECALL
 """Share of the 10 nearest nodes that a search must find, on average over the sampled questions, and over each kind."""
@@ -46,7 +48,7 @@ ON CONFLICT (collection_id, slot) DO UPDATE SET embedding = excluded.embedding
 
 _IN_NO_CELL = "n = 0 AND cell < (SELECT min(id) FROM {table} WHERE n > 0 AND cell > 0)"
 
-ASKED = 3
+ANYWHERE, ASKED = 3, 4
 _IDS = "SELECT node_id, id FROM {table} WHERE node_id = ANY (%s)"
 
 Floats = NDArray[np.float32]
@@ -59,8 +61,8 @@ class Sample:
 
     Args:
         questions: shape ``(n_questions, dim)``, of length 1.
-        kinds: a number for each question, the same for those that were made in the same way; the last that were asked
-            have ``ASKED``.
+        kinds: a number for each question, the same for those that were made in the same way. ``ANYWHERE``: in any
+            direction, which is as hard as questions of two words; ``ASKED``: the last that were asked.
         tenth: cosine of the last of the nearest of each, shape ``(n_questions,)``.
         nearest_in: how many of the nearest of each are in each segment, shape ``(n_questions, n_segments)``.
         own: vectors of nodes, which must find themselves; shape ``(n, dim)``.
@@ -84,15 +86,26 @@ def is_due(collection: Collection) -> bool:
     return effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes
 
 
-def measure(pool: PostgresPool, collection: Collection) -> Effort:
+def measure(pool: PostgresPool, collection: Collection) -> Effort | None:
     """Find the least effort with which the sampled questions find enough, and keep it in the collection's row.
 
-    Questions are the last that were asked, and vectors between nodes, near nodes that stand alone, and far from all.
-    Where no effort is enough, searches compare every node from then on.
+    Questions are the last that were asked, and vectors between nodes, near nodes that stand alone, far from all, and in
+    any direction.
+    Where no effort is enough, searches compare every node from then on. None where segments were merged and their
+    tables dropped meanwhile: then it is due again.
 
     Crash safety:
         One statement at the end.
     """
+    try:
+        return _measure(pool, collection)
+    except StoreError as error:
+        if error.facts.get("sqlstate") == UNDEFINED_TABLE:
+            return None
+        raise
+
+
+def _measure(pool: PostgresPool, collection: Collection) -> Effort:
     with pool.autocommit() as connection:
         sample = sampled(connection, collection)
         effort = _least(connection, collection, sample)
@@ -154,6 +167,7 @@ def sampled(connection: Connection, collection: Collection, *, seed: int = 0) ->
         some[rng.integers(len(some), size=_N_OF_EACH)] + some[rng.integers(len(some), size=_N_OF_EACH)],
         picked[0] + _NOISE * noise,
         picked[0] + picked[1] - picked[2],
+        rng.standard_normal(noise.shape).astype(np.float32),
         _asked(connection, collection),
     ]
     questions = np.concatenate(parts)
@@ -168,16 +182,20 @@ def sampled(connection: Connection, collection: Collection, *, seed: int = 0) ->
 
 def _least(connection: Connection, collection: Collection, sample: Sample) -> Effort:
     """First how many members, with all entries compared; then how many entries."""
+    kinds = np.unique(sample.kinds)
 
     def is_enough(entries: int, members: int) -> bool:
         # Of so many nodes, so that it is taken as it is.
         effort = Effort(entries, members, n_nodes=_n_nodes(collection))
         shares = _shares(connection, replace(collection, effort=effort), sample)
-        of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in np.unique(sample.kinds)]
-        return bool(np.mean(shares) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
+        of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in kinds]
+        return bool(np.mean(shares[np.isin(sample.kinds, kinds)]) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
 
     if not is_enough(STEPS[-1], STEPS[-1]):
-        return Effort(0, 0)
+        # Nodes that are all as far from a direction say nothing of what anybody asks.
+        kinds = kinds[kinds != ANYWHERE]
+        if not is_enough(STEPS[-1], STEPS[-1]):
+            return Effort(0, 0)
     members = _first(STEPS, lambda step: is_enough(STEPS[-1], step))
     entries = _first(STEPS, lambda step: is_enough(step, members))
     return Effort(entries, members, n_nodes=_n_nodes(collection))

@@ -35,10 +35,6 @@ BUCKET_BITS = 12
 _MAX_VALUES = 8
 """A condition with more values is not looked up."""
 
-_MIN_TIMES, _MAX_TIMES = 3, 8
-"""So many times more than without a filter a search looks at: what is allowed may be far from all questions by which
-the effort was measured, and few of the nodes that it meets may be."""
-
 _N_AT_ONCE = 65_536
 
 _LOOK_UP = """
@@ -102,11 +98,6 @@ class Wanted:
     hashes: Sequence[bytes]
     n_nodes: float
     n_around: float
-
-    @property
-    def times(self) -> int:
-        """How many times more nodes a search meets to compare as many as without the filter."""
-        return max(_MIN_TIMES, min(_MAX_TIMES, round(self.n_around / max(1.0, self.n_nodes))))
 
     def parameters(self) -> dict[str, Any]:
         """Of the conditions that ``node_condition`` and ``group_condition`` make."""

@@ -15,7 +15,7 @@ from ragstore.model.storable import stored_json
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
-from ragstore.postgres.segments import table_of
+from ragstore.postgres.segment_tables import table_of
 
 PAGE_IDS = 10_000
 PAGE_NODES = 1_000

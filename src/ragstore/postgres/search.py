@@ -27,7 +27,8 @@ from ragstore.postgres.names import quoted_literal, quoted_table
 from ragstore.postgres.pairs import Some, Wanted, find_wanted, group_condition, mask_sql, node_condition
 from ragstore.postgres.pool import Connection
 from ragstore.postgres.prepared import PreparingConnection, Statement
-from ragstore.postgres.segments import fresh_condition, table_of
+from ragstore.postgres.segment_tables import table_of
+from ragstore.postgres.segments import fresh_condition
 
 Vector = NDArray[np.float32]
 
@@ -49,8 +50,17 @@ _MAX_FEW_COMPONENTS = 6_000_000
 """Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
 wide look into the segments."""
 
-_ALWAYS_FEW, _SHARE_OF_FEW = 1_000, 0.02
-"""All allowed nodes are compared at once where they are so many, or such a share, at most."""
+_ALWAYS_FEW, _SHARE_OF_FEW, _MOST_FEW = 1_000, 0.02, 4_000
+"""All allowed nodes are compared at once where they are so many, or such a share but not above the last."""
+
+_PRUNED_TIMES = 3
+_MOST_AROUND, _AROUND_PER_ENTRY = 40_000, 8
+"""With a filter a search looks so many times farther than without: what is allowed may be far from all questions by
+which the effort was measured. Of the nodes in cells with allowed ones it meets so many at least, most of which it need
+not compare, and an entry for so many of these."""
+
+_MEASURED_FOR = 1.2
+"""What was measured holds for so many times more nodes."""
 
 _MAX_COUNTED = 64
 """A word that the statistics do not know is counted up to here, to tell how rare it is."""
@@ -242,11 +252,20 @@ def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Itera
     """Plans for a filter that says which pairs a node must have, by how many nodes have them."""
     max_few = _max_few(collection)
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
-    if wanted.n_nodes <= min(max_few, max(_ALWAYS_FEW, _SHARE_OF_FEW * n_nodes)):
+    if wanted.n_nodes <= min(max_few, _MOST_FEW, max(_ALWAYS_FEW, _SHARE_OF_FEW * n_nodes)):
         yield _Plan("near_or_few", max_few=max_few)
     n_near = 2 * n_dense + 20
-    yield replace(_look(collection, "nearest", n_near, times=wanted.times), some=wanted.some)
-    yield replace(_look(collection, "nearest", _MAX_NEAR, times=_WIDER * wanted.times), some=wanted.some)
+    yield _pruned(_look(collection, "nearest", n_near, times=_PRUNED_TIMES), wanted)
+    yield _pruned(_look(collection, "nearest", _MAX_NEAR, times=_WIDER * _PRUNED_TIMES), wanted)
+
+
+def _pruned(look: _Plan, wanted: Wanted) -> _Plan:
+    """A look that leads past what is not allowed, and to so many of the nodes around those that are."""
+    if not look.entries:
+        return replace(look, some=wanted.some)
+    around = min(int(wanted.n_around), _MOST_AROUND)
+    members, entries = max(look.members, around), max(look.entries, around // _AROUND_PER_ENTRY)
+    return replace(look, members=members, entries=entries, some=wanted.some)
 
 
 def _max_few(collection: Collection) -> int:
@@ -274,8 +293,8 @@ def effort_of(collection: Collection) -> Effort:
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
     if collection.effort is None:
         return default_effort(n_nodes)
-    # Measured on fewer nodes, it is too little for many more.
-    if collection.effort.is_exact or n_nodes <= 2 * collection.effort.n_nodes:
+    # Measured on fewer nodes, it is too little for more.
+    if collection.effort.is_exact or n_nodes <= _MEASURED_FOR * collection.effort.n_nodes:
         return collection.effort
     least = default_effort(n_nodes)
     return Effort(max(collection.effort.entries, least.entries), max(collection.effort.members, least.members))

@@ -16,12 +16,9 @@ until they commit; who seals takes it alone for a moment, and reads the highest 
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import orjson
@@ -29,12 +26,10 @@ import orjson
 from ragstore.errors import StoreError
 from ragstore.model.collection import Collection, Segment
 from ragstore.postgres import pairs, statements
-from ragstore.postgres.cells import Entries, Halves, Numbers, tree
 from ragstore.postgres.collections import to_segments
-from ragstore.postgres.copy import HEADER, TRAILER
 from ragstore.postgres.names import quoted_table
-from ragstore.postgres.pairs import Pairs
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.segment_tables import live_nodes, new_table, table_of, write_flat, write_tree
 from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.telemetry.failpoint import Failpoint, reached
 
@@ -58,7 +53,6 @@ _MAX_LEVEL = 12
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 _UNLIMITED = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 _LOCK_NOT_AVAILABLE = "55P03"
-_WRITTEN_AT_ONCE = 20_000
 
 _STATE = """
 SELECT segments, retired_segments,
@@ -114,17 +108,6 @@ class Room:
 def room(collection: Collection, memory_mb: int, *, at_rest: bool = False) -> Room:
     """What a build of so much memory can take: the vectors as float16, half as much again, and some numbers a node."""
     return Room(max(1, memory_mb * 2**20 // (3 * collection.space.dim + 200)), at_rest)
-
-
-def table_of(collection: Collection, segment: Segment | int) -> str:
-    """A segment's table, as SQL."""
-    number = segment if isinstance(segment, int) else segment.number
-    return f"ragstore.seg_{collection.collection_id}_{number:d}"
-
-
-def is_segment_table(name: str) -> bool:
-    """Whether a relation is the table of a segment."""
-    return re.fullmatch(r"seg_\d+_\d+", name) is not None
 
 
 def fresh_condition(segments: Sequence[Segment]) -> str:
@@ -292,12 +275,6 @@ def n_live(pool: PostgresPool, collection: Collection, segment: Segment) -> int:
         return _n_live(cursor, collection, segment)
 
 
-def node_vectors(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Halves]:
-    """Ids and vectors of a segment's live nodes, in the order of ids; of length 1 or 0."""
-    ids, _, vectors = _live_nodes(cursor, collection, segment)
-    return ids, vectors
-
-
 @dataclass(frozen=True, slots=True)
 class _State:
     """A collection's segments as its row has them now.
@@ -360,7 +337,7 @@ def _seal_once(pool: PostgresPool, collection: Collection, min_nodes: int, room:
         if upto is None:
             return 0
         reached(Failpoint.INDEX_BUILD_BEGUN)
-        number = _new_table(cursor, collection)
+        number = new_table(cursor, collection)
         sealing = _SEAL.format(
             segment=table_of(collection, number), table=quoted_table(collection), dim=collection.space.dim
         )
@@ -426,36 +403,18 @@ def _mostly_dead(cursor: Cursor, collection: Collection, state: _State, room: Ro
     return ()
 
 
-def _live_nodes(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Pairs, Halves]:
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
-    where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
-    if cursor.fetchone() == (True,):
-        query = f"SELECT id, pairs, embedding FROM {table_of(collection, segment)} WHERE n = 0"
-        ids, of_ids, vectors = _read(cursor, collection, query)
-        live = _read_ids(cursor, f"SELECT id FROM {quoted_table(collection)} WHERE {where}")
-        kept = np.isin(ids, live)
-        ids, of_ids, vectors = ids[kept], of_ids[kept], vectors[kept]
-    else:
-        normalised = f"ragstore.pairs(user_metadata), l2_normalize(embedding)::halfvec({collection.space.dim:d})"
-        query = f"SELECT id, {normalised} FROM {quoted_table(collection)} WHERE {where}"
-        ids, of_ids, vectors = _read(cursor, collection, query)
-    order = np.argsort(ids)
-    return ids[order], of_ids[order], vectors[order]
-
-
 def _merged(cursor: Cursor, collection: Collection, run: Sequence[Segment]) -> Segment:
     """Write the live nodes of some segments into one, and note it in their place."""
-    read = [_live_nodes(cursor, collection, segment) for segment in run]
+    read = [live_nodes(cursor, collection, segment) for segment in run]
     ids, of_ids, vectors = (np.concatenate(parts) for parts in zip(*read, strict=True))
     del read
     reached(Failpoint.INDEX_BUILD_BEGUN)
-    number = _new_table(cursor, collection)
+    number = new_table(cursor, collection)
     n_cells = 0
     if len(ids) > max_flat(collection):
-        n_cells = _write_tree(cursor, collection, number, (ids, of_ids, vectors))
+        n_cells = write_tree(cursor, collection, number, (ids, of_ids, vectors))
     else:
-        flat = Entries.of_nodes(np.zeros(len(ids), dtype=np.int64), ids, vectors)
-        _write(cursor, collection, number, flat, of_ids)
+        write_flat(cursor, collection, number, (ids, of_ids, vectors))
     if n_cells:
         cursor.execute(f"CREATE INDEX ON {table_of(collection, number)} (cell)")
         cursor.execute(f"ANALYZE {table_of(collection, number)}")
@@ -463,42 +422,6 @@ def _merged(cursor: Cursor, collection: Collection, run: Sequence[Segment]) -> S
     merged = Segment(number, run[0].above, run[-1].upto, len(ids), n_cells)
     _note_in_place_of(cursor, collection, run, merged)
     return merged
-
-
-def _write_tree(cursor: Cursor, collection: Collection, number: int, nodes: tuple[Numbers, Pairs, Halves]) -> int:
-    """Write a tree of nodes, and which of its groups have which pairs; returns how many groups it has."""
-    ids, of_ids, vectors = nodes
-    written: list[Entries] = []
-    of_nodes: list[tuple[Numbers, Pairs]] = []
-    for entries in tree(ids, vectors):
-        is_node = entries.counts == 0
-        of_entries = np.zeros((len(entries.ids), pairs.SLOTS), dtype=np.uint16)
-        of_entries[is_node] = of_ids[np.searchsorted(ids, entries.ids[is_node])]
-        _write(cursor, collection, number, entries, of_entries)
-        written.append(entries.groups())
-        of_nodes.append((entries.cells[is_node], of_entries[is_node]))
-    n_groups = sum(len(entries.ids) for entries in written)
-    groups = pairs.Groups(n_groups)
-    for entries in written:
-        groups.add_groups(entries.ids, entries.cells, entries.counts)
-    for cells, of_cells in of_nodes:
-        groups.add_nodes(cells, of_cells)
-    groups.write(cursor, collection, number)
-    return n_groups
-
-
-def _new_table(cursor: Cursor, collection: Collection) -> int:
-    cursor.execute("SELECT nextval('ragstore.stamp')")
-    (number,) = cursor.fetchone() or (0,)
-    table = table_of(collection, number)
-    # Its rows never change: there is nothing to vacuum.
-    cursor.execute(
-        f"CREATE TABLE {table} (id bigint NOT NULL, cell integer NOT NULL, n integer NOT NULL, mean real NOT NULL, "
-        f"reach real NOT NULL, pairs bytea NOT NULL, embedding halfvec({collection.space.dim:d}) NOT NULL) "
-        "WITH (autovacuum_enabled = off)"
-    )
-    cursor.execute(f"ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE PLAIN")
-    return int(number)
 
 
 def _retired_long_ago(cursor: Cursor, state: _State) -> list[int]:
@@ -561,81 +484,3 @@ def _at_rest(segments: Sequence[Segment], room: Room) -> Sequence[Segment]:
         if len(run) > 1 and 2 * run[0].n_nodes <= sum(segment.n_nodes for segment in run):
             return run
     return ()
-
-
-def _row_type(dim: int, *fields: str) -> np.dtype[Any]:
-    """A row of these fields, and a vector as the last, in PostgreSQL's binary COPY format."""
-    sized = [part for name in fields for part in ((f"{name}_size", ">i4"), (name, _TYPES[name]))]
-    vector = [("vector_size", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("vector", ">f2", (dim,))] if dim else []
-    return np.dtype([("fields", ">i2"), *sized, *vector])
-
-
-_TYPES: dict[str, Any] = {
-    "id": ">i8",
-    "cell": ">i4",
-    "n": ">i4",
-    "mean": ">f4",
-    "reach": ">f4",
-    "pairs": (">u2", (pairs.SLOTS,)),
-}
-
-
-def _write(cursor: Cursor, collection: Collection, number: int, entries: Entries, of_entries: Pairs) -> None:
-    dim = collection.space.dim
-    fields = ("id", "cell", "n", "mean", "reach", "pairs")
-    for begin in range(0, len(entries.ids), _WRITTEN_AT_ONCE):
-        part = slice(begin, begin + _WRITTEN_AT_ONCE)
-        rows = np.zeros(len(entries.ids[part]), dtype=_row_type(dim, *fields))
-        rows["fields"] = 1 + len(fields)
-        for name in fields:
-            rows[f"{name}_size"] = np.dtype(_TYPES[name]).itemsize
-        rows["vector_size"], rows["dim"] = 4 + 2 * dim, dim
-        rows["id"], rows["cell"], rows["n"] = entries.ids[part], entries.cells[part], entries.counts[part]
-        rows["mean"], rows["reach"], rows["pairs"] = entries.means[part], entries.reaches[part], of_entries[part]
-        rows["vector"] = entries.vectors[part]
-        copying = f"COPY {table_of(collection, number)} ({', '.join(fields)}, embedding) FROM STDIN (FORMAT binary)"
-        cursor.copy_expert(copying, io.BytesIO(HEADER + rows.tobytes() + TRAILER), size=1 << 18)
-
-
-def _read(cursor: Cursor, collection: Collection, query: str) -> tuple[Numbers, Pairs, Halves]:
-    dim = collection.space.dim
-    ids, vectors = [np.empty(0, dtype=np.int64)], [np.empty((0, dim), dtype=np.float16)]
-    of_ids = [np.empty((0, pairs.SLOTS), dtype=np.uint16)]
-    for rows in _rows(cursor, query, _row_type(dim, "id", "pairs")):
-        ids.append(rows["id"].astype(np.int64))
-        of_ids.append(rows["pairs"].astype(np.uint16))
-        vectors.append(rows["vector"].astype(np.float16))
-    return np.concatenate(ids), np.concatenate(of_ids), np.concatenate(vectors)
-
-
-def _read_ids(cursor: Cursor, query: str) -> Numbers:
-    parts = [rows["id"].astype(np.int64) for rows in _rows(cursor, query, _row_type(0, "id"))]
-    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
-
-
-def _rows(cursor: Cursor, query: str, of_type: np.dtype[Any]) -> list[np.ndarray[Any, Any]]:
-    sink = _Sink(of_type)
-    cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", sink, size=1 << 18)
-    return sink.parts
-
-
-class _Sink:
-    """Takes rows of one size in PostgreSQL's binary COPY format, and converts them as they come."""
-
-    def __init__(self, of_type: np.dtype[Any]) -> None:
-        self.parts: list[np.ndarray[Any, Any]] = []
-        self._type = of_type
-        self._rest = bytearray()
-        self._has_begun = False
-
-    def write(self, sent: bytes) -> int:
-        self._rest += sent
-        if not self._has_begun and len(self._rest) >= len(HEADER):
-            del self._rest[: len(HEADER)]
-            self._has_begun = True
-        n = len(self._rest) // self._type.itemsize if self._has_begun else 0
-        if n:
-            size = n * self._type.itemsize
-            self.parts.append(np.frombuffer(bytes(self._rest[:size]), dtype=self._type))
-            del self._rest[:size]
-        return len(sent)

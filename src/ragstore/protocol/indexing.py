@@ -76,8 +76,7 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
     segments.drop_retired(pool, collection)
     now = find_collection(pool, collection.name)
     if now is not None and at_rest and is_due(now):
-        measure(pool, now)
-        return True
+        return measure(pool, now) is not None
     return has_merged
 
 

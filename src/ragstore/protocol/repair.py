@@ -32,6 +32,7 @@ from ragstore.postgres.collections import get_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.rebuild import LostDocument, RebuildChange
 from ragstore.postgres.scan import LedgerLine
+from ragstore.postgres.segment_tables import is_segment_table
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
 
@@ -279,7 +280,7 @@ class Repairer:
         Crash safety:
             Queries do without an index that is not there; the next repair builds it.
         """
-        if segments.is_segment_table(index):
+        if is_segment_table(index):
             rebuild.segment(self._pool, get_collection(self._pool, collection.name), index)
         else:
             rebuild.reindex(self._pool, collection, index)
