@@ -41,6 +41,13 @@ class Proxy:
         """Interfere once, after so many such requests have passed; ``cut=False`` leaves the client waiting."""
         with self._lock:
             self._armed, self._n_spared, self._cut = fault, after, cut
+            self.met.clear()
+
+    def disarm(self) -> bool:
+        """Interfere no more; returns whether it had."""
+        with self._lock:
+            self._armed = None
+        return self.met.is_set()
 
     def close(self) -> None:
         self.let_through.set()
