@@ -37,6 +37,7 @@ from ragstore.sources.opening import content_hash, read_bytes
 from ragstore.sources.reading import read
 from ragstore.telemetry import failpoint
 from ragstore.telemetry.failpoint import Failpoint
+from tests.support.internals import replace, replace_reached
 from tests.support.llama_children import PRELOADED
 from tests.support.llama_faces import HashEmbedding, a_document, a_splitter
 
@@ -209,22 +210,6 @@ def _stop_at(name: str) -> None:
                 os.kill(os.getpid(), signal.SIGSTOP)
 
     replace_reached(reached)
-
-
-def replace_reached(reached: Callable[[Failpoint], None]) -> None:
-    """Have this called wherever the program passes a failpoint."""
-    original = failpoint.reached
-    modules = [module for name, module in sys.modules.items() if name.startswith("ragstore.")]
-    places = [module for module in modules if vars(module).get("reached") is original]
-    assert len(places) > 1, "no module passes failpoints"
-    for module in places:
-        replace(module, "reached", reached)
-
-
-def replace(owner: object, name: str, value: Any) -> None:
-    """Put another value in the place of one that is there."""
-    assert hasattr(owner, name), f"{owner} has no {name} that could be replaced"
-    setattr(owner, name, value)
 
 
 class InThisProcess:

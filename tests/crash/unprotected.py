@@ -20,7 +20,7 @@ from ragstore.postgres.direct import DirectChange
 from ragstore.postgres.ledger import Ledger, Publication
 from ragstore.postgres.names import quoted_table
 from ragstore.protocol.publish import Publisher
-from tests.crash.forked import replace
+from tests.support.internals import replace
 
 _ANY_STAMP = 2**62
 
