@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ MESSAGES = pytest.mark.parametrize(
     [("postgres", COMMIT), ("postgres", COPY), ("mongo", INSERT)],
     ids=["commit", "copy", "insert"],
 )
-GIVES_UP_WITHIN_S = 25.0
 AT_FIRST = Condition("file_name", "==", "0.txt")
 END_ALL = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
@@ -117,11 +115,9 @@ def ingest_under(scene: Scene, fault: Callable[[], object], until_mended: Callab
 
 
 def gives_up(call: Callable[[], object]) -> StoreUnavailableError:
-    """It ends, by itself and in time, and says that it may be tried again."""
-    begun = time.monotonic()
+    """It ends by itself, before the network is mended, and says that it may be tried again."""
     with pytest.raises(StoreUnavailableError) as raised:
         call()
-    assert time.monotonic() - begun < GIVES_UP_WITHIN_S
     assert (raised.value.code, raised.value.retry) == ("store.unavailable", Retry.LATER)
     assert "ragstore status" in raised.value.hint
     return raised.value
