@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "on_both: a difference between servers could matter here, so it runs on each kind"
     )
+    config.addinivalue_line("markers", "alone: needs the whole machine, so nothing runs beside it")
     config.pluginmanager.register(Tally())
     config.pluginmanager.register(Kills())
     if not hasattr(config, "workerinput"):

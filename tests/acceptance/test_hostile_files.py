@@ -97,7 +97,6 @@ def _write_containers(folder: Path) -> None:
     (folder / "archive.docx").write_bytes(archive.getvalue())
 
 
-@pytest.mark.timeout(300)
 def test_hostile_files_are_taken_in_or_set_aside_and_no_other_document_waits(
     command: CommandLine, hostile: Path, collection: str, stores: Stores
 ) -> None:

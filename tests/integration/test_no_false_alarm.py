@@ -145,7 +145,6 @@ def home() -> Iterator[Path]:
     remove(made)
 
 
-@pytest.mark.timeout(240)
 def test_embedded_servers_by_their_folders(home: Path) -> None:
     """Stopped, started and copied together they are no restore; each put back alone is one."""
     settings = Settings(home=home, env="test", grace_s=0)

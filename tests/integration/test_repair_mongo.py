@@ -213,7 +213,6 @@ def test_a_struct_that_holds_node_ids_is_emptied_and_can_be_loaded(scene: Scene)
     assert struct is not None and struct.index_id == COLLECTION
 
 
-@pytest.mark.timeout(180)
 def test_while_workers_write_repair_mends_what_is_wrong_and_nothing_else(scene: Scene) -> None:
     scene.state |= write_documents(scene.folder, {f"{i}.txt": a_text(i, 12) for i in range(12)})
     scene.rs.ingest(scene.folder, collection=COLLECTION)

@@ -209,7 +209,6 @@ def test_replaced_nodes_that_wait_in_the_outbox_are_pending(settings: Settings) 
         assert report.pending > 0
 
 
-@pytest.mark.timeout(180)
 def test_there_is_no_false_drift_while_workers_write(
     settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
