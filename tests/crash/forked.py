@@ -7,7 +7,6 @@ take longer than all the rest, and what they do is none of both stores' business
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import signal
 import sys
@@ -37,12 +36,9 @@ from ragstore.sources.opening import content_hash, read_bytes
 from ragstore.sources.reading import read
 from ragstore.telemetry import failpoint
 from ragstore.telemetry.failpoint import Failpoint
+from tests.support.forkserver import a_process, context
 from tests.support.internals import replace, replace_reached
-from tests.support.llama_children import PRELOADED
 from tests.support.llama_faces import HashEmbedding, a_document, a_splitter
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(PRELOADED)
 
 COLLECTION = "docs"
 TREES_ABOVE = 256 * 20
@@ -88,7 +84,7 @@ class Child:
 
     def __init__(self, order: Order, barrier: Any = None) -> None:
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run, args=(order, sender, barrier))
+        self._process = a_process(_run, order, sender, barrier)
         self._process.start()
         sender.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -10,14 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.support.llama_children import PRELOADED
+from tests.support.forkserver import a_process, context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
 
 
 class Program:
@@ -53,8 +49,8 @@ def started(
     processes: list[tuple[BaseProcess, Any]] = []
     try:
         for function, arguments in calls:
-            ours, theirs = _context.Pipe()
-            process = _context.Process(target=_run, args=(dict(environment), theirs, function, arguments))
+            ours, theirs = context.Pipe()
+            process = a_process(_run, dict(environment), theirs, function, arguments)
             process.start()
             theirs.close()
             processes.append((process, ours))

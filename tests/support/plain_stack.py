@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import socket
@@ -31,13 +30,8 @@ from pymongo import monitoring
 import ragstore
 from ragstore.settings import Settings
 from tests.support.children import until
-from tests.support.llama_children import PRELOADED
+from tests.support.forkserver import a_process
 from tests.support.llama_faces import DIM, HashEmbedding, a_document, a_splitter, fetch
-
-# A clean process that has imported LlamaIndex once, from which each child is forked. Modules of tests/ could not be
-# among these: that process does not look for modules where this one does.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
 
 AnyStack = TypeVar("AnyStack", bound="Stack")
 Operation = Callable[[StorageContext, Sequence[Document], BaseEmbedding], Any]
@@ -99,8 +93,7 @@ class Stack(ABC):
         return not self._survives(operation, documents, nth_write=nth)
 
     def _survives(self, operation: Operation, documents: Sequence[Document], *, nth_write: int) -> bool:
-        arguments = (replace(self, _closers=ExitStack()), operation, documents, nth_write)
-        child = _context.Process(target=_child, args=arguments)
+        child = a_process(_child, replace(self, _closers=ExitStack()), operation, documents, nth_write)
         child.start()
         child.join(60)
         assert child.exitcode in (0, -signal.SIGKILL), f"{operation.__name__} ended with {child.exitcode}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -12,10 +11,7 @@ from typing import Any
 import ragstore
 from ragstore.settings import Settings
 from tests.support.children import environment
-from tests.support.llama_children import PRELOADED
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
+from tests.support.forkserver import a_process
 
 COLLECTION = "docs"
 NODES_AT_ONCE = 7
@@ -29,7 +25,7 @@ class Transfer:
     ) -> None:
         options = {"failpoint": failpoint} if failpoint else {}
         env = environment(settings, lease_ttl_s=60, **options)
-        self._process = _context.Process(target=_run, args=(env, work, str(folder), nth_file))
+        self._process = a_process(_run, env, work, str(folder), nth_file)
         self._process.start()
 
     def survived(self) -> bool:
