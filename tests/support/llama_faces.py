@@ -105,6 +105,7 @@ class Faces:
     collection: Collection
     postgres_url: str
     mongo: Database[dict[str, Any]]
+    _asking: psycopg2.extensions.connection
 
     def context(self) -> StorageContext:
         return storage_context(self.backend, self.collection)
@@ -116,7 +117,9 @@ class Faces:
         return index
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return fetch(self.postgres_url, statement, *values)
+        with self._asking.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall()
 
     def texts(self) -> Counter[str]:
         """Texts in the vector table."""
@@ -232,6 +235,8 @@ def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "do
     pool = PostgresPool(postgres_url, size=6)
     indexer = Indexer(pool.another(size=1), min_nodes=10_000)
     client = connect(mongo_url)
+    asking = psycopg2.connect(postgres_url)
+    asking.autocommit = True
     try:
         mongo = database(client, mongo_name)
         if deployment_id(mongo) is None:
@@ -255,8 +260,9 @@ def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "do
             embedder=lambda _: WordsEmbedder(),
             indexer=indexer,
         )
-        yield Faces(backend, collection, postgres_url, mongo)
+        yield Faces(backend, collection, postgres_url, mongo, asking)
     finally:
+        asking.close()
         indexer.close()
         client.close()
         pool.close()
