@@ -121,6 +121,8 @@ def settings(test_servers: Servers, postgres_database: str, mongo_database: Data
         grace_s=0,
         lease_ttl_s=5,
         env="test",
+        # The files of tests are small: a second process would take longer to start than the first one to read them all.
+        parse_processes=1,
     )
 
 
