@@ -29,15 +29,22 @@ from ragstore.ingest.parse_process import ParseLimits
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
-from ragstore.postgres import segments
 from ragstore.protocol.indexing import merge_all
 from ragstore.sources.location import read_path
 from ragstore.sources.opening import content_hash, read_bytes
 from ragstore.sources.reading import read
-from ragstore.telemetry import failpoint
 from ragstore.telemetry.failpoint import Failpoint
 from tests.support.forkserver import a_process, context
-from tests.support.internals import replace, replace_reached
+from tests.support.internals import (
+    collection_of,
+    failpoints_hit,
+    grow_trees_above,
+    in_small_steps,
+    pool_of,
+    replace,
+    replace_reached,
+    writer_of,
+)
 from tests.support.llama_faces import HashEmbedding, a_document, a_splitter
 
 COLLECTION = "docs"
@@ -150,8 +157,8 @@ def _run(order: Order, sender: Any, barrier: Any) -> None:
     # Batches by their sizes alone: which failpoints are passed, and how many batches are under way, must not depend on
     # how busy the machine is.
     replace(batching, "MAX_WAIT_S", math.inf)
-    _in_small_steps()
-    hits = _watched() if order.watched else failpoint._hits
+    in_small_steps()
+    hits: Mapping[Failpoint, int] = _watched() if order.watched else failpoints_hit()
     if order.stops_at is not None:
         _stop_at(order.stops_at)
     try:
@@ -167,22 +174,6 @@ def _run(order: Order, sender: Any, barrier: Any) -> None:
         sender.send(traceback.format_exc())
         sys.exit(1)
     sender.send(Outcome(False, result, Counter({str(name): n for name, n in hits.items()})))
-
-
-def _in_small_steps() -> None:
-    """Let little take several commands, so that a process can die between them."""
-    from ragstore.audit import documents as audited_documents
-    from ragstore.audit import nodes as audited_nodes
-    from ragstore.mongo import nodes
-    from ragstore.postgres import direct
-    from ragstore.protocol import drop
-
-    replace(drop, "_DOCUMENTS_AT_ONCE", 3)
-    replace(nodes, "BATCH_NODES", 3)
-    replace(nodes, "BATCH_IDS", 3)
-    replace(audited_nodes, "_AT_ONCE", 7)
-    replace(audited_documents, "_AT_ONCE", 2)
-    replace(direct, "_IDS_PER_ITEM", 3)
 
 
 def _watched() -> Counter[Failpoint]:
@@ -238,7 +229,7 @@ class _Model:
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dim)).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def embed_query(self, text: str) -> np.ndarray:
         vector: np.ndarray = self.embed_documents([text])[0]
@@ -272,13 +263,13 @@ def declare(rs: Ragstore, *keys: str) -> None:
 
 def merge(rs: Ragstore) -> None:
     """Merge segments as at rest, into trees though they are small."""
-    replace(segments, "_FLAT_COMPONENTS", TREES_ABOVE)
-    merge_all(rs._pool, rs._collection(COLLECTION), memory_mb=64, at_rest=True)
+    grow_trees_above(TREES_ABOVE)
+    merge_all(pool_of(rs), collection_of(rs, COLLECTION), memory_mb=64, at_rest=True)
 
 
 def recover(rs: Ragstore) -> None:
     """What everybody does who is about to write."""
-    rs._writer()
+    writer_of(rs)
 
 
 def repair(rs: Ragstore) -> dict[str, Any] | None:

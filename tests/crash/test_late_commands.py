@@ -17,6 +17,7 @@ from tests.crash.test_killed_in_flight import deliver, direct_url
 from tests.support import children
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
+from tests.support.internals import writer_of
 from tests.support.llama_children import Place
 from tests.support.llama_faces import DIM, a_document
 from tests.support.parts import execute, postgres_url
@@ -52,7 +53,7 @@ def recovered(rs: Ragstore, settings: Settings) -> None:
     """Others do what is due, also where PostgreSQL has not noticed yet that the dead process is gone."""
 
     def is_done() -> bool:
-        rs._writer().recoverer.recover()
+        writer_of(rs).recoverer.recover()
         return execute(settings, NOT_YET) == [(0,)]
 
     until(is_done, what="what is due is done")

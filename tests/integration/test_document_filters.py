@@ -192,7 +192,7 @@ def test_any_filter_tree_finds_what_plain_pgvectorstore_finds(faces: Faces, plai
 
 def a_node(name: str, document: str | None = None, **metadata: Any) -> TextNode:
     source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document)} if document else {}
-    vector = HashEmbedding()._vector(name)
+    vector = HashEmbedding().vector_of(name)
     return TextNode(id_=name, text=name, embedding=vector, metadata=metadata, relationships=source)
 
 

@@ -24,6 +24,7 @@ import ragstore
 import ragstore.llama
 from ragstore.app import Ragstore, open_ragstore
 from ragstore.settings import Settings
+from tests.support.internals import pool_of
 from tests.support.proxy import COMMIT, Proxy
 
 README = Path(ragstore.llama.__file__).with_name("README.md")
@@ -222,7 +223,7 @@ def test_with_fastapi_while_postgresql_is_away(
         ):
             there = await web.get("/ask", params={"question": "how do I replace the filter?"})
             proxy.close()
-            with store._pool.transaction() as cursor:
+            with pool_of(store).transaction() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -22,6 +22,7 @@ from ragstore.postgres import silence
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
+from tests.support.internals import pool_of
 from tests.support.network import Network, a_network
 from tests.support.oracle import Oracle, State
 from tests.support.parts import execute, postgres_url
@@ -234,13 +235,13 @@ def test_a_question_cut_in_the_middle_is_told_and_the_next_is_answered(scene: Sc
 
 
 def test_a_statement_that_the_server_works_on_for_long_is_not_given_up(scene: Scene) -> None:
-    with scene.rs._pool.autocommit() as connection, connection.cursor() as cursor:
+    with pool_of(scene.rs).autocommit() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(5), 'done'")
         assert cursor.fetchall() == [("", "done")]
 
 
 def test_a_transaction_that_is_idle_for_long_while_its_process_does_other_things_is_not_given_up(scene: Scene) -> None:
-    with scene.rs._pool.transaction() as cursor:
+    with pool_of(scene.rs).transaction() as cursor:
         cursor.execute("SELECT 1")
         until(lambda: execute(scene.settings, IDLE_FOR_LONG) == [(True,)], what="it has been idle for some looks")
         cursor.execute("SELECT 2")

@@ -20,7 +20,7 @@ import pymongo
 from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import BaseNode, TextNode
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
@@ -159,9 +159,9 @@ def nodes_of(name: str, n: int) -> list[TextNode]:
     return [TextNode.model_validate(node.model_dump()) for node in nodes]
 
 
-def embedded(nodes: Sequence[TextNode]) -> list[TextNode]:
+def embedded(nodes: Sequence[TextNode]) -> list[BaseNode]:
     for node in nodes:
-        node.embedding = HashEmbedding()._vector(node.text)
+        node.embedding = HashEmbedding().vector_of(node.text)
     return list(nodes)
 
 

@@ -12,6 +12,7 @@ import ragstore
 from ragstore.settings import Settings
 from tests.support.children import environment
 from tests.support.forkserver import a_process
+from tests.support.internals import transfer_in_small_steps
 
 COLLECTION = "docs"
 NODES_AT_ONCE = 7
@@ -38,7 +39,7 @@ class Transfer:
 def _run(env: dict[str, str], work: str, folder: str, nth_file: int) -> None:
     os.environ.clear()
     os.environ.update(env)
-    _in_small_steps()
+    transfer_in_small_steps(NODES_AT_ONCE)
     if nth_file:
         _die_at(nth_file)
     with ragstore.open() as store:
@@ -54,18 +55,6 @@ def _export(store: ragstore.Ragstore, folder: str) -> None:
 
 
 _WORKS: dict[str, Callable[[ragstore.Ragstore, str], None]] = {"import": _import, "export": _export}
-
-
-def _in_small_steps() -> None:
-    from ragstore.transfer import importing, loading, target
-
-    for module, name, value in (
-        (importing, "NODES_AT_ONCE", NODES_AT_ONCE),
-        (loading, "_DOCUMENTS_AT_ONCE", 2),
-        (target, "_BUFFER_BYTES", 100),
-    ):
-        assert hasattr(module, name)
-        setattr(module, name, value)
 
 
 def _die_at(nth: int) -> None:
