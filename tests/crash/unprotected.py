@@ -5,8 +5,6 @@ Each replaces something by name, and fails where that name is gone.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +17,7 @@ from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import statements
 from ragstore.postgres.ledger import Ledger, Publication
 from ragstore.postgres.names import quoted_table
+from tests.crash.forked import stand_still
 from tests.support.internals import (
     before_copying_directly,
     before_publishing,
@@ -38,7 +37,7 @@ def stop_before_publishing() -> None:
     def stop_once() -> None:
         if not stopped:
             stopped.append(True)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            stand_still()
 
     before_publishing(stop_once)
 
