@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hypothesis
 import pytest
@@ -56,7 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("on_both"):
-        for name, scope in (("test_servers", "session"), ("fleet_kind", "module")):
+        scopes: dict[str, Literal["session", "module"]] = {"test_servers": "session", "fleet_kind": "module"}
+        for name, scope in scopes.items():
             if name in metafunc.fixturenames:
                 metafunc.parametrize(name, servers.kinds(), indirect=True, scope=scope)
 

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg2
@@ -95,12 +97,12 @@ def test_both_servers_take_the_password_and_nothing_else(urls: ServerUrls) -> No
             psycopg2.connect(f"{head.rpartition(':')[0]}{password}@{tail}")
     address = urls.mongo_url.partition("@")[2].partition("/")[0]
     with (
-        pymongo.MongoClient(f"mongodb://{address}/?directConnection=true") as client,
+        pymongo.MongoClient[dict[str, Any]](f"mongodb://{address}/?directConnection=true") as client,
         pytest.raises(OperationFailure, match="requires authentication"),
     ):
         client.test.kept.find_one()
     with (
-        pymongo.MongoClient(f"mongodb://ragstore:wrong@{address}/?directConnection=true") as client,
+        pymongo.MongoClient[dict[str, Any]](f"mongodb://ragstore:wrong@{address}/?directConnection=true") as client,
         pytest.raises(OperationFailure, match="Authentication failed"),
     ):
         client.test.kept.find_one()
@@ -132,7 +134,7 @@ def test_only_the_owner_can_read_the_secrets(urls: ServerUrls, shared_home: Path
 
 
 def test_mongod_unpacks_nothing_from_who_has_not_logged_in(urls: ServerUrls) -> None:
-    with pymongo.MongoClient(urls.mongo_url, compressors="zlib") as client:
+    with pymongo.MongoClient[dict[str, Any]](urls.mongo_url, compressors="zlib") as client:
         hello = client.admin.command("hello", compression=["zlib", "snappy", "zstd"])
     assert not hello.get("compression")
 
@@ -304,11 +306,15 @@ def test_half_made_data_is_made_again(home: Path) -> None:
     assert not list(place.folder("postgres").glob("fresh-*"))
 
 
+def there_is(home: Path, step: str) -> bool:
+    return any(home.glob(step))
+
+
 def test_a_first_start_killed_after_any_step_is_begun_again(home: Path) -> None:
     for nth, step in enumerate(STEPS_OF_A_FIRST_START):
         command = [sys.executable, "-c", STARTER, str(home)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as starter:
-            until(lambda step=step: any(home.glob(step)), f"there is {step}")
+            until(partial(there_is, home, step), f"there is {step}")
             starter.kill()
         kill_all(home, only="ragstore.embedded.supervisor" if nth % 3 == 1 else "")
     urls = ensure_running(home)

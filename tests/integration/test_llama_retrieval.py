@@ -9,7 +9,7 @@ import pytest
 from llama_index.core import Document, QueryBundle, VectorStoreIndex
 from llama_index.core.node_parser import SentenceWindowNodeParser, get_leaf_nodes
 from llama_index.core.postprocessor import MetadataReplacementPostProcessor, PrevNextNodePostprocessor
-from llama_index.core.retrievers import AutoMergingRetriever, RecursiveRetriever
+from llama_index.core.retrievers import AutoMergingRetriever, RecursiveRetriever, VectorIndexRetriever
 from llama_index.core.schema import IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -59,7 +59,7 @@ def only(key: str, value: Any, operator: FilterOperator = FilterOperator.EQ) -> 
 def test_the_nearest_nodes_come_first_and_whole(animals: VectorStoreIndex) -> None:
     hits = animals.as_retriever(similarity_top_k=5).retrieve("animal: dog The dog eats.")
     assert hits[0].node.get_content() == "The dog eats."
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert [hit.score for hit in hits] == sorted((hit.score or 0.0 for hit in hits), reverse=True)
     node = hits[0].node
     assert node.ref_doc_id == "dog" and node.prev_node and node.next_node and node.metadata["legs"] == 4
     assert len(hits) == 5
@@ -187,7 +187,9 @@ def test_parents_replace_their_leaves_in_an_auto_merging_retriever(faces: Faces)
     context = faces.context()
     context.docstore.add_documents(nodes)
     index = VectorStoreIndex(get_leaf_nodes(nodes), storage_context=context, embed_model=HashEmbedding())
-    retriever = AutoMergingRetriever(index.as_retriever(similarity_top_k=4), faces.context())
+    leaves = index.as_retriever(similarity_top_k=4)
+    assert isinstance(leaves, VectorIndexRetriever)
+    retriever = AutoMergingRetriever(leaves, faces.context())
     (hit,) = retriever.retrieve("word1 word40 word70 word100")
     assert hit.node.get_content() == document.text
 

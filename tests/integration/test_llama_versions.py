@@ -73,7 +73,8 @@ class Poll:
     def __init__(self, faces: Faces, versions: range) -> None:
         documents = {version: a_document(NAME, version, N_SENTENCES) for version in versions}
         self._texts = {
-            v: Counter(n.text for n in a_splitter().get_nodes_from_documents([d])) for v, d in documents.items()
+            v: Counter(n.get_content() for n in a_splitter().get_nodes_from_documents([d]))
+            for v, d in documents.items()
         }
         self._hashes = {document.hash: version for version, document in documents.items()}
         self._bodies = {document.text: version for version, document in documents.items()}

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -83,7 +84,7 @@ def test_tls_for_a_server_without_it_is_a_matter_of_setup(alone: str) -> None:
 
 
 def test_the_wrong_name_of_a_set_is_told_with_the_right_one(test_servers: Servers) -> None:
-    with MongoClient(test_servers.mongo_url) as client:
+    with MongoClient[dict[str, Any]](test_servers.mongo_url) as client:
         name = client.admin.command("hello")["setName"]
     parts = urlsplit(test_servers.mongo_url)
     error = refusal(urlunsplit(parts._replace(query="replicaSet=wrong")))
@@ -101,7 +102,7 @@ def test_a_user_of_admin_on_another_database_is_told_of_auth_source(test_servers
 
 def test_a_user_without_rights_is_told_which(test_servers: Servers) -> None:
     name = f"reader_{uuid4().hex[:8]}"
-    with MongoClient(test_servers.mongo_url) as client:
+    with MongoClient[dict[str, Any]](test_servers.mongo_url) as client:
         client.admin.command({"createUser": name, "pwd": name, "roles": []})
         parts = urlsplit(test_servers.mongo_url)
         own = connect(urlunsplit(parts._replace(netloc=f"{name}:{name}@{parts.netloc.rpartition('@')[2]}")))

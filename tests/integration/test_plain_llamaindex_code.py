@@ -21,7 +21,7 @@ from llama_index.core import Document, StorageContext, VectorStoreIndex, load_in
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceWindowNodeParser, get_leaf_nodes
 from llama_index.core.postprocessor import MetadataReplacementPostProcessor
-from llama_index.core.retrievers import AutoMergingRetriever, RecursiveRetriever
+from llama_index.core.retrievers import AutoMergingRetriever, RecursiveRetriever, VectorIndexRetriever
 from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, TextNode
 from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
@@ -409,7 +409,9 @@ def test_parents_replace_their_leaves(context: StorageContext, is_async: bool) -
     nodes = a_hierarchy().get_nodes_from_documents([document])
     context.docstore.add_documents(nodes)
     VectorStoreIndex(get_leaf_nodes(nodes), storage_context=context, embed_model=HashEmbedding())
-    retriever = AutoMergingRetriever(load(context).as_retriever(similarity_top_k=4), context)
+    leaves = load(context).as_retriever(similarity_top_k=4)
+    assert isinstance(leaves, VectorIndexRetriever)
+    retriever = AutoMergingRetriever(leaves, context)
     (hit,) = found(retriever, "word1 word40 word70 word100", is_async=is_async)
     assert hit.node.get_content() == document.text
 

@@ -136,10 +136,10 @@ def test_it_answers_as_llamaindexs_own_would_without_its_defects(
         run(step, argument, (store, theirs))
     assert {n.id: plain(n) for n in store.get()} == {n.id: plain(n) for n in theirs.get()}
     assert sorted(n.id for n in store.get(**of_nodes)) == sorted(n.id for n in theirs.get(**of_nodes))
-    everything = {"relation_names": ["knows", "likes"]}
+    everything: dict[str, Any] = {"relation_names": ["knows", "likes"]}
     assert shown(store.get_triplets(**everything)) == shown(theirs.get_triplets(**everything))
     assert shown(store.get_triplets(**of_relations)) == shown(theirs.get_triplets(**of_relations))
-    starts = [EntityNode(name=name) for name in near]
+    starts: list[LabelledNode] = [EntityNode(name=name) for name in near]
     ours = shown(store.get_rel_map(starts, depth, 10**6, ignore_rels=["likes"]))
     assert ours == sorted(set(shown(theirs.get_rel_map(starts, depth, 10**6, ignore_rels=["likes"]))))
 
@@ -152,8 +152,9 @@ def test_of_two_values_that_python_takes_for_equal_only_the_same_is_found(store:
 
 def test_an_empty_list_means_nothing_and_deletes_nothing(store: RagstorePropertyGraphStore) -> None:
     store.upsert_nodes([EntityNode(name="a"), EntityNode(name="b")])
-    for call in ({}, {"ids": []}, {"entity_names": []}, {"properties": {}}):
-        store.delete(**call)  # type: ignore[arg-type]
+    nothing: list[dict[str, Any]] = [{}, {"ids": []}, {"entity_names": []}, {"properties": {}}]
+    for call in nothing:
+        store.delete(**call)
     store.delete_llama_nodes()
     store.delete_llama_nodes(node_ids=[], ref_doc_ids=["None"])
     assert store.get(ids=[]) == [] and store.get_triplets() == [] and store.get_llama_nodes([]) == []

@@ -221,7 +221,7 @@ def start(scene: Scene, victim: Victim) -> None:
 
 def until_it_works(repeat: Callable[[], object], deadline: float) -> list[dict[str, Any]]:
     """Repeat until it works; returns the errors by then, each of which must say that it passes by itself."""
-    errors = []
+    errors: list[dict[str, Any]] = []
     while True:
         try:
             repeat()

@@ -14,7 +14,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.audit.merge import ahead
 from ragstore.errors import CollectionNotFoundError, EmptyStoreError
-from ragstore.model.drift import AuditProgress, Kind
+from ragstore.model.drift import AuditProgress, Kind, VerifyReport
 from ragstore.model.ids import new_node_id
 from ragstore.settings import Settings
 from tests.support.corpus import a_text
@@ -43,7 +43,7 @@ def scene(settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path
 
 def counts(scene: Scene, *, deep: bool = False) -> dict[str, int]:
     found = scene.rs.verify(deep=deep).as_dict()
-    return {name: found[name] for name in NOTHING if found[name]}
+    return {name: int(found[name]) for name in NOTHING if found[name]}
 
 
 def test_a_sound_collection_is_ok_and_counted(scene: Scene) -> None:
@@ -213,7 +213,7 @@ def test_there_is_no_false_drift_while_workers_write(
     settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
     with a_scene(settings, mongo_database, tmp_path / "docs", n_documents=12) as scene:
-        reports = []
+        reports: list[VerifyReport] = []
         with workers_busy(scene):
             # As often as it takes to have looked while somebody wrote.
             while len(reports) < 20 or not any(report.pending for report in reports) or not scene.sql(MUCH_WRITTEN):

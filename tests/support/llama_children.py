@@ -43,7 +43,7 @@ class Place:
         child = self.start(operation, *arguments, failpoint=failpoint)
         child.join(60)
         assert child.exitcode in (0, -signal.SIGKILL), f"{operation} ended with {child.exitcode}"
-        return child.exitcode == 0
+        return bool(child.exitcode == 0)
 
     def run_together(self, calls: Sequence[tuple[object, ...]]) -> None:
         """Run operations at the same time, each in a process; all must succeed."""

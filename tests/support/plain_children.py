@@ -15,13 +15,13 @@ from tests.support.forkserver import a_process, context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from multiprocessing.process import BaseProcess
+    from multiprocessing.context import ForkServerProcess
 
 
 class Program:
     """A function in a process of its own, which waits for ``go`` before it is called."""
 
-    def __init__(self, process: BaseProcess, pipe: Any) -> None:
+    def __init__(self, process: ForkServerProcess, pipe: Any) -> None:
         self._process = process
         self._pipe = pipe
         assert pipe.poll(60) and pipe.recv() == "ready"
@@ -41,7 +41,7 @@ def started(
     environment: Mapping[str, str], *calls: tuple[Callable[..., object], Sequence[Any]]
 ) -> Iterator[list[Program]]:
     """A process a call, all ready to go; none outlives the block."""
-    processes: list[tuple[BaseProcess, Any]] = []
+    processes: list[tuple[ForkServerProcess, Any]] = []
     try:
         for function, arguments in calls:
             ours, theirs = context.Pipe()
