@@ -19,22 +19,22 @@ from ragstore.errors import StoreUnavailableError
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
+from tests.support.forwarder import Fault, Forwarder, a_forwarder
 from tests.support.oracle import Change, Oracle
 from tests.support.parts import Parts, a_revision, execute, open_parts, postgres_url
-from tests.support.proxy import Fault, Proxy, running_proxy
 
 OLD, NEW = a_text("old"), a_text("new")
 COMMITS_OF_BEGIN = 1
 
 
 @pytest.fixture
-def proxy(settings: Settings) -> Iterator[Proxy]:
-    with running_proxy(postgres_url(settings)) as proxy:
+def proxy(settings: Settings) -> Iterator[Forwarder]:
+    with a_forwarder(postgres_url(settings)) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def parts(settings: Settings, proxy: Proxy) -> Iterator[Parts]:
+def parts(settings: Settings, proxy: Forwarder) -> Iterator[Parts]:
     with open_parts(settings, url=proxy.url) as parts:
         parts.publisher.publish(parts.collection, [a_revision("a", OLD)])
         yield parts
@@ -44,7 +44,7 @@ def publish_new(parts: Parts) -> None:
     parts.publisher.publish(parts.collection, [a_revision("a", NEW, planned_from=1, action="updated")])
 
 
-def test_a_commit_that_never_arrived_leaves_the_old_revision_and_no_garbage(proxy: Proxy, parts: Parts) -> None:
+def test_a_commit_that_never_arrived_leaves_the_old_revision_and_no_garbage(proxy: Forwarder, parts: Parts) -> None:
     proxy.arm("lost on its way", after=COMMITS_OF_BEGIN)
     with pytest.raises(StoreUnavailableError):
         publish_new(parts)
@@ -53,7 +53,9 @@ def test_a_commit_that_never_arrived_leaves_the_old_revision_and_no_garbage(prox
     parts.oracle.assert_settled({"a": OLD})
 
 
-def test_a_commit_whose_answer_was_lost_leaves_the_new_revision_with_all_its_bodies(proxy: Proxy, parts: Parts) -> None:
+def test_a_commit_whose_answer_was_lost_leaves_the_new_revision_with_all_its_bodies(
+    proxy: Forwarder, parts: Parts
+) -> None:
     proxy.arm("answer lost", after=COMMITS_OF_BEGIN)
     with pytest.raises(StoreUnavailableError):
         publish_new(parts)
@@ -63,7 +65,7 @@ def test_a_commit_whose_answer_was_lost_leaves_the_new_revision_with_all_its_bod
 
 
 def test_a_commit_that_arrives_after_the_worker_gave_up_is_waited_for(
-    settings: Settings, proxy: Proxy, parts: Parts
+    settings: Settings, proxy: Forwarder, parts: Parts
 ) -> None:
     proxy.arm("arrives late", after=COMMITS_OF_BEGIN)
     with ThreadPoolExecutor(1) as pool:
@@ -82,7 +84,7 @@ def test_a_commit_that_arrives_after_the_worker_gave_up_is_waited_for(
 
 @pytest.mark.parametrize("how", ["lost on its way", "answer lost"])
 def test_an_ingest_survives_a_break_at_each_of_its_commits(
-    how: Fault, settings: Settings, mongo_database: Database[dict[str, Any]], proxy: Proxy, tmp_path: Path
+    how: Fault, settings: Settings, mongo_database: Database[dict[str, Any]], proxy: Forwarder, tmp_path: Path
 ) -> None:
     folder = tmp_path / "docs"
     through_proxy = settings.model_copy(update={"postgres_url": SecretStr(proxy.url), "batch_chunks": 10})

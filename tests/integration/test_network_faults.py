@@ -22,8 +22,8 @@ from ragstore.postgres import silence
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
+from tests.support.forwarder import Forwarder, a_forwarder
 from tests.support.internals import pool_of
-from tests.support.network import Network, a_network
 from tests.support.oracle import Oracle, State
 from tests.support.parts import execute, postgres_url
 
@@ -50,7 +50,7 @@ class Scene:
     """A store behind two networks, with documents that wait to be ingested."""
 
     rs: Ragstore
-    networks: dict[Store, Network]
+    networks: dict[Store, Forwarder]
     folder: Path
     state: State
     oracle: Oracle
@@ -72,7 +72,7 @@ def scene(
     monkeypatch.setattr(mongo_client, "ANSWER_WITHIN_S", 2.0)
     assert settings.mongo_url is not None
     direct = postgres_url(settings)
-    with a_network(direct) as postgres, a_network(settings.mongo_url.get_secret_value()) as mongo:
+    with a_forwarder(direct) as postgres, a_forwarder(settings.mongo_url.get_secret_value()) as mongo:
         behind = Settings(
             postgres_url=postgres.url,
             mongo_url=mongo.url,
@@ -85,7 +85,7 @@ def scene(
         with ragstore.open(behind) as rs:
             rs.create_collection("docs", chunk_size=32, chunk_overlap=0)
             state = write_documents(tmp_path / "docs", {"0.txt": a_text(0, 6)})
-            networks: dict[Store, Network] = {"postgres": postgres, "mongo": mongo}
+            networks: dict[Store, Forwarder] = {"postgres": postgres, "mongo": mongo}
             made = Scene(rs, networks, tmp_path / "docs", state, Oracle(direct, mongo_database), settings)
             assert made.ingest().added == 1
             state |= write_documents(tmp_path / "docs", {f"{i}.txt": a_text(i, 6) for i in range(1, N_DOCUMENTS)})

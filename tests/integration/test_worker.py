@@ -19,7 +19,7 @@ from ragstore.sources.listing import PASSED_OVER_LINK
 from tests.support import children
 from tests.support.children import until
 from tests.support.corpus import a_text, an_edited, write_documents
-from tests.support.gate import a_gate
+from tests.support.forwarder import a_forwarder
 from tests.support.oracle import Change, Oracle, State
 from tests.support.parts import execute, postgres_url
 from tests.support.workers import HERE, Living, living
@@ -180,7 +180,7 @@ def test_a_worker_that_lost_its_turn_lets_the_other_one_work(
     start: Start, oracle: Oracle, settings: Settings, folder: Path, tmp_path: Path
 ) -> None:
     state = dict(write_documents(folder, {"a.txt": a_text("a")}))
-    with a_gate(postgres_url(settings)) as gate:
+    with a_forwarder(postgres_url(settings)) as gate:
         env = children.environment(settings, postgres_url=gate.url, connect_timeout_s=1)
         arguments = ["worker", folder, "-c", "docs", "--every", 600]
         with living(*arguments, env=env, folder=tmp_path) as cut_off:
@@ -197,7 +197,7 @@ def test_a_worker_waits_for_a_database_that_is_away_at_its_start_and_later(
     oracle: Oracle, settings: Settings, folder: Path, tmp_path: Path
 ) -> None:
     state = dict(write_documents(folder, {"a.txt": a_text("a")}))
-    with a_gate(postgres_url(settings)) as gate:
+    with a_forwarder(postgres_url(settings)) as gate:
         gate.shut()
         env = children.environment(settings, postgres_url=gate.url, connect_timeout_s=1)
         arguments = ["worker", folder, "-c", "docs", "--every", 0.2, "--metrics", HERE]
@@ -262,13 +262,13 @@ def test_a_signal_ends_a_worker_whose_database_says_nothing(
     oracle: Oracle, settings: Settings, folder: Path, tmp_path: Path
 ) -> None:
     write_documents(folder, {"a.txt": a_text("a")})
-    with a_gate(postgres_url(settings)) as gate:
+    with a_forwarder(postgres_url(settings)) as gate:
         env = children.environment(settings, postgres_url=gate.url, connect_timeout_s=60)
         arguments = ["worker", folder, "-c", "docs", "--every", 0.1, "--metrics", HERE]
         with living(*arguments, env=env, folder=tmp_path) as worker:
             worker.until_logged("sync")
             worker.until_metric("ragstore_store_up", "postgres", 1)
-            gate.freeze()
+            gate.hold()
             # The second scrape shows that the first one's question, still open, holds up nobody.
             for _ in range(2):
                 assert worker.metrics()["ragstore_store_up", "postgres"] == 0

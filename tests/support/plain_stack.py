@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import pymongo
 from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
@@ -31,6 +28,7 @@ import ragstore
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.forkserver import a_process
+from tests.support.forwarder import Forwarder, a_forwarder
 from tests.support.llama_faces import DIM, HashEmbedding, a_document, a_splitter, fetch
 
 AnyStack = TypeVar("AnyStack", bound="Stack")
@@ -275,42 +273,37 @@ def _child(stack: Stack, operation: Operation, documents: Sequence[Document], nt
 _WRITES = {"insert", "update", "delete", "findAndModify", "bulkWrite"}
 
 
-@dataclass
 class Trips:
     """How often somebody waited for an answer of a database, since ``reset``."""
 
-    postgres: int = 0
-    mongo: int = 0
-    mongo_writes: int = 0
+    def __init__(self, way: Forwarder) -> None:
+        self._way = way
+        self._before = self.mongo = self.mongo_writes = 0
+
+    @property
+    def postgres(self) -> int:
+        return self._way.n_trips - self._before
 
     @property
     def all(self) -> int:
         return self.postgres + self.mongo
 
     def reset(self) -> None:
-        self.postgres = self.mongo = self.mongo_writes = 0
+        self._before, self.mongo, self.mongo_writes = self._way.n_trips, 0, 0
 
 
 @contextmanager
 def counted(stack: AnyStack) -> Iterator[tuple[AnyStack, Trips]]:
     """The same stack by a way that counts."""
-    trips = Trips()
-    listener = socket.create_server(("127.0.0.1", 0))
-    parts = urlsplit(stack.postgres_url)
-    threading.Thread(target=_accept, args=(listener, (parts.hostname, parts.port or 5432), trips), daemon=True).start()
-    netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{listener.getsockname()[1]}"
-    counted_stack = replace(stack, postgres_url=urlunsplit(parts._replace(netloc=netloc)), _closers=ExitStack())
     heard = _mongo_listener()
-    heard.by_database[stack.mongo_name] = trips
-    try:
-        yield counted_stack, trips
-    finally:
-        counted_stack.close()
-        del heard.by_database[stack.mongo_name]
-        with suppress(OSError):
-            # Wakes the thread that accepts; closing alone would not.
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with a_forwarder(stack.postgres_url) as way:
+        counted_stack = replace(stack, postgres_url=way.url, _closers=ExitStack())
+        trips = heard.by_database[stack.mongo_name] = Trips(way)
+        try:
+            yield counted_stack, trips
+        finally:
+            counted_stack.close()
+            del heard.by_database[stack.mongo_name]
 
 
 class _Heard(monitoring.CommandListener):
@@ -335,38 +328,3 @@ def _mongo_listener() -> _Heard:
     heard = _Heard()
     monitoring.register(heard)
     return heard
-
-
-def _accept(listener: socket.socket, target: tuple[str, int], trips: Trips) -> None:
-    with suppress(OSError):
-        while True:
-            client, _ = listener.accept()
-            server = socket.create_connection(target)
-            is_asking = threading.Event()
-            threading.Thread(target=_forward, args=(client, server, is_asking, trips), daemon=True).start()
-            threading.Thread(target=_answer, args=(server, client, is_asking), daemon=True).start()
-
-
-def _forward(client: socket.socket, server: socket.socket, is_asking: threading.Event, trips: Trips) -> None:
-    with suppress(OSError):
-        while data := client.recv(65_536):
-            if not is_asking.is_set():
-                is_asking.set()
-                trips.postgres += 1
-            server.sendall(data)
-    _end(client, server)
-
-
-def _answer(server: socket.socket, client: socket.socket, is_asking: threading.Event) -> None:
-    with suppress(OSError):
-        while data := server.recv(65_536):
-            is_asking.clear()
-            client.sendall(data)
-    _end(client, server)
-
-
-def _end(*connections: socket.socket) -> None:
-    for connection in connections:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
