@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +24,6 @@ from llama_index.core.schema import ImageNode, NodeRelationship, RelatedNodeInfo
 from llama_index.core.vector_stores.types import VectorStoreQuery
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
-from pymongo.database import Database
 
 from ragstore.app import Ragstore
 from ragstore.errors import InvalidNodeError, LimitExceededError, UsageError
@@ -37,20 +35,8 @@ from ragstore.protocol.structs import StructWriter
 from tests.support.internals import backend_of, collection_of
 from tests.support.llama_children import Place
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_splitter, faces_on
-from tests.support.servers import Servers
 
 STRUCTS = "index_store/data"
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
 
 
 def words_of(text: str) -> set[str]:

@@ -15,12 +15,10 @@ from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.schema import BaseNode, NodeRelationship, RelatedNodeInfo, TextNode, TransformComponent
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
-from pymongo.database import Database
 
 from tests.crash.cells import some_cells
 from tests.support.llama_children import OPERATIONS, Place, again_and_again
-from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
-from tests.support.servers import Servers
+from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter
 
 NAME = "x"
 N_SENTENCES = 4
@@ -54,17 +52,6 @@ SELECT d.doc_hash, ARRAY(SELECT t.text FROM ragstore."data_docs" t WHERE t.docum
     (SELECT b.content->'text_resource'->>'text' FROM ragstore.body b WHERE b.node_id = d.document_id)
 FROM ragstore.document d WHERE d.document_id = %s
 """
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
 
 
 class Poll:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,12 @@ from llama_index.core.graph_stores.types import ChunkNode, EntityNode, LabelledN
 from llama_index.core.indices.property_graph import VectorContextRetriever
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
-from pymongo.database import Database
 
 from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, UsageError
 from ragstore.llama import RagstorePropertyGraphStore
 from tests.support.graphs import a_property_graph, facts_in, graph_options, people_in
 from tests.support.llama_children import Place
-from tests.support.llama_faces import Faces, HashEmbedding, faces_on
-from tests.support.servers import Servers
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
+from tests.support.llama_faces import Faces, HashEmbedding
 
 
 @pytest.fixture
