@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hypothesis
 import pytest
@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "on_both: a difference between servers could matter here, so it runs on each kind"
     )
+    config.addinivalue_line("markers", "alone: needs the whole machine, so nothing runs beside it")
     config.pluginmanager.register(Tally())
     config.pluginmanager.register(Kills())
     if not hasattr(config, "workerinput"):
@@ -55,7 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("on_both"):
-        for name, scope in (("test_servers", "session"), ("fleet_kind", "module")):
+        scopes: dict[str, Literal["session", "module"]] = {"test_servers": "session", "fleet_kind": "module"}
+        for name, scope in scopes.items():
             if name in metafunc.fixturenames:
                 metafunc.parametrize(name, servers.kinds(), indirect=True, scope=scope)
 
@@ -120,6 +122,8 @@ def settings(test_servers: Servers, postgres_database: str, mongo_database: Data
         grace_s=0,
         lease_ttl_s=5,
         env="test",
+        # The files of tests are small: a second process would take longer to start than the first one to read them all.
+        parse_processes=1,
     )
 
 

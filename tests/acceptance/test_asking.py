@@ -27,7 +27,7 @@ def server() -> Iterator[ModelServer]:
 def asking(command: CommandLine, manuals: Path, server: ModelServer) -> CommandLine:
     """A command line with documents and a language model."""
     command("ingest", "manuals")
-    command.options.update(llm="openai:m", llm_base_url=server.openai_url, llm_api_key=KEY)
+    command.options = {**command.options, "llm": "openai:m", "llm_base_url": server.openai_url, "llm_api_key": KEY}
     command.secrets = (KEY,)
     return command
 

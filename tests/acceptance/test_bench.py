@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -44,7 +45,7 @@ def foreign(urls: ServerUrls) -> Iterator[str]:
 
 def databases(urls: ServerUrls) -> list[str]:
     """Those of the bench's name on either server."""
-    with pymongo.MongoClient(urls.mongo_url) as client:
+    with pymongo.MongoClient[dict[str, Any]](urls.mongo_url) as client:
         in_mongo = [f"mongo {name}" for name in client.list_database_names() if name == NAME]
     return [
         f"postgres {NAME}" for _ in execute(urls, f"SELECT oid FROM pg_database WHERE datname = '{NAME}'")
@@ -53,7 +54,7 @@ def databases(urls: ServerUrls) -> list[str]:
 
 def until_at_work(urls: ServerUrls) -> None:
     def is_at_work() -> bool:
-        with pymongo.MongoClient(urls.mongo_url) as client:
+        with pymongo.MongoClient[dict[str, Any]](urls.mongo_url) as client:
             return any(name.endswith("/data") for name in client[NAME].list_collection_names())
 
     until(is_at_work, "the bench stores nodes", timeout_s=60)
@@ -174,7 +175,7 @@ def test_databases_of_others_that_have_the_name_are_not_touched(
     assert "that the bench did not make" in done.error
     assert databases(urls) == [f"postgres {NAME}"]
     execute(urls, f"DROP DATABASE {NAME}")
-    with pymongo.MongoClient(urls.mongo_url) as client:
+    with pymongo.MongoClient[dict[str, Any]](urls.mongo_url) as client:
         client[NAME].kept.insert_one({"value": 1})
         assert "that the bench did not make" in command(*QUICK, "--rows", "9", status=4).error
         assert client[NAME].kept.count_documents({}) == 1

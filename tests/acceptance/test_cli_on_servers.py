@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from tests.support.servers import Servers
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def a_command_line(settings: Settings, *, stdin: int = subprocess.DEVNULL, **variables: str) -> Run:
+def a_command_line(
+    settings: Settings, variables: Mapping[str, str] | None = None, *, stdin: int = subprocess.DEVNULL
+) -> Run:
     assert settings.postgres_url is not None
     assert settings.mongo_url is not None
     environment = {
@@ -35,7 +37,7 @@ def a_command_line(settings: Settings, *, stdin: int = subprocess.DEVNULL, **var
             check=False,
             text=True,
             timeout=90,
-            env=os.environ | environment | variables,
+            env=os.environ | environment | dict(variables or {}),
         )
 
     return run
@@ -149,7 +151,7 @@ def test_databases_without_a_schema_are_refused_until_they_are_migrated(
 ) -> None:
     with servers.cloned_database(test_servers, None) as url:
         changes = {"RAGSTORE_POSTGRES_URL": url, "RAGSTORE_MONGO_DATABASE": f"{settings.mongo_database}_empty"}
-        cli = a_command_line(settings, **changes)
+        cli = a_command_line(settings, changes)
         refused = json_of(cli("documents", "--json"), exit_status=4)["error"]
         assert refused["code"] == "schema.version"
         assert "ragstore migrate" in refused["hint"]
@@ -167,7 +169,7 @@ def test_databases_that_do_not_answer_are_told_in_one_line_each(settings: Settin
         "RAGSTORE_MONGO_URL": "mongodb://me:hunter2@127.0.0.1:1/",
         "RAGSTORE_CONNECT_TIMEOUT_S": "1",
     }
-    cli = a_command_line(settings, **nowhere)
+    cli = a_command_line(settings, nowhere)
     done = cli("documents")
     assert (done.returncode, done.stdout) == (1, "")
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]

@@ -88,7 +88,7 @@ def test_a_wrong_password_of_mongo(ragstore: CommandLine) -> None:
 
 
 def test_a_postgres_that_is_not_there(ragstore: CommandLine) -> None:
-    nowhere = {"postgres_url": changed(ragstore.options["postgres_url"], port=a_closed_port())}
+    nowhere: dict[str, Any] = {"postgres_url": changed(ragstore.options["postgres_url"], port=a_closed_port())}
     for verb in (*VERBS_THAT_READ, *VERBS_THAT_WRITE):
         assert_told(ragstore(*verb, status=1, **nowhere), "PostgreSQL: ", "refused", "ragstore status")
     up = ragstore("up", status=1, **nowhere)
@@ -97,14 +97,14 @@ def test_a_postgres_that_is_not_there(ragstore: CommandLine) -> None:
 
 def test_a_mongo_that_is_not_there(ragstore: CommandLine) -> None:
     ragstore("ingest", ".")
-    nowhere = {"mongo_url": changed(ragstore.options["mongo_url"], port=a_closed_port())}
+    nowhere: dict[str, Any] = {"mongo_url": changed(ragstore.options["mongo_url"], port=a_closed_port())}
     for verb in VERBS_THAT_WRITE:
         assert_told(ragstore(*verb, status=1, **nowhere), "MongoDB: ", "refused", "ragstore status")
 
 
 def test_questions_are_answered_while_mongo_is_not_there(ragstore: CommandLine) -> None:
     ragstore("ingest", ".")
-    nowhere = {"mongo_url": changed(ragstore.options["mongo_url"], port=a_closed_port())}
+    nowhere: dict[str, Any] = {"mongo_url": changed(ragstore.options["mongo_url"], port=a_closed_port())}
     assert "needs oil" in ragstore("query", "pump", **nowhere).stdout
 
 
@@ -139,7 +139,7 @@ def test_a_database_without_schema_is_refused_until_it_is_migrated(
     ragstore: CommandLine, test_servers: Servers
 ) -> None:
     with servers.cloned_database(test_servers, None) as empty:
-        fresh = {"postgres_url": empty, "mongo_database": f"{ragstore.options['mongo_database']}_fresh"}
+        fresh: dict[str, Any] = {"postgres_url": empty, "mongo_database": f"{ragstore.options['mongo_database']}_fresh"}
         for verb in (*VERBS_THAT_READ, *VERBS_THAT_WRITE):
             assert_told(ragstore(*verb, status=4, **fresh), "no schema", "ragstore migrate apply")
         ragstore("migrate", **fresh)
@@ -180,7 +180,7 @@ def test_a_role_that_may_not_make_the_extension_is_told_who_may(ragstore: Comman
         execute(url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'", f'ALTER DATABASE "{database}" OWNER TO {name}')
         parts = urlsplit(url)
         plain = urlunsplit(parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}"))
-        own = {"postgres_url": plain, "mongo_database": f"{ragstore.options['mongo_database']}_plain"}
+        own: dict[str, Any] = {"postgres_url": plain, "mongo_database": f"{ragstore.options['mongo_database']}_plain"}
         try:
             refused = ragstore("migrate", status=1, **own)
             assert_told(refused, 'create extension "vector"', "superuser", "CREATE EXTENSION vector", "migrate apply")
@@ -192,7 +192,10 @@ def test_a_role_that_may_not_make_the_extension_is_told_who_may(ragstore: Comman
 
 
 def test_a_postgres_without_pgvector_is_told_what_to_install(ragstore: CommandLine, no_pgvector: str) -> None:
-    own = {"postgres_url": no_pgvector, "mongo_database": f"{ragstore.options['mongo_database']}_no_pgvector"}
+    own: dict[str, Any] = {
+        "postgres_url": no_pgvector,
+        "mongo_database": f"{ragstore.options['mongo_database']}_no_pgvector",
+    }
     refused = ragstore("migrate", status=1, **own)
     assert_told(refused, "no extension 'vector'", "install pgvector 0.8", "ragstore migrate apply")
     assert execute(no_pgvector, "SELECT count(*) FROM pg_namespace WHERE nspname = 'ragstore'") == [(0,)]
@@ -242,7 +245,15 @@ def standalone_mongo(fleet_kind: Kind) -> Iterator[str]:
     with a_process_home() as (home, programs, account):
         account.own_folder(home.path / "data")
         port = a_closed_port()
-        arguments = ["--dbpath", home.path / "data", "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
+        arguments = [
+            "--dbpath",
+            str(home.path / "data"),
+            "--port",
+            str(port),
+            "--bind_ip",
+            "127.0.0.1",
+            "--nounixsocket",
+        ]
         with subprocess.Popen(
             [programs.mongod, *arguments], stdout=subprocess.DEVNULL, **account.popen_options
         ) as process:

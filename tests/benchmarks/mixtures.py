@@ -25,6 +25,7 @@ from ragstore.postgres.search import Query, Row, vector_search
 from ragstore.postgres.segment_tables import table_of
 from ragstore.settings import Settings
 from tests.benchmarks.corpora import LONE, mixture, phrases
+from tests.support.internals import models_of, pool_of, writer_of
 
 K = 10
 SAME = 2e-6
@@ -52,7 +53,7 @@ def main() -> None:
 
 def measured(bench: Workbench, given: argparse.Namespace) -> Iterator[dict[str, object]]:
     """A line of figures for each kind of question, after the load and after upkeep."""
-    model = bench.store._models.named(given.model)
+    model = models_of(bench.store).named(given.model)
     made = mixture(given.nodes)
     order = list(made) if given.order == "first" else list(made)[::-1]
     vectors = {name: np.concatenate([model.embed_documents(made[name][i : i + 5_000])
@@ -71,7 +72,7 @@ def measured(bench: Workbench, given: argparse.Namespace) -> Iterator[dict[str, 
             begun = time.perf_counter()
             index(bench.store)
             print(f"kept up in {time.perf_counter() - begun:.0f} s", flush=True)
-        now = get_collection(bench.store._pool, "mixture")
+        now = get_collection(pool_of(bench.store), "mixture")
         print(when, [(s.n_nodes, s.n_cells) for s in now.segments], now.effort, flush=True)
         for kind, each in asked.items():
             yield show({"when": when, "kind": kind, **compared(bench, now, each, truth[kind])})
@@ -91,7 +92,7 @@ def show(line: dict[str, object]) -> dict[str, object]:
 
 def fill(bench: Workbench, collection: Collection, name: str, chunks: list[str], vectors: Floats) -> None:
     """Publish chunks as documents of ten."""
-    indexer = bench.store._writer().indexer
+    indexer = writer_of(bench.store).indexer
     for begin in range(0, len(chunks), 5_000):
         revisions = []
         for first in range(begin, min(begin + 5_000, len(chunks)), PER_DOCUMENT):
@@ -163,7 +164,7 @@ def compared(bench: Workbench, collection: Collection, asked: Floats, tenth: Flo
 def timed(bench: Workbench, collection: Collection, question: Floats, query: Query) -> tuple[list[Row], float]:
     """Hits and milliseconds."""
     begun = time.perf_counter()
-    rows = bench.store._pool.read(lambda connection: vector_search(connection, collection, question, query)).rows
+    rows = pool_of(bench.store).read(lambda connection: vector_search(connection, collection, question, query)).rows
     return rows, (time.perf_counter() - begun) * 1_000
 
 

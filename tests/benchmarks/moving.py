@@ -26,6 +26,7 @@ from ragstore.model.run import Vectors
 from ragstore.postgres.collections import get_collection
 from ragstore.settings import Settings
 from tests.benchmarks.mixtures import compared, exact
+from tests.support.internals import pool_of, writer_of
 
 NAME = "moving"
 DIM = 256
@@ -158,11 +159,11 @@ def measured(bench: Workbench, n_nodes: int) -> dict[str, object]:
         this.ended_s = time.time()
         this.asked = [each for each in reader.asked if this.begun_s <= each[0] <= this.ended_s]
         phases.append(this)
-        segments = get_collection(bench.store._pool, NAME).segments
+        segments = get_collection(pool_of(bench.store), NAME).segments
         print(this.line(), [(s.n_nodes, s.n_cells) for s in segments], flush=True)
 
     def load(n: int) -> None:
-        indexer = bench.store._writer().indexer
+        indexer = writer_of(bench.store).indexer
         for _ in range(n // AT_ONCE):
             publish(bench.store, collection, corpus.revisions(AT_ONCE))
             indexer.added(collection, AT_ONCE, in_bulk=True)
@@ -201,7 +202,7 @@ def recall_of(bench: Workbench, corpus: Corpus, *, alive: slice) -> float:
     """Of the questions, against exact comparison with the nodes that are alive."""
     questions = made_questions()
     tenth = exact(questions, np.concatenate(corpus.kept_vectors)[alive])
-    return float(compared(bench, get_collection(bench.store._pool, NAME), questions, tenth)["recall"])  # type: ignore[arg-type]
+    return float(compared(bench, get_collection(pool_of(bench.store), NAME), questions, tenth)["recall"])  # type: ignore[arg-type]
 
 
 def draw(found: dict[str, object], path: str) -> None:

@@ -30,6 +30,7 @@ from ragstore.embedded import remembered_urls
 from ragstore.settings import Settings
 from tests.support.children import PYTHONPATH
 from tests.support.embedded import a_home, remove
+from tests.support.internals import writer_of
 
 COLLECTION = "bench"
 GRACE_S = 0
@@ -55,14 +56,14 @@ def die(n_in_flight: int) -> None:
     """Stage a run and be killed before it is published."""
     with ragstore.open() as store:
         collection = store.create_collection(COLLECTION)
-        store._writer().publisher.publish(collection, MadeUp("in-flight", Clusters(DIM)).revisions(n_in_flight))
+        writer_of(store).publisher.publish(collection, MadeUp("in-flight", Clusters(DIM)).revisions(n_in_flight))
 
 
 def recover(_: int) -> None:
     """Print the seconds until what died is recovered."""
     started = time.perf_counter()
     with ragstore.open() as store:
-        store._writer()
+        writer_of(store)
         print(time.perf_counter() - started)
 
 

@@ -59,14 +59,15 @@ def write(folder: str, n_nodes: int) -> dict[str, Any]:
 
 
 def ask_plain(folder: str, _: int) -> list[list[str]]:
-    from llama_index.core import StorageContext, load_index_from_storage
+    from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
     from llama_index.core.vector_stores.types import VectorStoreQuery
 
     index = load_index_from_storage(StorageContext.from_defaults(persist_dir=folder), embed_model=_no_model())
-    store = index.vector_store  # type: ignore[attr-defined]
-    nodes = index.index_struct.nodes_dict  # type: ignore[attr-defined]
+    assert isinstance(index, VectorStoreIndex)
+    store = index.vector_store
+    nodes = index.index_struct.nodes_dict
     return [
-        [nodes[i] for i in store.query(VectorStoreQuery(query_embedding=q.tolist(), similarity_top_k=TOP_K)).ids]
+        [nodes[i] for i in store.query(VectorStoreQuery(query_embedding=q.tolist(), similarity_top_k=TOP_K)).ids or []]
         for q in questions()
     ]
 

@@ -7,7 +7,6 @@ take longer than all the rest, and what they do is none of both stores' business
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import signal
 import sys
@@ -30,18 +29,23 @@ from ragstore.ingest.parse_process import ParseLimits
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
-from ragstore.postgres import segments
 from ragstore.protocol.indexing import merge_all
 from ragstore.sources.location import read_path
 from ragstore.sources.opening import content_hash, read_bytes
 from ragstore.sources.reading import read
-from ragstore.telemetry import failpoint
 from ragstore.telemetry.failpoint import Failpoint
-from tests.support.llama_children import PRELOADED
+from tests.support.forkserver import a_process, context
+from tests.support.internals import (
+    collection_of,
+    failpoints_hit,
+    grow_trees_above,
+    in_small_steps,
+    pool_of,
+    replace,
+    replace_reached,
+    writer_of,
+)
 from tests.support.llama_faces import HashEmbedding, a_document, a_splitter
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(PRELOADED)
 
 COLLECTION = "docs"
 TREES_ABOVE = 256 * 20
@@ -87,7 +91,7 @@ class Child:
 
     def __init__(self, order: Order, barrier: Any = None) -> None:
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run, args=(order, sender, barrier))
+        self._process = a_process(_run, order, sender, barrier)
         self._process.start()
         sender.close()
 
@@ -153,8 +157,8 @@ def _run(order: Order, sender: Any, barrier: Any) -> None:
     # Batches by their sizes alone: which failpoints are passed, and how many batches are under way, must not depend on
     # how busy the machine is.
     replace(batching, "MAX_WAIT_S", math.inf)
-    _in_small_steps()
-    hits = _watched() if order.watched else failpoint._hits
+    in_small_steps()
+    hits: Mapping[Failpoint, int] = _watched() if order.watched else failpoints_hit()
     if order.stops_at is not None:
         _stop_at(order.stops_at)
     try:
@@ -172,20 +176,13 @@ def _run(order: Order, sender: Any, barrier: Any) -> None:
     sender.send(Outcome(False, result, Counter({str(name): n for name, n in hits.items()})))
 
 
-def _in_small_steps() -> None:
-    """Let little take several commands, so that a process can die between them."""
-    from ragstore.audit import documents as audited_documents
-    from ragstore.audit import nodes as audited_nodes
-    from ragstore.mongo import nodes
-    from ragstore.postgres import direct
-    from ragstore.protocol import drop
+def stand_still() -> None:
+    """Stop, as by SIGSTOP from outside, at this very place.
 
-    replace(drop, "_DOCUMENTS_AT_ONCE", 3)
-    replace(nodes, "BATCH_NODES", 3)
-    replace(nodes, "BATCH_IDS", 3)
-    replace(audited_nodes, "_AT_ONCE", 7)
-    replace(audited_documents, "_AT_ONCE", 2)
-    replace(direct, "_IDS_PER_ITEM", 3)
+    The signal goes to this thread: one to the process is handled by any of its threads, and on a busy machine this one
+    would be far ahead by then, in the middle of a transaction that holds up everybody.
+    """
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _watched() -> Counter[Failpoint]:
@@ -206,25 +203,9 @@ def _stop_at(name: str) -> None:
         with lock:
             if passed in left:
                 left.remove(passed)
-                os.kill(os.getpid(), signal.SIGSTOP)
+                stand_still()
 
     replace_reached(reached)
-
-
-def replace_reached(reached: Callable[[Failpoint], None]) -> None:
-    """Have this called wherever the program passes a failpoint."""
-    original = failpoint.reached
-    modules = [module for name, module in sys.modules.items() if name.startswith("ragstore.")]
-    places = [module for module in modules if vars(module).get("reached") is original]
-    assert len(places) > 1, "no module passes failpoints"
-    for module in places:
-        replace(module, "reached", reached)
-
-
-def replace(owner: object, name: str, value: Any) -> None:
-    """Put another value in the place of one that is there."""
-    assert hasattr(owner, name), f"{owner} has no {name} that could be replaced"
-    setattr(owner, name, value)
 
 
 class InThisProcess:
@@ -257,7 +238,7 @@ class _Model:
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dim)).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def embed_query(self, text: str) -> np.ndarray:
         vector: np.ndarray = self.embed_documents([text])[0]
@@ -291,13 +272,13 @@ def declare(rs: Ragstore, *keys: str) -> None:
 
 def merge(rs: Ragstore) -> None:
     """Merge segments as at rest, into trees though they are small."""
-    replace(segments, "_FLAT_COMPONENTS", TREES_ABOVE)
-    merge_all(rs._pool, rs._collection(COLLECTION), memory_mb=64, at_rest=True)
+    grow_trees_above(TREES_ABOVE)
+    merge_all(pool_of(rs), collection_of(rs, COLLECTION), memory_mb=64, at_rest=True)
 
 
 def recover(rs: Ragstore) -> None:
     """What everybody does who is about to write."""
-    rs._writer()
+    writer_of(rs)
 
 
 def repair(rs: Ragstore) -> dict[str, Any] | None:

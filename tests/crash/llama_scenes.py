@@ -13,6 +13,7 @@ from ragstore.settings import Settings
 from tests.crash.forked import COLLECTION, WORKS, Order
 from tests.support import children
 from tests.support.children import until
+from tests.support.internals import writer_of
 from tests.support.llama_faces import DIM, Faces, faces_on
 from tests.support.parts import execute, postgres_url
 
@@ -53,7 +54,7 @@ class LlamaScene:
         until(self._is_settled, what="runs and outbox are empty")
 
     def _is_settled(self) -> bool:
-        self.rs._writer().recoverer.recover()
+        writer_of(self.rs).recoverer.recover()
         return execute(self.settings, "SELECT count(*) FROM ragstore.outbox") == [(0,)]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from ragstore.app import Ragstore
 from ragstore.errors import CollectionNotFoundError
 from ragstore.model.hit import Hit
-from tests.crash.forked import COLLECTION, Child, Order, context
+from tests.crash.forked import COLLECTION, Child, Order
+from tests.support.forkserver import context
 from tests.support.llama_faces import a_document, a_splitter
 from tests.support.oracle import Change, State, is_covered
 

@@ -6,7 +6,7 @@ beginning, in the middle and at the end; others are everybody's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +24,10 @@ from tests.crash.forked import COLLECTION, TREES_ABOVE, Order, run
 from tests.support import children
 from tests.support.children import until
 from tests.support.corpus import a_text, an_edited, write_documents
+from tests.support.internals import collection_of, pool_of, trees_above, writer_of
 from tests.support.oracle import Change, Oracle, State
 from tests.support.parts import execute, postgres_url
-from tests.support.segments import FILTER_INDEXES, FORGET, OTHERS, SEGMENTS, SIZES, merge_at_rest, seal, trees_above
+from tests.support.segments import FILTER_INDEXES, FORGET, OTHERS, SEGMENTS, SIZES, merge_at_rest, seal
 
 FIRST = ("a1", "ab", "a2", "abc", "a3")
 """Folders of the first worker; those whose name has a b or c are also the second's or third's."""
@@ -54,7 +55,7 @@ class Work:
     arguments: Sequence[Sequence[Any]]
     changes: Sequence[Change]
     again: Callable[[], object]
-    options: dict[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scene:
@@ -76,7 +77,7 @@ class Scene:
     def state(self) -> State:
         return {**self.untouched, **self.live}
 
-    def order(self, work: str, *arguments: Any, failpoint: str | None = None, **options: object) -> Order:
+    def order(self, work: str, *arguments: Any, failpoint: str | None = None, **options: Any) -> Order:
         """Args: options: settings of the process, but for those of the scene."""
         own = OPTIONS | options | ({"failpoint": failpoint} if failpoint else {})
         return Order(work, arguments, children.environment(self.settings, **own))
@@ -89,7 +90,7 @@ class Scene:
 
         def is_settled() -> bool:
             execute(self.settings, "UPDATE ragstore.outbox SET not_before = now()")
-            self.rs._writer().recoverer.recover()
+            writer_of(self.rs).recoverer.recover()
             return execute(self.settings, PENDING) == [(0,)]
 
         until(is_settled, what="runs and outbox are empty")
@@ -138,9 +139,9 @@ class Scene:
         self.live, self.untouched = {str(path): path.read_text() for path in sorted(self.folder.rglob("*.txt"))}, {}
         self.ingest()
         self.oracle.assert_visible([], self.live)
-        seal(self.rs._pool, self.rs._collection(COLLECTION))
-        database, found = self.rs._writer().database, self.rs._collection(COLLECTION)
-        StructWriter(self.rs._pool, database, found, self.rs._writer().recoverer).put(
+        seal(pool_of(self.rs), collection_of(self.rs, COLLECTION))
+        database, found = writer_of(self.rs).database, collection_of(self.rs, COLLECTION)
+        StructWriter(pool_of(self.rs), database, found, writer_of(self.rs).recoverer).put(
             Struct(COLLECTION, VECTOR_STORE, "{}")
         )
         changes = [Change({i: text}, {}) for i, text in self.live.items()]
@@ -162,9 +163,9 @@ class Scene:
     def merge(self) -> Work:
         """Merge three segments into one that is a tree, beside readers of those."""
         execute(self.settings, FORGET)
-        pool = self.rs._pool
+        pool = pool_of(self.rs)
         ((n_nodes,),) = execute(self.settings, "SELECT count(*) FROM ragstore.data_docs")
-        collection = self.rs._collection(COLLECTION)
+        collection = collection_of(self.rs, COLLECTION)
         assert seal(pool, collection, at_once=n_nodes // 3 + 1) == n_nodes
         assert [n_cells for _, n_cells in execute(self.settings, SIZES)] == [0, 0, 0]
         return Work("merge", [[]] * 3, self._kept(), self._merge_again)
@@ -194,7 +195,7 @@ class Scene:
         execute(self.settings, "UPDATE ragstore.outbox SET not_before = now()")
         self.oracle.assert_visible(work.changes, self.untouched)
         self.live = self.oracle.state_of(work.changes)
-        return Work("recover", [[]] * 3, self._kept(), self.rs._writer().recoverer.recover)
+        return Work("recover", [[]] * 3, self._kept(), writer_of(self.rs).recoverer.recover)
 
     def _kept(self) -> list[Change]:
         """Nothing may happen to what is live."""
@@ -213,7 +214,7 @@ class Scene:
     def _merge_again(self) -> None:
         assert execute(self.settings, OTHERS) == []
         with trees_above(TREES_ABOVE):
-            merge_at_rest(self.rs._pool, self.rs._collection(COLLECTION))
+            merge_at_rest(pool_of(self.rs), collection_of(self.rs, COLLECTION))
         assert [is_there for _, is_there in execute(self.settings, SEGMENTS)] == [True]
         assert [n_cells > 0 for _, n_cells in execute(self.settings, SIZES)] == [True]
 

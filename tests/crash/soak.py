@@ -30,11 +30,11 @@ import ragstore
 from ragstore import embedded
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
-from tests.crash.network import Network
 from tests.crash.soak_readers import SoakReaders
 from tests.crash.soak_worker import COLLECTION, signed
 from tests.support import children
 from tests.support.corpus import a_text
+from tests.support.forwarder import Forwarder
 from tests.support.oracle import Oracle
 from tests.support.segments import OTHERS, SEGMENTS
 
@@ -102,7 +102,7 @@ class Soak:
         self._settings = Settings(home=home / "servers", **OPTIONS)
         self._mongo: MongoClient[dict[str, Any]] = MongoClient(self._urls.mongo_url, serverSelectionTimeoutMS=2_000)
         self._oracle = Oracle(self._urls.postgres_url, self._mongo[self._settings.mongo_database], COLLECTION)
-        self._networks = [Network(self._urls.postgres_url), Network(_direct(self._urls.mongo_url))]
+        self._networks = [Forwarder(self._urls.postgres_url), Forwarder(self._urls.mongo_url)]
         self._workers: dict[subprocess.Popen[str], float | None] = {}
         self._struck: set[subprocess.Popen[str]] = set()
         self._speak_at = 0.0
@@ -185,8 +185,8 @@ class Soak:
                 if network.cut() == 0:
                     return
             case "silence network":
-                if network.fall_silent() == 0:
-                    network.speak()
+                if network.hold() == 0:
+                    network.release()
                     return
                 self._speak_at = time.monotonic() + self._chance.choice([0.5, 2.0])
             case _:
@@ -201,7 +201,7 @@ class Soak:
     def _reap(self) -> None:
         if time.monotonic() >= self._speak_at:
             for network in self._networks:
-                network.speak()
+                network.release()
         for worker, wake_at in list(self._workers.items()):
             if wake_at is not None and time.monotonic() >= wake_at:
                 worker.send_signal(signal.SIGCONT)
@@ -261,12 +261,6 @@ class Soak:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
-
-
-def _direct(mongo_url: str) -> str:
-    """A URL that keeps the driver from finding its way around the network."""
-    assert "replicaSet=rs0" in mongo_url
-    return mongo_url.replace("replicaSet=rs0", "directConnection=true")
 
 
 def soak(seconds: float, seed: int, *, tell: Callable[[Report], None] = lambda _: None) -> Report:

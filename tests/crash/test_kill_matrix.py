@@ -113,12 +113,13 @@ def test_killed_there_beside_two_others_readers_see_old_or_new_and_the_next_run_
     operation: str, failpoint: str, n: int, scene: Scene, tally: Tally
 ) -> None:
     tally.cells += 1
-    survived_with: int | None = n
+    nth = n
     for _ in range(MOST_TRIES):
-        survived_with = kill_one(scene, operation, f"{failpoint}:{max(1, survived_with)}", n_workers=3)
+        survived_with = kill_one(scene, operation, f"{failpoint}:{nth}", n_workers=3)
         if survived_with is None:
             tally.kills += 1
             return
+        nth = max(1, survived_with)
     pytest.fail("nothing was killed")
 
 

@@ -11,9 +11,9 @@ import ragstore
 from ragstore.settings import Settings
 from tests.support import children
 from tests.support.corpus import a_text, write_documents
+from tests.support.forwarder import Forwarder, a_forwarder
 from tests.support.oracle import Oracle
-from tests.support.parts import execute, postgres_url
-from tests.support.proxy import Proxy, running_proxy
+from tests.support.parts import execute, mongo_url, postgres_url
 
 INSERT = b"insert\0\x0a\0\0\0docs/data\0"
 """The beginning of an insert into the collection of node bodies, as BSON."""
@@ -24,7 +24,7 @@ def test_nodes_that_arrive_after_their_run_was_recovered_become_no_orphans(
 ) -> None:
     graceful = settings.model_copy(update={"grace_s": 3600})
     state = write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
-    with ragstore.open(graceful) as rs, running_proxy(direct_url(settings), mark=INSERT) as proxy:
+    with ragstore.open(graceful) as rs, a_forwarder(mongo_url(settings), mark=INSERT) as proxy:
         proxy.arm("arrives late", cut=False)
         env = children.environment(graceful, mongo_url=proxy.url)
         child = children.start("tests.crash.child", "ingest", str(tmp_path / "docs"), env=env)
@@ -42,14 +42,6 @@ def test_nodes_that_arrive_after_their_run_was_recovered_become_no_orphans(
     Oracle(postgres_url(settings), mongo_database).assert_settled(state)
 
 
-def direct_url(settings: Settings) -> str:
-    """A URL that keeps the driver from finding its way around the proxy."""
-    assert settings.mongo_url is not None
-    url = settings.mongo_url.get_secret_value()
-    assert "replicaSet=rs0" in url
-    return url.replace("replicaSet=rs0", "directConnection=true")
-
-
-def deliver(proxy: Proxy) -> None:
+def deliver(proxy: Forwarder) -> None:
     proxy.let_through.set()
     assert proxy.delivered.wait(30)

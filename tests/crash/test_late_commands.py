@@ -13,14 +13,15 @@ from pymongo.database import Database
 import ragstore
 from ragstore.app import Ragstore
 from ragstore.settings import Settings
-from tests.crash.test_killed_in_flight import deliver, direct_url
+from tests.crash.test_killed_in_flight import deliver
 from tests.support import children
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
+from tests.support.forwarder import Forwarder, a_forwarder
+from tests.support.internals import writer_of
 from tests.support.llama_children import Place
 from tests.support.llama_faces import DIM, a_document
-from tests.support.parts import execute, postgres_url
-from tests.support.proxy import Proxy, running_proxy
+from tests.support.parts import execute, mongo_url, postgres_url
 
 COLLECTION = "docs"
 DUE = "UPDATE ragstore.outbox SET not_before = now()"
@@ -52,13 +53,13 @@ def recovered(rs: Ragstore, settings: Settings) -> None:
     """Others do what is due, also where PostgreSQL has not noticed yet that the dead process is gone."""
 
     def is_done() -> bool:
-        rs._writer().recoverer.recover()
+        writer_of(rs).recoverer.recover()
         return execute(settings, NOT_YET) == [(0,)]
 
     until(is_done, what="what is due is done")
 
 
-def killed_while_sending(settings: Settings, proxy: Proxy, *order: object) -> None:
+def killed_while_sending(settings: Settings, proxy: Forwarder, *order: object) -> None:
     proxy.arm("arrives late", cut=False)
     child = Place(postgres_url(settings), proxy.url, settings.mongo_database).start(*order)  # type: ignore[arg-type]
     until(lambda: proxy.met.is_set() or not child.is_alive(), what="the child sends its command")
@@ -96,7 +97,7 @@ def test_what_an_insert_sent_is_gone_after_the_grace_period(
     kind: str,
     meanwhile: Callable[[Ragstore], None],
 ) -> None:
-    with running_proxy(direct_url(settings), mark=mark("insert", f"{COLLECTION}/{kind}")) as proxy:
+    with a_forwarder(mongo_url(settings), mark=mark("insert", f"{COLLECTION}/{kind}")) as proxy:
         killed_while_sending(settings, proxy, "insert", [a_document("x", 1, 4)])
         recovered(rs, settings)
         meanwhile(rs)
@@ -117,7 +118,7 @@ def test_what_was_sent_by_the_one_who_did_the_work_of_a_dead_one_is_gone_too(
 ) -> None:
     place = Place(postgres_url(settings), settings.mongo_url.get_secret_value(), settings.mongo_database)  # type: ignore[union-attr]
     assert not place.run("insert", [a_document("x", 1, 4)], failpoint="direct_committed")
-    with running_proxy(direct_url(settings), mark=mark("insert", f"{COLLECTION}/data")) as proxy:
+    with a_forwarder(mongo_url(settings), mark=mark("insert", f"{COLLECTION}/data")) as proxy:
         killed_while_sending(settings, proxy, "recover")
         recovered(rs, settings)
         delete(rs)
@@ -138,7 +139,7 @@ def test_what_an_ingest_sent_is_gone_after_the_grace_period(
         write_documents(tmp_path / "docs", {"a.txt": a_text("former")})
         rs.ingest(tmp_path / "docs", collection=COLLECTION)
     write_documents(tmp_path / "docs", {"a.txt": a_text("a")})
-    with running_proxy(direct_url(settings), mark=mark(command, f"{COLLECTION}/ref_doc_info")) as proxy:
+    with a_forwarder(mongo_url(settings), mark=mark(command, f"{COLLECTION}/ref_doc_info")) as proxy:
         proxy.arm("arrives late", cut=False)
         env = children.environment(settings, mongo_url=proxy.url)
         child = children.start("tests.crash.child", "ingest", str(tmp_path / "docs"), env=env)
@@ -168,7 +169,7 @@ def delete_structs(rs: Ragstore) -> None:
 def test_an_index_struct_that_was_deleted_does_not_come_back(
     rs: Ragstore, settings: Settings, mongo_database: Database[dict[str, Any]], meanwhile: Callable[[Ragstore], None]
 ) -> None:
-    with running_proxy(direct_url(settings), mark=mark("update", "index_store/data")) as proxy:
+    with a_forwarder(mongo_url(settings), mark=mark("update", "index_store/data")) as proxy:
         killed_while_sending(settings, proxy, "build_index", "SummaryIndex", [a_document("x", 1, 4)])
         recovered(rs, settings)
         assert len(held(mongo_database)["index_store/data"]) == 1, "others bring it to MongoDB"
@@ -192,7 +193,7 @@ def test_a_late_delete_takes_nothing_that_was_written_since(
     node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="x", hash="h")
     store = rs.storage_context(COLLECTION).vector_store
     store.add([node])
-    with running_proxy(direct_url(settings), mark=mark("delete", f"{COLLECTION}/{kind}")) as proxy:
+    with a_forwarder(mongo_url(settings), mark=mark("delete", f"{COLLECTION}/{kind}")) as proxy:
         killed_while_sending(settings, proxy, "again_and_again", "delete", "x", [1])
         recovered(rs, settings)
         store.add([node])

@@ -69,13 +69,13 @@ def test_killed_there_beside_two_others_readers_see_whole_versions_and_the_next_
     operation: str, failpoint: str, n: int, scene: LlamaScene, tally: Tally
 ) -> None:
     tally.cells += 1
-    survived_with: int | None = n
+    nth = n
     for _ in range(MOST_TRIES):
-        armed = f"{failpoint}:{max(1, survived_with)}"
-        survived_with = kill_one(scene, operation, armed, (FIRST, SECOND, THIRD))
+        survived_with = kill_one(scene, operation, f"{failpoint}:{nth}", (FIRST, SECOND, THIRD))
         if survived_with is None:
             tally.kills += 1
             return
+        nth = max(1, survived_with)
     pytest.fail("nothing was killed")
 
 

@@ -15,9 +15,9 @@ from ragstore.settings import Settings
 from tests.crash.forked import COLLECTION, InThisProcess, Order, started
 from tests.support import children
 from tests.support.corpus import a_text, an_edited, write_documents
+from tests.support.forwarder import a_forwarder
 from tests.support.oracle import Change, Oracle
 from tests.support.parts import execute, postgres_url
-from tests.support.proxy import running_proxy
 
 NAMES = [f"{i}.txt" for i in range(8)]
 LEASES_RUN_OUT = "UPDATE ragstore.run SET lease_until = now() - interval '1 second'"
@@ -80,7 +80,7 @@ def test_a_worker_that_stands_still_while_it_publishes_does_not_hold_the_others_
 ) -> None:
     folder = tmp_path / "docs"
     write_documents(folder, {name: a_text(name) for name in NAMES})
-    with ragstore.open(settings) as rs, running_proxy(postgres_url(settings), mark=b"COPY ragstore") as proxy:
+    with ragstore.open(settings) as rs, a_forwarder(postgres_url(settings), mark=b"COPY ragstore") as proxy:
         rs.create_collection(COLLECTION, chunk_size=32, chunk_overlap=0)
         proxy.arm("arrives late", cut=False)
         # The server ends a transaction that stands still for twice the lease, and at least 10 s.

@@ -36,11 +36,11 @@ def scene(
         yield scene
 
 
-def an_update(scene: Scene, changed: Sequence[str], **options: object) -> tuple[Work, Order]:
+def an_update(scene: Scene, changed: Sequence[str], **options: Any) -> tuple[Work, Order]:
     """Args: changed: what is different in the process that does it."""
     work = scene.update()
     # One batch, so that no other thread of it is in the middle of something.
-    order = scene.order(work.name, *work.arguments[0], **{"grace_s": GRACEFUL_S, "batch_chunks": 1_000} | options)
+    order = scene.order(work.name, *work.arguments[0], **({"grace_s": GRACEFUL_S, "batch_chunks": 1_000} | options))
     return work, replace(order, changed=changed)
 
 

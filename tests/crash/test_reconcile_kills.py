@@ -102,7 +102,6 @@ def test_reconcile_passes_these_failpoints(store: str, restored: Restored) -> No
     assert hits >= Counter(PASSES[store])
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("store", "failpoint"), alone(PASSES))
 def test_killed_there_the_stores_stay_refused_and_the_next_reconcile_ends_the_work(
     store: str, failpoint: str, restored: Restored, tally: Tally

@@ -143,7 +143,6 @@ def test_repair_passes_these_failpoints(damage: str, scene: Scene) -> None:
     assert hits >= Counter(PASSES[damage])
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("damage", "failpoint"), alone(PASSES))
 def test_killed_there_the_next_repair_ends_the_work(damage: str, failpoint: str, scene: Scene, tally: Tally) -> None:
     hits = scene.hits()

@@ -5,8 +5,6 @@ Each replaces something by name, and fails where that name is gone.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,29 +12,34 @@ from typing import Any
 from ragstore.ingest import storing
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState, SourceItem
-from ragstore.model.run import Run
+from ragstore.model.run import PlannedRevision, Run
+from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import statements
-from ragstore.postgres.direct import DirectChange
 from ragstore.postgres.ledger import Ledger, Publication
 from ragstore.postgres.names import quoted_table
-from ragstore.protocol.publish import Publisher
-from tests.crash.forked import replace
+from tests.crash.forked import stand_still
+from tests.support.internals import (
+    before_copying_directly,
+    before_publishing,
+    before_writing,
+    cursor_of,
+    pool_of_ledger,
+    replace,
+)
 
 _ANY_STAMP = 2**62
 
 
 def stop_before_publishing() -> None:
     """Takes nothing away: stands still once, with everything staged, as a machine does that sleeps."""
-    original = Publisher._publish
     stopped: list[bool] = []
 
-    def publish(self: Publisher, *arguments: Any) -> Any:
+    def stop_once() -> None:
         if not stopped:
             stopped.append(True)
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return original(self, *arguments)
+            stand_still()
 
-    replace(Publisher, "_publish", publish)
+    before_publishing(stop_once)
 
 
 def publish_without_fence() -> None:
@@ -44,7 +47,7 @@ def publish_without_fence() -> None:
 
     @contextmanager
     def publishing(self: Ledger, collection: Collection, run: Run) -> Iterator[Publication]:
-        with self._pool.transaction() as cursor:
+        with pool_of_ledger(self).transaction() as cursor:
             cursor.execute(statements.END_RUN, {"run_id": run.run_id})
             yield Publication(cursor, collection, run)
 
@@ -57,23 +60,21 @@ def publish_in_two_transactions() -> None:
 
     def retire_nodes(self: Publication, document_ids: Sequence[str], *, grace_s: float) -> None:
         original(self, document_ids, grace_s=grace_s)
-        self._cursor.connection.commit()
+        cursor_of(self).connection.commit()
 
     replace(Publication, "retire_nodes", retire_nodes)
 
 
 def retire_before_publishing() -> None:
     """Take the old bodies out of MongoDB before the new revision is live."""
-    original = Publisher._write
 
-    def write(self: Publisher, publication: Publication, revisions: Any, *arguments: Any) -> None:
-        old = f"SELECT node_id FROM {quoted_table(publication._collection)} WHERE document_id = ANY(%s)"
-        publication._cursor.execute(old, ([r.document_id for r in revisions],))
-        ids = [row[0] for row in publication._cursor.fetchall()]
-        self._nodes.delete_nodes(publication._collection.name, ids, stamp=_ANY_STAMP, between=lambda: None)
-        original(self, publication, revisions, *arguments)
+    def retire(nodes: NodeStore, cursor: Any, collection: Collection, revisions: Sequence[PlannedRevision]) -> None:
+        old = f"SELECT node_id FROM {quoted_table(collection)} WHERE document_id = ANY(%s)"
+        cursor.execute(old, ([r.document_id for r in revisions],))
+        ids = [row[0] for row in cursor.fetchall()]
+        nodes.delete_nodes(collection.name, ids, stamp=_ANY_STAMP, between=lambda: None)
 
-    replace(Publisher, "_write", write)
+    before_writing(retire)
 
 
 def retire_without_grace() -> None:
@@ -105,13 +106,7 @@ def begin_after_staging() -> None:
 
 def write_directly_in_two_transactions() -> None:
     """Commit as soon as the former nodes of a document are out of search."""
-    original = DirectChange.copy_rows
-
-    def copy_rows(self: DirectChange, rows: bytes) -> None:
-        self._cursor.connection.commit()
-        original(self, rows)
-
-    replace(DirectChange, "copy_rows", copy_rows)
+    before_copying_directly(lambda cursor: cursor.connection.commit())
 
 
 def publish_what_was_overtaken() -> None:

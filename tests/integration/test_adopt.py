@@ -88,7 +88,7 @@ def test_a_node_that_stands_in_several_rows_is_taken_once(store: Ragstore, faces
     assert report.noted.examples["doubled_nodes"] == [
         f"{node.node_id}: {4 if node is nodes[0] else 3} rows" for node in sorted(nodes, key=lambda n: n.node_id)
     ]
-    assert sorted(faces.texts()) == sorted(["The newest text.", *(node.text for node in nodes[1:])])
+    assert sorted(faces.texts()) == sorted(["The newest text.", *(node.get_content() for node in nodes[1:])])
     faces.assert_agree()
 
 
@@ -106,6 +106,7 @@ def test_tables_of_other_settings_come_over(
         **options,
     )
     vector_store.add(embedded(nodes_of("a", 4)))
+    assert vector_store._engine is not None
     vector_store._engine.dispose()
     stack = PlainStack(
         "data_manuals", schema="other", postgres_url=url.replace("postgresql://", "postgresql+psycopg2://")
@@ -129,7 +130,7 @@ def test_rows_that_hold_no_node_are_listed_and_the_others_come_over(
     assert report.nodes == 3
     (node,) = store.storage_context("docs").docstore.get_nodes([nodes[2].node_id])
     assert isinstance(node, TextNode)
-    assert (node.text, node.metadata, node.ref_doc_id) == (nodes[2].text, {"kind": "old"}, "a")
+    assert (node.text, node.metadata, node.ref_doc_id) == (nodes[2].get_content(), {"kind": "old"}, "a")
     faces.assert_agree()
 
 

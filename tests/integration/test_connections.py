@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
+from pydantic import SecretStr
 
 import ragstore
 from ragstore.app import migrations, servers
@@ -49,7 +50,7 @@ def shown(url: str, *names: str, **options: Any) -> dict[str, str]:
             found = {}
             for name in names:
                 cursor.execute(f"SHOW {name}")
-                found[name] = cursor.fetchone()[0]
+                (found[name],) = cursor.fetchone() or ()
             return found
     finally:
         pool.close()
@@ -376,7 +377,7 @@ def _with(settings: Settings, query: str) -> Any:
 
 
 def _url(settings: Settings, parts: Any) -> Any:
-    return type(settings.postgres_url)(urlunsplit(parts))
+    return SecretStr(urlunsplit(parts))
 
 
 def _admin(servers: Servers, statement: str) -> None:

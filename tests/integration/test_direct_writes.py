@@ -35,7 +35,7 @@ def bodies(mongo: Database[dict[str, Any]]) -> dict[str, str]:
 class Overtaken(Recoverer):
     """Another writer comes between a commit and what follows in MongoDB."""
 
-    meanwhile: Callable[[], None]
+    meanwhile: Callable[[], object]
 
     def finish(self, outbox_ids: Sequence[int], written: Written | None = None) -> None:
         self.meanwhile()
@@ -49,7 +49,7 @@ class Dying(Recoverer):
         pass
 
 
-def an_overtaken(parts: Parts, meanwhile: Callable[[], None]) -> DirectWriter:
+def an_overtaken(parts: Parts, meanwhile: Callable[[], object]) -> DirectWriter:
     recoverer = Overtaken(parts.pool, parts.ledger, parts.nodes)
     recoverer.meanwhile = meanwhile
     return a_writer(parts, recoverer)
@@ -72,7 +72,7 @@ def test_a_node_that_was_deleted_after_the_commit_does_not_come_back(
 ) -> None:
     with open_parts(settings) as parts:
         other = a_writer(parts)
-        writer = an_overtaken(parts, lambda: other.delete_nodes(parts.collection, ["n1"]) and None)
+        writer = an_overtaken(parts, lambda: other.delete_nodes(parts.collection, ["n1"]))
         add(parts, writer, a_node("n1", "old"), a_node("n2", "old"))
     assert bodies(mongo_database) == {"n2": "old"}
 

@@ -17,6 +17,7 @@ from llama_index.core import (
 )
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import BaseNode, ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from ragstore.app import Ragstore
@@ -59,6 +60,12 @@ def embeddings(store: Any, ids: list[str]) -> list[list[float] | None]:
     return [store.get_document(i).embedding for i in ids]
 
 
+def the_node(docstore: BaseDocumentStore, node_id: str) -> BaseNode:
+    found = docstore.get_document(node_id)
+    assert found is not None
+    return found
+
+
 def test_embeddings_come_back_in_every_process_from_both_databases(faces: Faces) -> None:
     nodes = some_nodes()
     ids = [node.node_id for node in nodes]
@@ -67,7 +74,7 @@ def test_embeddings_come_back_in_every_process_from_both_databases(faces: Faces)
     assert embeddings(docstore, ids) == [node.embedding for node in nodes]
     assert docstore.get_nodes(ids) == nodes == list(docstore.docs.values())
     faces.mongo["docs/data"].delete_one({"_id": "n0"})
-    assert docstore.get_document("n0").embedding == a_vector(0)
+    assert the_node(docstore, "n0").embedding == a_vector(0)
 
 
 def test_adding_them_again_unchanged_writes_nothing_and_without_embedding_takes_it_away(faces: Faces) -> None:
@@ -76,7 +83,7 @@ def test_adding_them_again_unchanged_writes_nothing_and_without_embedding_takes_
     faces.context().docstore.add_documents(some_nodes())
     assert faces.state() == before
     faces.context().docstore.add_documents([TextNode(id_="n0", text="two three", metadata={"k": 1})])
-    assert faces.context().docstore.get_document("n0").embedding is None
+    assert the_node(faces.context().docstore, "n0").embedding is None
     faces.assert_agree()
 
 
@@ -84,7 +91,7 @@ def test_adding_them_again_unchanged_writes_nothing_and_without_embedding_takes_
 def test_a_node_in_both_stores_has_the_embedding_that_the_docstore_was_given(faces: Faces, first: str) -> None:
     given = [node for node in some_nodes() if node.embedding and len(node.embedding) == DIM]
     ids = [node.node_id for node in given]
-    embedded = [node.model_copy(update={"embedding": HashEmbedding()._vector(node.node_id)}) for node in given]
+    embedded = [node.model_copy(update={"embedding": HashEmbedding().vector_of(node.node_id)}) for node in given]
     for step in ("docstore", "vector store") if first == "docstore" else ("vector store", "docstore", "vector store"):
         if step == "docstore":
             faces.context().docstore.add_documents(given)
@@ -112,7 +119,7 @@ def test_large_floats_come_back_as_floats(faces: Faces) -> None:
     docstore = faces.context().docstore
     info = docstore.get_ref_doc_info("e")
     assert info is not None and repr(sorted(info.metadata.items())) == repr(sorted(metadata.items()))
-    assert repr(sorted(docstore.get_document("d").metadata.items())) == repr(sorted(metadata.items()))
+    assert repr(sorted(the_node(docstore, "d").metadata.items())) == repr(sorted(metadata.items()))
     (hit,) = faces.index().as_retriever().retrieve("t")
     assert repr(hit.node.metadata) == repr(metadata)
 
@@ -127,7 +134,8 @@ def test_retrievers_that_compare_embeddings_compute_none_that_they_were_given(fa
     """As upstream's test of a tree that is built with embeddings."""
     model = CountingEmbedding()
     nodes = [
-        TextNode(id_=f"e{i}", text=f"text {i}", embedding=HashEmbedding()._vector(f"other words {i}")) for i in range(5)
+        TextNode(id_=f"e{i}", text=f"text {i}", embedding=HashEmbedding().vector_of(f"other words {i}"))
+        for i in range(5)
     ]
     SummaryIndex(nodes, storage_context=faces.context()).set_index_id("summary")
     VectorStoreIndex([node.model_copy() for node in nodes], storage_context=faces.context(), embed_model=model)

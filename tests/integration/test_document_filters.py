@@ -24,18 +24,12 @@ from ragstore.model.filters import Condition, Group
 from ragstore.postgres.filters import to_sql
 from ragstore.query.filter_text import parse_filters
 from ragstore.query.search import Question, search
-from tests.support.llama_faces import DIM, Faces, HashEmbedding, faces_on
+from tests.support.llama_faces import DIM, Faces, HashEmbedding
 from tests.support.plain_stack import Plain, build
 from tests.support.servers import Servers
 
 KEYS = ["doc_id", "document_id", "ref_doc_id"]
 IDS = ["alpha", "beta", "Gamma", "delta's", "e p s"]
-
-
-@pytest.fixture
-def faces(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Iterator[Faces]:
-    with faces_on(postgres_database, test_servers.mongo_url, mongo_database.name) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -192,7 +186,7 @@ def test_any_filter_tree_finds_what_plain_pgvectorstore_finds(faces: Faces, plai
 
 def a_node(name: str, document: str | None = None, **metadata: Any) -> TextNode:
     source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document)} if document else {}
-    vector = HashEmbedding()._vector(name)
+    vector = HashEmbedding().vector_of(name)
     return TextNode(id_=name, text=name, embedding=vector, metadata=metadata, relationships=source)
 
 

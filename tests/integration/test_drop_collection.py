@@ -24,6 +24,7 @@ from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
 from tests.support import servers
 from tests.support.corpus import a_text, write_documents
+from tests.support.internals import collection_of, pool_of, writer_of
 from tests.support.oracle import Oracle, State
 from tests.support.parts import a_revision, execute, open_parts, postgres_url
 from tests.support.roles import a_database_with_roles
@@ -64,7 +65,7 @@ def state(tmp_path: Path) -> State:
 
 def retire(rs: Ragstore, settings: Settings) -> None:
     execute(settings, DUE)
-    rs._writer().recoverer.retire()
+    writer_of(rs).recoverer.retire()
 
 
 def assert_nothing_is_left(settings: Settings, mongo: Database[dict[str, Any]]) -> None:
@@ -88,8 +89,8 @@ def test_all_that_it_has_is_gone_from_both_stores(
     vector = rs.embed_model(COLLECTION).get_text_embedding("alone")
     context.vector_store.add([TextNode(id_="alone", text="A node without a document.", embedding=vector)])
     context.docstore.add_documents([TextNode(id_="body", text="A node without a vector.")])
-    seal(rs._pool, rs._collection(COLLECTION), at_once=3)
-    merge_at_rest(rs._pool, rs._collection(COLLECTION))
+    seal(pool_of(rs), collection_of(rs, COLLECTION), at_once=3)
+    merge_at_rest(pool_of(rs), collection_of(rs, COLLECTION))
     assert len(execute(settings, SEGMENTS)) == 1
     assert rs.drop_collection(COLLECTION) == len(state) + 2
     assert COLLECTION not in {summary.name for summary in rs.collections()}
@@ -128,7 +129,7 @@ def test_entries_that_are_deleted_late_are_those_of_the_old_one(
     rs: Ragstore, oracle: Oracle, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     rs.ingest(tmp_path / "docs", collection=COLLECTION)
-    writer = rs._writer()
+    writer = writer_of(rs)
     write, held, go_on = writer.nodes.put_ref_docs, threading.Event(), threading.Event()
 
     def late(*arguments: Any, **named: Any) -> None:

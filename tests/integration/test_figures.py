@@ -6,6 +6,7 @@ from llama_index.core.schema import TextNode
 
 from ragstore.app import Ragstore
 from ragstore.postgres.gauges import read_gauges
+from tests.support.internals import pool_of
 from tests.support.llama_faces import DIM, HashEmbedding, a_document, a_splitter
 
 
@@ -20,7 +21,7 @@ def test_nodes_without_a_document_count_as_nodes(store: Ragstore) -> None:
     index.insert(a_document("a"))
     figures = {each.name: (each.documents, each.nodes) for each in store.collections()}
     assert figures == {"empty": (0, 0), "docs": (0, 30), "both": (1, 11)}
-    gauges = {each.name: (each.n_documents, each.n_nodes) for each in read_gauges(store._pool).collections}
+    gauges = {each.name: (each.n_documents, each.n_nodes) for each in read_gauges(pool_of(store)).collections}
     assert gauges == figures
     # They are no document, in LlamaIndex either.
     assert store.index("docs", embed_model=HashEmbedding()).ref_doc_info == {}
@@ -31,6 +32,6 @@ def test_nodes_without_a_document_count_as_nodes(store: Ragstore) -> None:
 def test_a_collection_whose_table_is_lost_is_still_listed(store: Ragstore) -> None:
     store.create_collection("docs", model="external", dim=DIM)
     store.create_collection("lost", model="external", dim=DIM)
-    with store._pool.transaction() as cursor:
+    with pool_of(store).transaction() as cursor:
         cursor.execute("DROP TABLE ragstore.data_lost")
     assert {each.name: each.nodes for each in store.collections()} == {"docs": 0, "lost": 0}

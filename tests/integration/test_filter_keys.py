@@ -19,6 +19,8 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from tests.support.command import CommandLine
 from tests.support.filter_oracle import matches
+from tests.support.internals import pool_of
+from tests.support.parts import mongo_url, postgres_url
 from tests.support.roles import a_database_with_roles
 from tests.support.servers import Servers
 
@@ -196,7 +198,7 @@ def test_keys_are_kept_and_added_when_a_collection_is_named_again(store: Ragstor
     store.create_collection("docs", model="external", dim=2, filter_keys=["tenant"])
     assert store.create_collection("docs").filter_keys == ("tenant",)
     assert store.create_collection("docs", filter_keys=["year"]).filter_keys == ("tenant", "year")
-    assert [valid for _, valid in run(store._pool, INDEXES)] == [True] * 4
+    assert [valid for _, valid in run(pool_of(store), INDEXES)] == [True] * 4
 
 
 def test_a_search_finds_the_same_with_and_without_declared_keys(store: Ragstore) -> None:
@@ -204,7 +206,7 @@ def test_a_search_finds_the_same_with_and_without_declared_keys(store: Ragstore)
     declared = store.create_collection("declared", model="external", dim=2, filter_keys=["year", "lang"])
     for collection in (plain, declared):
         run(
-            store._pool,
+            pool_of(store),
             f"INSERT INTO ragstore.{collection.table} (text, metadata_, node_id, embedding, ordinal, user_metadata)"
             " SELECT 't', '{}', 'n' || n, ARRAY[1, n::real / 100]::vector, n,"
             " jsonb_build_object('year', 1900 + n, 'lang', 'l' || n % 3) FROM generate_series(1, 200) AS n",
@@ -279,8 +281,8 @@ def test_filter_keys_can_be_named_on_the_command_line(settings: Settings, tmp_pa
     command = CommandLine(
         tmp_path,
         {
-            "postgres_url": settings.postgres_url.get_secret_value(),
-            "mongo_url": settings.mongo_url.get_secret_value(),
+            "postgres_url": postgres_url(settings),
+            "mongo_url": mongo_url(settings),
             "mongo_database": settings.mongo_database,
         },
     )

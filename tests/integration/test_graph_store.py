@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,25 +9,12 @@ from llama_index.core import KnowledgeGraphIndex, StorageContext, load_index_fro
 from llama_index.core.graph_stores.simple import SimpleGraphStore
 from llama_index.core.graph_stores.types import GraphStore
 from llama_index.core.llms import MockLLM
-from pymongo.database import Database
 
 from ragstore.errors import InvalidNodeError, UsageError
 from ragstore.llama import RagstoreGraphStore
 from tests.support.graphs import a_fact, triplets_in
 from tests.support.llama_children import Place
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
-from tests.support.servers import Servers
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -28,13 +28,14 @@ from ragstore.settings import Settings
 from tests.support import plain_stack
 from tests.support.children import until
 from tests.support.corpus import a_text, an_edited, write_documents
+from tests.support.internals import pool_of, trees_above
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_splitter, faces_on, fetch
 from tests.support.model_server import Fault, running_model_server
 from tests.support.oracle import Oracle
 from tests.support.parts import execute, postgres_url
 from tests.support.persisted import a_persist_dir, answers, loaded
 from tests.support.plain_stack import Plain
-from tests.support.segments import N_SCANS, SEGMENTS, merge_at_rest, seal, trees_above
+from tests.support.segments import N_SCANS, SEGMENTS, merge_at_rest, seal
 
 pytestmark = pytest.mark.on_both
 
@@ -179,7 +180,7 @@ def test_an_ingest_of_vectors_too_long_for_an_index_of_float32_sets_none_aside(
         assert store.create_collection("docs", model=f"tei:{server.url}").space.dim == 2_008
         report = store.ingest(tmp_path / "docs", collection="docs")
     assert (report.added, report.failed) == (3, 0)
-    assert seal(store._pool, get_collection(store._pool, "docs"))
+    assert seal(pool_of(store), get_collection(pool_of(store), "docs"))
     ((_, is_there),) = execute(settings, SEGMENTS)
     assert is_there
 
@@ -191,7 +192,7 @@ def test_nodes_come_back_with_their_vectors_rounded(faces: Faces) -> None:
     nodes = some_nodes(20)
     store = faces.context().vector_store
     assert isinstance(store, PGVectorStore) and store.use_halfvec
-    store.add(nodes)
+    store.add([*nodes])
     for node, found in zip(nodes, store.get_nodes([n.node_id for n in nodes]), strict=True):
         assert node.embedding is not None
         assert found.embedding == rounded(np.array(node.embedding, dtype=np.float32)).tolist()
@@ -286,6 +287,7 @@ def test_a_plain_vector_store_reads_and_scores_them_as_ragstore_does(
     hits = rs.query(a_text(1, 1), collection="docs", mode="vector", top_k=5)
     assert found.ids == [hit.node_id for hit in hits]
     assert found.similarities == pytest.approx([hit.score for hit in hits], abs=1e-4)
+    assert plain._engine is not None
     assert plain._engine is not None
     plain._engine.dispose()
 

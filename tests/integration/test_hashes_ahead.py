@@ -78,7 +78,9 @@ def test_what_the_program_itself_deleted_is_added_again_at_once(ours: Ours) -> N
         lambda: index.delete_ref_doc("d37"),
         lambda: context.docstore.delete_document("d37"),
         lambda: context.vector_store.delete("d37"),
-        lambda: context.vector_store.delete_nodes(context.docstore.get_ref_doc_info("d37").node_ids),
+        lambda: context.vector_store.delete_nodes(
+            [n for info in [context.docstore.get_ref_doc_info("d37")] if info for n in info.node_ids]
+        ),
         context.vector_store.clear,
     ]
     for delete in deletions:

@@ -12,6 +12,7 @@ from pymongo.database import Database
 from ragstore.app import Ragstore
 from ragstore.errors import EmbeddingSpaceError, TransferError, UsageError
 from ragstore.settings import Settings
+from tests.support.internals import entries_that_always_fit
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_hierarchy, a_splitter, faces_on
 from tests.support.parts import postgres_url
 from tests.support.persisted import a_persist_dir, answers, assert_equal_answers, loaded
@@ -168,7 +169,7 @@ def test_one_of_several_vector_stores_is_taken_and_the_others_are_named(store: R
         index.storage_context.graph_store,
     )
     for node in others:
-        node.embedding = HashEmbedding()._vector(node.get_content())
+        node.embedding = HashEmbedding().vector_of(node.get_content())
     context.vector_stores["drawings"].add(others)
     context.persist(str(folder))
     report = store.import_(folder, collection="docs")
@@ -178,8 +179,8 @@ def test_one_of_several_vector_stores_is_taken_and_the_others_are_named(store: R
     ]
     drawn = store.import_(folder, collection="drawn", namespace="drawings")
     assert (drawn.nodes, drawn.ok, drawn.noted.counts["indexes_renamed"]) == (18, True, 1)
-    index = load_index_from_storage(store.storage_context("drawn"), index_id="drawn", embed_model=HashEmbedding())
-    assert len(index.as_retriever(similarity_top_k=99).retrieve("sentence")) == 18
+    drawing = load_index_from_storage(store.storage_context("drawn"), index_id="drawn", embed_model=HashEmbedding())
+    assert len(drawing.as_retriever(similarity_top_k=99).retrieve("sentence")) == 18
     assert {c.name: c.nodes for c in store.collections()} == {"docs": 12, "drawn": 18}
     with pytest.raises(UsageError, match="no vector store 'photos'") as refused:
         store.import_(folder, collection="docs", namespace="photos")
@@ -356,12 +357,11 @@ def test_a_document_of_more_nodes_than_mongodb_can_name_stays_behind_and_the_oth
     store: Ragstore, faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ragstore.model import document
-    from ragstore.postgres import direct
 
     large = a_document("large", n_sentences=40)
     folder = a_persist_dir(tmp_path / "storage", [DOCUMENTS[0], large, DOCUMENTS[1]])
     monkeypatch.setattr(document, "MAX_ENTRY_BYTES", 1_000)
-    monkeypatch.setattr(direct, "_ENTRY_ALWAYS_FITS", 10)
+    entries_that_always_fit(monkeypatch, 10)
     report = store.import_(folder, collection="docs")
     assert (report.nodes, report.left_behind.counts) == (12, {"invalid_nodes": 40})
     assert "more nodes than" in report.left_behind.examples["invalid_nodes"][0]

@@ -18,12 +18,14 @@ from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.postgres import segments, statements
 from ragstore.postgres.collections import create_collection, get_collection
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.prepared import PreparingConnection
 from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text
+from tests.support.internals import seal_waits, trees_above
 from tests.support.parts import DIM, Parts, a_revision, execute, open_parts, postgres_url
-from tests.support.segments import AGED, AT_REST, OTHERS, ROOM, SEGMENTS, SIZES, merge_at_rest, seal, trees_above
+from tests.support.segments import AGED, AT_REST, OTHERS, ROOM, SEGMENTS, SIZES, merge_at_rest, seal
 
 pytestmark = pytest.mark.on_both
 
@@ -191,7 +193,7 @@ def test_a_large_collection_is_sealed_in_parts_that_fit_into_memory(settings: Se
 def test_no_node_is_passed_over_that_has_a_low_id_and_commits_late(
     settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '100ms'")
+    seal_waits(monkeypatch, "100ms")
     with a_writer(settings, node_id="late") as writer:
         publish(parts, "b", 30)
         # Drawn before those of b, and not to be seen yet.
@@ -250,7 +252,7 @@ def test_writers_of_every_kind_hold_off_the_sealing_of_their_ids(settings: Setti
 def test_others_seal_nothing_while_it_is_sealed(
     settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '60s'")
+    seal_waits(monkeypatch, "60s")
     with ThreadPoolExecutor(1) as threads:
         with a_writer(settings):
             sealed = threads.submit(seal, parts.pool, parts.collection)
@@ -416,7 +418,7 @@ def test_readers_see_every_node_once_while_segments_are_sealed_and_merged(settin
 
     def read(seed: int) -> None:
         known, chance = parts.collection, np.random.default_rng(seed)
-        connection = psycopg2.connect(postgres_url(settings))
+        connection = psycopg2.connect(postgres_url(settings), connection_factory=PreparingConnection)
         connection.set_session(isolation_level="REPEATABLE READ")
         while not writing.done():
             vector = chance.normal(size=DIM).astype(np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +24,6 @@ from llama_index.core.schema import ImageNode, NodeRelationship, RelatedNodeInfo
 from llama_index.core.vector_stores.types import VectorStoreQuery
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
-from pymongo.database import Database
 
 from ragstore.app import Ragstore
 from ragstore.errors import InvalidNodeError, LimitExceededError, UsageError
@@ -34,22 +32,11 @@ from ragstore.model.struct import VECTOR_STORE, Struct
 from ragstore.mongo import structs as in_mongo
 from ragstore.postgres import structs as in_postgres
 from ragstore.protocol.structs import StructWriter
+from tests.support.internals import backend_of, collection_of
 from tests.support.llama_children import Place
 from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_splitter, faces_on
-from tests.support.servers import Servers
 
 STRUCTS = "index_store/data"
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
 
 
 def words_of(text: str) -> set[str]:
@@ -79,7 +66,7 @@ def texts_of(index: BaseIndex[Any]) -> set[str]:
 
 
 def sentences(name: str, version: int = 1) -> set[str]:
-    return {node.text for node in a_splitter().get_nodes_from_documents([a_document(name, version, 3)])}
+    return {node.get_content() for node in a_splitter().get_nodes_from_documents([a_document(name, version, 3)])}
 
 
 KINDS = [SummaryIndex, SimpleKeywordTableIndex, DocumentSummaryIndex, TreeIndex]
@@ -115,7 +102,7 @@ def test_an_index_is_built_loaded_and_changed_by_processes_that_know_nothing_of_
 def test_a_struct_survives_the_loss_of_mongodb_and_repair_brings_it_back(store: Ragstore) -> None:
     store.create_collection("docs", model="external", dim=DIM)
     built = an_index(SummaryIndex, store.storage_context("docs"), a_document("a"))
-    database = store._backend().database
+    database = backend_of(store).database
     entry = in_mongo.entry(database, built.index_id)
     database.drop_collection(STRUCTS)
     loaded = load_index_from_storage(store.storage_context("docs"), index_id=built.index_id)
@@ -127,7 +114,7 @@ def test_a_struct_survives_the_loss_of_mongodb_and_repair_brings_it_back(store: 
     assert store.repair("docs").repaired.counts == {Kind.STALE_STRUCT: 1}
     assert in_mongo.entry(database, built.index_id) == entry
     assert store.verify("docs").ok
-    plain = MongoIndexStore(MongoDBKVStore(store._backend().client, db_name=database.name))
+    plain = MongoIndexStore(MongoDBKVStore(backend_of(store).client, db_name=database.name))
     assert plain.get_index_struct(built.index_id) == built.index_struct
 
 
@@ -151,15 +138,15 @@ def test_many_that_write_the_same_new_struct_at_once_all_succeed(faces: Faces) -
 def test_a_struct_that_postgresql_lost_comes_back_from_mongodb(store: Ragstore) -> None:
     store.create_collection("docs", model="external", dim=DIM)
     built = an_index(SummaryIndex, store.storage_context("docs"), a_document("a"))
-    collection = store._collection("docs")
-    in_postgres.delete_struct(store._backend().pool, collection, built.index_id)
+    collection = collection_of(store, "docs")
+    in_postgres.delete_struct(backend_of(store).pool, collection, built.index_id)
     loaded = load_index_from_storage(store.storage_context("docs"), index_id=built.index_id)
     assert loaded.index_struct == built.index_struct
     # Loading brought it back already.
-    in_postgres.delete_struct(store._backend().pool, collection, built.index_id)
+    in_postgres.delete_struct(backend_of(store).pool, collection, built.index_id)
     assert store.repair("docs").repaired.counts[Kind.STALE_STRUCT] == 2
     assert store.verify("docs").ok
-    found = in_postgres.find_struct(store._backend().pool, collection, built.index_id)
+    found = in_postgres.find_struct(backend_of(store).pool, collection, built.index_id)
     assert found is not None and found.body == built.index_struct.to_json()
 
 
@@ -169,7 +156,7 @@ def test_a_write_that_was_killed_before_mongodb_counts_and_is_finished_by_the_ne
     store.create_collection("docs", model="external", dim=DIM)
     context = store.storage_context("docs")
     built = an_index(SummaryIndex, context, a_document("a"))
-    pool, database, collection = store._backend().pool, store._backend().database, store._collection("docs")
+    pool, database, collection = backend_of(store).pool, backend_of(store).database, collection_of(store, "docs")
     struct = IndexList(index_id=built.index_id, nodes=[*built.index_struct.nodes[1:]])
     in_postgres.put_struct(pool, collection, Struct(struct.index_id, "list", struct.to_json()))
     assert context.index_store.get_index_struct(built.index_id) == struct
@@ -185,7 +172,7 @@ def test_a_write_that_was_killed_before_mongodb_counts_and_is_finished_by_the_ne
 def test_what_plain_llamaindex_writes_over_a_struct_is_drift(store: Ragstore) -> None:
     store.create_collection("docs", model="external", dim=DIM)
     built = an_index(SummaryIndex, store.storage_context("docs"), a_document("a"))
-    plain = MongoIndexStore(MongoDBKVStore(store._backend().client, db_name=store._backend().database.name))
+    plain = MongoIndexStore(MongoDBKVStore(backend_of(store).client, db_name=backend_of(store).database.name))
     plain.add_index_struct(IndexList(index_id=built.index_id, nodes=["of another program"]))
     assert store.verify("docs").drift.counts == {Kind.STALE_STRUCT: 1}
     assert store.repair("docs").ok

@@ -30,8 +30,9 @@ from tests.integration.test_index_build import (
 )
 from tests.support import children
 from tests.support.children import until
+from tests.support.internals import indexers_rest_after, seals_replaced, trees_above
 from tests.support.parts import DIM, Parts, execute, open_parts, postgres_url
-from tests.support.segments import AT_REST, ROOM, SEGMENTS, seal, trees_above
+from tests.support.segments import AT_REST, ROOM, SEGMENTS, seal
 
 pytestmark = pytest.mark.on_both
 
@@ -68,10 +69,8 @@ def test_who_waits_for_a_seal_gets_its_error_whatever_it_is_and_the_next_is_done
         raise ZeroDivisionError
 
     indexer = an_indexer(parts)
-    with monkeypatch.context() as patched:
-        patched.setattr(indexer, "_seal", fail)
-        with pytest.raises(ZeroDivisionError):
-            indexer.finish(parts.collection)
+    with seals_replaced(indexer, fail), pytest.raises(ZeroDivisionError):
+        indexer.finish(parts.collection)
     assert indexer.finish(parts.collection)
     indexer.close()
     assert are_there(settings) == [True]
@@ -161,7 +160,7 @@ def test_a_merge_in_a_process_of_its_own_is_waited_for_and_its_failure_is_told(
 def test_at_rest_a_process_merges_what_it_met(
     settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "_REST_S", 0.2)
+    indexers_rest_after(monkeypatch, 0.2)
     seal(parts.pool, parts.collection)
     publish(parts, "b", 9)
     indexer = an_indexer(parts, min_nodes=9)

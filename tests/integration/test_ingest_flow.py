@@ -22,11 +22,13 @@ from ragstore.ingest import pipeline
 from ragstore.ingest.memory import MemoryCeiling
 from ragstore.ingest.parsing import ParserPool
 from ragstore.ingest.pipeline import STORED_AT_ONCE
+from ragstore.ingest.vectors import Vectorizer
 from ragstore.model.report import IngestReport
 from ragstore.postgres import documents
 from ragstore.protocol.publish import Publisher
 from ragstore.settings import Settings
 from tests.support.corpus import a_text, write_documents
+from tests.support.internals import bytes_held
 from tests.support.parts import execute
 
 WAIT_S = 60.0
@@ -101,7 +103,7 @@ def test_while_a_store_does_not_answer_no_more_is_read_than_memory_allows(
         held.let_go.set()
         assert done.result().added == read["submit"] == 80
     assert Watched.made.most_held <= Watched.made.n_bytes
-    assert Watched.made._held == 0
+    assert bytes_held(Watched.made) == 0
 
 
 def test_an_interrupt_ends_an_ingest_whose_reader_waits_for_memory(
@@ -114,7 +116,7 @@ def test_an_interrupt_ends_an_ingest_whose_reader_waits_for_memory(
         assert Watched.made.is_full.wait(WAIT_S)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline.Vectorizer, "prepare", interrupt)
+    monkeypatch.setattr(Vectorizer, "prepare", interrupt)
     before = psutil.Process().children()
     with ragstore.open(with_options(settings, ingest_memory_mb=8)) as rs:
         with pytest.raises(KeyboardInterrupt):
@@ -173,7 +175,7 @@ class Picky:
         if self.n_takes < 0 or any("refused" in text for text in texts):
             raise ModelError("the model refuses this", hint="shorten it")
         vectors = np.random.default_rng(0).normal(size=(len(texts), self.dim)).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.fixture

@@ -154,7 +154,9 @@ def test_a_context_used_before_a_fork_works_in_the_child(faces: Faces, place: Pl
     if pid == 0:
         try:
             warnings.filterwarnings("error", ".*fork.*")
-            ids = context.docstore.get_ref_doc_info("a").node_ids
+            info = context.docstore.get_ref_doc_info("a")
+            assert info is not None
+            ids = info.node_ids
             for client in (faces.backend.client, other):
                 client.admin.command("ping")
             ok = len(context.vector_store.get_nodes(ids)) == len(context.docstore.get_nodes(ids)) == 6
@@ -173,7 +175,7 @@ class Interrupted(NodeStore):
     def __init__(
         self, nodes: NodeStore, *, before: Callable[[], None] | None = None, after: Callable[[], None] | None = None
     ) -> None:
-        super().__init__(nodes._database)
+        super().__init__(nodes.database)
         self._before, self._after = before, after
 
     def put_nodes(self, *args: Any) -> None:

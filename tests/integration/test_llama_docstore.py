@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core.data_structs import IndexDict
 from llama_index.core.node_parser import get_leaf_nodes
-from llama_index.core.schema import BaseNode, ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.schema import Node as MultimodalNode
+from llama_index.core.storage.docstore.keyval_docstore import KVDocumentStore
 from llama_index.core.vector_stores.types import VectorStoreQuery
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.index_store.mongodb import MongoIndexStore
@@ -23,16 +32,10 @@ from pymongo.database import Database
 from sqlalchemy.engine import make_url
 
 from ragstore.errors import InvalidNodeError
-from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_hierarchy, a_splitter, faces_on
+from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_hierarchy, a_splitter
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.on_both
-
-
-@pytest.fixture
-def faces(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Iterator[Faces]:
-    with faces_on(postgres_database, test_servers.mongo_url, mongo_database.name) as opened:
-        yield opened
 
 
 def some_nodes() -> list[BaseNode]:
@@ -41,7 +44,9 @@ def some_nodes() -> list[BaseNode]:
         TextNode(id_="text", text="téxt", metadata={"a": [1, {"b": None}], "a.b": "$c"}, relationships=source),
         IndexNode(id_="index", text="pointer", index_id="elsewhere", obj=TextNode(id_="inner", text="inner")),
         ImageNode(id_="image", text="picture", image="aGVsbG8=", image_url="http://localhost/a.png"),
-        MultimodalNode(id_="media", text_resource={"text": "spoken"}, audio_resource={"data": b"aGVsbG8="}),
+        MultimodalNode(
+            id_="media", text_resource=MediaResource(text="spoken"), audio_resource=MediaResource(data=b"aGVsbG8=")
+        ),
         Document(id_="document", text="whole", metadata={"title": "A"}),
     ]
 
@@ -99,19 +104,21 @@ def test_upstreams_own_stores_read_what_was_written(
         try:
             context = StorageContext.from_defaults(docstore=docstore, index_store=index_store, vector_store=vectors)
             ours = faces.context()
-            infos = docstore.get_all_ref_doc_info()
+            infos = docstore.get_all_ref_doc_info() or {}
             assert infos == ours.docstore.get_all_ref_doc_info()
             ids = infos["a"].node_ids
             assert docstore.get_nodes(ids) == ours.docstore.get_nodes(ids)
             assert docstore.get_document("a") == document
             assert docstore.get_document_hash("a") == document.hash
             (struct,) = index_store.index_structs()
+            assert isinstance(struct, IndexDict)
             assert (struct.index_id, type(struct).__name__) == ("docs", "IndexDict")
             plain = VectorStoreIndex(index_struct=struct, storage_context=context, embed_model=HashEmbedding())
             hits = plain.as_retriever(similarity_top_k=6).retrieve("Sentence 3 of a in version 1 is here.")
             assert hits[0].node == ours.docstore.get_node(hits[0].node_id)
             assert {hit.node_id for hit in hits} == set(ids)
         finally:
+            assert vectors._engine is not None
             vectors._engine.dispose()
 
 
@@ -178,6 +185,7 @@ def test_what_is_missing_is_an_error_unless_it_may_be(faces: Faces) -> None:
     docstore.add_documents([TextNode(id_="n", text="n")])
     with pytest.raises(ValueError, match="n already exists"):
         docstore.add_documents([TextNode(id_="n", text="changed")], allow_update=False)
+    assert isinstance(docstore, KVDocumentStore)
     assert docstore.get_ref_doc_info("n") is None and not docstore.ref_doc_exists("x")
 
 
@@ -187,7 +195,7 @@ def test_the_nodes_without_a_source_are_not_the_document_named_none(faces: Faces
     assert faces.texts() == {"alone": 1}
 
 
-BAD = [
+BAD: list[tuple[str, dict[str, Any]]] = [
     ("bytes", {"metadata": {"k": b"bytes"}}),
     ("nan", {"metadata": {"k": float("nan")}}),
     ("int", {"metadata": {"k": 2**70}}),
@@ -233,10 +241,10 @@ def test_what_either_database_would_change_is_changed_for_both(faces: Faces) -> 
     node = TextNode(id_="n", text="a\0b\ud800", metadata=metadata, embedding=[1.0] * DIM)
     faces.context().vector_store.add([node])
     expected = {"day": "2024-01-02", "price": 1.5, "tags": ["a", "b"], "map": {"7": "key"}, "bad": "ab\ufffd"}
-    node = faces.context().docstore.get_node("n")
+    found = faces.context().docstore.get_node("n")
     (stored,) = faces.context().vector_store.get_nodes(["n"])
-    assert node.metadata == stored.metadata == expected
-    assert node.get_content() == stored.get_content() == "ab\ufffd"
+    assert found.metadata == stored.metadata == expected
+    assert found.get_content() == stored.get_content() == "ab\ufffd"
     faces.assert_agree()
 
 
@@ -276,6 +284,7 @@ def test_the_async_twins_do_the_same_in_every_event_loop(faces: Faces) -> None:
         info = await context.docstore.aget_ref_doc_info("a")
         assert info is not None and len(info.node_ids) == 6
         assert set(await context.docstore.aget_all_ref_doc_info() or {}) == {"a", "b"}
+        assert isinstance(context.docstore, KVDocumentStore)
         assert await context.docstore.aref_doc_exists("a")
         assert len(await context.vector_store.aget_nodes(info.node_ids)) == 6
         hits = await index.as_retriever(similarity_top_k=3).aretrieve("Sentence 1 of b")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +24,6 @@ from tests.support.segments import SEGMENTS
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.on_both
-
-
-@pytest.fixture
-def faces(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Iterator[Faces]:
-    with faces_on(postgres_database, test_servers.mongo_url, mongo_database.name) as opened:
-        yield opened
 
 
 def an_index(context: StorageContext, *documents: Document, **kwargs: Any) -> VectorStoreIndex:
@@ -152,7 +146,7 @@ def test_nodes_inserted_in_several_calls_add_up(faces: Faces) -> None:
     index.insert_nodes(nodes[:2])
     index.insert_nodes(nodes[2:])
     faces.index().insert_nodes([TextNode(text="extra", relationships=nodes[0].relationships)])
-    assert faces.texts() == Counter([*(n.text for n in nodes), "extra"])
+    assert faces.texts() == Counter([*(n.get_content() for n in nodes), "extra"])
     faces.assert_agree()
 
 
@@ -160,9 +154,9 @@ def test_the_same_ids_added_three_times_are_there_once_with_the_last_text(faces:
     nodes = a_splitter().get_nodes_from_documents([a_document("a")])
     index = faces.index()
     for i in range(3):
-        nodes[0].text = f"Text number {i}"
+        nodes[0].set_content(f"Text number {i}")
         index.insert_nodes(nodes)
-    assert faces.texts() == Counter(n.text for n in nodes)
+    assert faces.texts() == Counter(n.get_content() for n in nodes)
     faces.assert_agree()
     hits = index.as_retriever(similarity_top_k=6).retrieve("Text number")
     assert len({hit.node_id for hit in hits}) == 6
@@ -194,7 +188,7 @@ def test_the_index_knows_its_documents(faces: Faces) -> None:
     assert set(info["a"].node_ids) == faces.nodes_of("a")
     assert info["a"].metadata["author"] == "Ann"
     texts = [node.get_content() for node in faces.context().docstore.get_nodes(info["a"].node_ids)]
-    assert texts == [node.text for node in a_splitter().get_nodes_from_documents([a_document("a")])]
+    assert texts == [node.get_content() for node in a_splitter().get_nodes_from_documents([a_document("a")])]
 
 
 def test_loading_finds_the_index_with_and_without_its_id_and_writes_nothing(faces: Faces) -> None:

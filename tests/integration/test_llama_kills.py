@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from llama_index.core import Document
-from pymongo.database import Database
 
 from tests.support.llama_children import OF_OTHER_THINGS, OPERATIONS, Place, some_documents
-from tests.support.llama_faces import Faces, a_splitter, faces_on
-from tests.support.servers import Servers
+from tests.support.llama_faces import Faces, a_splitter
 
 FAILPOINTS = [
     "direct_written",
@@ -24,17 +20,6 @@ FAILPOINTS = [
 ]
 AT_ONCE = {"from_documents", "refresh", "refresh_plain", "duplicates_only", "upserts", "upserts_and_delete"}
 WITHOUT_A_GAP = {"insert"}
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
 
 
 def texts_of(document: Document) -> Counter[str]:

@@ -16,8 +16,9 @@ from pymongo.database import Database
 from ragstore.app import Ragstore
 from ragstore.errors import InvalidNodeError, UsageError
 from tests.support.children import until
+from tests.support.internals import trees_above
 from tests.support.llama_faces import Faces, faces_on, fetch
-from tests.support.segments import N_SCANS, merge_at_rest, seal, trees_above
+from tests.support.segments import N_SCANS, merge_at_rest, seal
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.on_both
@@ -131,8 +132,10 @@ def test_a_vector_that_could_not_be_compared_is_refused_by_name(
         store = faces.context().vector_store
         with pytest.raises(InvalidNodeError, match="node bad"):
             store.add([TextNode(id_="bad", text="text", embedding=values)])
+        graph = faces.context().property_graph_store
+        assert graph is not None
         with pytest.raises(InvalidNodeError, match="bad"):
-            faces.context().property_graph_store.upsert_nodes([EntityNode(name="bad", embedding=values)])
+            graph.upsert_nodes([EntityNode(name="bad", embedding=values)])
         assert faces.sql("SELECT count(*) FROM ragstore.data_docs") == [(0,)]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.schema import BaseNode, TextNode, TransformComponent
-from pymongo.database import Database
 
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
 from tests.support.servers import Servers
@@ -23,12 +22,6 @@ UPSERTS, DUPLICATES, UPSERTS_AND_DELETE = (
     DocstoreStrategy.UPSERTS_AND_DELETE,
 )
 EACH_STRATEGY = pytest.mark.parametrize("strategy", [UPSERTS, DUPLICATES, UPSERTS_AND_DELETE])
-
-
-@pytest.fixture
-def faces(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Iterator[Faces]:
-    with faces_on(postgres_database, test_servers.mongo_url, mongo_database.name) as opened:
-        yield opened
 
 
 class CountingEmbedding(HashEmbedding):

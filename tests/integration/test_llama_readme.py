@@ -24,7 +24,8 @@ import ragstore
 import ragstore.llama
 from ragstore.app import Ragstore, open_ragstore
 from ragstore.settings import Settings
-from tests.support.proxy import COMMIT, Proxy
+from tests.support.forwarder import Forwarder
+from tests.support.internals import pool_of
 
 README = Path(ragstore.llama.__file__).with_name("README.md")
 TEXT = "To replace the filter, open the lid and lift it out."
@@ -209,7 +210,7 @@ def test_with_fastapi_while_postgresql_is_away(
     store.index("docs").insert(documents[0])
     assert settings.postgres_url is not None
     url = settings.postgres_url.get_secret_value()
-    proxy = Proxy(url, COMMIT)
+    proxy = Forwarder(url)
     through = settings.model_copy(update={"postgres_url": SecretStr(proxy.url)})
     monkeypatch.setattr(ragstore, "open", lambda: open_ragstore(through))
     app = executed("With FastAPI and aquery", {"llm": MockLLM()})["app"]
@@ -222,7 +223,7 @@ def test_with_fastapi_while_postgresql_is_away(
         ):
             there = await web.get("/ask", params={"question": "how do I replace the filter?"})
             proxy.close()
-            with store._pool.transaction() as cursor:
+            with pool_of(store).transaction() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from llama_index.core import Document, QueryBundle, VectorStoreIndex
 from llama_index.core.node_parser import SentenceWindowNodeParser, get_leaf_nodes
 from llama_index.core.postprocessor import MetadataReplacementPostProcessor, PrevNextNodePostprocessor
-from llama_index.core.retrievers import AutoMergingRetriever, RecursiveRetriever
+from llama_index.core.retrievers import AutoMergingRetriever, RecursiveRetriever, VectorIndexRetriever
 from llama_index.core.schema import IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -19,19 +18,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
-from pymongo.database import Database
 
 from ragstore.errors import EmbeddingSpaceError, FilterError, UsageError
-from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_hierarchy, a_splitter, faces_on
-from tests.support.servers import Servers
+from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_hierarchy, a_splitter
 
 pytestmark = pytest.mark.on_both
-
-
-@pytest.fixture
-def faces(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Iterator[Faces]:
-    with faces_on(postgres_database, test_servers.mongo_url, mongo_database.name) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -59,7 +50,7 @@ def only(key: str, value: Any, operator: FilterOperator = FilterOperator.EQ) -> 
 def test_the_nearest_nodes_come_first_and_whole(animals: VectorStoreIndex) -> None:
     hits = animals.as_retriever(similarity_top_k=5).retrieve("animal: dog The dog eats.")
     assert hits[0].node.get_content() == "The dog eats."
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert [hit.score for hit in hits] == sorted((hit.score or 0.0 for hit in hits), reverse=True)
     node = hits[0].node
     assert node.ref_doc_id == "dog" and node.prev_node and node.next_node and node.metadata["legs"] == 4
     assert len(hits) == 5
@@ -187,7 +178,9 @@ def test_parents_replace_their_leaves_in_an_auto_merging_retriever(faces: Faces)
     context = faces.context()
     context.docstore.add_documents(nodes)
     index = VectorStoreIndex(get_leaf_nodes(nodes), storage_context=context, embed_model=HashEmbedding())
-    retriever = AutoMergingRetriever(index.as_retriever(similarity_top_k=4), faces.context())
+    leaves = index.as_retriever(similarity_top_k=4)
+    assert isinstance(leaves, VectorIndexRetriever)
+    retriever = AutoMergingRetriever(leaves, faces.context())
     (hit,) = retriever.retrieve("word1 word40 word70 word100")
     assert hit.node.get_content() == document.text
 

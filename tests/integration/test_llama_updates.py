@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import time
+import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +18,8 @@ from llama_index.core.schema import BaseNode, TransformComponent
 from pymongo.database import Database
 
 from ragstore.llama.writing import Writing
+from tests.support.internals import failpoints_watched
+from tests.support.kills import passes
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
 from tests.support.servers import Servers
 
@@ -311,26 +312,44 @@ def test_nodes_that_do_not_know_their_neighbours_are_whole_in_several_batches(fa
         faces.assert_holds(a_document("a", version, 11), a_document("b", version, 11))
 
 
-@pytest.mark.parametrize("write", [ainsert, arefresh, aupsert, aupdate], ids=lambda write: write.__name__)
-def test_what_is_cancelled_leaves_whole_versions_and_is_done_by_the_next_try(faces: Faces, write: Update) -> None:
-    seed = os.environ.get("RAGSTORE_TEST_SEED") or str(random.randrange(10**9))
-    print(f"RAGSTORE_TEST_SEED={seed}")
-    chance = random.Random(seed)
-    old = [a_document(name, 1, 9) for name in "ab"]
-    begun = time.monotonic()
-    write(faces, old, [a_splitter(), HashEmbedding()])
-    took = time.monotonic() - begun
+def cancelled_at(nth: int, faces: Faces, write: Update, documents: list[Document]) -> bool:
+    """Cancel it at the n-th text that it embeds or failpoint that it passes; returns whether there was one."""
+    steps = itertools.count(1)
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    was_cancelled = threading.Event()
 
-    def cancelled(work: Coroutine[Any, Any, Any]) -> Any:
+    def step(_: object = None) -> None:
+        if running and next(steps) == nth:
+            loop, task = running[-1]
+            loop.call_soon_threadsafe(task.cancel)
+            was_cancelled.set()
+
+    async def watched(work: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.ensure_future(work)
+        running.append((asyncio.get_running_loop(), task))
+        try:
+            return await task
+        finally:
+            running.pop()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
         # Threads that are writing go on to their end, for which asyncio.run waits.
-        return run_to_its_end(asyncio.wait_for(work, chance.uniform(0, took)))
+        return run_to_its_end(watched(work))
 
     run_to_its_end = asyncio.run
-    for version in range(2, 10):
+    with pytest.MonkeyPatch.context() as patched, failpoints_watched(step), suppress(asyncio.CancelledError):
+        patched.setattr(asyncio, "run", run)
+        write(faces, documents, [a_splitter(), Looking(look=step)])
+    return was_cancelled.is_set()
+
+
+@pytest.mark.parametrize("write", [ainsert, arefresh, aupsert, aupdate], ids=lambda write: write.__name__)
+def test_what_is_cancelled_leaves_whole_versions_and_the_next_try_does_it(faces: Faces, write: Update) -> None:
+    old = [a_document(name, 1, 9) for name in "ab"]
+    write(faces, old, [a_splitter(), HashEmbedding()])
+    for version, nth in enumerate(passes(), start=2):
         new = [a_document(name, version, 9) for name in "ab"]
-        with pytest.MonkeyPatch.context() as patched, suppress(TimeoutError):
-            patched.setattr(asyncio, "run", cancelled)
-            write(faces, new, [a_splitter(), HashEmbedding()])
+        was_cancelled = cancelled_at(nth, faces, write, new)
         if write is not ainsert:
             # An insert adds nodes beside those that are there, and lets these go when it has come to its end.
             for before, after in zip(old, new, strict=True):
@@ -339,3 +358,6 @@ def test_what_is_cancelled_leaves_whole_versions_and_is_done_by_the_next_try(fac
         write(faces, new, [a_splitter(), HashEmbedding()])
         faces.assert_holds(*new)
         old = new
+        if not was_cancelled:
+            break
+    assert version > 6

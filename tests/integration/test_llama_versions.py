@@ -15,12 +15,10 @@ from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.schema import BaseNode, NodeRelationship, RelatedNodeInfo, TextNode, TransformComponent
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
-from pymongo.database import Database
 
 from tests.crash.cells import some_cells
 from tests.support.llama_children import OPERATIONS, Place, again_and_again
-from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
-from tests.support.servers import Servers
+from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter
 
 NAME = "x"
 N_SENTENCES = 4
@@ -56,24 +54,14 @@ FROM ragstore.document d WHERE d.document_id = %s
 """
 
 
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
-
-
 class Poll:
     """Looks at the document by SQL alone, again and again, and notes all that is no whole version."""
 
     def __init__(self, faces: Faces, versions: range) -> None:
         documents = {version: a_document(NAME, version, N_SENTENCES) for version in versions}
         self._texts = {
-            v: Counter(n.text for n in a_splitter().get_nodes_from_documents([d])) for v, d in documents.items()
+            v: Counter(n.get_content() for n in a_splitter().get_nodes_from_documents([d]))
+            for v, d in documents.items()
         }
         self._hashes = {document.hash: version for version, document in documents.items()}
         self._bodies = {document.text: version for version, document in documents.items()}

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -92,7 +93,7 @@ def test_tls_for_a_server_without_it_is_a_matter_of_setup(alone: str) -> None:
 
 
 def test_the_wrong_name_of_a_set_is_told_with_the_right_one(test_servers: Servers) -> None:
-    with MongoClient(test_servers.mongo_url) as client:
+    with MongoClient[dict[str, Any]](test_servers.mongo_url) as client:
         name = client.admin.command("hello")["setName"]
     parts = urlsplit(test_servers.mongo_url)
     error = refusal(urlunsplit(parts._replace(query="replicaSet=wrong")))

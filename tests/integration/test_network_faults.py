@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from ragstore.postgres import silence
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
-from tests.support.network import Network, a_network
+from tests.support.forwarder import Forwarder, a_forwarder
+from tests.support.internals import pool_of
 from tests.support.oracle import Oracle, State
 from tests.support.parts import execute, postgres_url
 
@@ -38,7 +38,6 @@ MESSAGES = pytest.mark.parametrize(
     [("postgres", COMMIT), ("postgres", COPY), ("mongo", INSERT)],
     ids=["commit", "copy", "insert"],
 )
-GIVES_UP_WITHIN_S = 25.0
 AT_FIRST = Condition("file_name", "==", "0.txt")
 END_ALL = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
@@ -51,7 +50,7 @@ class Scene:
     """A store behind two networks, with documents that wait to be ingested."""
 
     rs: Ragstore
-    networks: dict[Store, Network]
+    networks: dict[Store, Forwarder]
     folder: Path
     state: State
     oracle: Oracle
@@ -73,7 +72,7 @@ def scene(
     monkeypatch.setattr(mongo_client, "ANSWER_WITHIN_S", 2.0)
     assert settings.mongo_url is not None
     direct = postgres_url(settings)
-    with a_network(direct) as postgres, a_network(settings.mongo_url.get_secret_value()) as mongo:
+    with a_forwarder(direct) as postgres, a_forwarder(settings.mongo_url.get_secret_value()) as mongo:
         behind = Settings(
             postgres_url=postgres.url,
             mongo_url=mongo.url,
@@ -86,7 +85,7 @@ def scene(
         with ragstore.open(behind) as rs:
             rs.create_collection("docs", chunk_size=32, chunk_overlap=0)
             state = write_documents(tmp_path / "docs", {"0.txt": a_text(0, 6)})
-            networks: dict[Store, Network] = {"postgres": postgres, "mongo": mongo}
+            networks: dict[Store, Forwarder] = {"postgres": postgres, "mongo": mongo}
             made = Scene(rs, networks, tmp_path / "docs", state, Oracle(direct, mongo_database), settings)
             assert made.ingest().added == 1
             state |= write_documents(tmp_path / "docs", {f"{i}.txt": a_text(i, 6) for i in range(1, N_DOCUMENTS)})
@@ -117,11 +116,9 @@ def ingest_under(scene: Scene, fault: Callable[[], object], until_mended: Callab
 
 
 def gives_up(call: Callable[[], object]) -> StoreUnavailableError:
-    """It ends, by itself and in time, and says that it may be tried again."""
-    begun = time.monotonic()
+    """It ends by itself, before the network is mended, and says that it may be tried again."""
     with pytest.raises(StoreUnavailableError) as raised:
         call()
-    assert time.monotonic() - begun < GIVES_UP_WITHIN_S
     assert (raised.value.code, raised.value.retry) == ("store.unavailable", Retry.LATER)
     assert "ragstore status" in raised.value.hint
     return raised.value
@@ -238,13 +235,13 @@ def test_a_question_cut_in_the_middle_is_told_and_the_next_is_answered(scene: Sc
 
 
 def test_a_statement_that_the_server_works_on_for_long_is_not_given_up(scene: Scene) -> None:
-    with scene.rs._pool.autocommit() as connection, connection.cursor() as cursor:
+    with pool_of(scene.rs).autocommit() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(5), 'done'")
         assert cursor.fetchall() == [("", "done")]
 
 
 def test_a_transaction_that_is_idle_for_long_while_its_process_does_other_things_is_not_given_up(scene: Scene) -> None:
-    with scene.rs._pool.transaction() as cursor:
+    with pool_of(scene.rs).transaction() as cursor:
         cursor.execute("SELECT 1")
         until(lambda: execute(scene.settings, IDLE_FOR_LONG) == [(True,)], what="it has been idle for some looks")
         cursor.execute("SELECT 2")

@@ -21,6 +21,7 @@ from ragstore.postgres.filter_keys import sampled_keys
 from ragstore.query.filter_text import parse_filter
 from ragstore.query.no_hits import Advice
 from ragstore.settings import Settings
+from tests.support.internals import backend_of, pool_of
 
 
 @pytest.fixture
@@ -125,9 +126,9 @@ def test_a_filter_that_is_right_has_no_note(asked: Callable[[Filter], tuple[str,
 
 def test_keys_are_looked_for_in_a_bounded_number_of_nodes(store: Ragstore, folder: Path) -> None:
     store.ingest(folder, collection="docs")
-    collection = get_collection(store._pool, "docs")
-    assert sampled_keys(store._pool, collection).is_all
-    few = sampled_keys(store._pool, collection, at_each_end=2)
+    collection = get_collection(pool_of(store), "docs")
+    assert sampled_keys(pool_of(store), collection).is_all
+    few = sampled_keys(pool_of(store), collection, at_each_end=2)
     assert (few.n_nodes, few.is_all, "file_type" in few.keys) == (4, False, True)
 
 
@@ -143,8 +144,8 @@ def test_a_service_that_asks_in_vain_looks_at_the_keys_now_and_then(
         return real(pool, collection)
 
     monkeypatch.setattr("ragstore.query.no_hits.sampled_keys", counted)
-    advice = Advice(store._pool, clock=lambda: next(times))
-    collection = get_collection(store._pool, "docs")
+    advice = Advice(pool_of(store), clock=lambda: next(times))
+    collection = get_collection(pool_of(store), "docs")
     for n_looks in (1, 1, 2):
         assert advice.notes(collection, Condition("nope", "==", 1))
         assert len(looks) == n_looks
@@ -228,9 +229,9 @@ def test_status_says_which_store_lost_what(store: Ragstore, settings: Settings, 
     whole = servers.status(settings).whole
     assert whole is not None
     assert (whole.ok, whole.quarantined) == (True, {"docs": 1, "other": 1})
-    backend = store._backend()
+    backend = backend_of(store)
     backend.database["docs/data"].drop()
-    with store._pool.transaction() as cursor:
+    with pool_of(store).transaction() as cursor:
         cursor.execute("DROP TABLE ragstore.data_other")
     whole = servers.status(settings).whole
     assert whole is not None

@@ -36,8 +36,6 @@ from ragstore.model.document import SourceItem
 from ragstore.sources import Bounds
 from tests.support.files import a_docx, a_pdf, a_word_paragraph
 
-pytestmark = pytest.mark.timeout(120)
-
 CHUNKING = Chunking(256, 32)
 
 

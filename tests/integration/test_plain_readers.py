@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -50,6 +51,7 @@ def vector_store(settings: Settings, written: Path) -> Iterator[PGVectorStore]:
         perform_setup=False,
     )
     yield plain
+    assert plain._engine is not None
     plain._engine.dispose() if plain._engine else None
 
 
@@ -57,14 +59,14 @@ def vector_store(settings: Settings, written: Path) -> Iterator[PGVectorStore]:
 def document_store(settings: Settings, written: Path) -> Iterator[MongoDocumentStore]:
     assert settings.mongo_url is not None
     url = settings.mongo_url.get_secret_value()
-    with MongoClient(url) as client:
+    with MongoClient[dict[str, Any]](url) as client:
         kvstore = MongoDBKVStore(
             mongo_client=client, mongo_aclient=AsyncMongoClient(url, connect=False), db_name=settings.mongo_database
         )
         yield MongoDocumentStore(kvstore, namespace="docs")
 
 
-def a_question(text: str, **options: object) -> VectorStoreQuery:
+def a_question(text: str, **options: Any) -> VectorStoreQuery:
     embedding = load("wordllama", ModelOptions()).embed_query(text)
     return VectorStoreQuery(query_embedding=[float(value) for value in embedding], similarity_top_k=3, **options)
 
@@ -96,7 +98,7 @@ def test_a_plain_vector_store_scores_as_ragstore_does(
     hits = store.query("relief valve", collection="docs", mode="vector", top_k=3)
     assert found.ids == [hit.node_id for hit in hits]
     assert found.similarities == pytest.approx([hit.score for hit in hits], abs=1e-6)
-    assert [node.text for node in found.nodes or []] == [hit.text for hit in hits]
+    assert [node.get_content() for node in found.nodes or []] == [hit.text for hit in hits]
 
 
 def test_a_plain_vector_store_filters_by_the_metadata_that_ragstore_wrote(
@@ -104,7 +106,7 @@ def test_a_plain_vector_store_filters_by_the_metadata_that_ragstore_wrote(
 ) -> None:
     filters = MetadataFilters(filters=[MetadataFilter(key="file_type", value="txt")])
     found = vector_store.query(a_question("a whistling pump", filters=filters))
-    assert [node.text.strip() for node in found.nodes or []] == [VALVE.strip()]
+    assert [node.get_content().strip() for node in found.nodes or []] == [VALVE.strip()]
 
 
 def test_a_plain_document_store_reads_every_node(

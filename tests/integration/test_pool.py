@@ -15,7 +15,7 @@ from ragstore.postgres import silence
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from tests.support.children import until
-from tests.support.network import a_network
+from tests.support.forwarder import a_forwarder
 from tests.support.parts import execute, postgres_url
 
 END_ALL = (
@@ -208,7 +208,7 @@ def test_a_server_that_falls_silent_while_a_connection_is_set_up_is_given_up(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(silence, "LOOK_EVERY_S", 0.2)
-    with a_network(postgres_url(settings)) as network:
+    with a_forwarder(postgres_url(settings)) as network:
         pool = PostgresPool(network.url, size=1, connect_timeout_s=1)
         network.fall_silent_at(b"pg_backend_pid")
         with pytest.raises(StoreUnavailableError):

@@ -8,8 +8,8 @@ from ragstore.errors import StoreError, StoreUnavailableError
 from ragstore.postgres import pool as pools
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.settings import Settings
+from tests.support.forwarder import a_forwarder
 from tests.support.parts import postgres_url
-from tests.support.proxy import running_proxy
 from tests.support.wire import a_wire
 
 READING = "SELECT 'a read'"
@@ -43,7 +43,7 @@ def test_a_read_on_a_connection_that_broke_while_it_was_idle_is_done_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pools, "PING_AFTER_IDLE_S", 0.0)
-    with running_proxy(postgres_url(settings), mark=READING.encode()) as proxy:
+    with a_forwarder(postgres_url(settings), mark=READING.encode()) as proxy:
         pool = PostgresPool(proxy.url)
         pool.read(a_read)
         proxy.arm("lost on its way")
@@ -65,7 +65,7 @@ def test_a_read_that_breaks_a_second_time_or_on_a_connection_used_just_now_is_to
         proxy.arm("lost on its way")
         return a_read(connection)
 
-    with running_proxy(postgres_url(settings), mark=READING.encode()) as proxy:
+    with a_forwarder(postgres_url(settings), mark=READING.encode()) as proxy:
         pool = PostgresPool(proxy.url)
         pool.read(a_read)
         with pytest.raises(StoreUnavailableError):

@@ -17,7 +17,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.app.migrations import apply_postgres
 from ragstore.errors import RefusedError, StoreSetupError, StoreUnavailableError
-from ragstore.migrate import postgres as postgres_steps
+from ragstore.migrate.versions import steps
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn, exclusive
 from ragstore.settings import Settings
@@ -173,7 +173,7 @@ def test_a_migration_with_nothing_to_do_leaves_no_lock_behind(pooler: Pooler, se
 
 def test_a_fresh_database_is_migrated_through_a_pooler(pooler: Pooler, settings: Settings) -> None:
     execute(settings, "DROP SCHEMA ragstore CASCADE")
-    assert len(apply_postgres(pooler.url)) == len(postgres_steps.steps("postgres"))
+    assert len(apply_postgres(pooler.url)) == len(steps("postgres"))
     assert apply_postgres(pooler.url) == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,12 @@ from llama_index.core.graph_stores.types import ChunkNode, EntityNode, LabelledN
 from llama_index.core.indices.property_graph import VectorContextRetriever
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
-from pymongo.database import Database
 
 from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, UsageError
 from ragstore.llama import RagstorePropertyGraphStore
 from tests.support.graphs import a_property_graph, facts_in, graph_options, people_in
 from tests.support.llama_children import Place
-from tests.support.llama_faces import Faces, HashEmbedding, faces_on
-from tests.support.servers import Servers
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
+from tests.support.llama_faces import Faces, HashEmbedding
 
 
 @pytest.fixture
@@ -136,10 +122,10 @@ def test_it_answers_as_llamaindexs_own_would_without_its_defects(
         run(step, argument, (store, theirs))
     assert {n.id: plain(n) for n in store.get()} == {n.id: plain(n) for n in theirs.get()}
     assert sorted(n.id for n in store.get(**of_nodes)) == sorted(n.id for n in theirs.get(**of_nodes))
-    everything = {"relation_names": ["knows", "likes"]}
+    everything: dict[str, Any] = {"relation_names": ["knows", "likes"]}
     assert shown(store.get_triplets(**everything)) == shown(theirs.get_triplets(**everything))
     assert shown(store.get_triplets(**of_relations)) == shown(theirs.get_triplets(**of_relations))
-    starts = [EntityNode(name=name) for name in near]
+    starts: list[LabelledNode] = [EntityNode(name=name) for name in near]
     ours = shown(store.get_rel_map(starts, depth, 10**6, ignore_rels=["likes"]))
     assert ours == sorted(set(shown(theirs.get_rel_map(starts, depth, 10**6, ignore_rels=["likes"]))))
 
@@ -152,8 +138,9 @@ def test_of_two_values_that_python_takes_for_equal_only_the_same_is_found(store:
 
 def test_an_empty_list_means_nothing_and_deletes_nothing(store: RagstorePropertyGraphStore) -> None:
     store.upsert_nodes([EntityNode(name="a"), EntityNode(name="b")])
-    for call in ({}, {"ids": []}, {"entity_names": []}, {"properties": {}}):
-        store.delete(**call)  # type: ignore[arg-type]
+    nothing: list[dict[str, Any]] = [{}, {"ids": []}, {"entity_names": []}, {"properties": {}}]
+    for call in nothing:
+        store.delete(**call)
     store.delete_llama_nodes()
     store.delete_llama_nodes(node_ids=[], ref_doc_ids=["None"])
     assert store.get(ids=[]) == [] and store.get_triplets() == [] and store.get_llama_nodes([]) == []

@@ -21,13 +21,15 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.errors import CollectionNotFoundError, EmbeddingSpaceError, StoreError, UsageError
 from ragstore.model.filters import Condition
+from ragstore.model.hit import Hits
 from ragstore.postgres import pool as pools
 from ragstore.postgres import prepared
 from ragstore.postgres.collections import get_collection
 from ragstore.settings import Settings
 from tests.support.children import until
+from tests.support.internals import pool_of, trees_above
 from tests.support.parts import execute, postgres_url
-from tests.support.segments import SEGMENTS, merge_at_rest, seal, trees_above
+from tests.support.segments import SEGMENTS, merge_at_rest, seal
 from tests.support.wire import Wire, a_wire
 
 DIM = 8
@@ -79,7 +81,7 @@ class Scene:
 
     def session(self, statement: str) -> list[tuple[Any, ...]]:
         """What the one connection of ``asking`` says."""
-        with self.asking._pool.autocommit() as connection, connection.cursor() as cursor:
+        with pool_of(self.asking).autocommit() as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
@@ -87,8 +89,8 @@ class Scene:
         """One segment with a tree of cells."""
         with trees_above(N_NODES * DIM // 2):
             # The first look of who added them may be under way, and no two seal at once.
-            until(lambda: seal(self.other._pool, get_collection(self.other._pool, "docs")), what="it is sealed")
-            merge_at_rest(self.other._pool, get_collection(self.other._pool, "docs"))
+            until(lambda: seal(pool_of(self.other), get_collection(pool_of(self.other), "docs")), what="it is sealed")
+            merge_at_rest(pool_of(self.other), get_collection(pool_of(self.other), "docs"))
 
 
 @contextmanager
@@ -233,12 +235,12 @@ def test_no_setting_of_a_question_stays_with_the_connection(scene: Scene) -> Non
 def test_no_work_on_a_collection_leaves_a_setting_with_a_connection(settings: Settings) -> None:
     with ragstore.open(settings.model_copy(update={"pool_size": 1})) as rs:
         fill(rs)
-        assert seal(rs._pool, get_collection(rs._pool, "docs"))
+        assert seal(pool_of(rs), get_collection(pool_of(rs), "docs"))
         rs.query("word3", collection="docs", embedding=a_vector(3))
         assert rs.verify().ok
         rs.repair()
         rs.upkeep().go_round()
-        with rs._pool.autocommit() as connection, connection.cursor() as cursor:
+        with pool_of(rs).autocommit() as connection, connection.cursor() as cursor:
             cursor.execute(OWN_SETTINGS)
             assert cursor.fetchall() == []
 
@@ -352,7 +354,7 @@ def test_each_answer_is_of_a_collection_that_was_there_while_it_was_asked(scene:
             try:
                 hits = scene.asking.query("", collection="docs", mode="vector", embedding=a_vector(3))
             except CollectionNotFoundError:
-                hits = []
+                hits = Hits([], "cosine")
             answers.append((before, generation, hits[0].node_id if hits else None))
 
     def has_answered(n_times: int) -> bool:

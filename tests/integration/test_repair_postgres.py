@@ -16,6 +16,7 @@ from ragstore.errors import RefusedError, StoreSetupError
 from ragstore.model.drift import Kind
 from ragstore.settings import Settings
 from tests.support.drift import COLLECTION, Scene, a_copied_row, a_scene, an_old_node_id
+from tests.support.internals import collection_of, pool_of
 from tests.support.parts import postgres_url
 from tests.support.segments import OTHERS, SEGMENTS, SIZES, seal
 
@@ -212,6 +213,7 @@ def test_what_foreign_code_can_do_with_a_plain_vector_store_is_nothing(scene: Sc
     before = scene.contents()
     with pytest.raises(Exception, match="null value in column"):
         plain.add([TextNode(text="foreign", embedding=[1.0] * 256)])
+    assert plain._engine is not None
     plain._engine.dispose()
     assert scene.contents() == before
 
@@ -237,15 +239,15 @@ def test_segments_of_vectors_that_were_computed_again_are_made_again(scene: Scen
     before, hits = rows(scene), scene.hits()
     zero = f"[{','.join(['0'] * 256)}]"
     scene.sql("UPDATE ragstore.data_docs SET embedding = %s WHERE document_id = %s", zero, scene.id_of("1.txt"))
-    pool = scene.rs._pool
-    seal(pool, scene.rs._collection(COLLECTION), at_once=len(before) // 3)
+    pool = pool_of(scene.rs)
+    seal(pool, collection_of(scene.rs, COLLECTION), at_once=len(before) // 3)
     n_segments = len(scene.sql(SEGMENTS))
     assert scene.repair().ok
     assert rows(scene) == before
     # Those after the first that had one of them are fresh again.
     assert len(scene.sql(SEGMENTS)) < n_segments
     assert scene.hits() == hits
-    seal(pool, scene.rs._collection(COLLECTION))
+    seal(pool, collection_of(scene.rs, COLLECTION))
     assert scene.hits() == hits
     assert scene.sql(OTHERS) == []
     scene.assert_ok()

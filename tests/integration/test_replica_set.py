@@ -56,7 +56,7 @@ def members(kind: Kind) -> Iterator[list[Member]]:
             return
         home, programs, account = cleaning.enter_context(a_process_home())
         processes: dict[int, subprocess.Popen[bytes]] = {}
-        cleaning.callback(lambda: [kill_process(each) for each in processes.values()])
+        cleaning.callback(kill_processes, processes)
 
         def start(port: int) -> None:
             data = home.path / f"member-{port}"
@@ -76,6 +76,11 @@ def members(kind: Kind) -> Iterator[list[Member]]:
         for port in ports:
             start(port)
         yield [member(port) for port in ports]
+
+
+def kill_processes(processes: dict[int, subprocess.Popen[bytes]]) -> None:
+    for each in processes.values():
+        kill_process(each)
 
 
 def kill_process(process: subprocess.Popen[bytes]) -> None:

@@ -19,8 +19,6 @@ from tests.support.embedded import a_home, kill, processes_of, remove, until
 from tests.support.real_documents import write_corpus, write_sources
 from tests.support.stores import Stores
 
-pytestmark = pytest.mark.timeout(300)
-
 N_OTHER_DOCUMENTS = 80
 QUESTIONS = (
     "How do I make sure a file is closed even when an exception is raised?",

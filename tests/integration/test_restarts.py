@@ -28,8 +28,9 @@ from tests.support.servers import Kind
 Victim = Literal["app", "postgres", "mongo", "everything"]
 How = Literal["killed", "stopped"]
 
-WITHIN_S = 10.0
-"""After the servers answer again, an application that lived through it works by then, without a restart."""
+WITHIN_S = 60.0
+"""After the servers answer again, an application that lived through it works by then, without a restart, however busy the
+machine is."""
 
 N_KEPT, N_WORKED_ON, N_DELETED, N_SENTENCES, N_QUESTIONS = 20, 120, 150, 6, 20
 OPTIONS = {"grace_s": 0, "lease_ttl_s": 5, "batch_chunks": 4, "connect_timeout_s": 1, "log_level": "error"}
@@ -220,7 +221,7 @@ def start(scene: Scene, victim: Victim) -> None:
 
 def until_it_works(repeat: Callable[[], object], deadline: float) -> list[dict[str, Any]]:
     """Repeat until it works; returns the errors by then, each of which must say that it passes by itself."""
-    errors = []
+    errors: list[dict[str, Any]] = []
     while True:
         try:
             repeat()

@@ -224,7 +224,8 @@ def test_what_is_set_aside_is_all_there_and_no_revision_comes_again(scene: Scene
         assert all(revisions[document_id] >= stamp for document_id, stamp in entries.items())
         assert execute(scene.settings, "SELECT nextval('ragstore.stamp')")[0][0] > 1_000_000
         put(rs, a_note("note-new-2", 5))
-        assert scene.mongo[f"{EXTERNAL}/ref_doc_info"].find_one({"_id": "note-new-2"})["stamp"] > entries["note-new-2"]
+        (entry,) = scene.mongo[f"{EXTERNAL}/ref_doc_info"].find({"_id": "note-new-2"})
+        assert entry["stamp"] > entries["note-new-2"]
         assert rs.verify(deep=True).ok
 
 
@@ -244,7 +245,7 @@ def test_the_same_node_id_written_on_two_timelines_has_one_text(scene: Scene) ->
     with scene.open() as rs:
         context = rs.storage_context(EXTERNAL)
         assert [n.get_content() for n in context.vector_store.get_nodes(node_ids=["n1"])] == ["BBB of the present one"]
-        assert context.docstore.get_document("n1").get_content() == "BBB of the present one"
+        assert context.docstore.get_node("n1").get_content() == "BBB of the present one"
         assert rs.verify(deep=True).ok
 
 
@@ -254,7 +255,10 @@ def test_a_store_restored_under_a_running_process_is_noticed_before_it_writes_to
 ) -> None:
     with scene.open() as rs:
         vector_store = rs.storage_context(EXTERNAL).vector_store
-        add = lambda i, text: vector_store.add([TextNode(id_=i, text=text, embedding=[1.0] * 32)])  # noqa: E731
+
+        def add(node_id: str, text: str) -> None:
+            vector_store.add([TextNode(id_=node_id, text=text, embedding=[1.0] * 32)])
+
         add("a", "before")
         moment = scene.backups.take()
         add("a", "lost")

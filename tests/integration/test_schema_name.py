@@ -65,7 +65,7 @@ def work(rs: Ragstore, folder: Path) -> None:
     store = rs.storage_context("vectors").vector_store
     store.add(nodes)
     found = store.query(VectorStoreQuery(query_embedding=nodes[7].embedding, similarity_top_k=1))
-    assert found.nodes[0].text == f"node 7 {MARK}"
+    assert found.nodes and found.nodes[0].get_content() == f"node 7 {MARK}"
     with store.client.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM ragstore.data_vectors")).scalar() == 200
     rs.upkeep().go_round()

@@ -16,11 +16,13 @@ from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.model.filters import Condition, Group
 from ragstore.postgres import search as postgres_search
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.prepared import PreparingConnection
 from ragstore.postgres.search import Query, Row
 from ragstore.query.search import Question, search
 from tests.support import servers
 from tests.support.filter_oracle import matches
-from tests.support.segments import merge_at_rest, seal, trees_above
+from tests.support.internals import keyword_searches_rank, searches_of_few, trees_above
+from tests.support.segments import merge_at_rest, seal
 
 pytestmark = pytest.mark.on_both
 
@@ -41,10 +43,11 @@ class RecordingCursor(psycopg2.extensions.cursor):
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002
         super().execute(query, vars)
-        self.connection.statements.append(self.query.decode())  # type: ignore[attr-defined]
+        assert isinstance(self.connection, RecordingConnection)
+        self.connection.statements.append((self.query or b"").decode())
 
 
-class RecordingConnection(psycopg2.extensions.connection):
+class RecordingConnection(PreparingConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url: str = args[0]
@@ -215,7 +218,7 @@ def test_a_vector_finds_its_nearest_nodes_with_their_sources(postgres_database: 
     assert (second.node_id, second.document_id, second.source, second.page, second.headings) == (
         "middle", "", "", None, (),
     )  # fmt: skip
-    assert (third.node_id, third.score) == ("far", pytest.approx(-1 / math.sqrt(1.01)))
+    assert third.node_id == "far" and third.score == pytest.approx(-1 / math.sqrt(1.01))
 
 
 def test_an_unfiltered_search_uses_the_index_in_one_round_trip(many: Many) -> None:
@@ -302,7 +305,7 @@ def test_a_filter_loses_no_hits(
     many: Many, monkeypatch: pytest.MonkeyPatch, max_few: int, condition_for: Callable[[int], Any]
 ) -> None:
     # With a low limit the wider looks are needed too, as on a collection many times larger.
-    monkeypatch.setattr(postgres_search, "_MAX_FEW", max_few)
+    searches_of_few(monkeypatch, max_few)
     random = np.random.default_rng(5)
     found, wanted = 0, 0
     for _ in range(20):
@@ -471,18 +474,14 @@ def test_common_words_fill_up_where_the_rare_ones_find_too_few(many: Many) -> No
 
 
 @pytest.mark.parametrize("text", ["chapter", "w77 chapter", "chapter about filling"])
-def test_a_keyword_search_ranks_a_bounded_number_of_nodes(
-    many: Many, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    monkeypatch.setattr(postgres_search, "_MAX_RANKED", 50)
-    postgres_search._statement.cache_clear()
+def test_a_keyword_search_ranks_a_bounded_number_of_nodes(many: Many, text: str) -> None:
     many.connection.statements.clear()
-    assert len(keyword_search(many.connection, many.collection, text, Query(10))) == 10
+    with keyword_searches_rank(50):
+        assert len(keyword_search(many.connection, many.collection, text, Query(10))) == 10
     statement = many.connection.statements[-1]
     plan = [line for (line,) in many.connection.run("EXPLAIN ANALYZE " + statement[statement.index("WITH\n") :])]
     [ranked] = [line for line in plan if "Tid Scan" in line and "node" not in line]
     assert 10 <= float(re.findall(r"rows=([\d.]+)", ranked)[-1]) <= 150
-    postgres_search._statement.cache_clear()
 
 
 @pytest.mark.parametrize("dense_weight", [0.0, 0.5, 3.0])
@@ -505,7 +504,7 @@ def test_a_hybrid_search_fuses_the_ranks_of_both(many: Many, dense_weight: float
 
 
 def test_a_hybrid_search_loses_no_hits_to_a_filter(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_search, "_MAX_FEW", 100)
+    searches_of_few(monkeypatch, 100)
     cluster = int(many.clusters[0])
     for tree in (Condition("cluster", "==", (cluster + 1) % N_CLUSTERS), Condition("rare", "==", 3)):
         rows = hybrid_search(many.connection, many.collection, "absent", many.vectors[0], Query(10, filters=tree))

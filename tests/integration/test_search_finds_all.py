@@ -26,7 +26,8 @@ from ragstore.postgres.search import Query, effort_of, vector_search
 from ragstore.query.search import Mode, Question, search
 from tests.integration.test_search import Node, a_connection, add_nodes
 from tests.support.corpus import write_documents
-from tests.support.segments import merge_at_rest, seal, trees_above
+from tests.support.internals import collection_of, pool_of, trees_above
+from tests.support.segments import merge_at_rest, seal
 
 N_CROWD, N_AT_ONCE, TREES_ABOVE = 3_700, 925, 1_000 * 16
 
@@ -272,18 +273,18 @@ def test_a_manual_and_then_logs_as_people_ingest_them(store: Ragstore, tmp_path:
     with trees_above(TREES_ABOVE):
         store.ingest(tmp_path / "manual", collection="docs")
         store.ingest(tmp_path / "logs", collection="docs")
-        collection = store._collection("docs")
-        seal(store._pool, collection)
-        merge_at_rest(store._pool, collection)
-        efforts.measure(store._pool, store._collection("docs"))
-        assert any(segment.n_cells for segment in store._collection("docs").segments)
-    collection, model = store._collection("docs"), store.embed_model("docs")
+        collection = collection_of(store, "docs")
+        seal(pool_of(store), collection)
+        merge_at_rest(pool_of(store), collection)
+        efforts.measure(pool_of(store), collection_of(store, "docs"))
+        assert any(segment.n_cells for segment in collection_of(store, "docs").segments)
+    collection, model = collection_of(store, "docs"), store.embed_model("docs")
     modes: tuple[Mode, ...] = ("vector", "hybrid")
     shares = []
     for mode in modes:
         for name, text in QUESTIONS.items():
             question = Question(text, model.get_query_embedding(text), mode, top_k=5)
-            exact = search(store._pool, collection, replace(question, exact=True))
+            exact = search(pool_of(store), collection, replace(question, exact=True))
             hits = store.query(text, collection="docs", mode=mode, top_k=5)
             shares.append(np.mean([hit.score >= exact[-1].score - 1e-6 for hit in hits]))
             found = [Path(hit.document_id).name for hit in hits]

@@ -20,7 +20,8 @@ from ragstore.postgres.segment_tables import table_of
 from tests.integration.test_search import Node, RecordingConnection, a_connection, add_nodes
 from tests.support import servers
 from tests.support.filter_oracle import matches
-from tests.support.segments import seal, trees_above
+from tests.support.internals import searches_of_few, trees_above
+from tests.support.segments import seal
 
 pytestmark = pytest.mark.on_both
 
@@ -161,7 +162,7 @@ def test_few_nodes_of_a_range_are_found_by_its_index_and_compared_in_the_same_st
     ],
 )
 def test_named_documents_and_nodes_are_found_by_their_own_indexes(
-    nodes: Nodes, only: dict[str, list[str]], index: str
+    nodes: Nodes, only: dict[str, Any], index: str
 ) -> None:
     plan = nodes.plan(lambda: nodes.search(**only))
     assert index in plan
@@ -210,7 +211,7 @@ def test_a_filter_that_excludes_the_neighbourhood_has_the_index_searched_further
 def test_a_filter_that_allows_too_many_to_count_has_the_index_searched_further(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_search, "_MAX_FEW", 100)
+    searches_of_few(monkeypatch, 100)
     others = [f"c{n}" for n in range(N_CLUSTERS) if f"c{n}" != nodes.rows[0]["cluster"]]
     tree = Condition("cluster", "in", others)
     plan = nodes.plan(lambda: nodes.search(tree), statement=1)

@@ -24,25 +24,12 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
-from pymongo.database import Database
 
 from ragstore.errors import UsageError
 from ragstore.llama.structs import named_nodes, remove_nodes
 from ragstore.migrate import mongo
 from tests.support.llama_children import Place
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
-from tests.support.servers import Servers
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from ragstore.settings import Settings
 from ragstore.sources.listing import PASSED_OVER_LINK
 from ragstore.sources.presence import Roots
 from tests.support.corpus import a_text, an_edited, write_documents
+from tests.support.internals import collection_of, writer_of
 from tests.support.oracle import Oracle, State
 from tests.support.parts import execute, postgres_url
 
@@ -189,7 +190,8 @@ def test_where_a_folder_cannot_be_listed_nothing_is_deleted(
 
         broken.setattr(os, "scandir", scandir)
         for how in ("allow_mass_delete", "dry_run"):
-            report = rs.sync(folder, collection="docs", **{how: True})
+            options: dict[str, Any] = {how: True}
+            report = rs.sync(folder, collection="docs", **options)
             assert counts(report) == {"unchanged": 1, "failed": 1}
             assert report.refused is not None
             assert "could not be listed" in report.refused.message
@@ -361,12 +363,12 @@ def test_a_document_that_moved_on_is_not_deleted(rs: Ragstore, oracle: Oracle, f
     state = write(folder, "a.txt", "b.txt")
     rs.ingest(folder, collection="docs")
     (document, other) = rs.documents("docs")
-    publisher, collection = rs._writer().publisher, rs._collection("docs")
+    publisher, collection = writer_of(rs).publisher, collection_of(rs, "docs")
     planned = {document.document_id: document.revision, other.document_id: other.revision}
     state |= write_documents(folder, {"a.txt": a_text("edited meanwhile")})
     rs.ingest(folder, collection="docs")
     assert publisher.delete(collection, list(planned), planned_from=planned) == 1
-    rs._writer().recoverer.retire()
+    writer_of(rs).recoverer.retire()
     del state[other.document_id]
     oracle.assert_settled(state)
 

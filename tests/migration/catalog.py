@@ -14,7 +14,8 @@ from ragstore.model.collection import Chunking, EmbeddingSpace, TableForm
 from ragstore.postgres.collections import create_collection
 from ragstore.postgres.pool import PostgresPool
 from tests.support import servers
-from tests.support.segments import merge_at_rest, seal, trees_above
+from tests.support.internals import trees_above
+from tests.support.segments import merge_at_rest, seal
 
 EXPECTED = Path(__file__).with_name("expected_catalog.txt")
 

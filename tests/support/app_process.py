@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,7 @@ def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
     )
 
 
-_WORKS = {"ingest": _ingest, "delete": _delete, "ask": _ask, "load": _load}
+_WORKS: dict[str, Callable[..., Any]] = {"ingest": _ingest, "delete": _delete, "ask": _ask, "load": _load}
 
 if __name__ == "__main__":
     _main()

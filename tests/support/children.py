@@ -32,6 +32,7 @@ def environment(settings: Settings, **options: object) -> dict[str, str]:
         "grace_s": settings.grace_s,
         "lease_ttl_s": settings.lease_ttl_s,
         "env": settings.env,
+        "parse_processes": settings.parse_processes,
         **options,
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAGSTORE_")}

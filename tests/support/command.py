@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,13 @@ class CommandLine:
     """
 
     folder: Path
-    options: dict[str, object]
+    options: Mapping[str, object]
     secrets: tuple[str, ...] = ()
     python: str = sys.executable
     variables: dict[str, str] = field(default_factory=dict)
     process: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str | Path, status: int = 0, **options: object) -> Done:
+    def __call__(self, *arguments: str | Path, status: int = 0, **options: Any) -> Done:
         """Run a verb to its end, which must be that exit status."""
         process = self.start(*arguments, **options)
         return self.finish(process, status=status)
@@ -73,7 +74,7 @@ class CommandLine:
     def start(self, *arguments: str | Path, **options: object) -> subprocess.Popen[str]:
         """Run a verb beside the test; its output is piped."""
         return subprocess.Popen(
-            [self.python, "-m", "ragstore", *map(os.fspath, arguments)],
+            [self.python, "-m", "ragstore", *map(str, arguments)],
             cwd=self.folder,
             env=self._environment(options),
             stdin=subprocess.DEVNULL,
@@ -93,10 +94,10 @@ class CommandLine:
             process.communicate()
             raise
         done = Done(process.returncode, stdout, stderr)
-        assert done.status == status, f"{process.args} ended with {done}"
+        assert done.status == status, f"{process.args!r} ended with {done}"
         assert "Traceback" not in stderr, stderr
         for secret in self._secrets():
-            assert secret not in stdout + stderr, f"{process.args} printed a password"
+            assert secret not in stdout + stderr, f"{process.args!r} printed a password"
         return done
 
     def _environment(self, options: dict[str, object]) -> dict[str, str]:

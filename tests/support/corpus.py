@@ -40,3 +40,15 @@ def write_documents(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     return {str(folder / name): text for name, text in texts.items()}
+
+
+def write_paragraphs(folder: Path, *, n_files: int, n_paragraphs: int) -> None:
+    """Write files each of whose paragraphs fills a chunk of 96 tokens and begins like no other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chance = random.Random(1)
+    sentences = [a_sentence(i) for i in range(5_000)]
+    for i in range(n_files):
+        paragraphs = [
+            " ".join([f"Number {i} {j} begins here.", *chance.choices(sentences, k=4)]) for j in range(n_paragraphs)
+        ]
+        (folder / f"{i}.txt").write_text("\n\n".join(paragraphs))

@@ -25,7 +25,8 @@ from tests.support.oracle import Oracle, State
 from tests.support.parts import execute, postgres_url
 
 COLLECTION = "docs"
-SMALL = {"chunk_size": 32, "chunk_overlap": 0}
+SMALL: dict[str, Any] = {"chunk_size": 32, "chunk_overlap": 0}
+MUCH_WRITTEN = "SELECT 1 FROM ragstore.event HAVING count(*) > 40"
 
 
 @dataclass

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg2
@@ -55,7 +56,7 @@ def execute(urls: ServerUrls, statement: str) -> list[tuple[object, ...]]:
 def write(urls: ServerUrls, value: int) -> None:
     execute(urls, "CREATE TABLE IF NOT EXISTS kept (value int)")
     execute(urls, f"INSERT INTO kept VALUES ({value})")
-    with pymongo.MongoClient(urls.mongo_url, serverSelectionTimeoutMS=10_000) as client:
+    with pymongo.MongoClient[dict[str, Any]](urls.mongo_url, serverSelectionTimeoutMS=10_000) as client:
         client.get_database("test", write_concern=pymongo.WriteConcern("majority", j=True)).kept.insert_one(
             {"value": value}
         )
@@ -63,7 +64,7 @@ def write(urls: ServerUrls, value: int) -> None:
 
 def assert_kept(urls: ServerUrls, value: int) -> None:
     assert (value,) in execute(urls, "SELECT value FROM kept")
-    with pymongo.MongoClient(urls.mongo_url, serverSelectionTimeoutMS=10_000) as client:
+    with pymongo.MongoClient[dict[str, Any]](urls.mongo_url, serverSelectionTimeoutMS=10_000) as client:
         assert client.test.kept.find_one({"value": value})
 
 
@@ -155,7 +156,7 @@ def output_of(command: list[str], account: Account) -> str:
         **account.popen_options,
     )
     assert run.returncode == 0, run.stderr
-    return run.stdout
+    return str(run.stdout)
 
 
 class Stranger(socketserver.TCPServer):

@@ -51,13 +51,15 @@ def _holds(operator: str, stored: Any, wanted: Any) -> bool:
 
 
 def _ordered(operator: str, stored: Any, wanted: Any) -> bool:
+    left: Any
+    right: Any
     if isinstance(stored, str) and isinstance(wanted, str):
         left, right = stored, wanted
     elif _is_number(stored) and _is_number(wanted) and not (isinstance(wanted, float) and math.isnan(wanted)):
         left, right = _decimal(stored), _decimal(wanted)
     else:
         return False
-    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[operator]
+    return bool({"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[operator])
 
 
 def _same(stored: Any, wanted: Any) -> bool:

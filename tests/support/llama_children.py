@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -23,31 +22,12 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.schema import TextNode
 
 from ragstore.llama import RagstoreGraphStore
+from tests.support.forkserver import a_process, context
 from tests.support.graphs import a_property_graph
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
 
-# A clean process that has imported LlamaIndex once, from which each child is forked.
-PRELOADED = [
-    "llama_index.core",
-    "llama_index.storage.docstore.mongodb",
-    "llama_index.storage.index_store.mongodb",
-    "llama_index.vector_stores.postgres",
-    "ragstore.app.health",
-    "ragstore.app.writer",
-    "ragstore.audit.repair",
-    "ragstore.embedding.wordllama_model",
-    "ragstore.ingest.parse_child",
-    "ragstore.ingest.pipeline",
-    "ragstore.llama",
-]
-"""One list for all who fork children: the module that is imported last sets it."""
-
 INDEXES = (SummaryIndex, SimpleKeywordTableIndex, DocumentSummaryIndex, TreeIndex)
 """Kinds of index whose structs name nodes."""
-
-_context = multiprocessing.get_context("forkserver")
-# Modules of tests/ could not be among these: the process that forks does not look for modules where this one does.
-_context.set_forkserver_preload(PRELOADED)
 
 
 @dataclass(frozen=True)
@@ -63,18 +43,18 @@ class Place:
         child = self.start(operation, *arguments, failpoint=failpoint)
         child.join(60)
         assert child.exitcode in (0, -signal.SIGKILL), f"{operation} ended with {child.exitcode}"
-        return child.exitcode == 0
+        return bool(child.exitcode == 0)
 
     def run_together(self, calls: Sequence[tuple[object, ...]]) -> None:
         """Run operations at the same time, each in a process; all must succeed."""
-        barrier = _context.Barrier(len(calls))
+        barrier = context.Barrier(len(calls))
         children = [self.start(*call, barrier=barrier) for call in calls]  # type: ignore[arg-type]
         for child in children:
             child.join(60)
         assert [child.exitcode for child in children] == [0] * len(calls)
 
     def start(self, operation: str, *arguments: object, failpoint: str | None = None, barrier: object = None):  # type: ignore[no-untyped-def]
-        child = _context.Process(target=_child, args=(self, operation, arguments, failpoint, barrier))
+        child = a_process(_child, self, operation, arguments, failpoint, barrier)
         child.start()
         return child
 

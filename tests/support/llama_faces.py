@@ -14,7 +14,7 @@ import numpy as np
 import psycopg2
 from llama_index.core import Document, StorageContext
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.node_parser import HierarchicalNodeParser, SentenceSplitter, TextSplitter
+from llama_index.core.node_parser import HierarchicalNodeParser, NodeParser, SentenceSplitter, TextSplitter
 from pymongo.database import Database
 
 from ragstore.audit.verify import verify
@@ -39,7 +39,7 @@ DIM = 32
 class HashEmbedding(BaseEmbedding):
     """A vector from the words of a text: equal words, near vectors; the same in every process."""
 
-    def _vector(self, text: str) -> list[float]:
+    def vector_of(self, text: str) -> list[float]:
         vector = np.zeros(DIM)
         for word in text.lower().split():
             seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
@@ -47,13 +47,13 @@ class HashEmbedding(BaseEmbedding):
         return [float(x) for x in (vector if vector.any() else np.ones(DIM))]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._vector(text)
+        return self.vector_of(text)
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._vector(query)
+        return self.vector_of(query)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._vector(query)
+        return self.vector_of(query)
 
 
 class WordsEmbedder:
@@ -63,7 +63,7 @@ class WordsEmbedder:
     dim = DIM
 
     def embed_documents(self, texts: Any) -> Any:
-        return np.array([HashEmbedding()._vector(text) for text in texts], dtype=np.float32).reshape(-1, DIM)
+        return np.array([HashEmbedding().vector_of(text) for text in texts], dtype=np.float32).reshape(-1, DIM)
 
     def embed_query(self, text: str) -> Any:
         return self.embed_documents([text])[0]
@@ -82,7 +82,7 @@ def a_splitter() -> Sentences:
 
 def a_hierarchy() -> HierarchicalNodeParser:
     """Cuts a text of words into parents and leaves."""
-    parsers = {
+    parsers: dict[str, NodeParser] = {
         f"{size}": SentenceSplitter(
             chunk_size=size, chunk_overlap=0, tokenizer=str.split, chunking_tokenizer_fn=lambda text: [text]
         )
@@ -105,6 +105,7 @@ class Faces:
     collection: Collection
     postgres_url: str
     mongo: Database[dict[str, Any]]
+    _asking: psycopg2.extensions.connection
 
     def context(self) -> StorageContext:
         return storage_context(self.backend, self.collection)
@@ -116,7 +117,9 @@ class Faces:
         return index
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return fetch(self.postgres_url, statement, *values)
+        with self._asking.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall()
 
     def texts(self) -> Counter[str]:
         """Texts in the vector table."""
@@ -204,7 +207,7 @@ class Faces:
 
     def assert_holds(self, *documents: Document) -> None:
         """Exactly these documents, whole, once, complete, in both databases."""
-        expected = Counter(node.text for d in documents for node in a_splitter().get_nodes_from_documents([d]))
+        expected = Counter(node.get_content() for d in documents for node in a_splitter().get_nodes_from_documents([d]))
         assert self.texts() == expected
         self.assert_agree()
         assert self.hashes() == {d.id_: d.hash for d in documents}
@@ -213,7 +216,7 @@ class Faces:
 def content_text(body: dict[str, Any]) -> str:
     data = body["__data__"]
     resource = data.get("text_resource")
-    return resource["text"] if resource else data["text"]
+    return str(resource["text"] if resource else data["text"])
 
 
 def fetch(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -232,6 +235,8 @@ def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "do
     pool = PostgresPool(postgres_url, size=6)
     indexer = Indexer(pool.another(size=1), min_nodes=10_000)
     client = connect(mongo_url)
+    asking = psycopg2.connect(postgres_url)
+    asking.autocommit = True
     try:
         mongo = database(client, mongo_name)
         if deployment_id(mongo) is None:
@@ -255,8 +260,9 @@ def faces_on(postgres_url: str, mongo_url: str, mongo_name: str, name: str = "do
             embedder=lambda _: WordsEmbedder(),
             indexer=indexer,
         )
-        yield Faces(backend, collection, postgres_url, mongo)
+        yield Faces(backend, collection, postgres_url, mongo, asking)
     finally:
+        asking.close()
         indexer.close()
         client.close()
         pool.close()

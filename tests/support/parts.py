@@ -79,6 +79,11 @@ def postgres_url(settings: Settings) -> str:
     return settings.postgres_url.get_secret_value()
 
 
+def mongo_url(settings: Settings) -> str:
+    assert settings.mongo_url is not None
+    return settings.mongo_url.get_secret_value()
+
+
 def a_revision(
     document_id: str,
     text: str,

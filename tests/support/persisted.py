@@ -66,5 +66,5 @@ def embedded_nodes(texts: Sequence[str], document_id: str | None = None) -> list
     """Nodes with vectors, and so ids of their own."""
     nodes = a_splitter().get_nodes_from_documents([Document(text=text, id_=document_id or text) for text in texts])
     for node in nodes:
-        node.embedding = HashEmbedding()._vector(node.get_content())
+        node.embedding = HashEmbedding().vector_of(node.get_content())
     return [node for node in nodes if isinstance(node, TextNode)]

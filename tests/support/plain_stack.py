@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
-import socket
-import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import pymongo
 from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import BaseNode, TextNode
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
@@ -31,13 +27,9 @@ from pymongo import monitoring
 import ragstore
 from ragstore.settings import Settings
 from tests.support.children import until
-from tests.support.llama_children import PRELOADED
+from tests.support.forkserver import a_process
+from tests.support.forwarder import Forwarder, a_forwarder
 from tests.support.llama_faces import DIM, HashEmbedding, a_document, a_splitter, fetch
-
-# A clean process that has imported LlamaIndex once, from which each child is forked. Modules of tests/ could not be
-# among these: that process does not look for modules where this one does.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
 
 AnyStack = TypeVar("AnyStack", bound="Stack")
 Operation = Callable[[StorageContext, Sequence[Document], BaseEmbedding], Any]
@@ -99,8 +91,7 @@ class Stack(ABC):
         return not self._survives(operation, documents, nth_write=nth)
 
     def _survives(self, operation: Operation, documents: Sequence[Document], *, nth_write: int) -> bool:
-        arguments = (replace(self, _closers=ExitStack()), operation, documents, nth_write)
-        child = _context.Process(target=_child, args=arguments)
+        child = a_process(_child, replace(self, _closers=ExitStack()), operation, documents, nth_write)
         child.start()
         child.join(60)
         assert child.exitcode in (0, -signal.SIGKILL), f"{operation.__name__} ended with {child.exitcode}"
@@ -166,9 +157,9 @@ def nodes_of(name: str, n: int) -> list[TextNode]:
     return [TextNode.model_validate(node.model_dump()) for node in nodes]
 
 
-def embedded(nodes: Sequence[TextNode]) -> list[TextNode]:
+def embedded(nodes: Sequence[TextNode]) -> list[BaseNode]:
     for node in nodes:
-        node.embedding = HashEmbedding()._vector(node.text)
+        node.embedding = HashEmbedding().vector_of(node.text)
     return list(nodes)
 
 
@@ -282,42 +273,37 @@ def _child(stack: Stack, operation: Operation, documents: Sequence[Document], nt
 _WRITES = {"insert", "update", "delete", "findAndModify", "bulkWrite"}
 
 
-@dataclass
 class Trips:
     """How often somebody waited for an answer of a database, since ``reset``."""
 
-    postgres: int = 0
-    mongo: int = 0
-    mongo_writes: int = 0
+    def __init__(self, way: Forwarder) -> None:
+        self._way = way
+        self._before = self.mongo = self.mongo_writes = 0
+
+    @property
+    def postgres(self) -> int:
+        return self._way.n_trips - self._before
 
     @property
     def all(self) -> int:
         return self.postgres + self.mongo
 
     def reset(self) -> None:
-        self.postgres = self.mongo = self.mongo_writes = 0
+        self._before, self.mongo, self.mongo_writes = self._way.n_trips, 0, 0
 
 
 @contextmanager
 def counted(stack: AnyStack) -> Iterator[tuple[AnyStack, Trips]]:
     """The same stack by a way that counts."""
-    trips = Trips()
-    listener = socket.create_server(("127.0.0.1", 0))
-    parts = urlsplit(stack.postgres_url)
-    threading.Thread(target=_accept, args=(listener, (parts.hostname, parts.port or 5432), trips), daemon=True).start()
-    netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{listener.getsockname()[1]}"
-    counted_stack = replace(stack, postgres_url=urlunsplit(parts._replace(netloc=netloc)), _closers=ExitStack())
     heard = _mongo_listener()
-    heard.by_database[stack.mongo_name] = trips
-    try:
-        yield counted_stack, trips
-    finally:
-        counted_stack.close()
-        del heard.by_database[stack.mongo_name]
-        with suppress(OSError):
-            # Wakes the thread that accepts; closing alone would not.
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with a_forwarder(stack.postgres_url) as way:
+        counted_stack = replace(stack, postgres_url=way.url, _closers=ExitStack())
+        trips = heard.by_database[stack.mongo_name] = Trips(way)
+        try:
+            yield counted_stack, trips
+        finally:
+            counted_stack.close()
+            del heard.by_database[stack.mongo_name]
 
 
 class _Heard(monitoring.CommandListener):
@@ -342,38 +328,3 @@ def _mongo_listener() -> _Heard:
     heard = _Heard()
     monitoring.register(heard)
     return heard
-
-
-def _accept(listener: socket.socket, target: tuple[str, int], trips: Trips) -> None:
-    with suppress(OSError):
-        while True:
-            client, _ = listener.accept()
-            server = socket.create_connection(target)
-            is_asking = threading.Event()
-            threading.Thread(target=_forward, args=(client, server, is_asking, trips), daemon=True).start()
-            threading.Thread(target=_answer, args=(server, client, is_asking), daemon=True).start()
-
-
-def _forward(client: socket.socket, server: socket.socket, is_asking: threading.Event, trips: Trips) -> None:
-    with suppress(OSError):
-        while data := client.recv(65_536):
-            if not is_asking.is_set():
-                is_asking.set()
-                trips.postgres += 1
-            server.sendall(data)
-    _end(client, server)
-
-
-def _answer(server: socket.socket, client: socket.socket, is_asking: threading.Event) -> None:
-    with suppress(OSError):
-        while data := server.recv(65_536):
-            is_asking.clear()
-            client.sendall(data)
-    _end(client, server)
-
-
-def _end(*connections: socket.socket) -> None:
-    for connection in connections:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()

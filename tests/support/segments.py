@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import pytest
-
 from ragstore.model.collection import Collection
 from ragstore.postgres import segments
 from ragstore.postgres.collections import get_collection
@@ -65,14 +60,6 @@ $$
 
 N_SCANS = "SELECT coalesce(sum(idx_scan), 0)::bigint FROM pg_stat_user_indexes WHERE indexrelname ^@ 'seg_'"
 """How often parts of trees were read, by a question twice at least; a connection's are counted when it ends."""
-
-
-@contextmanager
-def trees_above(components: int) -> Iterator[None]:
-    """Segments of more components of vectors get a tree, where otherwise two million are none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "_FLAT_COMPONENTS", components)
-        yield
 
 
 def seal(pool: PostgresPool, collection: Collection, *, min_nodes: int = 1, at_once: int = ROOM.max_nodes) -> int:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -189,6 +190,10 @@ class Templates:
 @contextmanager
 def migrated_template(servers: Servers) -> Iterator[str]:
     """A migrated database that is cloned for each test; returns its name."""
+    if servers.kind != "url":
+        # Databases come and go in a third of the time. Tests that kill servers have their own, and no test pulls the plug.
+        _admin(servers, "ALTER SYSTEM SET fsync = off")
+        _admin(servers, "SELECT pg_reload_conf()")
     name = f"ragstore_template_{uuid4().hex[:12]}"
     _admin(servers, f'CREATE DATABASE "{name}"')
     try:
@@ -202,7 +207,10 @@ def migrated_template(servers: Servers) -> Iterator[str]:
 def cloned_database(servers: Servers, template: str | None) -> Iterator[str]:
     """A fresh database; returns its URL. Without a template it is empty."""
     name = f"ragstore_test_{uuid4().hex[:12]}"
-    _admin(servers, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+    cloned = f' TEMPLATE "{template}"' if template else ""
+    # The default, which writes all to the log, takes longer where nothing is synced.
+    strategy = "" if servers.kind == "url" else " STRATEGY FILE_COPY"
+    _admin(servers, f'CREATE DATABASE "{name}"{cloned}{strategy}')
     try:
         yield _with_database(servers.postgres_url, name)
     finally:
@@ -212,10 +220,16 @@ def cloned_database(servers: Servers, template: str | None) -> Iterator[str]:
 @contextmanager
 def fresh_mongo_database(servers: Servers) -> Iterator[Database[dict[str, Any]]]:
     """A fresh, empty MongoDB database."""
-    with MongoClient[dict[str, Any]](servers.mongo_url, tz_aware=True) as client:
-        name = f"ragstore_test_{uuid4().hex[:12]}"
-        yield client[name]
-        client.drop_database(name)
+    client = _mongo_client(servers.mongo_url)
+    name = f"ragstore_test_{uuid4().hex[:12]}"
+    yield client[name]
+    client.drop_database(name)
+
+
+@cache
+def _mongo_client(url: str) -> MongoClient[dict[str, Any]]:
+    # One for all tests of a process: to connect takes longer than to make a database.
+    return MongoClient(url, tz_aware=True)
 
 
 def migrate_mongo(postgres_url: str, database: Database[dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -12,10 +11,8 @@ from typing import Any
 import ragstore
 from ragstore.settings import Settings
 from tests.support.children import environment
-from tests.support.llama_children import PRELOADED
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
+from tests.support.forkserver import a_process
+from tests.support.internals import transfer_in_small_steps
 
 COLLECTION = "docs"
 NODES_AT_ONCE = 7
@@ -29,7 +26,7 @@ class Transfer:
     ) -> None:
         options = {"failpoint": failpoint} if failpoint else {}
         env = environment(settings, lease_ttl_s=60, **options)
-        self._process = _context.Process(target=_run, args=(env, work, str(folder), nth_file))
+        self._process = a_process(_run, env, work, str(folder), nth_file)
         self._process.start()
 
     def survived(self) -> bool:
@@ -42,7 +39,7 @@ class Transfer:
 def _run(env: dict[str, str], work: str, folder: str, nth_file: int) -> None:
     os.environ.clear()
     os.environ.update(env)
-    _in_small_steps()
+    transfer_in_small_steps(NODES_AT_ONCE)
     if nth_file:
         _die_at(nth_file)
     with ragstore.open() as store:
@@ -58,18 +55,6 @@ def _export(store: ragstore.Ragstore, folder: str) -> None:
 
 
 _WORKS: dict[str, Callable[[ragstore.Ragstore, str], None]] = {"import": _import, "export": _export}
-
-
-def _in_small_steps() -> None:
-    from ragstore.transfer import importing, loading, target
-
-    for module, name, value in (
-        (importing, "NODES_AT_ONCE", NODES_AT_ONCE),
-        (loading, "_DOCUMENTS_AT_ONCE", 2),
-        (target, "_BUFFER_BYTES", 100),
-    ):
-        assert hasattr(module, name)
-        setattr(module, name, value)
 
 
 def _die_at(nth: int) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -113,13 +112,6 @@ def living(*arguments: object, env: Mapping[str, str], folder: Path) -> Iterator
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         process.wait(20)
-
-
-def seconds_to_end(living: Living, signum: int) -> float:
-    """How long it took from the signal to its end, which must be a good one."""
-    begun_at = time.monotonic()
-    assert living.ended(signum) == 0, living.text
-    return time.monotonic() - begun_at
 
 
 def no_options() -> dict[str, str]:

@@ -29,8 +29,9 @@ class Parrot:
 
     def complete(self, prompt: str, tell: Tell | None = None) -> str:
         self.prompts.append(prompt)
-        for piece in self.pieces if tell else ():
-            tell(piece)
+        if tell:
+            for piece in self.pieces:
+                tell(piece)
         return "".join(self.pieces)
 
 

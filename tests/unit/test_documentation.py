@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from ragstore.cli.main import VERBS
+from ragstore.cli.main import VERBS, app
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
 
@@ -69,10 +68,11 @@ def test_every_option_is_in_the_example_file_and_every_option_in_the_documents_e
 
 def test_every_option_named_in_the_help_exists() -> None:
     options = {f"RAGSTORE_{name.upper()}" for name in Settings.model_fields}
+    program = app()
     for verb in VERBS:
-        arguments = [sys.executable, "-m", "ragstore", verb, "--help"]
-        shown = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=True).stdout
-        assert set(re.findall(r"RAGSTORE_[A-Z_]+[A-Z]", shown)) <= options, verb
+        shown = CliRunner().invoke(program, [verb, "--help"])
+        assert shown.exit_code == 0, shown.output
+        assert set(re.findall(r"RAGSTORE_[A-Z_]+[A-Z]", shown.output)) <= options, verb
 
 
 def test_what_messages_advise_exists() -> None:

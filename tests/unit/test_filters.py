@@ -44,7 +44,7 @@ def test_what_the_index_can_serve_is_written_as_containment(tree: Filter) -> Non
 
 
 def test_values_keep_their_types() -> None:
-    values = ["07001", 7001, 7001.5, True, None]
+    values: list[str | int | float | bool | None] = ["07001", 7001, 7001.5, True, None]
     _, params = to_sql(Group("and", [Condition("zip", "contains", value) for value in values]))
     assert [param for param in params if param.startswith("{")] == [
         '{"zip": ["07001"]}', '{"zip": [7001]}', '{"zip": [7001.5]}', '{"zip": [true]}', '{"zip": [null]}',

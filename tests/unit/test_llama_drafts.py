@@ -280,7 +280,7 @@ def test_operations_follow_into_tasks_and_threads_and_are_told_apart() -> None:
     async def announcing() -> int:
         return announcing_operation()
 
-    async def begun_each() -> list[int]:
+    async def begun_each() -> tuple[int, int]:
         return await asyncio.gather(announcing(), announcing())
 
     mine = new_operation()

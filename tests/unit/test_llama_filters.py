@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
@@ -9,7 +11,7 @@ from ragstore.llama.filters import Restriction, to_restriction
 from ragstore.model.filters import Condition, Group
 
 
-def a_filter(key: str, value: object = 1, operator: FilterOperator = FilterOperator.EQ) -> MetadataFilter:
+def a_filter(key: str, value: Any = 1, operator: FilterOperator = FilterOperator.EQ) -> MetadataFilter:
     return MetadataFilter(key=key, value=value, operator=operator)
 
 
@@ -21,7 +23,7 @@ def test_every_operator_has_its_own(operator: FilterOperator) -> None:
 
 @pytest.mark.parametrize("condition", [*FilterCondition, None])
 def test_every_condition_has_its_own_and_groups_nest(condition: FilterCondition | None) -> None:
-    joiner = condition.value if condition else "and"
+    joiner: Any = condition.value if condition else "and"
     inner = MetadataFilters(filters=[a_filter("a"), a_filter("b")], condition=condition)
     found = to_restriction(MetadataFilters(filters=[inner, a_filter("c")], condition=condition))
     expected_inner = Group(joiner, [Condition("a", "==", 1), Condition("b", "==", 1)])

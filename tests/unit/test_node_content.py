@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import NodeRelationship, ObjectType, RelatedNodeInfo, TextNode
 from llama_index.core.storage.docstore.utils import json_to_doc
 
 from ragstore.ingest.nodes import build_nodes
@@ -33,7 +33,7 @@ def test_the_content_is_what_llama_index_itself_would_write() -> None:
         ours = content_with_text(node.class_name, node.content, node.text)
         theirs = TextNode.from_dict(ours)
         assert theirs.to_dict() == ours
-        assert str(theirs.get_type().value) == TYPE_KEYS[node.class_name]
+        assert str(ObjectType(theirs.get_type()).value) == TYPE_KEYS[node.class_name]
 
 
 def test_llama_index_reads_the_node_back_with_its_relationships() -> None:

@@ -5,7 +5,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -210,10 +209,9 @@ def test_a_chunk_tells_the_page_it_begins_on() -> None:
     ],
     ids=["one word", "no spaces", "no sentences", "clauses", "stops", "lines", "marks"],
 )
+@pytest.mark.timeout(60)  # what takes quadratic time would take days
 def test_one_endless_line_takes_time_in_proportion(text: str) -> None:
-    begun = time.process_time()
     chunks = chunks_of(text, chunking=Chunking(256, 32))
-    assert time.process_time() - begun < 10
     assert_spans_fit(text, chunks)
     assert max(count_tokens(chunk.text) for chunk in chunks) <= 256
 

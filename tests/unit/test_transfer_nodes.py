@@ -6,7 +6,17 @@ import json
 from typing import Any
 
 import pytest
-from llama_index.core.schema import Document, ImageDocument, ImageNode, IndexNode, Node, NodeRelationship, TextNode
+from llama_index.core.schema import (
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    NodeRelationship,
+    TextNode,
+)
 from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 
 from ragstore.errors import InvalidNodeError
@@ -85,7 +95,7 @@ NODES = [
     Document(id_="n", text="whole", metadata={"z": 1, "a": 2}),
     Document(id_="n", text=""),
     ImageDocument(id_="n", text="a pump"),
-    Node(id_="n", text_resource={"text": "resource"}),
+    Node(id_="n", text_resource=MediaResource(text="resource")),
 ]
 
 
@@ -112,7 +122,7 @@ def test_a_node_of_an_older_version_is_read_as_llamaindex_reads_it(body: dict[st
     found = loaded(body)
     assert found == expected
     assert found.hash == expected.hash
-    assert found.get_content("all") == expected.get_content("all")
+    assert found.get_content(MetadataMode.ALL) == expected.get_content(MetadataMode.ALL)
 
 
 def test_a_node_knows_its_document_its_place_and_the_version_it_was_cut_from() -> None:

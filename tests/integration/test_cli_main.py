@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -35,31 +34,19 @@ def test_help_lists_every_verb() -> None:
 
 
 def test_help_of_every_verb_explains_itself_and_its_json() -> None:
+    program = app()
     for verb in VERBS:
-        help_text = CliRunner().invoke(app(), [verb, "--help"])
+        help_text = CliRunner().invoke(program, [verb, "--help"])
         assert help_text.exit_code == 0, help_text.output
         assert "--json: " in help_text.output, verb
 
 
-def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    def cpu_seconds() -> float:
-        # Of the processor, not of the clock: other tests may be running beside this one.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ran("--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(cpu_seconds() for _ in range(5)) < 0.3
-
-
-def test_help_imports_nothing_heavy() -> None:
-    program = (
-        "import sys; from ragstore.cli.main import main; main(['--help']);"
-        "heavy = ('pydantic', 'rich', 'pymongo', 'psycopg2', 'numpy', 'llama_index', 'sqlalchemy');"
-        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
-    )
+def test_help_imports_little_and_nothing_heavy() -> None:
+    program = "import sys; from ragstore.cli.main import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stderr.strip() == "[]"
+    imported = set(done.stderr.split())
+    assert imported & {"pydantic", "rich", "pymongo", "psycopg2", "numpy", "llama_index", "sqlalchemy"} == set()
+    assert len(imported) < 250
 
 
 def test_a_verb_is_loaded_without_the_others() -> None:

@@ -1,0 +1,241 @@
+"""The one door to what ragstore keeps to itself: its private names, and what tests put in the place of its parts.
+
+``tests/unit/test_one_door.py`` finds who goes in elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ragstore.telemetry import failpoint
+from ragstore.telemetry.failpoint import Failpoint
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+    from ragstore.app import Ragstore
+    from ragstore.app.models import Models
+    from ragstore.app.writer import Writer
+    from ragstore.ingest.memory import MemoryCeiling
+    from ragstore.llama.backend import Backend
+    from ragstore.model.collection import Collection
+    from ragstore.model.run import PlannedRevision
+    from ragstore.mongo.nodes import NodeStore
+    from ragstore.postgres.ledger import Ledger, Publication
+    from ragstore.postgres.pool import PostgresPool
+
+
+def replace(owner: object, name: str, value: Any) -> None:
+    """Put another value in the place of one that is there, for good."""
+    assert hasattr(owner, name), f"{owner} has no {name} that could be replaced"
+    setattr(owner, name, value)
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: Any) -> Iterator[None]:
+    """The same for the length of the block."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, name, value)
+        yield
+
+
+# What a store and its parts are made of
+
+
+def pool_of(store: Ragstore) -> PostgresPool:
+    return store._pool
+
+
+def writer_of(store: Ragstore) -> Writer:
+    return store._writer()
+
+
+def collection_of(store: Ragstore, name: str) -> Collection:
+    return store._collection(name)
+
+
+def backend_of(store: Ragstore) -> Backend:
+    return store._backend()
+
+
+def models_of(store: Ragstore) -> Models:
+    return store._models
+
+
+def pool_of_ledger(ledger: Ledger) -> PostgresPool:
+    return ledger._pool
+
+
+def cursor_of(publication: Publication) -> Cursor:
+    return publication._cursor
+
+
+def bytes_held(ceiling: MemoryCeiling) -> int:
+    return ceiling._held
+
+
+# Failpoints
+
+
+def failpoints_hit() -> Mapping[Failpoint, int]:
+    """How often the armed one was passed so far; goes on counting."""
+    return failpoint._hits
+
+
+def replace_reached(reached: Callable[[Failpoint], None]) -> None:
+    """Have this called wherever the program passes a failpoint."""
+    for module in _modules_with_failpoints():
+        replace(module, "reached", reached)
+
+
+@contextmanager
+def failpoints_watched(reached: Callable[[Failpoint], None]) -> Iterator[None]:
+    """The same for the length of the block."""
+    with ExitStack() as stack:
+        for module in _modules_with_failpoints():
+            stack.enter_context(replaced(module, "reached", reached))
+        yield
+
+
+def _modules_with_failpoints() -> list[Any]:
+    modules = [module for name, module in sys.modules.items() if name.startswith("ragstore.")]
+    found = [module for module in modules if vars(module).get("reached") is failpoint.reached]
+    assert len(found) > 1, "no module passes failpoints"
+    return found
+
+
+# Sizes, so that little takes several steps and a process can die between them
+
+
+def in_small_steps() -> None:
+    """Of what is written and looked through."""
+    from ragstore.audit import documents as audited_documents
+    from ragstore.audit import nodes as audited_nodes
+    from ragstore.mongo import nodes
+    from ragstore.postgres import direct
+    from ragstore.protocol import drop
+
+    replace(drop, "_DOCUMENTS_AT_ONCE", 3)
+    replace(nodes, "BATCH_NODES", 3)
+    replace(nodes, "BATCH_IDS", 3)
+    replace(audited_nodes, "_AT_ONCE", 7)
+    replace(audited_documents, "_AT_ONCE", 2)
+    replace(direct, "_IDS_PER_ITEM", 3)
+
+
+def transfer_in_small_steps(nodes_at_once: int) -> None:
+    """Of imports and exports."""
+    from ragstore.transfer import importing, loading, target
+
+    replace(importing, "NODES_AT_ONCE", nodes_at_once)
+    replace(loading, "_DOCUMENTS_AT_ONCE", 2)
+    replace(target, "_BUFFER_BYTES", 100)
+
+
+def grow_trees_above(components: int) -> None:
+    """Segments of more components of vectors get a tree, where otherwise two million are none."""
+    from ragstore.postgres import segments
+
+    replace(segments, "_FLAT_COMPONENTS", components)
+
+
+@contextmanager
+def trees_above(components: int) -> Iterator[None]:
+    """The same for the length of the block."""
+    from ragstore.postgres import segments
+
+    with replaced(segments, "_FLAT_COMPONENTS", components):
+        yield
+
+
+def entries_that_always_fit(patch: pytest.MonkeyPatch, n: int) -> None:
+    from ragstore.postgres import direct
+
+    patch.setattr(direct, "_ENTRY_ALWAYS_FITS", n)
+
+
+def searches_of_few(patch: pytest.MonkeyPatch, n: int) -> None:
+    """So many nodes that a filter lets through are compared one by one."""
+    from ragstore.postgres import search
+
+    patch.setattr(search, "_MAX_FEW", n)
+
+
+@contextmanager
+def keyword_searches_rank(n: int) -> Iterator[None]:
+    """So many nodes at most, in statements that are made in the block."""
+    from ragstore.postgres import search
+
+    with replaced(search, "_MAX_RANKED", n):
+        search._statement.cache_clear()
+        yield
+    search._statement.cache_clear()
+
+
+# Times
+
+
+def seal_waits(patch: pytest.MonkeyPatch, time: str) -> None:
+    """For the lock that writers share, so long."""
+    from ragstore.postgres import segments
+
+    patch.setattr(segments, "_LOCK_TIMEOUT", f"SET LOCAL lock_timeout = '{time}'")
+
+
+def indexers_rest_after(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    from ragstore.protocol import indexing
+
+    patch.setattr(indexing, "_REST_S", seconds)
+
+
+# Steps that tests go into
+
+
+@contextmanager
+def seals_replaced(indexer: object, seal: Callable[..., bool]) -> Iterator[None]:
+    with replaced(indexer, "_seal", seal):
+        yield
+
+
+def before_publishing(call: Callable[[], None]) -> None:
+    """Have this called before each publication."""
+    from ragstore.protocol.publish import Publisher
+
+    original = Publisher._publish
+
+    def publish(self: Publisher, *arguments: Any) -> Any:
+        call()
+        return original(self, *arguments)
+
+    replace(Publisher, "_publish", publish)
+
+
+def before_writing(call: Callable[[NodeStore, Cursor, Collection, Sequence[PlannedRevision]], None]) -> None:
+    """Have this called in the transaction that publishes, before it writes."""
+    from ragstore.protocol.publish import Publisher
+
+    original = Publisher._write
+
+    def write(self: Publisher, publication: Publication, revisions: Any, *arguments: Any) -> None:
+        call(self._nodes, publication._cursor, publication._collection, revisions)
+        original(self, publication, revisions, *arguments)
+
+    replace(Publisher, "_write", write)
+
+
+def before_copying_directly(call: Callable[[Cursor], None]) -> None:
+    """Have this called before the rows of a direct write are copied."""
+    from ragstore.postgres.direct import DirectChange
+
+    original = DirectChange.copy_rows
+
+    def copy_rows(self: DirectChange, rows: bytes) -> None:
+        call(self._cursor)
+        original(self, rows)
+
+    replace(DirectChange, "copy_rows", copy_rows)
