@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ragstore.cli.main import main
+from ragstore.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,26 +18,23 @@ def batches(n_passes: int) -> list[int]:
     return sorted({1, (n_passes + 1) // 2, n_passes})
 
 
-def alone(passes: Passes) -> list[tuple[str, str]]:
-    """Every failpoint of every operation; the test goes through its batches."""
-    return [(operation, failpoint) for operation, passed in passes.items() for failpoint in passed]
+def alone(passes: Passes) -> list[tuple[str, str, int]]:
+    """Every failpoint of every operation in each of its batches, each a test of its own, which is soon over."""
+    return [(o, f, n) for o, passed in passes.items() for f in passed for n in batches(passed[f])]
 
 
 def beside_others(passes: Passes) -> list[tuple[str, str, int]]:
     """Every failpoint in one batch of one operation, by chance; all of them with ``RAGSTORE_TEST_CELLS=all``."""
-    everything = _everything(passes)
+    everything = alone(passes)
     failpoints = sorted({failpoint for _, failpoint, _ in everything})
     return _chosen(everything, [[cell for cell in everything if cell[1] == failpoint] for failpoint in failpoints])
 
 
 def in_one_batch(passes: Passes) -> list[tuple[str, str, int]]:
     """Every failpoint of every operation in one batch, by chance; in all with ``RAGSTORE_TEST_CELLS=all``."""
-    everything = _everything(passes)
-    return _chosen(everything, [[cell for cell in everything if cell[:2] == pair] for pair in alone(passes)])
-
-
-def _everything(passes: Passes) -> list[tuple[str, str, int]]:
-    return [(o, f, n) for o, f in alone(passes) for n in batches(passes[o][f])]
+    everything = alone(passes)
+    pairs = [(operation, failpoint) for operation, passed in passes.items() for failpoint in passed]
+    return _chosen(everything, [[cell for cell in everything if cell[:2] == pair] for pair in pairs])
 
 
 def _chosen(

@@ -17,7 +17,7 @@ from ragstore.app.servers import status
 from ragstore.errors import RestoredStoreError
 from ragstore.ingest import parsing
 from ragstore.settings import Settings
-from tests.crash.cells import alone, batches
+from tests.crash.cells import alone
 from tests.crash.forked import InThisProcess, Order, run
 from tests.support import children
 from tests.support.corpus import a_text, an_edited, write_documents
@@ -102,24 +102,23 @@ def test_reconcile_passes_these_failpoints(store: str, restored: Restored) -> No
     assert hits >= Counter(PASSES[store])
 
 
-@pytest.mark.parametrize(("store", "failpoint"), alone(PASSES))
+@pytest.mark.parametrize(("store", "failpoint", "n"), alone(PASSES))
 def test_killed_there_the_stores_stay_refused_and_the_next_reconcile_ends_the_work(
-    store: str, failpoint: str, restored: Restored, tally: Tally
+    store: str, failpoint: str, n: int, restored: Restored, tally: Tally
 ) -> None:
     scene = restored.scene
-    for n in batches(PASSES[store][failpoint]):
-        tally.cells += 1
-        restored.mix(store)
-        assert run(an_order(scene, failpoint=f"{failpoint}:{n}"))[0].killed
-        tally.kills += 1
-        with ragstore.open(scene.settings) as rs:
-            if failpoint not in ("epoch_told", "mark_advanced", "runs_recovered"):
-                assert not status(scene.settings).stores["ok"]
-                with pytest.raises(RestoredStoreError):
-                    rs.storage_context(COLLECTION)
-            report = rs.reconcile()
-            assert report.ok, report.as_dict()
-            rs.upkeep().go_round()
-        scene.assert_ok()
-        assert status(scene.settings).stores["ok"]
-        assert rs.settings is scene.settings
+    tally.cells += 1
+    restored.mix(store)
+    assert run(an_order(scene, failpoint=f"{failpoint}:{n}"))[0].killed
+    tally.kills += 1
+    with ragstore.open(scene.settings) as rs:
+        if failpoint not in ("epoch_told", "mark_advanced", "runs_recovered"):
+            assert not status(scene.settings).stores["ok"]
+            with pytest.raises(RestoredStoreError):
+                rs.storage_context(COLLECTION)
+        report = rs.reconcile()
+        assert report.ok, report.as_dict()
+        rs.upkeep().go_round()
+    scene.assert_ok()
+    assert status(scene.settings).stores["ok"]
+    assert rs.settings is scene.settings

@@ -18,7 +18,7 @@ from pymongo.database import Database
 
 from ragstore.ingest import parsing
 from ragstore.settings import Settings
-from tests.crash.cells import alone, batches, beside_others
+from tests.crash.cells import alone, beside_others
 from tests.crash.forked import InThisProcess, Order, run
 from tests.support import children
 from tests.support.children import until
@@ -143,18 +143,19 @@ def test_repair_passes_these_failpoints(damage: str, scene: Scene) -> None:
     assert hits >= Counter(PASSES[damage])
 
 
-@pytest.mark.parametrize(("damage", "failpoint"), alone(PASSES))
-def test_killed_there_the_next_repair_ends_the_work(damage: str, failpoint: str, scene: Scene, tally: Tally) -> None:
+@pytest.mark.parametrize(("damage", "failpoint", "n"), alone(PASSES))
+def test_killed_there_the_next_repair_ends_the_work(
+    damage: str, failpoint: str, n: int, scene: Scene, tally: Tally
+) -> None:
     hits = scene.hits()
-    for n in batches(PASSES[damage][failpoint]):
-        tally.cells += 1
-        DAMAGES[damage](scene)
-        assert run(an_order(scene, failpoint=f"{failpoint}:{n}"))[0].killed
-        tally.kills += 1
-        report = scene.rs.repair()
-        assert report.ok, report.as_dict()
-        scene.assert_ok()
-        assert scene.hits() == hits
+    tally.cells += 1
+    DAMAGES[damage](scene)
+    assert run(an_order(scene, failpoint=f"{failpoint}:{n}"))[0].killed
+    tally.kills += 1
+    report = scene.rs.repair()
+    assert report.ok, report.as_dict()
+    scene.assert_ok()
+    assert scene.hits() == hits
 
 
 @pytest.mark.parametrize(("damage", "failpoint", "n"), beside_others(PASSES_BESIDE_OTHERS))

@@ -59,6 +59,44 @@ def test_a_verb_is_loaded_without_the_others() -> None:
     assert done.stderr.strip() == "['query']"
 
 
+INTERRUPTED_WHILE_IMPORTING = """
+import os, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), {signum})
+
+sys.meta_path.insert(0, Interrupt())
+from ragstore.cli.entry import main
+sys.argv[1:] = ["status", "--settings"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "module",
+    ["ragstore.cli.main", "typer", "ragstore.cli.edge", "ragstore.cli.status", "pydantic", "ragstore.settings"],
+)
+def test_an_interrupt_at_any_moment_of_the_start_is_said_in_one_line(module: str, signum: int, status: int) -> None:
+    program = INTERRUPTED_WHILE_IMPORTING.format(module=module, signum=int(signum))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == "interrupted; nothing is lost, run the same command again\n"
+
+
+def test_an_interrupt_after_the_end_changes_no_exit_status() -> None:
+    program = (
+        "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGINT);"
+        "from ragstore.cli.entry import main; sys.argv[1:] = ['nonsense']; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "interrupted" not in done.stderr
+
+
 def test_version_is_that_of_the_package() -> None:
     from importlib.metadata import version
 

@@ -39,6 +39,10 @@ from tests.support.llama_faces import DIM, Faces, HashEmbedding, a_document, a_s
 STRUCTS = "index_store/data"
 
 
+def sentences_of(*documents: Document) -> set[str]:
+    return {node.text for node in a_splitter().get_nodes_from_documents(list(documents))}
+
+
 def words_of(text: str) -> set[str]:
     return {word.strip(".").lower() for word in text.split()}
 
@@ -194,10 +198,11 @@ def test_a_collection_has_one_vector_index_and_a_second_name_is_refused(place: P
     nodes = a_splitter().get_nodes_from_documents([a_document("a"), a_document("b")])
     first = VectorStoreIndex(nodes[:6], storage_context=faces.context(), embed_model=HashEmbedding())
     first.set_index_id("a")
-    second = VectorStoreIndex(nodes[6:], storage_context=faces.context(), embed_model=HashEmbedding())
-    assert second.index_id == "a"
-    with pytest.raises(UsageError, match="another collection"):
-        second.set_index_id("b")
+    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as elsewhere:
+        second = VectorStoreIndex(nodes[6:], storage_context=elsewhere.context(), embed_model=HashEmbedding())
+        assert second.index_id == "a"
+        with pytest.raises(UsageError, match="another collection"):
+            second.set_index_id("b")
     for kwargs in ({"index_id": "a"}, {}):
         loaded = load_index_from_storage(faces.context(), embed_model=HashEmbedding(), **kwargs)
         assert loaded.index_id == "a"
@@ -210,6 +215,34 @@ def test_a_collection_has_one_vector_index_and_a_second_name_is_refused(place: P
         assert len(apart.as_retriever(similarity_top_k=20).retrieve("Sentence")) == 6
         with pytest.raises(UsageError, match="belongs to another collection"):
             apart.set_index_id("a")
+
+
+@pytest.mark.parametrize("use_async", [False, True])
+@pytest.mark.parametrize("way", ["from_documents", "nodes"])
+def test_a_second_named_index_is_refused_before_anything_is_stored(faces: Faces, way: str, use_async: bool) -> None:
+    context = faces.context()
+
+    def build(name: str, *documents: Document) -> None:
+        options: dict[str, Any] = {"embed_model": HashEmbedding(), "use_async": use_async, "insert_batch_size": 4}
+        if way == "nodes":
+            nodes = a_splitter().get_nodes_from_documents(list(documents))
+            index = VectorStoreIndex(nodes, storage_context=context, **options)
+        else:
+            index = VectorStoreIndex.from_documents(
+                list(documents), storage_context=context, transformations=[a_splitter()], **options
+            )
+        index.set_index_id(name)
+
+    build("first", a_document("a"))
+    with pytest.raises(UsageError, match="one vector index"):
+        build("second", a_document("b"), a_document("c"))
+    faces.assert_agree()
+    assert set(faces.texts()) == sentences_of(a_document("a"))
+    assert faces.hashes().keys() <= {"a"}
+    # The same again, with more than before, is no second one.
+    build("first", a_document("a", version=2), a_document("b", n_sentences=9))
+    faces.assert_agree()
+    assert sentences_of(a_document("a", version=2), a_document("b", n_sentences=9)) <= set(faces.texts())
 
 
 def test_of_two_processes_that_name_the_vector_index_differently_one_is_refused(faces: Faces) -> None:

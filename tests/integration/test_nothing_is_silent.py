@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.schema import TextNode
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 import ragstore
 from ragstore.app import Ragstore, servers
@@ -117,6 +118,18 @@ def test_a_key_that_no_node_has_is_said_with_the_one_that_was_meant(
         (note,) = asked(filters)
     assert said in note
     assert note in caplog.text
+
+
+def test_a_retriever_says_it_in_the_log(store: Ragstore, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store.ingest(folder, collection="docs")
+    logging.getLogger("ragstore").propagate = True
+    index = store.index("docs")
+    for key, said in (("file_typ", "did you mean 'file_type'?"), ("file_type", "")):
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, value="none")])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert index.as_retriever(filters=filters).retrieve("oil") == []
+        assert (said in caplog.text) if said else (caplog.text == "")
 
 
 def test_a_filter_that_is_right_has_no_note(asked: Callable[[Filter], tuple[str, ...]]) -> None:

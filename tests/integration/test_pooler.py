@@ -32,6 +32,11 @@ from tests.support.workers import HERE, living
 KEY = (0x5445_5354, 1)  # "TEST"
 LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 
+HOLDER = """
+SELECT a.xact_start, a.state_change FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 
 @pytest.fixture
 def pooler(settings: Settings) -> Iterator[Pooler]:
@@ -156,6 +161,30 @@ def test_a_lock_is_one_process_s_at_a_time(pool: PostgresPool, settings: Setting
     with exclusive(pool, KEY) as after:
         assert after
     until(lambda: execute(settings, LOCKS) == [(0,)], what="no lock is left in the database")
+
+
+def test_a_lock_stays_one_transaction_s_while_it_is_renewed(
+    pool: PostgresPool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragstore.postgres.turn._RENEW_EVERY_S", 0.02)
+    with exclusive(pool, KEY) as mine:
+        assert mine
+        [(began, renewed)] = execute(settings, HOLDER)
+        for _ in range(3):
+            until(lambda last=renewed: execute(settings, HOLDER)[0][1] > last, what="the lock is renewed")
+            [(still, renewed)] = execute(settings, HOLDER)
+            assert still == began
+
+
+def test_a_turn_stays_one_transaction_s_while_it_is_asked_for(pool: PostgresPool, settings: Settings) -> None:
+    mine = Turn(pool, collection="docs", paths=["/a"])
+    try:
+        assert mine.mine()
+        [(began, _)] = execute(settings, HOLDER)
+        assert mine.mine()
+        assert [held for held, _ in execute(settings, HOLDER)] == [began]
+    finally:
+        mine.close()
 
 
 def test_a_migration_with_nothing_to_do_leaves_no_lock_behind(pooler: Pooler, settings: Settings) -> None:

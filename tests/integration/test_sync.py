@@ -304,7 +304,13 @@ def test_what_is_in_quarantine_leaves_it_with_its_file(rs: Ragstore, folder: Pat
     assert sync(rs, folder) == {"unchanged": 2, "failed": 3}
     for name in ("a.txt", "never.pdf"):
         (folder / name).unlink()
-    assert sync(rs, folder) == {"unchanged": 2, "failed": 1, "deleted": 1}
+    gone = ([str(folder / "a.txt")], [str(folder / "never.pdf")])
+    looked = rs.sync(folder, collection="docs", dry_run=True)
+    assert (looked.deleted_documents, looked.forgotten_documents) == gone
+    done = rs.sync(folder, collection="docs")
+    assert (done.unchanged, done.failed, done.deleted) == (2, 1, 1)
+    assert (done.deleted_documents, done.as_dict()["forgotten_documents"]) == gone
+    assert rs.sync(folder, collection="docs").forgotten_documents == []
     assert [Path(entry.document_id).name for entry in rs.quarantined("docs")] == ["stays.pdf"]
 
 

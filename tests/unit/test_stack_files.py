@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from pydantic import SecretStr
@@ -19,6 +22,7 @@ COMPOSE = (ROOT / "compose.yaml").read_text(encoding="utf-8")
 COMPOSE_FILES = [COMPOSE, *(path.read_text(encoding="utf-8") for path in STACK.glob("*.yaml"))]
 OF_THE_STACK = {"RAGSTORE_ENV", "RAGSTORE_HOME"}
 SCRIPTS = [path for path in STACK.rglob("*") if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")]
+PINNED_FILES = ("compose.yaml", ".env.example", "stack/app/Dockerfile", "stack/pin-images")
 
 
 def grants(text: str) -> list[str]:
@@ -65,6 +69,44 @@ def test_every_image_is_pinned_by_digest_and_the_same_everywhere() -> None:
     assert found.keys() == {"POSTGRES_IMAGE", "MONGO_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE", "PYTHON_IMAGE"}
     for (image,) in found.values():
         assert re.fullmatch(r"[a-z/]+:[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}", image), image
+
+
+@pytest.fixture
+def pinning(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``stack/pin-images`` on a copy of the files that it writes, with a registry that has one digest for all tags."""
+    for name in PINNED_FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, tmp_path / name)
+    docker = tmp_path / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nif [ "$DIGEST" = none ]; then exit 1; fi\necho "sha256:$DIGEST"\n')
+    docker.chmod(0o755)
+
+    def run(*arguments: str, digest: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": f"{docker.parent}:{os.environ['PATH']}", "DIGEST": digest}
+        command = [str(tmp_path / "stack/pin-images"), *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+
+    return run
+
+
+def test_pinning_writes_what_the_registry_has_and_checking_only_says_it(
+    pinning: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    def written() -> list[str]:
+        return [(tmp_path / name).read_text(encoding="utf-8") for name in PINNED_FILES]
+
+    before, new = written(), "a" * 64
+    checked = pinning("--check", digest=new)
+    assert (checked.returncode, checked.stdout, written()) == (1, "", before)
+    assert len(checked.stderr.splitlines()) == 5
+    assert "differs mongo:" in checked.stderr and f"the registry has sha256:{new}" in checked.stderr
+    assert pinning(digest="none").returncode != 0 and pinning(digest="short").returncode != 0
+    assert written() == before
+    assert pinning(digest=new).returncode == 0
+    assert written() == [re.sub("@sha256:[0-9a-f]{64}", f"@sha256:{new}", text) for text in before]
+    again = pinning("--check", digest=new)
+    assert (again.returncode, again.stderr, len(again.stdout.splitlines())) == (0, "", 5)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from ragstore.cli.entry import INTERRUPTED, STOP_SIGNALS
 from ragstore.cli.invocation import Invocation
 from ragstore.cli.output import first_of, plain, say
 from ragstore.errors import RagstoreError
@@ -26,7 +27,6 @@ EXIT_DRIFT = 5
 EXIT_NOT_FOUND = 6
 EXIT_OUTPUT_CLOSED = 141
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_S = 1.0
 
 MAX_NAMES = 20
@@ -60,9 +60,19 @@ def raise_interrupted(signum: int, _frame: FrameType | None) -> NoReturn:
     raise InterruptedBySignal(signum)
 
 
+def leave_with(exit_status: int) -> None:
+    """All is done: a signal from here on ends the process at once, with its own exit status."""
+
+    def leave(_signum: int, _frame: FrameType | None) -> NoReturn:
+        os._exit(exit_status)
+
+    for each in STOP_SIGNALS:
+        signal.signal(each, leave)
+
+
 def tell_interrupted(signum: int) -> int:
     """Say that stopping is safe, and return the exit status shells use for the signal."""
-    say("interrupted; nothing is lost, run the same command again")
+    say(INTERRUPTED)
     return 128 + signum
 
 

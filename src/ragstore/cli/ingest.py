@@ -41,8 +41,8 @@ def ingest(
 
     --json: {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused",
     "seconds", "passed_over": {reason: {"count", "examples"}}, "collection_made": null or {"name", "model", "dim"},
-    "deleted_documents": [ids], "quarantined": [{"document_id", "code", "reason"}], "refused": null or {"code",
-    "message", "hint"}}.
+    "deleted_documents": [ids], "forgotten_documents": [ids that left the quarantine with their file], "quarantined":
+    [{"document_id", "code", "reason"}], "refused": null or {"code", "message", "hint"}}.
     """
     with invocation_of(ctx).store() as store, shown_progress(quiet=quiet) as listener:
         report = store.ingest(
@@ -63,6 +63,9 @@ def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = Fal
     else:
         write(f"would be: {report_line(report)}" if dry_run else report_line(report))
         for line in first_of("would be deleted" if dry_run else "deleted", report.deleted_documents, MAX_NAMES):
+            write(line)
+        forgotten = "would leave quarantine" if dry_run else "left quarantine"
+        for line in first_of(f"{forgotten}, its file is gone", report.forgotten_documents, MAX_NAMES):
             write(line)
     invocation.note(*made_lines(report.collection_made, dry_run=dry_run), *passed_over_lines(report.passed_over))
     invocation.note(*failure_lines(report, dry_run=dry_run))

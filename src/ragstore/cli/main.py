@@ -16,14 +16,15 @@ import typer
 from ragstore.cli.edge import (
     EXIT_OUTPUT_CLOSED,
     EXIT_USAGE,
-    STOP_SIGNALS,
     InterruptedBySignal,
+    leave_with,
     raise_interrupted,
     tell_error,
     tell_interrupted,
     tell_unexpected,
     tell_usage,
 )
+from ragstore.cli.entry import STOP_SIGNALS
 from ragstore.cli.invocation import Invocation, split_off
 from ragstore.cli.output import OutputClosedError, flush
 from ragstore.errors import RagstoreError
@@ -115,17 +116,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app()(prog_name=PROGRAM)
     # To look for pydantic's plugins it reads the metadata of every installed package; ours has none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-    for signum in STOP_SIGNALS:
-        signal.signal(signum, raise_interrupted)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the terminal's encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")
     invocation, rest = split_off(list(sys.argv[1:] if arguments is None else arguments))
     try:
         try:
+            for signum in STOP_SIGNALS:
+                signal.signal(signum, raise_interrupted)
             exit_status = _run(rest, invocation)
+            flush()
+            leave_with(exit_status)
         except InterruptedBySignal as interrupted:
             exit_status = tell_interrupted(interrupted.signum)
-        flush()
+            flush()
     except OutputClosedError:
         # The interpreter flushes both streams once more at its end; there must be somewhere to flush to.
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -124,9 +124,12 @@ class Deletion:
         self._alive = alive
         self.deleted: list[str] = []
         self.returned: list[str] = []
+        self.forgotten: list[str] = []
 
     def run(self, loss: Loss, *, allow_mass_delete: bool) -> None:
         """Delete what is gone now; ``deleted`` says which documents, ``returned`` what came back at the same moment.
+
+        ``forgotten`` says what left the quarantine, because its file is gone.
 
         Raises:
             MassDeletionError: more is gone than a moment ago, or a folder is another one than at the beginning.
@@ -139,7 +142,7 @@ class Deletion:
         while batch := list(islice(lost, DELETED_AT_ONCE)):
             self._check(loss, len(batch), allow_mass_delete)
             self._delete(batch)
-        gone = _lost(self._pool, self._collection, self._roots, quarantined=True)
+        gone = lost_in_quarantine(self._pool, self._collection, self._roots)
         while batch := list(islice(gone, DELETED_AT_ONCE)):
             self._check(loss, 0, allow_mass_delete)
             self._forget(batch)
@@ -172,6 +175,12 @@ class Deletion:
     def _forget(self, batch: Sequence[KnownSource]) -> None:
         document_ids = [source.document_id for source in batch]
         patiently(lambda: sources.forget_quarantined(self._pool, self._collection, document_ids))
+        self.forgotten += document_ids
+
+
+def lost_in_quarantine(pool: PostgresPool, collection: Collection, roots: Roots) -> Iterator[KnownSource]:
+    """What is in quarantine and has no file any more; a page at a time."""
+    return _lost(pool, collection, roots, quarantined=True)
 
 
 def _lost(

@@ -9,7 +9,7 @@ from itertools import islice
 
 from ragstore.errors import ContentError
 from ragstore.ingest.ahead import Ahead
-from ragstore.ingest.deletion import Loss, incomplete, loss_of, refusal, survey
+from ragstore.ingest.deletion import Loss, incomplete, loss_of, lost_in_quarantine, refusal, survey
 from ragstore.ingest.planning import LOOK_UP_AT_ONCE, Planner
 from ragstore.ingest.tally import Tally
 from ragstore.model.collection import Collection
@@ -74,6 +74,11 @@ def dry_run(
         left = loss_of(moved.left(), roots, n_live=loss.n_live)
         report.deleted, report.deleted_documents = left.n_lost, left.document_ids
         report.refused = None if allow_mass_delete else refusal(left, roots.silent)
+        if report.refused is None:
+            gone = lost_in_quarantine(pool, collection, roots)
+            # Who deletes a document takes it out of quarantine too.
+            deleted = set(report.deleted_documents)
+            report.forgotten_documents = [s.document_id for s in gone if s.document_id not in deleted]
     else:
         report.refused = incomplete()
     report = tally.finish()

@@ -79,6 +79,7 @@ def sync(
     finally:
         report.deleted += len(deletion.deleted)
         report.deleted_documents += deletion.deleted
+        report.forgotten_documents += deletion.forgotten
     if deletion.returned:
         _take_back(services, collection, source.relist(_paths(deletion.returned)), limits, report)
     report.seconds = round(time.monotonic() - begun_at, 3)

@@ -16,6 +16,7 @@ from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
 from ragstore.query.known import AskedQuestions
+from ragstore.query.no_hits import Advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,15 @@ class NotCopied:
 
 
 class CurrentCollection:
-    """A collection as a process knows it; what it knows of its indexes need not be true any more."""
+    """A collection as a process knows it; what it knows of its indexes need not be true any more.
 
-    def __init__(self, collection: Collection, asked: AskedQuestions) -> None:
+    ``asked``: the questions that it was asked. ``advice``: what may be wrong with those that found nothing.
+    """
+
+    def __init__(self, collection: Collection, asked: AskedQuestions, advice: Advice) -> None:
         self._collection = collection
         self.asked = asked
+        self.advice = advice
 
     def get(self) -> Collection:
         """The collection as the last search has seen it."""

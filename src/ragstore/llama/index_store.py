@@ -126,6 +126,8 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         self._structs.put(stored)
         if is_vector:
             self._last_vector_index = stored
+            if not is_generated and stored.index_id != self._name:
+                self._writing.named_index = stored.index_id
 
     def _given(self, found: Sequence[Struct]) -> list[IndexStruct]:
         """Without nodes that are not live any more."""

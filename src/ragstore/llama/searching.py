@@ -12,7 +12,9 @@ from ragstore.llama.filters import to_restriction
 from ragstore.llama.nodes import from_row
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.search import MAX_TOP_K, Question, find
+from ragstore.telemetry.logging import get_logger
 
+_log = get_logger(__name__)
 _MMR_LAMBDA = 0.5  # LlamaIndex's own where a query says none
 
 
@@ -21,14 +23,20 @@ def answer(
 ) -> VectorStoreQueryResult:
     """The nodes that answer a query, best first, in one round trip.
 
+    Where a filter allows nothing because no node has its key, the log says so: a retriever has no other place for it.
+
     Args:
         options: ``vector_store_kwargs`` of a retriever; only ``mmr_threshold`` means something here.
 
     Raises:
         UsageError, FilterError, EmbeddingSpaceError
     """
-    found = find(pool, current.get(), _question(query, options), with_bodies=True)
+    question = _question(query, options)
+    found = find(pool, current.get(), question, with_bodies=True)
     current.learn(found.collection)
+    if not found.rows and question.filters is not None:
+        for note in current.advice.notes(found.collection, question.filters):
+            _log.warning(note, action="query", collection=found.collection.name)
     current.asked.note(found.collection, query.query_embedding)
     return VectorStoreQueryResult(
         nodes=[from_row(row) for row in found.rows],

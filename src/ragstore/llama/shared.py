@@ -12,6 +12,7 @@ from ragstore.llama.structs import OpenStructs
 from ragstore.llama.writing import Writing
 from ragstore.model.collection import Collection
 from ragstore.query.known import AskedQuestions
+from ragstore.query.no_hits import Advice
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,8 @@ def shared_by_faces(backend: Backend, collection: Collection) -> Shared:
     with _lock:
         shared = _shared.get(key)
         if shared is None:
-            writing = Writing(backend, CurrentCollection(collection, AskedQuestions(backend.pool)))
+            current = CurrentCollection(collection, AskedQuestions(backend.pool), Advice(backend.pool))
+            writing = Writing(backend, current)
             shared = _shared[key] = Shared(writing, OpenStructs(), HashesAhead())
         elif collection.epoch > shared.writing.current.get().epoch:
             # Read after a reconcile; who still has faces of before may go on with it too.

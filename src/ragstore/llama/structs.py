@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TypeVar
 from weakref import ReferenceType, ref
 
-from llama_index.core import DocumentSummaryIndex
+from llama_index.core import DocumentSummaryIndex, VectorStoreIndex
 from llama_index.core.data_structs.data_structs import KG, IndexGraph, IndexList, IndexStruct, KeywordTable
 from llama_index.core.data_structs.document_summary import IndexDocumentSummary
 from llama_index.core.indices.document_summary import DocumentSummaryIndexEmbeddingRetriever
@@ -38,6 +38,24 @@ def is_built_by_summaries() -> bool:
     """The same, but only where it is just being made."""
     index = _caller(DocumentSummaryIndex)
     return index is not None and bool(index._embed_summaries) and "_index_struct" not in vars(index)
+
+
+def is_building_vectors() -> bool:
+    """Whether a vector index calls that is just being made."""
+    index = _caller(VectorStoreIndex)
+    return index is not None and "_index_struct" not in vars(index)
+
+
+def second_vector_index(collection: Collection, name: str) -> UsageError:
+    """For an index of other documents, whose own name would be refused when they are stored."""
+    return UsageError(
+        f"collection {collection.name!r} has one vector index, of all its nodes, which this program named {name!r}, "
+        "and another one is being built, of documents that are not in it",
+        hint="nothing was stored: add documents to the index by insert() or insert_nodes(), or make another collection "
+        "for nodes that are to be found apart",
+        index_id=name,
+        collection=collection.name,
+    )
 
 
 def summaries_asked() -> list[str] | None:

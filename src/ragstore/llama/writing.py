@@ -37,6 +37,10 @@ class Writing:
         self._has_added = False
         self.has_index = False
         """Whether an index of this process keeps its struct here, so that the end of its inserts is known."""
+        self.named_index: str | None = None
+        """The name that this process has given to the collection's vector index."""
+        self.joining: int | None = None
+        """The operation that builds on what the named index has."""
 
     def add(
         self, nodes: Sequence[BaseNode], *, owner: int, given: Mapping[str, list[float]] | None = None
@@ -164,6 +168,7 @@ class Writing:
     def clear(self) -> None:
         """Delete everything."""
         self._drafts.clear()
+        self.named_index = None
         self._writer.clear(self.current.get())
 
     def _put(self, ready: Sequence[Embedded], owner: int) -> None:

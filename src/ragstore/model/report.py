@@ -33,6 +33,7 @@ class IngestReport:
         passed_over: entries of listed folders that nothing reads, by the reason.
         collection_made: that was made first; in a dry run, that would be.
         deleted_documents: ids of all that are counted as deleted.
+        forgotten_documents: ids of all that left the quarantine because their file is gone.
         quarantined: one for each document that is counted as failed.
         refused: why nothing was deleted, though what could be added was; in a dry run, why nothing would be.
     """
@@ -50,6 +51,7 @@ class IngestReport:
     passed_over: Findings = field(default_factory=Findings)
     collection_made: MadeCollection | None = None
     deleted_documents: list[str] = field(default_factory=list)
+    forgotten_documents: list[str] = field(default_factory=list)
     quarantined: list[SetAside] = field(default_factory=list)
     refused: RagstoreError | None = None
 
@@ -61,6 +63,7 @@ class IngestReport:
             "passed_over": self.passed_over.as_dict(),
             "collection_made": self.collection_made.as_dict() if self.collection_made else None,
             "deleted_documents": list(self.deleted_documents),
+            "forgotten_documents": list(self.forgotten_documents),
             "quarantined": [each.as_dict() for each in self.quarantined],
             "refused": {"code": refused.code, "message": refused.message, "hint": refused.hint} if refused else None,
         }

@@ -91,9 +91,8 @@ class Lock:
         if self._lent is None:
             own = self._pool.another(size=1)
             self._lent = (own, own.checkout())
-        connection = self._lent[1]
-        connection.autocommit = False
-        return connection
+            self._lent[1].autocommit = False
+        return self._lent[1]
 
     def _renew(self, released: threading.Event) -> None:
         while not released.wait(_RENEW_EVERY_S):

@@ -98,6 +98,8 @@ class Worker:
             n_embedded=report.embedded,
             seconds=report.seconds,
             deleted=" ".join(report.deleted_documents[:MAX_NAMED]),
+            set_aside=" ".join(each.document_id for each in report.quarantined[:MAX_NAMED]),
+            left_quarantine=" ".join(report.forgotten_documents[:MAX_NAMED]),
             collection_made=f"{made.model}, {made.dim} dimensions" if made else "",
         )
         return True

@@ -1,0 +1,25 @@
+"""Entry point of the command, which answers an interrupt before anything slow is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = "interrupted; nothing is lost, run the same command again"
+
+
+def main() -> int:
+    """Run one command and return its exit status."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, _leave)
+    from ragstore.cli.main import main as run
+
+    return run()
+
+
+def _leave(signum: int, _frame: FrameType | None) -> NoReturn:
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(128 + signum)
