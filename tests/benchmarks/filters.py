@@ -24,6 +24,7 @@ from ragstore.model.filters import Condition
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
+from tests.support.internals import pool_of, writer_of
 
 NAME, DIM, K = "filtered", 256, 10
 SHARES = np.geomspace(1e-4, 1, 20)
@@ -59,7 +60,7 @@ def filled(bench: Workbench, n_nodes: int) -> tuple[Collection, Floats, dict[str
     """
     rng, clusters = np.random.default_rng(5), Clusters(DIM)
     bench.store.create_collection(NAME, model="external", dim=DIM)
-    indexer, begun = bench.store._writer().indexer, time.perf_counter()
+    indexer, begun = writer_of(bench.store).indexer, time.perf_counter()
     made: list[tuple[Floats, Flags, Flags]] = []
     for first in range(0, n_nodes, AT_ONCE):
         where = rng.random(AT_ONCE)
@@ -74,12 +75,12 @@ def filled(bench: Workbench, n_nodes: int) -> tuple[Collection, Floats, dict[str
             keys = [keys_of("spread", spread[j]) | keys_of("part", part[j]) for j in own]
             nodes = [a_node(document_id, j - i, {"file_path": document_id, **keys[j - i]}, texts[j]) for j in own]
             revisions.append(a_revision(document_id, nodes, vectors[own.start : own.stop]))
-        collection = get_collection(bench.store._pool, NAME)
+        collection = get_collection(pool_of(bench.store), NAME)
         publish(bench.store, collection, revisions)
         indexer.added(collection, AT_ONCE, in_bulk=True)
         made.append((vectors, spread, part))
     index(bench.store)
-    now = get_collection(bench.store._pool, NAME)
+    now = get_collection(pool_of(bench.store), NAME)
     print(f"filled in {time.perf_counter() - begun:.0f} s:", [(s.n_nodes, s.n_cells) for s in now.segments], now.effort)
     vectors, spread, part = (np.concatenate(parts) for parts in zip(*made, strict=True))
     return now, vectors, {"spread": spread, "near": part, "far": part}
@@ -128,7 +129,7 @@ def asked(bench: Workbench, collection: Collection, question: Floats, query: Que
     """Scores, and milliseconds of the second asking."""
     for _ in range(2):
         begun = time.perf_counter()
-        found = bench.store._pool.read(lambda connection: vector_search(connection, collection, question, query))
+        found = pool_of(bench.store).read(lambda connection: vector_search(connection, collection, question, query))
         ms = (time.perf_counter() - begun) * 1_000
     return np.array([row.score for row in found.rows], dtype=np.float32), ms
 

@@ -40,7 +40,7 @@ STRUCTS = "index_store/data"
 
 
 def sentences_of(*documents: Document) -> set[str]:
-    return {node.text for node in a_splitter().get_nodes_from_documents(list(documents))}
+    return {node.get_content() for node in a_splitter().get_nodes_from_documents(list(documents))}
 
 
 def words_of(text: str) -> set[str]:

@@ -67,7 +67,7 @@ def alone() -> Iterator[str]:
 def with_accounts() -> Iterator[str]:
     """The URL, as its administrator."""
     with a_mongod("--auth") as address:
-        with MongoClient(f"mongodb://{address}/?directConnection=true") as client:
+        with MongoClient[dict[str, Any]](f"mongodb://{address}/?directConnection=true") as client:
             client.admin.command({"createUser": "boss", "pwd": "boss", "roles": ["root"]})
         yield f"mongodb://boss:boss@{address}/?directConnection=true&authSource=admin"
 
@@ -108,7 +108,7 @@ def test_a_user_of_admin_on_another_database_is_told_of_auth_source(with_account
 
 
 def test_a_user_without_rights_is_told_which(with_accounts: str) -> None:
-    with MongoClient(with_accounts) as client:
+    with MongoClient[dict[str, Any]](with_accounts) as client:
         client.admin.command({"createUser": "reader", "pwd": "reader", "roles": []})
     own = connect(with_accounts.replace("boss:boss", "reader:reader"))
     try:

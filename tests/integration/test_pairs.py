@@ -20,7 +20,8 @@ from ragstore.postgres.search import Query, vector_search
 from ragstore.postgres.segment_tables import table_of
 from tests.integration.test_filters_agree_with_python import filters, metadata_rows
 from tests.integration.test_search import Node, RecordingConnection, a_collection, a_connection, add_nodes
-from tests.support.segments import AGED, merge_at_rest, seal, trees_above
+from tests.support.internals import searches_compare_all_of, trees_above
+from tests.support.segments import AGED, merge_at_rest, seal
 
 DIM, N_NODES, N_CLUSTERS = 16, 3_000, 30
 MANY_PAIRS = {f"k{i}": i for i in range(17)}
@@ -93,8 +94,7 @@ def in_clusters(connection: RecordingConnection, monkeypatch: pytest.MonkeyPatch
 
     Few nodes do not mean that all of them are compared.
     """
-    monkeypatch.setattr("ragstore.postgres.search._ALWAYS_FEW", 0)
-    monkeypatch.setattr("ragstore.postgres.search._SHARE_OF_FEW", 0)
+    searches_compare_all_of(monkeypatch, 0)
     rng = np.random.default_rng(3)
     clusters = np.sort(rng.integers(N_CLUSTERS, size=N_NODES))
     vectors = rng.normal(size=(N_CLUSTERS, DIM))[clusters] + 0.2 * rng.normal(size=(N_NODES, DIM))
@@ -142,11 +142,11 @@ def test_what_stands_far_from_the_question_is_found_without_comparing_all(
         wanted = [
             node for node in nodes if node.metadata["cluster"] in (20, 21, 22)[: 1 if tree.operator == "==" else 3]
         ]
-        question = nodes[0].vector / np.linalg.norm(nodes[0].vector)
+        question = np.asarray(nodes[0].vector, dtype=np.float32) / np.linalg.norm(nodes[0].vector)
         similarity = [float(np.dot(question, node.vector) / np.linalg.norm(node.vector)) for node in wanted]
         nearest = [wanted[position].node_id for position in np.argsort(similarity)[::-1][:10]]
         connection.statements.clear()
-        rows = vector_search(connection, collection, np.float32(question), Query(10, filters=tree)).rows
+        rows = vector_search(connection, collection, question, Query(10, filters=tree)).rows
         assert [row.node_id for row in rows] == nearest
         assert len([sent for sent in connection.statements if sent.startswith("SET LOCAL")]) == 1
 
@@ -155,8 +155,8 @@ def test_fresh_nodes_are_found_by_their_own_metadata(
     connection: RecordingConnection, in_clusters: tuple[list[Node], Collection]
 ) -> None:
     nodes, collection = in_clusters
-    add_nodes(connection, [Node("fresh", -np.array(nodes[0].vector), "text", {"cluster": 20}, "d0")])
-    question = np.float32(-np.array(nodes[0].vector))
+    add_nodes(connection, [Node("fresh", (-np.asarray(nodes[0].vector)).tolist(), "text", {"cluster": 20}, "d0")])
+    question = -np.asarray(nodes[0].vector, dtype=np.float32)
     found = vector_search(connection, collection, question, Query(1, filters=Condition("cluster", "==", 20))).rows
     assert [row.node_id for row in found] == ["fresh"]
 
@@ -169,7 +169,7 @@ def test_pairs_go_with_the_tree_that_they_are_of(
     pool = PostgresPool(postgres_database)
     connection.run("DELETE FROM ragstore.data_docs WHERE (user_metadata->>'half')::int = 1")
     with trees_above(1):
-        add_nodes(connection, [Node("new", np.ones(DIM), "text", {"cluster": 99}, "d0")])
+        add_nodes(connection, [Node("new", [1.0] * DIM, "text", {"cluster": 99}, "d0")])
         seal(pool, collection)
         now = merge_at_rest(pool, collection)
     assert numbers(connection) == [first, now.segments[0].number]

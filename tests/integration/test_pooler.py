@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,10 @@ def test_a_lock_is_one_process_s_at_a_time(pool: PostgresPool, settings: Setting
     until(lambda: execute(settings, LOCKS) == [(0,)], what="no lock is left in the database")
 
 
+def is_renewed(settings: Settings, since: Any) -> bool:
+    return bool(execute(settings, HOLDER)[0][1] > since)
+
+
 def test_a_lock_stays_one_transaction_s_while_it_is_renewed(
     pool: PostgresPool, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +176,7 @@ def test_a_lock_stays_one_transaction_s_while_it_is_renewed(
         assert mine
         [(began, renewed)] = execute(settings, HOLDER)
         for _ in range(3):
-            until(lambda last=renewed: execute(settings, HOLDER)[0][1] > last, what="the lock is renewed")
+            until(partial(is_renewed, settings, renewed), what="the lock is renewed")
             [(still, renewed)] = execute(settings, HOLDER)
             assert still == began
 

@@ -20,7 +20,7 @@ from ragstore.postgres.segment_tables import table_of
 from tests.integration.test_search import Node, RecordingConnection, a_connection, add_nodes
 from tests.support import servers
 from tests.support.filter_oracle import matches
-from tests.support.internals import searches_of_few, trees_above
+from tests.support.internals import searches_compare_all_of, searches_of_few, trees_above
 from tests.support.segments import seal
 
 pytestmark = pytest.mark.on_both
@@ -182,7 +182,7 @@ def test_many_nodes_of_one_value_are_looked_for_where_they_are(nodes: Nodes, nea
     own = nodes.rows[0]["cluster"]
     tree = Condition("cluster", "==", own if near else next(f"c{n}" for n in range(N_CLUSTERS) if f"c{n}" != own))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres_search, "_ALWAYS_FEW", 100)
+        searches_compare_all_of(patch, 100)
         plan = nodes.plan(lambda: nodes.search(tree))
         assert nodes.n_statements == 1
         assert "CTE few" not in plan and "CTE mask_0" in plan and "segment_pair_pkey" in plan

@@ -166,6 +166,14 @@ def searches_of_few(patch: pytest.MonkeyPatch, n: int) -> None:
     patch.setattr(search, "_MAX_FEW", n)
 
 
+def searches_compare_all_of(patch: pytest.MonkeyPatch, n: int) -> None:
+    """So many nodes that have a pair of the metadata are all compared, and more are looked for in the trees."""
+    from ragstore.postgres import search
+
+    patch.setattr(search, "_ALWAYS_FEW", n)
+    patch.setattr(search, "_SHARE_OF_FEW", 0)
+
+
 @contextmanager
 def keyword_searches_rank(n: int) -> Iterator[None]:
     """So many nodes at most, in statements that are made in the block."""

@@ -11,9 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ragstore.errors import StoreError
 from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
-from ragstore.postgres.collections import UNDEFINED_TABLE
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
@@ -86,26 +84,19 @@ def is_due(collection: Collection) -> bool:
     return effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes
 
 
-def measure(pool: PostgresPool, collection: Collection) -> Effort | None:
+def measure(pool: PostgresPool, collection: Collection) -> Effort:
     """Find the least effort with which the sampled questions find enough, and keep it in the collection's row.
 
     Questions are the last that were asked, and vectors between nodes, near nodes that stand alone, far from all, and in
     any direction.
-    Where no effort is enough, searches compare every node from then on. None where segments were merged and their
-    tables dropped meanwhile: then it is due again.
+    Where no effort is enough, searches compare every node from then on.
+
+    Raises:
+        StoreError: also where segments were merged meanwhile and their tables dropped; then it is due again.
 
     Crash safety:
         One statement at the end.
     """
-    try:
-        return _measure(pool, collection)
-    except StoreError as error:
-        if error.facts.get("sqlstate") == UNDEFINED_TABLE:
-            return None
-        raise
-
-
-def _measure(pool: PostgresPool, collection: Collection) -> Effort:
     with pool.autocommit() as connection:
         sample = sampled(connection, collection)
         effort = _least(connection, collection, sample)
