@@ -239,10 +239,13 @@ def test_a_second_named_index_is_refused_before_anything_is_stored(faces: Faces,
     faces.assert_agree()
     assert set(faces.texts()) == sentences_of(a_document("a"))
     assert faces.hashes().keys() <= {"a"}
-    # The same again, with more than before, is no second one.
+    # The same again, with more than before, is no second one; nor is any after all was deleted.
     build("first", a_document("a", version=2), a_document("b", n_sentences=9))
     faces.assert_agree()
     assert sentences_of(a_document("a", version=2), a_document("b", n_sentences=9)) <= set(faces.texts())
+    context.vector_store.clear()
+    build("first", a_document("c"))
+    assert set(faces.texts()) == sentences_of(a_document("c"))
 
 
 def test_of_two_processes_that_name_the_vector_index_differently_one_is_refused(faces: Faces) -> None:

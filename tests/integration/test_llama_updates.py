@@ -192,6 +192,18 @@ def test_a_new_version_without_nodes_leaves_none_of_the_old_one(faces: Faces, up
 
 
 @EACH_UPDATE
+def test_a_version_without_nodes_leaves_none_of_one_without_a_hash(faces: Faces, update: Update) -> None:
+    nodes = a_splitter().get_nodes_from_documents([a_document("a")])
+    for node in nodes:
+        node.embedding = HashEmbedding().get_text_embedding(node.get_content())
+    faces.context().vector_store.add(nodes)
+    assert len(faces.texts_of("a")) == N and faces.hashes() == {"a": None}
+    update(faces, [a_document("a", 2), a_document("b")], [a_splitter(), Keeping(n=0), HashEmbedding()])
+    assert faces.texts_of("a") == {}
+    faces.assert_agree()
+
+
+@EACH_UPDATE
 def test_a_new_version_whose_last_nodes_are_dropped_on_the_way_is_written(faces: Faces, update: Update) -> None:
     update(faces, [a_document("a")], [a_splitter(), HashEmbedding()])
     changed = a_document("a", 2)

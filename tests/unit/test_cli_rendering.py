@@ -158,6 +158,8 @@ def test_failures_show_the_first_reasons_once_and_how_many_more() -> None:
     assert found[0] == "quarantined: /0.pdf: the file ends early"
     assert found[-2:] == ["and 2 more", "hint: 'ragstore quarantine list' shows all with their reasons"]
     assert len(found) == 7
+    of_another = failure_lines(IngestReport(failed=7, quarantined=aside), "papers")
+    assert of_another[-1] == "hint: 'ragstore quarantine list -c papers' shows all with their reasons"
     assert failure_lines(IngestReport(failed=7, quarantined=aside), dry_run=True)[0].startswith(
         "cannot be taken in: /0"
     )

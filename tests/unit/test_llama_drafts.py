@@ -170,8 +170,8 @@ def update() -> Iterator[str]:
 
 def test_what_an_update_deleted_is_replaced_by_the_first_nodes_that_it_brings(update: str) -> None:
     drafts = Drafts()
-    drafts.replace("d", "h1", update=update, owner=ME)
-    assert drafts.not_written(update) == drafts.not_written(update, "d") == {"d": "h1"}
+    drafts.replace("d", 7, update=update, owner=ME)
+    assert drafts.not_written(update) == drafts.not_written(update, "d") == {"d": 7}
     assert drafts.not_written(update, "other") == drafts.not_written("of another run") == drafts.not_written(None) == {}
     parts = {"d": a_part("n", of="h2")}
     assert drafts.begun_by(parts, "vectors", owner=OTHER) == {"d"} == drafts.deleted_first(["d", "e"])
@@ -182,7 +182,7 @@ def test_what_an_update_deleted_is_replaced_by_the_first_nodes_that_it_brings(up
 
 def test_what_an_update_deleted_is_held_back_until_its_last_node_comes(update: str) -> None:
     drafts = Drafts()
-    drafts.replace("d", "h1", update=update, owner=ME)
+    drafts.replace("d", 7, update=update, owner=ME)
     assert drafts.release(nodes_of("d", "ab"), owner=ME) == []
     assert ids(drafts.held_in(update, "d")) == ["da", "db"] and drafts.held_in(update, "e") == []
     assert drafts.not_written(update) == {}
@@ -190,7 +190,7 @@ def test_what_an_update_deleted_is_held_back_until_its_last_node_comes(update: s
 
 def test_nodes_that_come_after_the_update_replace_nothing() -> None:
     drafts = Drafts()
-    drafts.replace("d", "h1", update="update_ref_doc", owner=ME)
+    drafts.replace("d", 7, update="update_ref_doc", owner=ME)
     assert drafts.begun_by({"d": a_part("n")}, "vectors", owner=ME) == set()
     assert ids(drafts.release(nodes_of("d", "ab"), owner=ME)) == ["da", "db"]
     drafts.added({"d": a_part("n")}, "vectors", owner=ME)
@@ -200,8 +200,8 @@ def test_nodes_that_come_after_the_update_replace_nothing() -> None:
 def test_updates_that_failed_are_forgotten_after_a_thousand_others() -> None:
     drafts = Drafts()
     for i in range(1_500):
-        drafts.replace(f"d{i}", "h1", update=f"run {i}", owner=ME)
-    assert drafts.not_written("run 0") == {} and drafts.not_written("run 1499") == {"d1499": "h1"}
+        drafts.replace(f"d{i}", 7, update=f"run {i}", owner=ME)
+    assert drafts.not_written("run 0") == {} and drafts.not_written("run 1499") == {"d1499": 7}
 
 
 def test_nodes_of_an_insert_that_failed_are_no_part_of_the_next() -> None:

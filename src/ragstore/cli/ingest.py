@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,7 +69,7 @@ def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = Fal
         for line in first_of(f"{forgotten}, its file is gone", report.forgotten_documents, MAX_NAMES):
             write(line)
     invocation.note(*made_lines(report.collection_made, dry_run=dry_run), *passed_over_lines(report.passed_over))
-    invocation.note(*failure_lines(report, dry_run=dry_run))
+    invocation.note(*failure_lines(report, ctx.params.get("collection"), dry_run=dry_run))
     if report.refused is not None:
         say(f"would be refused: {report.refused.message}" if dry_run else f"warning: {report.refused.message}")
         say(f"hint: {report.refused.hint}")
@@ -100,9 +101,12 @@ def passed_over_lines(passed_over: Findings) -> list[str]:
     return lines
 
 
-def failure_lines(report: IngestReport, *, dry_run: bool = False) -> list[str]:
+def failure_lines(report: IngestReport, collection: str | None = None, *, dry_run: bool = False) -> list[str]:
     """The first reasons, and where to see the rest."""
     heading = "cannot be taken in" if dry_run else "quarantined"
     shown = [f"{each.document_id}: {without_name(each.reason, each.document_id)}" for each in report.quarantined]
     lines = first_of(heading, shown, MAX_REASONS)
-    return [*lines, "hint: 'ragstore quarantine list' shows all with their reasons"] if lines and not dry_run else lines
+    if dry_run or not lines:
+        return lines
+    listing = shlex.join(["ragstore", "quarantine", "list", *(["-c", collection] if collection else [])])
+    return [*lines, f"hint: '{listing}' shows all with their reasons"]

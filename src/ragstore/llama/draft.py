@@ -28,7 +28,7 @@ class Draft:
         announced: its hash, told before the nodes; None where none was told.
         waiting: its hash, told after the nodes, by a caller that goes on to write the document itself.
         replaced_in: the update that deleted it, and whose first nodes take the place of all that it had.
-        former: hash that the document had then, None where it was not complete.
+        former: revision that the document was at then.
         owner: operation that announced it, or added its first nodes.
         source_hash: hash of the version its nodes were cut from, where they say.
         call: that brought its nodes, if one brings all of them.
@@ -39,7 +39,7 @@ class Draft:
     announced: str | None = None
     waiting: str | None = None
     replaced_in: str | None = None
-    former: str | None = None
+    former: int = 0
     owner: int = 0
     source_hash: str | None = None
     call: object | None = None

@@ -41,7 +41,7 @@ from ragstore.llama.draft import (
     is_of_another,
     new_of,
 )
-from ragstore.llama.rewriting import inserting, writing_whole
+from ragstore.llama.rewriting import inserting, pipeline_run, writing_whole
 from ragstore.protocol.completion import Closing
 
 Key = str | tuple[str, int]
@@ -84,8 +84,13 @@ class Drafts:
             self._announce(document_id, doc_hash, owner)
             return None
 
-    def replace(self, document_id: str, former: str | None, *, update: str, owner: int) -> None:
-        """A document that has this hash was deleted in an update, which goes on to write it again."""
+    def is_known(self, document_id: str, *, owner: int) -> bool:
+        """Whether something was told or brought of a document."""
+        with self._lock:
+            return self._get(document_id, owner) is not None
+
+    def replace(self, document_id: str, former: int, *, update: str, owner: int) -> None:
+        """A document that is at this revision was deleted in an update, which goes on to write it again."""
         with self._lock:
             self._forget(document_id)
             self._drafts[document_id] = Draft(replaced_in=update, former=former, owner=owner)
@@ -94,8 +99,8 @@ class Drafts:
                 for stale in list(next(iter(self._replaced.values()))):
                     self._forget(stale)
 
-    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, str | None]:
-        """Documents that an update deleted and wrote nothing of, all or that one, with their former hashes."""
+    def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, int]:
+        """Documents that an update deleted and wrote nothing of, all or that one, with their former revisions."""
         with self._lock:
             return {
                 i: draft.former
@@ -119,7 +124,9 @@ class Drafts:
         with self._lock:
             for document_id, doc_hash in hashes.items():
                 draft = self._drafts.get(document_id)
-                if draft is not None and draft.is_begun:
+                # A run says here what it has brought no nodes of: those of the draft are of another call.
+                is_of_it = not pipeline_run() or (draft is not None and draft.source_hash in (None, doc_hash))
+                if draft is not None and draft.is_begun and is_of_it:
                     draft.waiting = doc_hash
                     self._waiting.add(document_id)
                 else:

@@ -38,6 +38,8 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         self._opened = shared.opened
         self._last_vector_index: Struct | None = None
         """As it was put: each insert says it again."""
+        self.named_index: str | None = None
+        """The name that a program has given to the collection's vector index by this store."""
         self._name = collection.name
         self._writing = shared.writing
         self._structs = StructWriter(backend.pool, backend.database, collection, backend.recoverer)
@@ -127,7 +129,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         if is_vector:
             self._last_vector_index = stored
             if not is_generated and stored.index_id != self._name:
-                self._writing.named_index = stored.index_id
+                self.named_index = stored.index_id
 
     def _given(self, found: Sequence[Struct]) -> list[IndexStruct]:
         """Without nodes that are not live any more."""

@@ -40,16 +40,18 @@ def is_built_by_summaries() -> bool:
     return index is not None and bool(index._embed_summaries) and "_index_struct" not in vars(index)
 
 
-def is_building_vectors() -> bool:
-    """Whether a vector index calls that is just being made."""
+def name_beside_which_one_is_built() -> str | None:
+    """The name of a context's vector index, where another one is just being made on that context."""
     index = _caller(VectorStoreIndex)
-    return index is not None and "_index_struct" not in vars(index)
+    if index is None or "_index_struct" in vars(index):
+        return None
+    return getattr(index.storage_context.index_store, "named_index", None)
 
 
 def second_vector_index(collection: Collection, name: str) -> UsageError:
     """For an index of other documents, whose own name would be refused when they are stored."""
     return UsageError(
-        f"collection {collection.name!r} has one vector index, of all its nodes, which this program named {name!r}, "
+        f"collection {collection.name!r} has one vector index, of all its nodes, which this context named {name!r}, "
         "and another one is being built, of documents that are not in it",
         hint="nothing was stored: add documents to the index by insert() or insert_nodes(), or make another collection "
         "for nodes that are to be found apart",

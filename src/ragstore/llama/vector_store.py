@@ -24,8 +24,8 @@ from ragstore.llama.operation import this_operation
 from ragstore.llama.searching import answer
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import (
-    is_building_vectors,
     is_called_by_summaries,
+    name_beside_which_one_is_built,
     second_vector_index,
     summaries_asked,
     vectors_of_two_kinds,
@@ -97,7 +97,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         Crash safety:
             Readers see all of it or none; once it returns both stores hold it.
         """
-        return self._add(nodes, this_operation(), builds=self._is_built_beside_named())
+        return self._add(nodes, this_operation(), beside=name_beside_which_one_is_built())
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """Delete a document, its hash and all its nodes from both stores.
@@ -156,8 +156,8 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
         """As ``add``."""
-        builds = self._is_built_beside_named()
-        return await asyncio.to_thread(self._add, nodes, this_operation(), builds=builds)
+        beside = name_beside_which_one_is_built()
+        return await asyncio.to_thread(self._add, nodes, this_operation(), beside=beside)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """As ``delete``."""
@@ -183,7 +183,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         """As ``query``."""
         return await asyncio.to_thread(self.query, query, **kwargs)
 
-    def _add(self, nodes: Sequence[BaseNode], owner: int, *, builds: bool) -> list[str]:
+    def _add(self, nodes: Sequence[BaseNode], owner: int, *, beside: str | None) -> list[str]:
         if not nodes:
             return []
         pool, collection = self._backend.pool, self._current.get()
@@ -192,24 +192,19 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         given, is_of_summaries = live.before_adding(pool, collection, ids)
         if is_of_summaries and not is_called_by_summaries():
             raise vectors_of_two_kinds(collection)
-        if builds:
-            self._refuse_second_index(nodes, owner)
+        if beside is not None and self._shared.writing.joining != owner:
+            self._refuse_second_index(nodes, beside)
+            self._shared.writing.joining = owner
         self._shared.ahead.forget(node.ref_doc_id for node in nodes)
         return self._shared.writing.add(nodes, owner=owner, given=given)
 
-    def _is_built_beside_named(self) -> bool:
-        """Whether an index is being made that may be another than the one that this program has named."""
-        return self._shared.writing.named_index is not None and is_building_vectors()
-
-    def _refuse_second_index(self, nodes: Sequence[BaseNode], owner: int) -> None:
+    def _refuse_second_index(self, nodes: Sequence[BaseNode], name: str) -> None:
         """Refuse an index of other documents than the named one's; to build that one again is allowed."""
-        writing, pool, collection = self._shared.writing, self._backend.pool, self._current.get()
-        if writing.named_index is None or writing.joining == owner:
-            return
+        pool, collection = self._backend.pool, self._current.get()
         ids = list({node.ref_doc_id or node.node_id for node in nodes})
-        if not live.document_hashes(pool, collection, ids) and len(live.missing(pool, collection, ids)) == len(ids):
-            raise second_vector_index(collection, writing.named_index)
-        writing.joining = owner
+        is_joined = live.document_hashes(pool, collection, ids) or len(live.missing(pool, collection, ids)) < len(ids)
+        if not is_joined and live.hashes_from(pool, collection, "", 2):
+            raise second_vector_index(collection, name)
 
     def _delete(self, ref_doc_id: str, owner: int) -> None:
         self._shared.ahead.forget([ref_doc_id])

@@ -14,7 +14,7 @@ from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.draft import Embedded, Part
 from ragstore.llama.drafts import Drafts
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
-from ragstore.llama.rewriting import is_run, rewriting
+from ragstore.llama.rewriting import inserting, is_run, rewriting
 from ragstore.llama.runs import Run, Runs
 from ragstore.model.node import Node
 from ragstore.postgres import live
@@ -37,8 +37,6 @@ class Writing:
         self._has_added = False
         self.has_index = False
         """Whether an index of this process keeps its struct here, so that the end of its inserts is known."""
-        self.named_index: str | None = None
-        """The name that this process has given to the collection's vector index."""
         self.joining: int | None = None
         """The operation that builds on what the named index has."""
 
@@ -81,7 +79,9 @@ class Writing:
         brought = self._brought(run, own) if run is not None else []
         closed = {closing.document_id for closing in brought}
         closings, own_hashes = self._drafts.completed_by({i: h for i, h in own.items() if i not in closed})
-        completion = Completion(self._drafts.begun_by(parts, "bodies", owner=owner), [*brought, *closings], own_hashes)
+        begun = self._drafts.begun_by(parts, "bodies", owner=owner)
+        bare = own_hashes.keys() if run is not None else ()
+        completion = Completion(begun, [*brought, *closings], own_hashes, bare)
         if run is not None:
             run.nodes = _as_documents(run.nodes, bodies)
         vectors = self._new_vectors(run.nodes, owner, whole=closed) if run is not None and run.nodes else None
@@ -103,8 +103,11 @@ class Writing:
         held = self._drafts.held_in(update, document_id)
         self._put(held or self._drafts.held_of_insert(document_id, owner=owner), owner)
         self._delete_not_written(self._drafts.not_written(update, document_id))
+        is_bare = inserting() is not None and not self._drafts.is_known(document_id, owner=owner)
         closing = self._drafts.told(document_id, doc_hash, owner=owner)
         self._close([closing] if closing else [])
+        if is_bare and live.revisions(self._backend.pool, self.current.get(), [document_id]):
+            self._writer.close(self.current.get(), [], {document_id: doc_hash})
 
     def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Hashes of documents that are written next."""
@@ -143,7 +146,7 @@ class Writing:
         """
         update = rewriting()
         if update is not None:
-            found = live.document_hashes(self._backend.pool, self.current.get(), [document_id])
+            found = live.revisions(self._backend.pool, self.current.get(), [document_id])
             if document_id in found:
                 self._drafts.replace(document_id, found[document_id], update=update, owner=owner)
                 return True
@@ -168,7 +171,6 @@ class Writing:
     def clear(self) -> None:
         """Delete everything."""
         self._drafts.clear()
-        self.named_index = None
         self._writer.clear(self.current.get())
 
     def _put(self, ready: Sequence[Embedded], owner: int) -> None:
@@ -211,16 +213,11 @@ class Writing:
         told = run.hashes | self._drafts.announced(ids.keys() - run.hashes.keys())
         return [Closing(i, told.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
 
-    def _delete_not_written(self, former: Mapping[str, str | None]) -> None:
-        """Delete what an update deleted and has no new version of; not what others wrote since.
-
-        A document that had no hash stays: nothing tells it from a version that another update has just written.
-        """
-        known = {i: doc_hash for i, doc_hash in former.items() if doc_hash is not None}
-        if not known:
-            return
-        now = live.document_hashes(self._backend.pool, self.current.get(), list(known))
-        self.delete_documents([i for i, doc_hash in known.items() if now.get(i) == doc_hash])
+    def _delete_not_written(self, former: Mapping[str, int]) -> None:
+        """Delete what an update deleted and has no new version of; not what others wrote since."""
+        if former:
+            now = live.revisions(self._backend.pool, self.current.get(), list(former))
+            self.delete_documents([i for i, revision in former.items() if now.get(i) == revision])
 
     def _close(self, closings: Sequence[Closing]) -> None:
         for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):

@@ -74,6 +74,12 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
     AND deleted_at IS NULL AND revision > 0
 """
 
+REVISIONS = """
+SELECT document_id, revision FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
+    AND deleted_at IS NULL AND revision > 0
+"""
+
 # The document itself is the first, if it is live; those after the last go on with the first ones.
 HASHES_FROM = """
 SELECT document_id, doc_hash FROM (
@@ -202,6 +208,11 @@ def find_nodes(
 def document_hashes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, str | None]:
     """The hash of those of these documents that are live; None for one that is not known to be complete."""
     return dict(_fetch(pool, collection, HASHES, ids=list(ids)))
+
+
+def revisions(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, int]:
+    """The revision of those of these documents that are live; each write of a document moves it to the next."""
+    return dict(_fetch(pool, collection, REVISIONS, ids=list(ids)))
 
 
 def hashes_from(pool: PostgresPool, collection: Collection, first: str, limit: int) -> dict[str, str | None]:

@@ -34,11 +34,13 @@ class Completion:
         anew: documents whose former nodes these nodes replace.
         closings: documents that are complete once this is written.
         own_hashes: hashes that count only for documents without a single vector.
+        bare: those of these documents that were brought whole and have no node: nodes cut from other versions go.
     """
 
     anew: Ids[str] = ()
     closings: Sequence[Closing] = ()
     own_hashes: Mapping[str, str] = field(default_factory=dict)
+    bare: Ids[str] = ()
 
 
 def complete(change: DirectChange, completion: Completion, places: Mapping[str, Place], just_written: set[str]) -> None:
@@ -58,13 +60,19 @@ def complete(change: DirectChange, completion: Completion, places: Mapping[str, 
         gone += change.delete_nodes(left_over)
         settle(change, {c.document_id for c in beaten})
     hashes = {c.document_id: c.doc_hash for c in whole}
-    own = [i for i in completion.own_hashes if i not in hashes]
-    hashes |= {i: completion.own_hashes[i] for i in (change.without_vectors(own) if own else ())}
+    own = {i: doc_hash for i, doc_hash in completion.own_hashes.items() if i not in hashes}
+    bare = {i: own[i] for i in completion.bare if i in own}
+    outdated = change.delete_other_versions(bare) if bare else []
+    without = change.without_vectors(list(own)) if own else []
+    if outdated:
+        gone += outdated
+        settle(change, bare.keys() - set(without))
+    hashes |= {i: own[i] for i in without}
     new = {i: doc_hash for i, doc_hash in hashes.items() if gone or states[i].doc_hash != doc_hash}
     if new:
         change.set_hashes(new)
         change.add_events([(i, "completed", 0) for i in new])
-    change.queue(delete=gone, ref_docs=[*new, *(c.document_id for c in beaten)])
+    change.queue(delete=gone, ref_docs=[*new, *(c.document_id for c in beaten), *(bare if outdated else ())])
 
 
 def _remove_former(change: DirectChange, whole: Sequence[Closing]) -> list[str]:

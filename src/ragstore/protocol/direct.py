@@ -128,20 +128,24 @@ class DirectWriter:
         known = {node.node_id: node for node in rows.nodes} if rows is not None else None
         self._change(collection, write, known)
 
-    def close(self, collection: Collection, closings: Sequence[Closing]) -> None:
+    def close(self, collection: Collection, closings: Sequence[Closing], bare: Mapping[str, str] | None = None) -> None:
         """Record that documents are complete: their hash, and that nodes of former versions go.
 
         A document of which another writer removed nodes meanwhile gets no hash: whoever asks adds it again.
 
+        Args:
+            bare: hashes of documents of which a version without nodes was brought.
+
         Crash safety:
             One transaction; before it the documents have no hash, so that a re-run takes them up again.
         """
-        if not closings:
+        bare = bare or {}
+        if not closings and not bare:
             return
 
         def write(change: DirectChange) -> None:
-            places = change.lock([c.document_id for c in closings], closing_ids(closings))
-            complete(change, Completion(closings=closings), places, just_written=set())
+            places = change.lock([*(c.document_id for c in closings), *bare], closing_ids(closings))
+            complete(change, Completion((), closings, bare, bare=bare), places, just_written=set())
 
         self._change(collection, write)
 
