@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 import ragstore
@@ -17,6 +19,7 @@ from ragstore.postgres.filter_keys import build_missing, declare
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
+from tests.support.children import until
 from tests.support.command import CommandLine
 from tests.support.filter_oracle import matches
 from tests.support.internals import pool_of
@@ -62,6 +65,10 @@ def run(pool: PostgresPool, statement: str, params: Any = None) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
+A_REPORT = """
+SELECT 1 FROM pg_stat_activity
+WHERE application_name = 'a report' AND clock_timestamp() - xact_start > make_interval(secs => %s)
+"""
 INDEXES = """
 SELECT c.relname::text, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = 'ragstore.data_docs'::regclass AND c.relname ^@ 'filter_' ORDER BY 1
@@ -90,6 +97,25 @@ def test_an_index_that_a_killed_build_left_behind_is_built_anew(pool: PostgresPo
     collection = a_collection(pool, "year")
     [(name, _), _] = run(pool, INDEXES)
     run(pool, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [f"ragstore.{name}"])
+    assert build_missing(pool, collection)
+    assert [valid for _, valid in run(pool, INDEXES)] == [True, True]
+
+
+@pytest.mark.parametrize("lasts_longer", [True, False])
+def test_a_build_waits_for_nobodys_transaction_for_long(
+    pool: PostgresPool, settings: Settings, lasts_longer: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    collection = declare(pool, a_collection(pool), ["year"])
+    logging.getLogger("ragstore").propagate = True
+    with psycopg2.connect(postgres_url(settings), application_name="a report") as other, other.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM ragstore.document")
+        if lasts_longer:
+            until(lambda: run(pool, A_REPORT, [0.3]), what="the transaction has lasted for a while")
+        with caplog.at_level(logging.WARNING):
+            # Before it builds, or, while that one is young, after it has waited.
+            assert not build_missing(pool, collection, wait_s=0.2 if lasts_longer else 2.0)
+        assert "a report" in caplog.text
+        assert (run(pool, INDEXES) == []) is lasts_longer
     assert build_missing(pool, collection)
     assert [valid for _, valid in run(pool, INDEXES)] == [True, True]
 

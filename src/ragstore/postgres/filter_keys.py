@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg2
+import psycopg2.errors
+
 from ragstore.model.collection import Collection, checked_filter_keys
 from ragstore.postgres import statements
 from ragstore.postgres.collections import dropped, to_collection
@@ -17,6 +20,9 @@ from ragstore.postgres.segments import LOCK_SPACE
 from ragstore.postgres.turn import exclusive
 from ragstore.postgres.vectors import analyze
 from ragstore.telemetry.failpoint import Failpoint, reached
+from ragstore.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
 
 _LOCK_KEYS = "SELECT filter_keys FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR NO KEY UPDATE"
 _SET_KEYS = f"""
@@ -28,6 +34,14 @@ SELECT wanted.index_name, wanted.definition FROM ragstore.filter_indexes(%(name)
 LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ragstore.' || wanted.index_name)
 WHERE i.indisvalid IS NOT TRUE
     AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = to_regclass(%(table)s)), 'USAGE')
+"""
+
+WAIT_S = 10.0
+_OLDEST_TRANSACTION = """
+SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float8 FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL
+    AND clock_timestamp() - xact_start > make_interval(secs => %s)
+ORDER BY xact_start LIMIT 1
 """
 
 _SAMPLED_KEYS = """
@@ -75,11 +89,15 @@ def declare(pool: PostgresPool, collection: Collection, keys: Sequence[str]) -> 
     return declared
 
 
-def build_missing(pool: PostgresPool, collection: Collection) -> bool:
+def build_missing(pool: PostgresPool, collection: Collection, *, wait_s: float = WAIT_S) -> bool:
     """Build the indexes of declared keys that are not there or not whole; returns whether it did.
 
     Returns at once when another process is building, and where the table belongs to another role: then ``ragstore
     maintain`` builds.
+
+    Args:
+        wait_s: for the end of other transactions, whoever's they are, for which PostgreSQL waits before an index
+            counts. Where one lasts longer, the log names it and the next look builds.
 
     Crash safety:
         Built concurrently: readers and writers go on. What a killed build left behind is built anew.
@@ -91,7 +109,14 @@ def build_missing(pool: PostgresPool, collection: Collection) -> bool:
             if not _missing(cursor, collection):
                 return False
         with exclusive(pool, (LOCK_SPACE, collection.collection_id)) as is_mine:
-            return is_mine and _build(connection, collection)
+            if not is_mine or _is_put_off(connection, collection, wait_s):
+                return False
+            try:
+                return _build(connection, collection, wait_s)
+            except psycopg2.errors.LockNotAvailable:
+                pass
+            _is_put_off(connection, collection, 0)
+            return False
 
 
 def sampled_keys(pool: PostgresPool, collection: Collection, *, at_each_end: int = 1_000) -> SampledKeys:
@@ -110,13 +135,33 @@ def is_index_name(name: str) -> bool:
     return name.startswith("filter_")
 
 
-def _build(connection: Connection, collection: Collection) -> bool:
+def _is_put_off(connection: Connection, collection: Collection, longer_than_s: float) -> bool:
+    """Whether somebody's transaction has lasted so long; says whose."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OLDEST_TRANSACTION, [longer_than_s])
+        found = cursor.fetchone()
+    if found is None:
+        return False
+    pid, program, seconds = found
+    _log.warning(
+        f"indexes of filter keys are not built while a transaction of {program or 'a program'} lasts",
+        action="index_put_off",
+        collection=collection.name,
+        pid=pid,
+        since_s=round(seconds),
+        hint="searches find the same without them; 'ragstore maintain' builds them when it has ended",
+    )
+    return True
+
+
+def _build(connection: Connection, collection: Collection, wait_s: float) -> bool:
     with connection.cursor() as cursor:
         missing = _missing(cursor, collection)
         for name, definition in missing:
             # A limit that is right for queries would end every build on a large table.
-            connection.outside(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{name}"', statement_timeout="0")
-            connection.outside(f'CREATE INDEX CONCURRENTLY "{name}" {definition}', statement_timeout="0")
+            limits = {"statement_timeout": "0", "lock_timeout": f"{wait_s:.3f}s"}
+            connection.outside(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{name}"', **limits)
+            connection.outside(f'CREATE INDEX CONCURRENTLY "{name}" {definition}', **limits)
             reached(Failpoint.FILTER_INDEX_BUILT)
         # Without statistics of its own the planner does not know what an index is good for.
         connection.outside(analyze(quoted_table(collection)), statement_timeout="0")
