@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.model.filters import Condition, Group
 from ragstore.postgres import search as postgres_search
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.prepared import PreparingConnection
+from ragstore.postgres.prepared import PreparingConnection, Statement
 from ragstore.postgres.search import Query, Row
 from ragstore.query.search import Question, search
 from tests.support import servers
@@ -54,6 +54,10 @@ class RecordingConnection(PreparingConnection):
         self.statements: list[str] = []
         self.cursor_factory = RecordingCursor
         self.autocommit = True
+
+    def fetch(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Without preparing, so that what was sent can be explained."""
+        return self.run(statement.settings + statement.text, values)
 
     def run(self, statement: str, params: Any = None) -> list[Any]:
         with self.cursor() as cursor:

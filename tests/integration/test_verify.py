@@ -49,13 +49,13 @@ def counts(scene: Scene, *, deep: bool = False) -> dict[str, int]:
 def test_a_sound_collection_is_ok_and_counted(scene: Scene) -> None:
     for deep in (False, True):
         report = scene.rs.verify(deep=deep)
-        sound = {"ok": True, "documents": 4, "nodes": len(scene.node_ids()), **NOTHING, "pending": 0}
+        sound = {"ok": True, "documents": 4, "nodes": len(scene.node_ids()), **NOTHING, "pending": 0, "found": {}}
         assert report.as_dict() == {**sound, "seconds": round(report.seconds, 3)}
 
 
 def test_an_empty_database_is_ok(store: ragstore.Ragstore) -> None:
     report = store.verify(deep=True)
-    sound = {"ok": True, "documents": 0, "nodes": 0, **NOTHING, "pending": 0}
+    sound = {"ok": True, "documents": 0, "nodes": 0, **NOTHING, "pending": 0, "found": {}}
     assert report.as_dict() == {**sound, "seconds": round(report.seconds, 3)}
 
 
