@@ -84,7 +84,7 @@ def test_two_deployments_in_one_database_do_the_same_work_apart(
     assert rows(settings, "ragstore") == untouched
     second = rows(settings, OTHER)
     assert second["document"] == 6 and second["data_vectors"] == 200
-    segments = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = %s AND tablename LIKE 'seg%%'"
+    segments = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = %s AND tablename ^@ 'seg_'"
     assert execute(settings, segments, [OTHER]) == [(True,)]
     assert execute(settings, segments, ["ragstore"]) == [(False,)]
     with ragstore.open(settings.model_copy(update={"index_min_nodes": 50})) as rs:
