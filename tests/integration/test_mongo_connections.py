@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -90,6 +91,51 @@ def test_tls_for_a_server_without_it_is_a_matter_of_setup(alone: str) -> None:
     error = refusal(f"mongodb://{alone}/?tls=true")
     assert isinstance(error, StoreSetupError), error
     assert "tls=true only where the server has TLS" in error.hint
+
+
+HANDSHAKE = 0x16
+REFUSED_IN_TLS = bytes.fromhex("15 0303 0002 0228")
+"""An alert: handshake failure."""
+
+
+@contextmanager
+def a_port_that_hangs_up(answer: bytes | None) -> Iterator[str]:
+    """On whoever speaks without TLS, as a server that dies or wants TLS does; a handshake gets an answer, or none."""
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                taken, _ = listening.accept()
+                first = taken.recv(65_536)
+                if first and first[0] == HANDSHAKE:
+                    held.append(taken)
+                    if answer is not None:
+                        taken.sendall(answer)
+                else:
+                    taken.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for taken in held:
+        taken.close()
+
+
+def test_a_server_that_wants_tls_is_a_matter_of_setup() -> None:
+    with a_port_that_hangs_up(REFUSED_IN_TLS) as address:
+        error = refusal(f"mongodb://{address}/")
+    assert isinstance(error, StoreSetupError)
+    assert "takes no connection without TLS" in error.message
+
+
+def test_a_server_that_hangs_up_and_then_is_silent_is_waited_for() -> None:
+    with a_port_that_hangs_up(None) as address:
+        error = refusal(f"mongodb://{address}/")
+    assert isinstance(error, StoreUnavailableError), error
 
 
 def test_the_wrong_name_of_a_set_is_told_with_the_right_one(test_servers: Servers) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +48,7 @@ def _asked(url: str, host: str, port: int, wanted: str | None) -> StoreError | N
         with _direct(url, host, port) as client:
             hello: dict[str, Any] = client.admin.command("hello")
     except PyMongoError as error:
-        if "connection closed" in str(error) and _speaks_tls(url, host, port):
+        if "connection closed" in str(error) and _speaks_tls(host, port):
             return StoreSetupError("MongoDB: the server takes no connection without TLS", hint=HINT_TLS)
         told = translated(error)
         return told if isinstance(told, StoreSetupError) else None
@@ -68,13 +70,21 @@ def _asked(url: str, host: str, port: int, wanted: str | None) -> StoreError | N
     return None
 
 
-def _speaks_tls(url: str, host: str, port: int) -> bool:
+def _speaks_tls(host: str, port: int) -> bool:
+    """Whether it answers a TLS handshake; a server that has just died, or is silent, does not."""
+    if host.startswith("/"):
+        return False
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     try:
-        with _direct(url, host, port, tls=True, tlsInsecure=True) as client:
-            client.admin.command("hello")
-    except PyMongoError as error:
-        return "connection closed" not in str(error) and "refused" not in str(error)
-    return True
+        with socket.create_connection((host, port), timeout=_ASK_MS / 1000) as plain, context.wrap_socket(plain):
+            return True
+    except ssl.SSLError as error:
+        # It wants another version, or a certificate of ours, and says so in TLS.
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
 
 
 def _direct(url: str, host: str, port: int, **options: Any) -> MongoClient[dict[str, Any]]:
