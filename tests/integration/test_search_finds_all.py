@@ -260,8 +260,17 @@ def test_where_no_effort_finds_enough_every_node_is_compared_and_the_collection_
     corpus.assert_finds_what_exact_finds()
     corpus.assert_every_node_finds_itself(every=10)
     # It is measured again when much was added, not before.
-    assert not efforts.is_due(corpus.collection)
-    assert efforts.is_due(replace(corpus.collection, effort=replace(effort, n_nodes=effort.n_nodes // 2)))
+    assert not efforts.is_due(pool, corpus.collection)
+    assert efforts.is_due(pool, replace(corpus.collection, effort=replace(effort, n_nodes=effort.n_nodes // 2)))
+    # So it is with the first questions that were asked, and a day later.
+    asked = corpus.vectors[: efforts.N_ASKED].tolist()
+    efforts.keep_asked(pool, corpus.collection.collection_id, asked)
+    assert efforts.is_due(pool, corpus.collection)
+    effort = efforts.measure(pool, corpus.collection)
+    assert effort.found is not None and effort.found.asked_recall == 1.0
+    assert not efforts.is_due(pool, corpus.now().collection)
+    aged = replace(effort, measured_at=effort.measured_at - 90_000)
+    assert efforts.is_due(pool, replace(corpus.collection, effort=aged))
 
 
 def test_a_manual_and_then_logs_as_people_ingest_them(store: Ragstore, tmp_path: Path) -> None:

@@ -31,11 +31,14 @@ _N_OF_EACH = 30
 _N_SELF = 200
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
+_MEASURED_FOR_S = 86_400.0
 _SAME = 1e-4
 """Of two cosines of which one is of float16."""
 
 _SET = "UPDATE ragstore.collection SET effort = %(effort)s WHERE collection_id = %(collection_id)s"
 _ASKED = "SELECT vector_send(embedding::vector) FROM ragstore.asked WHERE collection_id = %s ORDER BY slot"
+
+_N_ASKED = "SELECT count(*) FROM ragstore.asked WHERE collection_id = %s"
 
 _KEEP_ASKED = """
 INSERT INTO ragstore.asked (collection_id, slot, embedding)
@@ -75,13 +78,24 @@ class Sample:
     own_in: Numbers
 
 
-def is_due(collection: Collection) -> bool:
-    """Whether the collection has trees, and was not measured since it changed by much."""
+def is_due(pool: PostgresPool, collection: Collection) -> bool:
+    """Whether the collection has trees, and was not measured since it changed by much, or since questions were asked.
+
+    With the last questions it is measured once there are some, and then once a day.
+    """
     n_nodes = _n_nodes(collection)
     if not any(segment.n_cells for segment in collection.segments):
         return False
     effort = collection.effort
-    return effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes
+    if effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes:
+        return True
+    is_old = time.time() - effort.measured_at > _MEASURED_FOR_S
+    if not is_old and effort.found is not None and effort.found.asked_recall is not None:
+        return False
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(_N_ASKED, [collection.collection_id])
+        (n_asked,) = cursor.fetchone() or (0,)
+    return int(n_asked) >= N_ASKED // 2
 
 
 def measure(pool: PostgresPool, collection: Collection) -> Effort:

@@ -75,7 +75,7 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
             break  # small ones that came meanwhile are first
     segments.drop_retired(pool, collection)
     now = find_collection(pool, collection.name)
-    if now is not None and at_rest and is_due(now):
+    if now is not None and at_rest and is_due(pool, now):
         try:
             measure(pool, now)
         except StoreError as error:
@@ -91,7 +91,7 @@ def wants_merge(pool: PostgresPool, collection: Collection, *, memory_mb: int, a
     if segments.wants_merge(pool, collection, segments.room(collection, memory_mb, at_rest=at_rest)):
         return True
     now = find_collection(pool, collection.name)
-    return at_rest and now is not None and is_due(now)
+    return at_rest and now is not None and is_due(pool, now)
 
 
 class Indexer:
