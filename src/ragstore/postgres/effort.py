@@ -32,8 +32,8 @@ _N_SELF = 200
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
 _MEASURED_FOR_S = 86_400.0
-_SAME = 1e-4
-"""Of two cosines of which one is of float16."""
+_SAME = 5e-4
+"""So much may two cosines of the same vectors differ of which one is of float16, which rounds to 11 bits."""
 
 _SET = "UPDATE ragstore.collection SET effort = %(effort)s WHERE collection_id = %(collection_id)s"
 _ASKED = "SELECT vector_send(embedding::vector) FROM ragstore.asked WHERE collection_id = %s ORDER BY slot"
