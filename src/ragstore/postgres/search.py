@@ -54,10 +54,10 @@ _ALWAYS_FEW, _SHARE_OF_FEW, _MOST_FEW = 1_000, 0.02, 4_000
 """All allowed nodes are compared at once where they are so many, or such a share but not above the last."""
 
 _PRUNED_TIMES = 3
-_MOST_AROUND, _AROUND_PER_ENTRY = 40_000, 8
+_LEAST_AROUND, _AROUND_SHARE, _AROUND_PER_ENTRY = 8_000, 25, 8
 """With a filter a search looks so many times farther than without: what is allowed may be far from all questions by
-which the effort was measured. Of the nodes in cells with allowed ones it meets so many at least, most of which it need
-not compare, and an entry for so many of these."""
+which the effort was measured. Of the nodes in cells with allowed ones it meets so many at least, or one of so many of
+all, most of which it need not compare, and an entry for so many of these."""
 
 _MEASURED_FOR = 1.2
 """What was measured holds for so many times more nodes."""
@@ -255,15 +255,15 @@ def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Itera
     if wanted.n_nodes <= min(max_few, _MOST_FEW, max(_ALWAYS_FEW, _SHARE_OF_FEW * n_nodes)):
         yield _Plan("near_or_few", max_few=max_few)
     n_near = 2 * n_dense + 20
-    yield _pruned(_look(collection, "nearest", n_near, times=_PRUNED_TIMES), wanted)
-    yield _pruned(_look(collection, "nearest", _MAX_NEAR, times=_WIDER * _PRUNED_TIMES), wanted)
+    yield _pruned(_look(collection, "nearest", n_near, times=_PRUNED_TIMES), wanted, n_nodes)
+    yield _pruned(_look(collection, "nearest", _MAX_NEAR, times=_WIDER * _PRUNED_TIMES), wanted, n_nodes)
 
 
-def _pruned(look: _Plan, wanted: Wanted) -> _Plan:
+def _pruned(look: _Plan, wanted: Wanted, n_nodes: int) -> _Plan:
     """A look that leads past what is not allowed, and to so many of the nodes around those that are."""
     if not look.entries:
         return replace(look, some=wanted.some)
-    around = min(int(wanted.n_around), _MOST_AROUND)
+    around = min(int(wanted.n_around), max(_LEAST_AROUND, n_nodes // _AROUND_SHARE))
     members, entries = max(look.members, around), max(look.entries, around // _AROUND_PER_ENTRY)
     return replace(look, members=members, entries=entries, some=wanted.some)
 
