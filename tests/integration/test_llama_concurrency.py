@@ -9,13 +9,12 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from pymongo.database import Database
 
 from ragstore.llama.nodes import to_node
 from ragstore.model.node import Node
@@ -26,19 +25,7 @@ from ragstore.protocol.completion import Closing, Completion
 from ragstore.protocol.direct import DirectWriter, NewVectors
 from ragstore.protocol.recover import Recoverer
 from tests.support.llama_children import Place, some_documents
-from tests.support.llama_faces import DIM, Faces, a_document, faces_on
-from tests.support.servers import Servers
-
-
-@pytest.fixture
-def place(test_servers: Servers, postgres_database: str, mongo_database: Database[dict[str, Any]]) -> Place:
-    return Place(postgres_database, test_servers.mongo_url, mongo_database.name)
-
-
-@pytest.fixture
-def faces(place: Place) -> Iterator[Faces]:
-    with faces_on(place.postgres_url, place.mongo_url, place.mongo_name) as opened:
-        yield opened
+from tests.support.llama_faces import DIM, Faces, a_document
 
 
 def test_four_processes_insert_at_once_and_all_of_it_is_there(faces: Faces, place: Place) -> None:

@@ -330,3 +330,12 @@ def test_what_is_found_is_told_by_segment(pool: PostgresPool, postgres_database:
         merge_at_rest(pool, collection)
     poor = store.verify("docs", deep=True).found["docs"]
     assert poor.is_low and "run 'ragstore maintain'" in found_lines("docs", poor)[0]
+
+
+def test_a_search_that_finds_nothing_of_the_nearest_is_told_as_such(pool: PostgresPool, postgres_database: str) -> None:
+    collection = a_corpus(pool, postgres_database, "log lines", "late").now().collection
+    with pool.autocommit() as connection:
+        sample = efforts.sampled(connection, collection)
+        beyond_all = replace(sample, tenth=sample.tenth + 2, own=-sample.own)
+        found = efforts.measured(connection, collection, beyond_all)
+    assert (found.recall, found.self_recall) == (0.0, 0.0) and found.is_low

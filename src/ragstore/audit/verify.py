@@ -86,7 +86,7 @@ def _verify_collection(
     report.drift.add(Kind.LARGE_STRUCT, (str(struct["_id"]) for struct in stale_structs(database, collection)))
     report.drift.add(Kind.STALE_STRUCT, (each.struct.index_id for each in stale_copies(pool, database, collection)))
     if deep and postgres.has_table:
-        found = look(pool, collection)
+        found = look(pool, collection.name)
         if found is not None:
             report.found[collection.name] = found
     report.documents += documents.n_documents

@@ -11,7 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ragstore.errors import StoreError
 from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
+from ragstore.postgres.collections import UNDEFINED_TABLE, find_collection
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
@@ -31,7 +33,8 @@ _N_OF_EACH = 30
 _N_SELF = 200
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
-_MEASURED_FOR_S = 86_400.0
+_TRIES = 3
+_MEASURED_AGAIN_AFTER_S = 86_400.0
 _SAME = 5e-4
 """So much may two cosines of the same vectors differ of which one is of float16, which rounds to 11 bits."""
 
@@ -89,7 +92,7 @@ def is_due(pool: PostgresPool, collection: Collection) -> bool:
     effort = collection.effort
     if effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes:
         return True
-    is_old = time.time() - effort.measured_at > _MEASURED_FOR_S
+    is_old = time.time() - effort.measured_at > _MEASURED_AGAIN_AFTER_S
     if not is_old and effort.found is not None and effort.found.asked_recall is not None:
         return False
     with pool.autocommit() as connection, connection.cursor() as cursor:
@@ -151,15 +154,26 @@ def measured(connection: Connection, collection: Collection, sample: Sample) -> 
         FoundInSegment(segment.n_nodes, _share(found_in[at], wanted_in[at]), _mean(own[sample.own_in == at]))
         for at, segment in enumerate(collection.segments)
     ]
-    return Found(_mean(shares) or 1.0, _mean(own) or 1.0, _mean(asked), tuple(of_segments))
+    recall, self_recall = (1.0 if mean is None else mean for mean in (_mean(shares), _mean(own)))
+    return Found(recall, self_recall, _mean(asked), tuple(of_segments))
 
 
-def look(pool: PostgresPool, collection: Collection) -> Found | None:
-    """Measure what searches find now, and keep nothing; None where no segment has a tree."""
-    if not any(segment.n_cells for segment in collection.segments):
-        return None
-    with pool.autocommit() as connection:
-        return measured(connection, collection, sampled(connection, collection))
+def look(pool: PostgresPool, name: str) -> Found | None:
+    """Measure what searches of a collection find now, and keep nothing; None where no segment has a tree.
+
+    Segments that are merged meanwhile, and their tables dropped, are looked for anew.
+    """
+    for attempt in range(1, _TRIES + 1):
+        now = find_collection(pool, name)
+        if now is None or not any(segment.n_cells for segment in now.segments):
+            return None
+        try:
+            with pool.autocommit() as connection:
+                return measured(connection, now, sampled(connection, now))
+        except StoreError as error:
+            if error.facts.get("sqlstate") != UNDEFINED_TABLE or attempt == _TRIES:
+                raise
+    return None
 
 
 def sampled(connection: Connection, collection: Collection, *, seed: int = 0) -> Sample:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg2
 import psycopg2.errors
@@ -39,7 +40,8 @@ WHERE i.indisvalid IS NOT TRUE
 WAIT_S = 10.0
 _OLDEST_TRANSACTION = """
 SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float8 FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND backend_xmin IS NOT NULL
     AND clock_timestamp() - xact_start > make_interval(secs => %s)
 ORDER BY xact_start LIMIT 1
 """
@@ -97,7 +99,8 @@ def build_missing(pool: PostgresPool, collection: Collection, *, wait_s: float =
 
     Args:
         wait_s: for the end of other transactions, whoever's they are, for which PostgreSQL waits before an index
-            counts. Where one lasts longer, the log names it and the next look builds.
+            counts. Where one lasts longer, the log says so and the next look builds. A pooler takes no limit: behind
+            it, a transaction that is young when the build begins is waited for to its end.
 
     Crash safety:
         Built concurrently: readers and writers go on. What a killed build left behind is built anew.
@@ -109,13 +112,22 @@ def build_missing(pool: PostgresPool, collection: Collection, *, wait_s: float =
             if not _missing(cursor, collection):
                 return False
         with exclusive(pool, (LOCK_SPACE, collection.collection_id)) as is_mine:
-            if not is_mine or _is_put_off(connection, collection, wait_s):
+            if not is_mine:
                 return False
-            try:
-                return _build(connection, collection, wait_s)
-            except psycopg2.errors.LockNotAvailable:
-                pass
-            _is_put_off(connection, collection, 0)
+            oldest = _oldest_transaction(connection, wait_s)
+            if oldest is None:
+                try:
+                    return _build(connection, collection, wait_s)
+                except psycopg2.errors.LockNotAvailable:
+                    # Not every role is told of others' transactions.
+                    oldest = _oldest_transaction(connection, 0) or {}
+            _log.warning(
+                f"indexes of filter keys are put off until a transaction of {oldest.get('program') or 'somebody'} ends",
+                action="index_put_off",
+                collection=collection.name,
+                hint="searches find the same without them; 'ragstore maintain' builds them when it has ended",
+                **oldest,
+            )
             return False
 
 
@@ -135,23 +147,12 @@ def is_index_name(name: str) -> bool:
     return name.startswith("filter_")
 
 
-def _is_put_off(connection: Connection, collection: Collection, longer_than_s: float) -> bool:
-    """Whether somebody's transaction has lasted so long; says whose."""
+def _oldest_transaction(connection: Connection, longer_than_s: float) -> dict[str, Any] | None:
+    """Whose it is, where one has lasted so long."""
     with connection.cursor() as cursor:
         cursor.execute(_OLDEST_TRANSACTION, [longer_than_s])
         found = cursor.fetchone()
-    if found is None:
-        return False
-    pid, program, seconds = found
-    _log.warning(
-        f"indexes of filter keys are not built while a transaction of {program or 'a program'} lasts",
-        action="index_put_off",
-        collection=collection.name,
-        pid=pid,
-        since_s=round(seconds),
-        hint="searches find the same without them; 'ragstore maintain' builds them when it has ended",
-    )
-    return True
+    return None if found is None else {"pid": found[0], "program": found[1], "since_s": round(found[2])}
 
 
 def _build(connection: Connection, collection: Collection, wait_s: float) -> bool:

@@ -136,7 +136,7 @@ def find_wanted(connection: Connection, collection: Collection, tree: Filter | N
         return None
     keys, values = tuple(key for key, _ in pairs), tuple(json.dumps(value) for _, value in pairs)
     # Segments do not change: what was found stays true of them.
-    what = (collection.collection_id, numbers, some, keys, values)
+    what = (connection.dsn, connection.schema, collection.collection_id, numbers, some, keys, values)
     found = _recent.get(what)
     if found is None:
         parameters = {"keys": list(keys), "values": list(values), "numbers": list(numbers)}

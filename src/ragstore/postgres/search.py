@@ -221,7 +221,7 @@ def _plans(collection: Collection, query: Query, question: _Question, wanted: Wa
         yield _Plan("none")
         return
     if collection.segments and not query.exact and not question.is_zero:
-        if wanted is not None and query.document_ids is None and query.node_ids is None:
+        if wanted is not None:
             yield from _pruned_plans(collection, wanted, _n_dense(query, question))
         else:
             yield from _segment_plans(collection, query, _n_dense(query, question))
@@ -335,7 +335,7 @@ def _first_complete(connection: Connection, collection: Collection, query: Query
     wanted = None
     if question.vector is not None:
         values["vector"] = values["half"] = _vector_text(question.vector)
-        if not query.exact:
+        if not query.exact and query.document_ids is None and query.node_ids is None:
             wanted = find_wanted(connection, collection, query.filters)
     if wanted is not None:
         values |= wanted.parameters()
