@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from ragstore.app.transfers import PlainStack
     from ragstore.model.filters import Condition, Group
     from ragstore.model.hit import Hit, Hits
-    from ragstore.model.report import IngestReport
-    from ragstore.model.transfer import TransferReport
+    from ragstore.model.report import IngestReport, TransferReport
     from ragstore.query.answer import Answer
     from ragstore.settings import Settings
 
@@ -112,7 +111,7 @@ _HOMES = {
     "PlainStack": "ragstore.app.transfers",
     "Ragstore": "ragstore.app",
     "Settings": "ragstore.settings",
-    "TransferReport": "ragstore.model.transfer",
+    "TransferReport": "ragstore.model.report",
 }
 
 

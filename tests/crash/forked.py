@@ -24,13 +24,13 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.embedding import wordllama_model
 from ragstore.errors import CollectionNotFoundError, RefusedError
-from ragstore.ingest import batching, parsing
+from ragstore.ingest import parse_process, pipeline
 from ragstore.ingest.parse_process import ParseLimits
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
 from ragstore.protocol.indexing import merge_all
-from ragstore.sources.location import read_path
+from ragstore.sources.bounds import read_path
 from ragstore.sources.opening import content_hash, read_bytes
 from ragstore.sources.reading import read
 from ragstore.telemetry.failpoint import Failpoint
@@ -153,10 +153,10 @@ def run(*orders: Order, at_once: bool = True) -> list[Outcome]:
 def _run(order: Order, sender: Any, barrier: Any) -> None:
     os.environ.clear()
     os.environ.update(order.env)
-    replace(parsing, "ParseProcess", InThisProcess)
+    replace(parse_process, "ParseProcess", InThisProcess)
     # Batches by their sizes alone: which failpoints are passed, and how many batches are under way, must not depend on
     # how busy the machine is.
-    replace(batching, "MAX_WAIT_S", math.inf)
+    replace(pipeline, "MAX_WAIT_S", math.inf)
     in_small_steps()
     hits: Mapping[Failpoint, int] = _watched() if order.watched else failpoints_hit()
     if order.stops_at is not None:

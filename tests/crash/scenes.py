@@ -17,7 +17,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.app import Ragstore
 from ragstore.errors import CollectionNotFoundError
-from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.model.node import VECTOR_STORE, Struct
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings
 from tests.crash.forked import COLLECTION, TREES_ABOVE, Order, run

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from ragstore.ingest import parsing
+from ragstore.ingest import parse_process
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint
 from tests.crash.cells import alone, beside_others
@@ -72,7 +72,7 @@ MOST_TRIES = 25
 
 @pytest.fixture(autouse=True)
 def _parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+    monkeypatch.setattr(parse_process, "ParseProcess", InThisProcess)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from pymongo.database import Database
 
 import ragstore
-from ragstore.ingest import parsing
+from ragstore.ingest import parse_process
 from ragstore.settings import Settings
 from tests.crash.forked import COLLECTION, InThisProcess, Order, started
 from tests.support import children
@@ -37,7 +37,7 @@ PAUSES = [
 
 @pytest.fixture(autouse=True)
 def _parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+    monkeypatch.setattr(parse_process, "ParseProcess", InThisProcess)
 
 
 @pytest.mark.parametrize("others", ["clean up", "do its work", "go on to what is newer"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from ragstore.ingest import parsing
+from ragstore.ingest import parse_process
 from ragstore.settings import Settings
 from tests.crash.forked import COLLECTION, InThisProcess, Order, run, started
 from tests.crash.llama_scenes import FIRST, a_llama_scene
@@ -31,7 +31,7 @@ STOPS = "stops before it publishes"
 def scene(
     settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Scene]:
-    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+    monkeypatch.setattr(parse_process, "ParseProcess", InThisProcess)
     with a_scene(settings, mongo_database, tmp_path / "docs") as scene:
         yield scene
 

@@ -15,7 +15,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.app.servers import status
 from ragstore.errors import RestoredStoreError
-from ragstore.ingest import parsing
+from ragstore.ingest import parse_process
 from ragstore.settings import Settings
 from tests.crash.cells import alone
 from tests.crash.forked import InThisProcess, Order, run
@@ -72,7 +72,7 @@ def restored(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Restored]:
-    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+    monkeypatch.setattr(parse_process, "ParseProcess", InThisProcess)
     small = settings.model_copy(update={"lease_ttl_s": 60})
     with (
         backups_of(test_servers, settings, mongo_database) as backups,

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from pymongo.database import Database
 
-from ragstore.ingest import parsing
+from ragstore.ingest import parse_process
 from ragstore.settings import Settings
 from tests.crash.cells import alone, beside_others
 from tests.crash.forked import InThisProcess, Order, run
@@ -125,7 +125,7 @@ MOST_TRIES = 8
 def scene(
     settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Scene]:
-    monkeypatch.setattr(parsing, "ParseProcess", InThisProcess)
+    monkeypatch.setattr(parse_process, "ParseProcess", InThisProcess)
     small = settings.model_copy(update={"index_min_nodes": 10, "lease_ttl_s": 60})
     with a_scene(small, mongo_database, tmp_path / "docs", n_documents=5) as scene:
         yield scene

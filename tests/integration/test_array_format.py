@@ -3,7 +3,7 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from ragstore.postgres.arrays import array
+from ragstore.postgres.names import array
 
 TEXTS = [
     "",

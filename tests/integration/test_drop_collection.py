@@ -16,8 +16,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.app import Ragstore
 from ragstore.errors import CollectionBusyError, CollectionNotFoundError, StoreSetupError
-from ragstore.model.ids import new_run_id
-from ragstore.model.run import Run
+from ragstore.model.run import Run, new_run_id
 from ragstore.protocol import drop as dropping
 from ragstore.protocol import publish
 from ragstore.settings import Settings

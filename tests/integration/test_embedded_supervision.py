@@ -11,15 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ragstore.embedded import handshake, processes, state
-from ragstore.embedded.board import Board
-from ragstore.embedded.files import log_tail, read_json, rotate_log, write_private
-from ragstore.embedded.home import Home, ServerName
+from ragstore.embedded import ports, processes, state
+from ragstore.embedded.home import Home, ServerName, log_tail, read_json, rotate_log, write_private
 from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
-from ragstore.embedded.state import ServerState, State
-from ragstore.embedded.watch import back_off_s
+from ragstore.embedded.state import Board, ServerState, State
+from ragstore.embedded.supervisor import back_off_s
 from ragstore.errors import EmbeddedServerError
-from ragstore.protocol.worker import is_dead, this_worker
+from ragstore.protocol.recover import is_dead, this_worker
 from tests.support.children import until
 
 
@@ -264,6 +262,6 @@ def test_a_stranger_on_the_port_is_no_answer(name: ServerName, reply: bytes) -> 
 
         stranger = threading.Thread(target=hang_up_after_reply)
         stranger.start()
-        answered = handshake.answers(name, listener.getsockname()[1])
+        answered = ports.answers(name, listener.getsockname()[1])
         stranger.join()
     assert not answered

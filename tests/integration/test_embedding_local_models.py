@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from ragstore.embedding import Embedder, load
+from ragstore.embedding.embedder import package_file, require_sha256
 from ragstore.embedding.minilm_model import MiniLmEmbedder
-from ragstore.embedding.model_file import package_file, require_sha256
 from ragstore.errors import ModelMissingError
 
 FACTS = [

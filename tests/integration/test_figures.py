@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_index.core.schema import TextNode
 
 from ragstore.app import Ragstore
-from ragstore.postgres.gauges import read_gauges
+from ragstore.postgres.documents import read_gauges
 from tests.support.internals import pool_of
 from tests.support.llama_faces import DIM, HashEmbedding, a_document, a_splitter
 

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 import ragstore
 from ragstore.app import migrations
 from ragstore.errors import StoreError, StoreFullError, StoreUnavailableError
-from ragstore.ingest import patience
+from ragstore.ingest import retry
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text, write_documents
@@ -37,7 +37,7 @@ def a_fleet_with_little_room(kind: Kind, name: str) -> Iterator[tuple[Fleet, Dis
 def test_an_ingest_that_fills_the_disk_says_so_and_goes_on_when_there_is_room(
     name: str, fleet_kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "WAIT_FOR_STORES_S", 3.0)
+    monkeypatch.setattr(retry, "WAIT_FOR_STORES_S", 3.0)
     first = write_documents(tmp_path / "docs", {f"{i}.txt": a_text(i, 6) for i in range(N_FIRST)})
     with a_fleet_with_little_room(fleet_kind, name) as (fleet, disk):
         options: dict[str, Any] = {"grace_s": 0, "lease_ttl_s": 5, "batch_chunks": 200, "connect_timeout_s": 1}

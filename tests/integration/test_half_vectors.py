@@ -22,7 +22,7 @@ from ragstore.app.transfers import PlainStack
 from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, SettingsError
 from ragstore.model.drift import Kind
 from ragstore.model.filters import Condition
-from ragstore.model.transfer import LeftBehind
+from ragstore.model.report import LeftBehind
 from ragstore.postgres.collections import get_collection
 from ragstore.settings import Settings
 from tests.support import plain_stack

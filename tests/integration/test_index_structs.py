@@ -28,7 +28,7 @@ from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 from ragstore.app import Ragstore
 from ragstore.errors import InvalidNodeError, LimitExceededError, UsageError
 from ragstore.model.drift import Kind
-from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.model.node import VECTOR_STORE, Struct
 from ragstore.mongo import structs as in_mongo
 from ragstore.postgres import structs as in_postgres
 from ragstore.protocol.structs import StructWriter

@@ -19,9 +19,9 @@ from ragstore.app import Ragstore
 from ragstore.app.models import Models
 from ragstore.errors import ModelError
 from ragstore.ingest import pipeline
-from ragstore.ingest.memory import MemoryCeiling
-from ragstore.ingest.parsing import ParserPool
+from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.pipeline import STORED_AT_ONCE
+from ragstore.ingest.prefetch import MemoryCeiling
 from ragstore.ingest.vectors import Vectorizer
 from ragstore.model.report import IngestReport
 from ragstore.postgres import documents

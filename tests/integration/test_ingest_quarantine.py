@@ -13,7 +13,7 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.errors import Retry, StoreError
 from ragstore.ingest import nodes
-from ragstore.model.audit import QuarantineEntry
+from ragstore.model.document import QuarantineEntry
 from ragstore.settings import Settings
 from tests.support.corpus import a_text, write_documents
 from tests.support.files import a_docx, a_pdf

@@ -12,8 +12,7 @@ import psycopg2
 import pytest
 
 from ragstore.errors import Retry, StoreBusyError
-from ragstore.model.ids import new_run_id
-from ragstore.model.run import Run
+from ragstore.model.run import Run, new_run_id
 from ragstore.postgres import filter_keys, rebuild, vectors
 from ragstore.postgres.drop import dropping
 from ragstore.postgres.pool import PostgresPool

@@ -16,7 +16,7 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.errors import Retry, StoreUnavailableError
 from ragstore.model.filters import Condition
-from ragstore.model.progress import Progress
+from ragstore.model.report import Progress
 from ragstore.mongo import client as mongo_client
 from ragstore.postgres import silence
 from ragstore.settings import Settings

@@ -27,9 +27,8 @@ from ragstore.errors import (
     UnsupportedTypeError,
     UsageError,
 )
-from ragstore.ingest.memory import MemoryCeiling
-from ragstore.ingest.parsing import ParserPool
-from ragstore.ingest.reading_ahead import Outcome, read_all
+from ragstore.ingest.parse_process import ParserPool
+from ragstore.ingest.prefetch import MemoryCeiling, Outcome, read_all
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
@@ -246,7 +245,7 @@ def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_file(tmp_path: Pat
     item = a_slow_item(tmp_path)
     script = (
         "import sys\n"
-        "from ragstore.ingest.parsing import ParserPool\n"
+        "from ragstore.ingest.parse_process import ParserPool\n"
         "from ragstore.model.collection import Chunking\n"
         "from ragstore.model.document import SourceItem\n"
         "from ragstore.sources import Bounds\n"

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from ragstore.errors import LeaseLostError
-from ragstore.model.ids import new_run_id
-from ragstore.model.run import Run
+from ragstore.model.run import Run, new_run_id
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
-from ragstore.protocol.lease import Heartbeat
+from ragstore.protocol.publish import Heartbeat
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.parts import Parts, execute, open_parts

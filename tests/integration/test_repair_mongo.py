@@ -14,7 +14,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.errors import EmptyStoreError
 from ragstore.model.drift import Kind, RepairReport
-from ragstore.model.ids import new_node_id
+from ragstore.model.run import new_node_id
 from ragstore.settings import Settings
 from tests.support.corpus import a_text, write_documents
 from tests.support.drift import (

@@ -20,7 +20,7 @@ from ragstore.embedding.embedder import ModelOptions, ModelRequest
 from ragstore.model.collection import Chunking, Collection, EmbeddingSpace
 from ragstore.postgres import effort as efforts
 from ragstore.postgres.collections import create_collection, get_collection
-from ragstore.postgres.gauges import read_gauges
+from ragstore.postgres.documents import read_gauges
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Query, effort_of, vector_search
 from ragstore.query.search import Mode, Question, search

@@ -12,10 +12,10 @@ import pytest
 from pymongo.database import Database
 
 import ragstore
-from ragstore.audit.merge import ahead
+from ragstore.audit.nodes import ahead
 from ragstore.errors import CollectionNotFoundError, EmptyStoreError
 from ragstore.model.drift import AuditProgress, Kind, VerifyReport
-from ragstore.model.ids import new_node_id
+from ragstore.model.run import new_node_id
 from ragstore.settings import Settings
 from tests.support.corpus import a_text
 from tests.support.drift import (

@@ -8,9 +8,8 @@ from uuid import uuid4
 import pytest
 
 from ragstore.postgres import direct, epoch, statements
-from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold
-from ragstore.postgres.names import quoted_table
+from ragstore.postgres.names import array, quoted_table
 from ragstore.settings import Settings
 from tests.support.corpus import a_text
 from tests.support.parts import Parts, a_revision, open_parts

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ragstore.embedded.ports import LOOPBACK, a_free_port
-from ragstore.protocol.worker import is_dead, this_worker
+from ragstore.protocol.recover import is_dead, this_worker
 from tests.support.ready import initiate, until_mongo_answers, until_postgres_answers
 
 OWNER = "ragstore-tests"

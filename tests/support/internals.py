@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ragstore.app import Ragstore
     from ragstore.app.models import Models
     from ragstore.app.writer import Writer
-    from ragstore.ingest.memory import MemoryCeiling
+    from ragstore.ingest.prefetch import MemoryCeiling
     from ragstore.llama.backend import Backend
     from ragstore.model.collection import Collection
     from ragstore.model.run import PlannedRevision
@@ -130,11 +130,11 @@ def in_small_steps() -> None:
 
 def transfer_in_small_steps(nodes_at_once: int) -> None:
     """Of imports and exports."""
-    from ragstore.transfer import importing, loading, target
+    from ragstore.transfer import exporting, importing, loading
 
     replace(importing, "NODES_AT_ONCE", nodes_at_once)
     replace(loading, "_DOCUMENTS_AT_ONCE", 2)
-    replace(target, "_BUFFER_BYTES", 100)
+    replace(exporting, "_BUFFER_BYTES", 100)
 
 
 def grow_trees_above(components: int) -> None:

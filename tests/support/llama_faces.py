@@ -29,8 +29,7 @@ from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
-from ragstore.protocol.recover import Recoverer
-from ragstore.protocol.worker import this_worker
+from ragstore.protocol.recover import Recoverer, this_worker
 from tests.support.servers import migrate_mongo
 
 DIM = 32

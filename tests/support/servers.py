@@ -25,7 +25,7 @@ from ragstore.app.migrations import apply_postgres
 from ragstore.embedded.programs import find_programs
 from ragstore.errors import EmbeddedServerError
 from ragstore.migrate import mongo as mongo_steps
-from ragstore.protocol.worker import this_worker
+from ragstore.protocol.recover import this_worker
 from tests.support import containers, tally
 from tests.support.containers import Container, MongoContainer, NoContainersError, PostgresContainer
 

@@ -13,17 +13,15 @@ from ragstore.cli.documents import document_as_dict, document_cells
 from ragstore.cli.history import event_lines
 from ragstore.cli.hits import excerpt, hit_lines, place
 from ragstore.cli.ingest import failure_lines, passed_over_lines, report_line
-from ragstore.cli.local_paths import spellings
+from ragstore.cli.options import spellings
 from ragstore.cli.output import bytes_in_words, counted, fitted, plain, table, write_json, write_json_list
 from ragstore.cli.progress import in_words, lines, seconds_left
 from ragstore.cli.quarantine import entry_lines
 from ragstore.cli.status import status_lines
 from ragstore.errors import Retry
-from ragstore.model.audit import Event, QuarantineEntry
-from ragstore.model.document import DocumentState
+from ragstore.model.document import DocumentState, Event, QuarantineEntry
 from ragstore.model.hit import Hit
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport, SetAside
+from ragstore.model.report import IngestReport, Progress, SetAside
 from ragstore.query.answer import Answer, Citation
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ragstore.embedding.calls import MAX_RETRY_AFTER_S, Caller, CallPolicy
-from ragstore.embedding.service import BadStatusError, Option, Service
+from ragstore.embedding.service import MAX_RETRY_AFTER_S, BadStatusError, Caller, CallPolicy, Option, Service
 from ragstore.errors import ModelError, ModelUnavailableError, SettingsError
 
 KEY = "sk-very-secret"

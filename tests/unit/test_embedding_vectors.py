@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragstore.embedding.vectors import checked_vectors
+from ragstore.embedding.embedder import checked_vectors
 from ragstore.errors import ModelError
 
 NUMBERS = st.floats(0.125, 1, width=32)

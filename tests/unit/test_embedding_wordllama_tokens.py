@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from ragstore.embedding import load
-from ragstore.embedding.model_file import package_file
-from ragstore.embedding.wordllama_tokens import PieceTokenizer, is_divisible
+from ragstore.embedding.embedder import package_file
+from ragstore.embedding.wordllama_model import PieceTokenizer, is_divisible
 
 SPACE = "\u2581"
 SPECIAL = ("<unk>", "<s>", "</s>")

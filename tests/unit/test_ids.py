@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
-from ragstore.model.ids import new_node_id, new_run_id
+from ragstore.model.run import new_node_id, new_run_id
 
 
 def test_ids_are_version_7_uuids_of_now() -> None:

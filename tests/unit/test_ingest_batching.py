@@ -4,8 +4,8 @@ import threading
 from collections.abc import Iterator
 
 from ragstore.errors import ParseError
-from ragstore.ingest.batching import Batch, batches
-from ragstore.ingest.reading_ahead import Outcome
+from ragstore.ingest.pipeline import Batch, batches
+from ragstore.ingest.prefetch import Outcome
 from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.document import SourceItem
 

@@ -15,8 +15,14 @@ from llama_index_instrumentation.span import active_span_id
 from ragstore.llama.draft import Embedded, Part
 from ragstore.llama.drafts import Drafts
 from ragstore.llama.nodes import to_node
-from ragstore.llama.operation import announcing_operation, new_operation, this_operation
-from ragstore.llama.rewriting import is_run, rewriting, writing_whole
+from ragstore.llama.rewriting import (
+    announcing_operation,
+    is_run,
+    new_operation,
+    rewriting,
+    this_operation,
+    writing_whole,
+)
 from ragstore.protocol.completion import Closing
 
 ME, OTHER = 1, 2

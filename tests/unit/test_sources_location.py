@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
-from ragstore.sources.location import document_id_of, is_too_long, read_path, shortened, source_uri_of
+from ragstore.sources.bounds import document_id_of, is_too_long, read_path, shortened, source_uri_of
 
 paths = (
     st.binary(min_size=1, max_size=60)

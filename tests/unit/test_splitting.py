@@ -13,8 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ragstore.ingest.clauses import CLAUSE, clauses
-from ragstore.ingest.splitting import count_tokens, split
+from ragstore.ingest.splitting import CLAUSE, clauses, count_tokens, split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.reading import ReadText, Shape

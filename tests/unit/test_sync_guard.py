@@ -9,8 +9,8 @@ import pytest
 
 from ragstore.ingest.deletion import Loss, is_mass, refusal
 from ragstore.sources import Bounds, walk
+from ragstore.sources.bounds import source_uri_of
 from ragstore.sources.listing import Listing
-from ragstore.sources.location import source_uri_of
 from ragstore.sources.presence import Roots
 
 

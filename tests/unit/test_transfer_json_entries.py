@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragstore.errors import TransferError
-from ragstore.transfer import json_entries
-from ragstore.transfer.json_entries import entries
+from ragstore.transfer import persist_dir
+from ragstore.transfer.persist_dir import entries
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -24,7 +24,7 @@ SECTIONS = st.dictionaries(st.text(), st.dictionaries(st.text(), VALUES))
 @pytest.fixture(params=[1, 7, 1 << 20])
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Characters that are read at once: whatever a window's end cuts through, the values are the same."""
-    monkeypatch.setattr(json_entries, "WINDOW_CHARS", request.param)
+    monkeypatch.setattr(persist_dir, "WINDOW_CHARS", request.param)
     return int(request.param)
 
 
@@ -38,12 +38,12 @@ def read(text: bytes | str) -> list[tuple[str, str | None, Any]]:
 def test_what_json_wrote_is_read_back(
     sections: dict[str, dict[str, Any]], ascii_only: bool, indent: int | None, n_chars: int
 ) -> None:
-    before, json_entries.WINDOW_CHARS = json_entries.WINDOW_CHARS, n_chars
+    before, persist_dir.WINDOW_CHARS = persist_dir.WINDOW_CHARS, n_chars
     try:
         text = json.dumps(sections, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
         assert read(text) == [(name, key, value) for name, part in sections.items() for key, value in part.items()]
     finally:
-        json_entries.WINDOW_CHARS = before
+        persist_dir.WINDOW_CHARS = before
 
 
 @pytest.mark.usefixtures("window")
@@ -98,7 +98,7 @@ def test_damage_in_the_middle_is_found_without_reading_to_the_end() -> None:
 
 
 def test_a_value_that_never_ends_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_entries, "MAX_VALUE_CHARS", 10_000_000)
+    monkeypatch.setattr(persist_dir, "MAX_VALUE_CHARS", 10_000_000)
     stream = io.BytesIO(b'{"a": {"b": "' + b"x" * 100_000_000)
     with pytest.raises(TransferError, match="more than 10,000,000 characters"):
         list(entries(stream, "x.json"))

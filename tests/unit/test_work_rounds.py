@@ -16,8 +16,7 @@ from ragstore.errors import (
     UsageError,
 )
 from ragstore.work.health import Health
-from ragstore.work.pauses import Once, Pauses
-from ragstore.work.rounds import Done, Outcome, Rounds
+from ragstore.work.rounds import Done, Once, Outcome, Pauses, Rounds
 
 
 class Clock:

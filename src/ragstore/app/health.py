@@ -20,12 +20,10 @@ from ragstore.postgres import epoch as in_postgres
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.rebuild import alone
-from ragstore.protocol.epoch import EpochWatch, Unwatched
-from ragstore.protocol.reconcile import Reconciler
-from ragstore.protocol.recover import Recoverer
+from ragstore.protocol.epoch import EpochWatch, Reconciler, Unwatched
+from ragstore.protocol.recover import Recoverer, this_worker
 from ragstore.protocol.repair import Repairer
 from ragstore.protocol.set_aside import SetAside
-from ragstore.protocol.worker import this_worker
 from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint, reached
 

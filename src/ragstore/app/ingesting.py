@@ -12,12 +12,11 @@ from ragstore.app.addresses import home_of
 from ragstore.app.models import Models
 from ragstore.app.writer import Writer
 from ragstore.ingest.dry_run import dry_run
-from ragstore.ingest.parsing import ParserPool
+from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.ingest.sync import Source, sync
 from ragstore.model.collection import Collection
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
+from ragstore.model.report import IngestReport, Progress
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Bounds, Listing, walk

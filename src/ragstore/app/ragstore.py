@@ -39,12 +39,10 @@ if TYPE_CHECKING:
     from ragstore.app.asking import Asking
     from ragstore.app.writer import Writer
     from ragstore.llama import Backend
-    from ragstore.model.audit import Event, QuarantineEntry
-    from ragstore.model.document import DocumentState
+    from ragstore.model.document import DocumentState, Event, QuarantineEntry
     from ragstore.model.filters import Filter
     from ragstore.model.hit import Hits
-    from ragstore.model.progress import Progress
-    from ragstore.model.report import IngestReport
+    from ragstore.model.report import IngestReport, Progress
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
     from ragstore.work.health import Health

@@ -11,7 +11,7 @@ from ragstore.app.transfers import PlainStack
 from ragstore.app.writer import Writer
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection, MadeCollection, checked_filter_keys, checked_name
-from ragstore.model.transfer import TransferProgress, TransferReport
+from ragstore.model.report import TransferProgress, TransferReport
 from ragstore.mongo.client import connect, database
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres import collections

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ragstore.model.collection import Collection
-from ragstore.model.transfer import TransferProgress, TransferReport
+from ragstore.model.report import TransferProgress, TransferReport
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 

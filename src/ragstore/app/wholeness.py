@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragstore.app.addresses import Addresses, mongo_database, postgres_pool
-from ragstore.postgres.gauges import missing_tables, read_gauges
+from ragstore.postgres.documents import missing_tables, read_gauges
 from ragstore.settings import Settings
 
 

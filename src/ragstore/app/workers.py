@@ -16,17 +16,14 @@ from ragstore.app.ingesting import target
 from ragstore.app.ragstore import Ragstore, open_ragstore
 from ragstore.errors import StoreUnavailableError
 from ragstore.model.collection import checked_filter_keys, checked_name
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
-from ragstore.postgres.gauges import LedgerGauges, ping, read_gauges
+from ragstore.model.report import IngestReport, Progress
+from ragstore.postgres.documents import LedgerGauges, ping, read_gauges
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn
 from ragstore.settings import Settings
-from ragstore.work.health import Health
-from ragstore.work.looking import Impatient
-from ragstore.work.metrics import Metrics, Probes
+from ragstore.work.health import Health, serving
+from ragstore.work.metrics import Impatient, Metrics, Probes
 from ragstore.work.rounds import Done, Rounds
-from ragstore.work.serving import serving
 from ragstore.work.upkeep import Upkeep
 from ragstore.work.worker import Worker
 

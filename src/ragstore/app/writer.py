@@ -12,12 +12,10 @@ from ragstore.mongo.client import Client, MongoDatabase, database
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
-from ragstore.protocol.caretaker import Caretaker
 from ragstore.protocol.drop import Dropper
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Publisher, Timing
-from ragstore.protocol.recover import Recoverer
-from ragstore.protocol.worker import this_worker
+from ragstore.protocol.recover import Caretaker, Recoverer, this_worker
 from ragstore.settings import Settings
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ragstore.audit.documents import DocumentDrift, DocumentSurvey, StaleEntry
-from ragstore.audit.lost_documents import FoundDocument, find_lost
-from ragstore.audit.lost_nodes import LostBody, Revival, embedded_text, node_of
+from ragstore.audit.lost_nodes import FoundDocument, LostBody, Revival, embedded_text, find_lost, node_of
 from ragstore.audit.nodes import AlteredBody, NodeDrift, NodeSurvey
 from ragstore.audit.origins import UnknownBody
 from ragstore.audit.structures import StaleStruct, emptied, stale_copies, stale_structs, unusable_indexes

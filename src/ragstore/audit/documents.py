@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragstore.audit.merge import ahead, aligned
+from ragstore.audit.nodes import ahead, aligned
 from ragstore.model.run import RefDoc
 from ragstore.mongo.client import Document
 from ragstore.mongo.scan import Entries, MongoScan

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ragstore.audit.collection_repair import CollectionRepair, Findings, Means
-from ragstore.audit.namespaces import remove_leftovers
-from ragstore.audit.structures import has_registry
+from ragstore.audit.structures import has_registry, remove_leftovers
 from ragstore.audit.verify import Listener, told
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ragstore.model.audit import Event, QuarantineEntry
 from ragstore.model.collection import Collection
-from ragstore.model.document import DocumentState
+from ragstore.model.document import DocumentState, Event, QuarantineEntry
 from ragstore.postgres import documents
 from ragstore.postgres.pool import PostgresPool
 

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from ragstore.audit.documents import DocumentDrift, DocumentSurvey
-from ragstore.audit.namespaces import count_leftovers
 from ragstore.audit.nodes import NodeDrift, NodeSurvey
-from ragstore.audit.structures import has_registry, stale_copies, stale_structs, unusable_indexes
+from ragstore.audit.structures import count_leftovers, has_registry, stale_copies, stale_structs, unusable_indexes
 from ragstore.model.collection import Collection
 from ragstore.model.drift import AuditProgress, Kind, Tally, VerifyReport
 from ragstore.mongo.client import MongoDatabase

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragstore.model.ids import new_node_id
 from ragstore.model.node import Node
-from ragstore.model.run import PlannedRevision, Vectors
+from ragstore.model.run import PlannedRevision, Vectors, new_node_id
 
 NODES_PER_DOCUMENT = 10
 WORDS_PER_NODE = 60

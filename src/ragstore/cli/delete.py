@@ -8,8 +8,7 @@ import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.local_paths import WHERE_DOCUMENTS_ARE, spellings
-from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
+from ragstore.cli.options import WHERE_DOCUMENTS_ARE, CollectionOption, JsonOption, QuietOption, spellings
 from ragstore.cli.output import one_line, say, write, write_json
 from ragstore.errors import DocumentNotFoundError
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.local_paths import WHERE_DOCUMENTS_ARE, spellings
-from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
+from ragstore.cli.options import WHERE_DOCUMENTS_ARE, CollectionOption, JsonOption, QuietOption, spellings
 from ragstore.cli.output import breaking_width, fitted, write, write_json_list
 from ragstore.errors import DocumentNotFoundError
 
 if TYPE_CHECKING:
-    from ragstore.model.audit import Event
+    from ragstore.model.document import Event
 
 
 def history(

@@ -16,8 +16,7 @@ from ragstore.cli.transfers import made_lines
 from ragstore.errors import MassDeletionError
 
 if TYPE_CHECKING:
-    from ragstore.model.report import IngestReport
-    from ragstore.model.transfer import Findings
+    from ragstore.model.report import Findings, IngestReport
 
 MAX_REASONS = 5
 MAX_EXAMPLES = 3

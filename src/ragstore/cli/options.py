@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -73,3 +74,14 @@ MmrOption = Annotated[
         help="Prefer hits that differ: 1 ranks by likeness alone, 0 by variety.",
     ),
 ]
+
+
+WHERE_DOCUMENTS_ARE = "run: ragstore documents; -c names another collection"
+
+
+def spellings(document: str) -> list[str]:
+    """The ids that a word on the command line may mean, as it is given first."""
+    if "://" in document:
+        return [document]
+    absolute = os.path.abspath(os.path.expanduser(document))
+    return list(dict.fromkeys([document, absolute, os.path.realpath(absolute)]))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ragstore.cli.output import say
-from ragstore.model.progress import Progress
+from ragstore.model.report import Progress
 
 LINE_EVERY_S = 5.0
 

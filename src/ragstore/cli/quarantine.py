@@ -9,14 +9,13 @@ import typer
 
 from ragstore.cli.edge import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.local_paths import spellings
-from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
+from ragstore.cli.options import CollectionOption, JsonOption, QuietOption, spellings
 from ragstore.cli.output import counted, one_line, say, without_name, write, write_json, write_json_list
 from ragstore.errors import DocumentNotFoundError
 
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
-    from ragstore.model.audit import QuarantineEntry
+    from ragstore.model.document import QuarantineEntry
 
 Step = Literal["list", "retry"]
 

@@ -17,7 +17,7 @@ from ragstore.cli.progress import LINE_EVERY_S
 
 if TYPE_CHECKING:
     from ragstore.model.collection import MadeCollection
-    from ragstore.model.transfer import Findings, TransferProgress, TransferReport
+    from ragstore.model.report import Findings, TransferProgress, TransferReport
 
 MAX_SHOWN = 5
 

@@ -7,8 +7,7 @@ import secrets
 import threading
 from dataclasses import asdict, dataclass, replace
 
-from ragstore.embedded.files import read_json, write_private
-from ragstore.embedded.home import SERVER_NAMES, Home, ServerName
+from ragstore.embedded.home import SERVER_NAMES, Home, ServerName, read_json, write_private
 from ragstore.embedded.ports import a_free_port
 from ragstore.errors import EmbeddedServerError
 

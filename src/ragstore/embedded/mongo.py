@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragstore.embedded.account import Account
 from ragstore.embedded.credentials import CredentialStore
-from ragstore.embedded.files import sync_folder, write_private
-from ragstore.embedded.home import Home, ServerName
+from ragstore.embedded.home import Home, ServerName, sync_folder, write_private
 from ragstore.embedded.ports import LOOPBACK, is_open
 from ragstore.embedded.processes import StopSteps
 from ragstore.errors import EmbeddedServerError

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from ragstore.embedded import processes
 from ragstore.embedded.account import Account
 from ragstore.embedded.credentials import CredentialStore
-from ragstore.embedded.files import sync_folder
-from ragstore.embedded.home import Home, ServerName
+from ragstore.embedded.home import Home, ServerName, sync_folder
 from ragstore.embedded.ports import LOOPBACK, is_open
 from ragstore.embedded.processes import StopSteps
 from ragstore.errors import EmbeddedServerError

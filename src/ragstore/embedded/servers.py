@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ragstore.embedded import credentials, state
 from ragstore.embedded.credentials import ServerUrls
-from ragstore.embedded.files import log_tail, open_private, rotate_log
-from ragstore.embedded.handshake import answers
-from ragstore.embedded.home import SERVER_NAMES, Home, trouble_told
+from ragstore.embedded.home import SERVER_NAMES, Home, log_tail, open_private, rotate_log, trouble_told
 from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
+from ragstore.embedded.ports import answers
 from ragstore.errors import EmbeddedServerError
 
 if TYPE_CHECKING:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ragstore.embedded.files import read_json, write_private
-from ragstore.embedded.home import SERVER_NAMES, Home
+from ragstore.embedded import processes
+from ragstore.embedded.home import SERVER_NAMES, Home, ServerName, read_json, write_private
+from ragstore.errors import EmbeddedServerError
+
+logger = logging.getLogger(__name__)
+
 
 Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
@@ -56,3 +63,42 @@ def load(home: Home) -> State:
 def save(home: Home, state: State) -> None:
     """Replace the file at once."""
     write_private(home.state, json.dumps(asdict(state)))
+
+
+class Board:
+    """One state, written whole at every change."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._state = State(pid=os.getpid(), created=processes.started(os.getpid()))
+        self._write()
+
+    def enter(self, phase: Phase) -> None:
+        """Say what the supervisor does now; ``failed`` stays, so that the starting process can read why."""
+        with self._lock:
+            if self._state.phase != "failed":
+                self._state.phase = phase
+                self._write()
+
+    def fail(self, error: EmbeddedServerError) -> None:
+        """Say why the supervisor gives up; the first reason counts."""
+        with self._lock:
+            if self._state.phase != "failed":
+                self._state.phase = "failed"
+                self._state.error = {"message": error.message, "hint": error.hint, "facts": error.facts}
+                self._write()
+
+    def tell(self, name: ServerName, server: ServerState) -> None:
+        """Say how one server is."""
+        with self._lock:
+            self._state.servers[name] = server
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            save(self._home, self._state)
+        except OSError as error:
+            # On a full disk the servers matter more than what is said about them; readers ask the
+            # ports too, and the next change writes the whole state again.
+            logger.error("action=state_not_written: %s", error)

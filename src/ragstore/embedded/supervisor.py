@@ -7,22 +7,229 @@ import logging
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
-from ragstore.embedded.account import servers_account
-from ragstore.embedded.board import Board
+import psutil
+
+from ragstore.embedded import processes
+from ragstore.embedded.account import Account, servers_account
 from ragstore.embedded.credentials import CredentialStore
-from ragstore.embedded.home import Home, as_embedded_error
+from ragstore.embedded.home import Home, ServerName, as_embedded_error, log_tail, open_private, rotate_log
 from ragstore.embedded.lock import SupervisorLock
 from ragstore.embedded.mongo import MongoServer
+from ragstore.embedded.ports import is_free
 from ragstore.embedded.postgres import PostgresServer
+from ragstore.embedded.processes import StopSteps
 from ragstore.embedded.programs import find_programs, readable_programs
-from ragstore.embedded.watch import Watch
+from ragstore.embedded.state import Board, ServerState
 from ragstore.errors import EmbeddedServerError
+
+_READY_POLL_S = 0.03
+_ADOPTED_POLL_S = 0.2
+_N_FIRST_TRIES = 4
+_BACK_OFF_FIRST_S = 0.1
+_BACK_OFF_LAST_S = 10.0
+
+
+class Server(Protocol):
+    """What a database server must say about itself to be watched."""
+
+    name: ServerName
+    program: str
+    stop_steps: StopSteps
+    data: Path
+
+    def command(self, port: int) -> list[str]:
+        """Program and arguments, the data folder's path being one of them."""
+
+    def prepare(self) -> None:
+        """Make the data where there is none; called only while no process works on it."""
+
+    def probe(self) -> str | None:
+        """The version once it can be used, else None."""
+
+
+class Running:
+    """A server's main process, which is our child or was adopted."""
+
+    def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.process = process
+        self.created = processes.started(process.pid)
+        self._child = child
+
+    def has_ended(self) -> bool:
+        """Whether it is gone; a child is reaped."""
+        if self._child:
+            return self._child.poll() is not None
+        return not processes.is_alive(self.process)
+
+    def wait(self) -> None:
+        """Return when it is gone; a child's end is told by the kernel, an adopted one's is looked for."""
+        if self._child:
+            self._child.wait()
+            return
+        while not self.has_ended():
+            time.sleep(_ADOPTED_POLL_S)
+
+
+class Watch:
+    """Keeps one server running until ``stop``; ``run`` is for a thread of its own."""
+
+    def __init__(
+        self, server: Server, home: Home, account: Account, credentials: CredentialStore, board: Board
+    ) -> None:
+        self._server = server
+        self._home = home
+        self._account = account
+        self._credentials = credentials
+        self._board = board
+        self._log = home.log(server.name)
+        self._log_start = 0
+        self._stopping = threading.Event()
+        self._running: Running | None = None
+
+    def run(self, give_up: Callable[[EmbeddedServerError], None]) -> None:
+        """Run the server; a first start that keeps failing gives up, a later one is tried for ever."""
+        n_failures, was_ready = 0, False
+        while not self._stopping.is_set():
+            try:
+                self._running = self._adopt() or self._start()
+                if self._until_ready(self._running):
+                    n_failures, was_ready = 0, True
+                    self._running.wait()
+                    self._tell_ended()
+            except EmbeddedServerError as error:
+                n_failures += 1
+                logger.error("action=start_failed server=%s times=%d: %s", self._server.name, n_failures, error)
+                if not was_ready and n_failures >= _N_FIRST_TRIES:
+                    give_up(error)
+                    return
+                self._board.tell(self._server.name, ServerState(trouble=error.message))
+                self._stopping.wait(back_off_s(n_failures))
+
+    def stop(self) -> None:
+        """End the server in its own way, rudely if it does not listen, and all it left behind."""
+        self._stopping.set()
+        if self._running:
+            processes.end([self._running.process], self._server.stop_steps)
+
+    def sweep(self) -> None:
+        """End what still works on the data; for the time after ``run`` has returned."""
+        processes.end(self._leftovers(), self._server.stop_steps)
+        self._board.tell(self._server.name, ServerState(port=self._port))
+
+    @property
+    def _port(self) -> int:
+        return self._credentials.current.port(self._server.name)
+
+    def _leftovers(self) -> list[psutil.Process]:
+        if not self._server.data.exists():
+            return []
+        return processes.processes_in(self._server.data, self._server.program)
+
+    def _adopt(self) -> Running | None:
+        """The main process that a killed supervisor left, if it runs as it would be started now."""
+        leftovers = self._leftovers()
+        arguments = self._server.command(self._port)[1:]
+        for process in leftovers:
+            try:
+                if process.cmdline()[1:] == arguments:
+                    logger.info("action=adopted server=%s pid=%d", self._server.name, process.pid)
+                    return Running(process)
+            except psutil.Error:
+                continue
+        # Sessions of a killed PostgreSQL, or a server with another port or other options.
+        steps = self._server.stop_steps if _has_main(leftovers, self._server.data) else ((signal.SIGKILL, 5.0),)
+        processes.end(leftovers, steps)
+        return None
+
+    def _start(self) -> Running:
+        try:
+            self._server.prepare()
+            return self._spawn()
+        except OSError as error:
+            raise as_embedded_error(error, self._home.path) from error
+
+    def _spawn(self) -> Running:
+        port = self._port
+        if not is_free(port):
+            port = self._credentials.move_port(self._server.name)
+            logger.warning("action=port_moved server=%s port=%d: the former is taken", self._server.name, port)
+        rotate_log(self._log)
+        with open_private(self._log) as log:
+            self._log_start = log.tell()
+            child = subprocess.Popen(
+                self._server.command(port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._server.data,
+                **self._account.popen_options,
+            )
+        logger.info("action=started server=%s pid=%d port=%d", self._server.name, child.pid, port)
+        return Running(psutil.Process(child.pid), child)
+
+    def _until_ready(self, running: Running) -> bool:
+        """Wait for as long as the process lives: recovery after a crash takes the time it takes.
+
+        Returns:
+            False when it was told to stop meanwhile.
+        """
+        process = running.process
+        state = ServerState(pid=process.pid, created=running.created, port=self._port)
+        self._board.tell(self._server.name, state)
+        while not running.has_ended():
+            if self._stopping.is_set():
+                processes.end([process], self._server.stop_steps)
+                return False
+            version = self._server.probe()
+            if version:
+                state.version, state.ready = version, True
+                self._board.tell(self._server.name, state)
+                logger.info("action=ready server=%s pid=%d version=%s", self._server.name, process.pid, version)
+                return True
+            self._stopping.wait(_READY_POLL_S)
+        if self._stopping.is_set():
+            return False
+        raise self._ended_early()
+
+    def _ended_early(self) -> EmbeddedServerError:
+        tail = log_tail(self._log, start=self._log_start)
+        return EmbeddedServerError(
+            f"{self._server.program} does not start in {self._home.path}; the last lines of {self._log}: {tail}",
+            hint=f"see {self._log}",
+            home=str(self._home.path),
+            log=str(self._log),
+            tail=tail,
+        )
+
+    def _tell_ended(self) -> None:
+        self._board.tell(self._server.name, ServerState(port=self._port))
+        if not self._stopping.is_set():
+            logger.warning("action=ended server=%s: it is started again", self._server.name)
+
+
+def back_off_s(n_failures: int) -> float:
+    """Seconds to wait after that many failures in a row."""
+    return min(_BACK_OFF_FIRST_S * 2.0 ** (n_failures - 1), _BACK_OFF_LAST_S)
+
+
+def _has_main(found: list[psutil.Process], data: Path) -> bool:
+    for process in found:
+        try:
+            if str(data) in process.cmdline():
+                return True
+        except psutil.Error:
+            continue
+    return False
+
 
 _LOOK_EVERY_S = 2.0
 _OPEN_FILES = 64_000
@@ -149,3 +356,5 @@ def _stop_all(board: Board, watches: list[Watch], threads: list[threading.Thread
 
 if __name__ == "__main__":
     sys.exit(main())
+
+logger = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from ragstore.embedding.embedder import Embedder, ModelOptions, ModelRequest
-from ragstore.embedding.external import ExternalEmbedder
+from ragstore.embedding.embedder import Embedder, ExternalEmbedder, ModelOptions, ModelRequest
 from ragstore.errors import ModelMissingError, SettingsError, not_installed
 
 MODEL_FORMS = "wordllama, minilm, openai:MODEL, ollama:MODEL, tei:URL, huggingface:MODEL or external"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from ragstore.errors import SettingsError
+from ragstore.errors import ModelError, ModelMissingError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,3 +105,88 @@ def embeddable(text: str) -> str:
     """
     storable = text.encode(errors="replace").decode()
     return storable if storable.strip() else _BLANK
+
+
+class ExternalEmbedder:
+    """Refuses to embed: only the caller knows the model of these vectors."""
+
+    name = "external"
+
+    @property
+    def dim(self) -> int:
+        """Raises UsageError: the collection knows it."""
+        self._refuse("tell the length of a vector")
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:  # noqa: ARG002
+        """Raises UsageError."""
+        self._refuse("embed documents")
+
+    def embed_query(self, text: str) -> np.ndarray:  # noqa: ARG002
+        """Raises UsageError."""
+        self._refuse("embed a query")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UsageError(
+            f"the model 'external' cannot {what}: the vectors of its collections come with the nodes",
+            hint="ask with --mode keyword, or use a collection that was made with another RAGSTORE_MODEL",
+            in_python="give embedding= or embed_model=, or make the collection with model='wordllama'",
+            model=self.name,
+        )
+
+
+def checked_vectors(
+    rows: Sequence[Sequence[float]], n_texts: int, dim: int | None, refused: Callable[[str], ModelError]
+) -> np.ndarray:
+    """The rows as float32, shape ``(n_texts, dim)``, C-contiguous.
+
+    Args:
+        dim: length that earlier vectors of the model had, None when this is the first answer.
+        refused: makes the error from what is wrong with the rows.
+
+    Raises:
+        ModelError: not one finite vector of that length, other than zero, for each text.
+    """
+    if len(rows) != n_texts:
+        raise refused(f"{len(rows)} vectors for {n_texts} texts")
+    try:
+        with np.errstate(over="ignore"):  # what is too large for a float32 becomes inf, which is refused below
+            vectors = np.array(rows, dtype=np.float32, order="C")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise refused("vectors of several lengths, or not of numbers") from error
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise refused("no vectors")
+    if dim not in (None, vectors.shape[1]):
+        raise refused(f"vectors of {vectors.shape[1]} dimensions, earlier ones had {dim}")
+    if not np.isfinite(vectors).all():
+        raise refused("a vector with NaN or infinity in it")
+    if not vectors.any(axis=1).all():
+        raise refused("a vector of zeros, which has no direction")
+    return vectors
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+def package_file(package: str, path: str) -> Path:
+    """The file in an installed package; raises ImportError where either is missing."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder) / path
+        if file.is_file():
+            return file
+    raise ImportError(f"package {package} with file {path} is not installed")
+
+
+def require_sha256(file: Path, sha256: str, remedy: str) -> None:
+    """Raise ModelMissingError unless the file is exactly the one this program was measured with."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != sha256:
+        raise ModelMissingError(
+            f"model file {file} is damaged or of another version",
+            hint=remedy,
+            path=str(file),
+            sha256=digest.hexdigest(),
+        )

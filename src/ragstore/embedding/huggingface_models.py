@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ragstore.embedding.embedder import ModelRequest, embeddable
-from ragstore.embedding.vectors import checked_vectors
+from ragstore.embedding.embedder import ModelRequest, checked_vectors, embeddable
 from ragstore.errors import ModelError, ModelMissingError
 
 

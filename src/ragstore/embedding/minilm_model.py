@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from ragstore.embedding.embedder import ModelRequest, embeddable
-from ragstore.embedding.model_file import package_file, require_sha256
+from ragstore.embedding.embedder import ModelRequest, embeddable, package_file, require_sha256
 
 _MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 _TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from llama_index.embeddings.ollama import OllamaEmbedding
 
-from ragstore.embedding.calls import Caller
 from ragstore.embedding.embedder import ModelRequest
 from ragstore.embedding.remote import RemoteEmbedder, call_policy
-from ragstore.embedding.service import Service
+from ragstore.embedding.service import Caller, Service
 
 _USUAL_URL = "http://127.0.0.1:11434"
 

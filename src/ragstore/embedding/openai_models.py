@@ -6,10 +6,9 @@ import httpx
 from llama_index.embeddings.openai import OpenAIEmbedding
 from openai import OpenAIError
 
-from ragstore.embedding.calls import Caller
 from ragstore.embedding.embedder import ModelRequest
 from ragstore.embedding.remote import RemoteEmbedder, call_policy
-from ragstore.embedding.service import KEY_IS_ADDED_LATER, Service, openai_url
+from ragstore.embedding.service import KEY_IS_ADDED_LATER, Caller, Service, openai_url
 
 
 def load(request: ModelRequest) -> RemoteEmbedder:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from ragstore.embedding.calls import Caller, CallPolicy
-from ragstore.embedding.embedder import ModelRequest, embeddable
-from ragstore.embedding.service import Service
-from ragstore.embedding.vectors import checked_vectors
+from ragstore.embedding.embedder import ModelRequest, checked_vectors, embeddable
+from ragstore.embedding.service import Caller, CallPolicy, Service
 
 _PROBE = "dimension"
 

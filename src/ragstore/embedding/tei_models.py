@@ -6,10 +6,9 @@ import httpx
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 
-from ragstore.embedding.calls import Caller
 from ragstore.embedding.embedder import ModelRequest
 from ragstore.embedding.remote import RemoteEmbedder, call_policy
-from ragstore.embedding.service import Service
+from ragstore.embedding.service import Caller, Service
 
 _MAX_BATCH_SIZE = 32
 """The server's own default; it refuses larger requests."""

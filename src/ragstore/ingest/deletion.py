@@ -9,11 +9,11 @@ from functools import partial
 from itertools import islice
 
 from ragstore.errors import MassDeletionError, RefusedError
-from ragstore.ingest.patience import patiently
+from ragstore.ingest.retry import patiently
 from ragstore.model.collection import Collection
-from ragstore.postgres import sources
+from ragstore.postgres import documents
+from ragstore.postgres.documents import KnownSource
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.sources import KnownSource
 from ragstore.protocol.publish import Publisher
 from ragstore.protocol.recover import Recoverer
 from ragstore.sources.presence import Roots
@@ -54,7 +54,7 @@ def is_mass(n_deleted: int, n_live: int) -> bool:
 def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> Loss:
     """The live documents below these folders whose source is certainly gone; only their names take memory."""
     lost = list(_lost(pool, collection, roots))
-    n_live = patiently(lambda: sources.count_live(pool, collection)) if lost else 0
+    n_live = patiently(lambda: documents.count_live(pool, collection)) if lost else 0
     return loss_of(lost, roots, n_live=n_live)
 
 
@@ -174,7 +174,7 @@ class Deletion:
 
     def _forget(self, batch: Sequence[KnownSource]) -> None:
         document_ids = [source.document_id for source in batch]
-        patiently(lambda: sources.forget_quarantined(self._pool, self._collection, document_ids))
+        patiently(lambda: documents.forget_quarantined(self._pool, self._collection, document_ids))
         self.forgotten += document_ids
 
 
@@ -191,12 +191,12 @@ def _lost(
     # With no folder nothing can be lost: named files are there, or the listing had refused them.
     while folders:
         page = patiently(
-            partial(sources.page_of_sources, pool, collection, folders, after=after, quarantined=quarantined)
+            partial(documents.page_of_sources, pool, collection, folders, after=after, quarantined=quarantined)
         )
         for source in page:
             if roots.lost(source.source_uri):
                 yield source
-        if len(page) < sources.PAGE:
+        if len(page) < documents.PAGE:
             return
         after = page[-1].document_id
 

@@ -8,17 +8,16 @@ from functools import partial
 from itertools import islice
 
 from ragstore.errors import ContentError
-from ragstore.ingest.ahead import Ahead
+from ragstore.ingest.counter import Tally
 from ragstore.ingest.deletion import Loss, incomplete, loss_of, lost_in_quarantine, refusal, survey
 from ragstore.ingest.planning import LOOK_UP_AT_ONCE, Planner
-from ragstore.ingest.tally import Tally
+from ragstore.ingest.prefetch import Ahead
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport, SetAside
+from ragstore.model.report import IngestReport, Progress, SetAside
 from ragstore.postgres import documents
+from ragstore.postgres.documents import KnownSource
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.sources import KnownSource
 from ragstore.sources import Listing, Unlistable
 from ragstore.sources.opening import content_hash_of
 from ragstore.sources.presence import Roots

@@ -8,8 +8,8 @@ from typing import Any
 from ragstore.errors import LimitExceededError
 from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.document import SourceItem
-from ragstore.model.ids import new_node_id
 from ragstore.model.node import Node, check_node
+from ragstore.model.run import new_node_id
 from ragstore.model.storable import storable_metadata
 
 _SOURCE, _PREVIOUS, _NEXT = "1", "2", "3"

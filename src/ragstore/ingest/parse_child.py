@@ -24,8 +24,8 @@ from ragstore.errors import ContentError, LimitExceededError, ParseError
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
+from ragstore.sources.bounds import read_path
 from ragstore.sources.cleaning import clean_text
-from ragstore.sources.location import read_path
 from ragstore.sources.opening import content_hash, read_open
 from ragstore.sources.reading import load_readers, read
 

@@ -8,29 +8,28 @@ Whatever is faster waits for whatever is slower: what was read and is not yet st
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from ragstore.embedding import Embedder
-from ragstore.ingest.ahead import Ahead
-from ragstore.ingest.batching import Batch, batches
-from ragstore.ingest.memory import MemoryCeiling
-from ragstore.ingest.parsing import ParserPool
-from ragstore.ingest.patience import patiently
+from ragstore.errors import ContentError
+from ragstore.ingest.counter import Tally
+from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.planning import Planner
-from ragstore.ingest.reading_ahead import Outcome, read_all
+from ragstore.ingest.prefetch import Ahead, MemoryCeiling, Outcome, read_all
+from ragstore.ingest.retry import patiently
 from ragstore.ingest.storing import Storer
-from ragstore.ingest.tally import Tally
-from ragstore.ingest.vectors import Vectorizer
+from ragstore.ingest.vectors import Parsed, Vectorizer
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
+from ragstore.model.report import IngestReport, Progress
 from ragstore.postgres import vectors
+from ragstore.postgres.documents import Failure
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Publisher
@@ -171,3 +170,59 @@ class _Flow:
 
     def _is_idle(self) -> bool:
         return all(future.done() for future in self._stored)
+
+
+MAX_WAIT_S = 0.5
+"""A batch that is not full goes after so long, where nothing else is being stored: nobody would gain by its wait."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Documents that are embedded and published together.
+
+    Args:
+        n_bytes: what they hold of the memory ceiling.
+    """
+
+    parsed: list[Parsed] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    n_chunks: int = 0
+    n_bytes: int = 0
+    begun_at: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one more."""
+        self.begun_at = self.begun_at or time.monotonic()
+        self.n_bytes += outcome.n_bytes
+        if isinstance(outcome.result, ContentError):
+            self.failures.append(Failure(outcome.item, outcome.result))
+            return
+        self.parsed.append(Parsed(outcome.item, outcome.result))
+        self.n_chunks += len(outcome.result.chunks)
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether it has something that waits for long."""
+        return self.begun_at > 0 and time.monotonic() - self.begun_at > MAX_WAIT_S
+
+
+def batches(
+    outcomes: Iterable[Outcome | None], *, max_chunks: int, max_bytes: int, is_idle: Callable[[], bool]
+) -> Iterator[Batch]:
+    """All outcomes in batches.
+
+    Args:
+        outcomes: None gives the opportunity to look at the time.
+        max_chunks: chunks of a batch, about; a document is never divided.
+        is_idle: whether nothing is being stored.
+    """
+    batch = Batch()
+    for outcome in outcomes:
+        if outcome is not None:
+            batch.add(outcome)
+        is_full = max(batch.n_chunks, len(batch.failures)) >= max_chunks or batch.n_bytes >= max_bytes
+        if is_full or (batch.has_waited and is_idle()):
+            yield batch
+            batch = Batch()
+    if batch.begun_at:
+        yield batch

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
-from ragstore.ingest.clauses import clauses
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.markdown_sections import Section, sections_of
@@ -187,3 +186,41 @@ class _Cut:
                 start, n_tokens = token.start(), 0
             n_tokens += 1
         yield _Unit(start, end, n_tokens, _AFTER_WORD)
+
+
+Count = Callable[[str], int]
+
+# Up to eight words at once: time goes by the number of parts.
+CLAUSE = r"(?:[^\s,;:、，；：]+\s*){1,8}[,;:、，；：]*\s*|[\s,;:、，；：]+"
+
+_CLAUSE = re.compile(CLAUSE)
+_WORD = re.compile(r"^[^ ]+| [^ ]*")
+
+
+def clauses(text: str, size: int, count: Count) -> Iterator[str]:
+    """Pieces of at most ``size`` tokens, stripped, as full as their parts allow; blank ones are left out."""
+    piece, n_tokens = "", 0
+    for part, n_more in _parts(text, size, count):
+        if n_tokens and n_tokens + n_more > size:
+            if piece.strip():
+                yield piece.strip()
+            piece, n_tokens = "", 0
+        piece += part
+        n_tokens += n_more
+    if piece.strip():
+        yield piece.strip()
+
+
+def _parts(text: str, size: int, count: Count) -> Iterator[tuple[str, int]]:
+    """Parts and their tokens: clauses where they are short enough, else their words, else characters."""
+    n_tokens = count(text)
+    if n_tokens <= size:
+        yield text, n_tokens
+        return
+    for cut in (_CLAUSE.findall, _WORD.findall, list):
+        parts = cut(text)
+        if len(parts) > 1:
+            for part in parts:
+                yield from _parts(part, size, count)
+            return
+    yield text, n_tokens

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ragstore.errors import ContentError, Retry, StoreError
-from ragstore.ingest.fingerprint import fingerprint, is_overtaken, is_same
+from ragstore.ingest.counter import Tally
 from ragstore.ingest.nodes import build_nodes, document_metadata
-from ragstore.ingest.patience import patiently
-from ragstore.ingest.tally import Tally
+from ragstore.ingest.planning import fingerprint, is_overtaken, is_same
+from ragstore.ingest.retry import patiently
 from ragstore.ingest.vectors import Prepared
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState, SourceItem

@@ -10,8 +10,7 @@ from ragstore.errors import MassDeletionError
 from ragstore.ingest.deletion import Deletion, incomplete, refusal, survey
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.model.collection import Collection
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport
+from ragstore.model.report import IngestReport, Progress
 from ragstore.sources import Listing, read_path
 from ragstore.sources.presence import Roots
 

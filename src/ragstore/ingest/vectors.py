@@ -9,7 +9,7 @@ import numpy as np
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ModelError, ModelMissingError, ModelUnavailableError
-from ragstore.ingest.patience import patiently
+from ragstore.ingest.retry import patiently
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ragstore.llama.backend import Backend
-from ragstore.llama.context import own_embed_model, storage_context, vector_index
+from ragstore.llama.context import RagstoreEmbedding, own_embed_model, storage_context, vector_index
 from ragstore.llama.document_store import RagstoreDocumentStore
-from ragstore.llama.embedding import RagstoreEmbedding
 from ragstore.llama.graph_store import RagstoreGraphStore
 from ragstore.llama.index import RagstoreVectorIndex
 from ragstore.llama.index_store import RagstoreIndexStore

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
 from ragstore.embedding import Embedder
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection
 from ragstore.mongo.client import Client, MongoDatabase
 from ragstore.mongo.nodes import NodeStore
-from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
@@ -80,3 +83,23 @@ class CurrentCollection:
     def learn(self, seen: Collection) -> None:
         """Remember the collection as a search has seen it."""
         self._collection = seen
+
+
+def engine_on(pool: PostgresPool) -> Engine:
+    """An engine for code that reaches below PGVectorStore's methods; it opens nothing until it is used."""
+
+    class Lent(NullPool):
+        """Connections go back to where they were lent."""
+
+        def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+            entry: Any = record
+            connection, entry.dbapi_connection = entry.dbapi_connection, None
+            if connection is not None:
+                pool.checkin(connection)
+
+    def lend() -> Connection:
+        connection = pool.checkout()
+        connection.autocommit = False
+        return connection
+
+    return create_engine("postgresql+psycopg2://", creator=lend, poolclass=Lent)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery, VectorStoreQueryResult
 
+from ragstore.embedding import Embedder
 from ragstore.errors import UsageError
 from ragstore.llama.backend import Backend
 from ragstore.llama.document_store import RagstoreDocumentStore
-from ragstore.llama.embedding import RagstoreEmbedding
 from ragstore.llama.graph_store import RagstoreGraphStore
-from ragstore.llama.image_store import NoImageStore
 from ragstore.llama.index import NoNodes, RagstoreIndexDict, RagstoreVectorIndex
 from ragstore.llama.index_store import RagstoreIndexStore
 from ragstore.llama.property_graph_store import RagstorePropertyGraphStore
@@ -68,3 +74,76 @@ def own_embed_model(backend: Backend, collection: Collection) -> RagstoreEmbeddi
             collection=collection.name,
         )
     return RagstoreEmbedding(lambda: backend.embedder(collection), name=collection.space.model)
+
+
+class NoImageStore(BasePydanticVectorStore):
+    """Holds nothing and refuses to: images have vectors of a space of their own, which is another collection's."""
+
+    stores_text: bool = True
+    collection_name: str
+
+    @property
+    def client(self) -> Any:
+        """None."""
+        return None
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
+        """Refused.
+
+        Raises:
+            UsageError: says how to give images a place.
+        """
+        if not nodes:
+            return []
+        raise UsageError(
+            f"collection {self.collection_name!r} has no place for the vectors of images",
+            hint="make a second collection (model='external', dim=…) and put its vector store here: "
+            "context.add_vector_store(rs.storage_context('images').vector_store, 'image')",
+            collection=self.collection_name,
+        )
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Nothing to delete."""
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ARG002
+        """Nothing is found."""
+        return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
+
+
+_BATCH_SIZE = 1_000
+"""Texts in one call; the model cuts it into batches of its own."""
+
+
+class RagstoreEmbedding(BaseEmbedding):
+    """Any of ragstore's models, loaded when first used."""
+
+    _load: Callable[[], Embedder] = PrivateAttr()
+
+    def __init__(self, load: Callable[[], Embedder], *, name: str) -> None:
+        super().__init__(model_name=name, embed_batch_size=_BATCH_SIZE)
+        self._load = load
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name LlamaIndex shows."""
+        return "RagstoreEmbedding"
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._load().embed_documents(texts).tolist()
+        return vectors
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        vector: list[float] = self._load().embed_query(query).tolist()
+        return vector
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)

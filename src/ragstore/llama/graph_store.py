@@ -9,8 +9,7 @@ from typing import Any
 from llama_index.core.graph_stores.types import GraphStore
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend, NotCopied
-from ragstore.llama.engine import engine_on
+from ragstore.llama.backend import Backend, NotCopied, engine_on
 from ragstore.model.collection import Collection
 from ragstore.model.graph import MAX_RELATION_BYTES, checked_key
 from ragstore.model.storable import storable_text

@@ -16,11 +16,11 @@ from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
 from ragstore.llama.backend import Backend, NotCopied, not_made_so
 from ragstore.llama.index import NoNodes, RagstoreIndexDict
-from ragstore.llama.operation import this_operation
+from ragstore.llama.rewriting import this_operation
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import leave_out_missing
 from ragstore.model.collection import Collection
-from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.model.node import VECTOR_STORE, Struct
 from ragstore.postgres import live
 from ragstore.protocol.structs import StructWriter
 

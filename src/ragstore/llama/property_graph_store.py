@@ -12,8 +12,7 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from ragstore.errors import EmbeddingSpaceError, UsageError
-from ragstore.llama.backend import Backend, NotCopied
-from ragstore.llama.engine import engine_on
+from ragstore.llama.backend import Backend, NotCopied, engine_on
 from ragstore.llama.graph_nodes import (
     checked_vector,
     to_condition,

@@ -7,6 +7,12 @@ document; where they fail before they say so, they are called again with other n
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import threading
+from contextvars import ContextVar
+from typing import NamedTuple
+
 from llama_index.core.callbacks.base import global_stack_trace_ids
 from llama_index_instrumentation.span import active_span_id
 
@@ -49,3 +55,43 @@ def inserting() -> object | None:
 def writing_whole() -> object | None:
     """The call that the caller is part of, if it brings all nodes of a document; compare by ``is``."""
     return pipeline_run() or inserting()
+
+
+class _Operation(NamedTuple):
+    number: int
+    begun_in: tuple[int, int]
+
+
+_numbers = itertools.count(1)
+_current: ContextVar[_Operation | None] = ContextVar("ragstore_operation", default=None)
+
+
+def this_operation() -> int:
+    """The operation that the caller is part of."""
+    if inserting() is not None:
+        # Several tasks may insert at once.
+        return announcing_operation()
+    current = _current.get()
+    return new_operation() if current is None else current.number
+
+
+def announcing_operation() -> int:
+    """The same, unless it was only inherited from the thread or task that started this one."""
+    current = _current.get()
+    return new_operation() if current is None or current.begun_in != place() else current.number
+
+
+def new_operation() -> int:
+    """Begin an operation: calls from here on are part of it."""
+    current = _Operation(next(_numbers), place())
+    _current.set(current)
+    return current.number
+
+
+def place() -> tuple[int, int]:
+    """The thread and the task of the caller, who is in one call at a time there."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident(), id(task) if task is not None else 0

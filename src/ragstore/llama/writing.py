@@ -11,11 +11,10 @@ import numpy as np
 from llama_index.core.schema import BaseNode
 
 from ragstore.llama.backend import Backend, CurrentCollection
-from ragstore.llama.draft import Embedded, Part
+from ragstore.llama.draft import Embedded, Part, Run, Runs
 from ragstore.llama.drafts import Drafts
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
 from ragstore.llama.rewriting import inserting, is_run, rewriting
-from ragstore.llama.runs import Run, Runs
 from ragstore.model.node import Node
 from ragstore.postgres import live
 from ragstore.protocol.completion import Closing, Completion

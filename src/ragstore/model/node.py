@@ -95,3 +95,30 @@ def check_node(node: Node) -> None:
             hint="split it into smaller nodes, see RAGSTORE_CHUNK_SIZE",
             node_id=node.node_id,
         )
+
+
+NAMESPACE = "index_store"
+"""Of the structs of all collections, in MongoDB and in the outbox."""
+
+VECTOR_STORE = "vector_store"
+"""LlamaIndex's type of a vector index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A struct as it is stored.
+
+    Args:
+        kind: LlamaIndex's type, e.g. ``list``.
+        body: as LlamaIndex writes it, JSON in ASCII.
+        stamp: orders the writes of one id, across both stores; None where something else than ragstore wrote it.
+    """
+
+    index_id: str
+    kind: str
+    body: str
+    stamp: int | None = None
+
+    def is_same(self, other: Struct) -> bool:
+        """Whether it says the same."""
+        return (self.kind, self.body) == (other.kind, other.body)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pymongo.collection import Collection as MongoCollection
 
-from ragstore.model.struct import NAMESPACE
+from ragstore.model.node import NAMESPACE
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 

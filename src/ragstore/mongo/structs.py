@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import bson
 from pymongo.errors import DuplicateKeyError
 
-from ragstore.model.struct import NAMESPACE, Struct
+from ragstore.model.node import NAMESPACE, Struct
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 

@@ -18,11 +18,10 @@ from ragstore.model.collection import Collection
 from ragstore.model.document import check_entry_size
 from ragstore.model.node import LiveNode, Node, content_with_text
 from ragstore.model.run import Run
-from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold
 from ragstore.postgres.copy import pgvector_metadata
 from ragstore.postgres.ledger import Publication
-from ragstore.postgres.names import quoted_table
+from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.outbox import live_nodes
 from ragstore.postgres.pool import Cursor, PostgresPool
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragstore.errors import RagstoreError
-from ragstore.model.audit import Event, QuarantineEntry
-from ragstore.model.collection import Collection
-from ragstore.model.document import DocumentState, SourceItem, SourceState
+from ragstore.model.collection import Collection, Found
+from ragstore.model.document import DocumentState, Event, QuarantineEntry, SourceItem, SourceState
 from ragstore.postgres import statements
+from ragstore.postgres.collections import nodes_without_document, to_found
 from ragstore.postgres.pool import PostgresPool
 
 _PAGE = 1_000
@@ -183,3 +183,146 @@ def _fetch(pool: PostgresPool, statement: str, parameters: Mapping[str, Any]) ->
 
 def _printable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """A source unit that the ledger names; ``revision`` is 0 where it is only in quarantine."""
+
+    document_id: str
+    source_uri: str
+    revision: int
+
+
+def page_of_sources(
+    pool: PostgresPool, collection: Collection, folders: Sequence[str], *, after: str, quarantined: bool = False
+) -> list[KnownSource]:
+    """The next live documents that an ingest read from below these folders, in the order of their ids.
+
+    Those whose URI is escaped come from anywhere. A page with fewer than ``PAGE`` of them is the last.
+
+    Args:
+        after: the last id of the page before, the empty string for the first page.
+        quarantined: what is in quarantine instead, live or not.
+    """
+    statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
+    parameters = {
+        "collection_id": collection.collection_id,
+        "folders": list(folders),
+        "after": after,
+        "limit": PAGE,
+    }
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return [KnownSource(*row) for row in cursor.fetchall()]
+
+
+def count_live(pool: PostgresPool, collection: Collection) -> int:
+    """Live documents of a collection, wherever they came from."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(statements.COUNT_LIVE, {"collection_id": collection.collection_id})
+        row = cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+def forget_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> None:
+    """Take these out of quarantine: there is nothing left to set aside."""
+    if document_ids:
+        with pool.transaction() as cursor:
+            cursor.execute(
+                statements.CLEAR_QUARANTINE,
+                {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
+            )
+
+
+GAUGES = """
+SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.found
+FROM (
+    SELECT (SELECT count(*) FROM ragstore.outbox),
+           (SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0)::float8 FROM ragstore.outbox
+            WHERE not_before <= now()),
+           (SELECT count(*) FROM ragstore.run),
+           (SELECT count(*) FROM ragstore.run WHERE lease_until < now())
+) AS totals (n_outbox, oldest_due_s, n_runs, n_runs_expired)
+LEFT JOIN (
+    SELECT name, coalesce(d.n, 0) AS n_documents, coalesce(d.n_nodes, 0)::bigint AS n_nodes,
+           coalesce(q.n, 0) AS n_quarantined, jsonb_array_length(segments) AS n_segments,
+           effort->'found' AS found
+    FROM ragstore.collection
+    LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.document
+               WHERE deleted_at IS NULL AND revision > 0 GROUP BY 1) AS d USING (collection_id)
+    LEFT JOIN (SELECT collection_id, count(*) AS n FROM ragstore.quarantine GROUP BY 1) AS q USING (collection_id)
+) AS c ON true ORDER BY c.name
+"""
+
+_MISSING_TABLES = """
+SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NULL ORDER BY name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionGauges:
+    """What is live in one collection, what was set aside, and how well its vectors are found.
+
+    Args:
+        found: what searches found when it was measured; None where it was not.
+    """
+
+    name: str
+    n_documents: int
+    n_nodes: int
+    n_quarantined: int
+    n_segments: int
+    found: Found | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerGauges:
+    """The ledger at one moment.
+
+    Args:
+        oldest_due_s: since when MongoDB waits for something that is due, 0 where nothing is.
+        n_runs_expired: runs whose lease ran out and that nobody has recovered yet.
+    """
+
+    n_outbox: int
+    oldest_due_s: float
+    n_runs: int
+    n_runs_expired: int
+    collections: list[CollectionGauges]
+
+
+def read_gauges(pool: PostgresPool) -> LedgerGauges:
+    """All of it, as one snapshot but for nodes without a document, which are counted after it.
+
+    Raises:
+        StoreError
+    """
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(GAUGES)
+        rows = cursor.fetchall()
+    n_outbox, oldest_due_s, n_runs, n_runs_expired = rows[0][:4]
+    more = nodes_without_document(pool)
+    each = [
+        CollectionGauges(name, n_documents, n_nodes + more.get(name, 0), n_quarantined, n_segments, to_found(found))
+        for name, n_documents, n_nodes, n_quarantined, n_segments, found in (
+            row[4:] for row in rows if row[4] is not None
+        )
+    ]
+    return LedgerGauges(n_outbox, oldest_due_s, n_runs, n_runs_expired, each)
+
+
+def missing_tables(pool: PostgresPool) -> list[str]:
+    """Names of collections whose vector table is not there."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(_MISSING_TABLES)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def ping(pool: PostgresPool) -> None:
+    """Raises StoreError where PostgreSQL does not answer."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")

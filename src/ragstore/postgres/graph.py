@@ -14,11 +14,167 @@ import orjson
 
 from ragstore.model.collection import Collection
 from ragstore.model.graph import GraphNode, GraphRelation, Path, Selection
-from ragstore.postgres import graph_statements as statements
 from ragstore.postgres.filters import Sql
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 _N_NODE = 6
+LOCK_SPACE = 0x5241_4747  # "RAGG"
+LOCK_GRAPH = "SELECT pg_advisory_xact_lock(%(space)s, %(collection_id)s);"
+SOURCE_KEY = "triplet_source_id"
+"""The property in which LlamaIndex says which chunk a node or relation was extracted from."""
+_NODE = "{0}.node_id, {0}.label, {0}.name, {0}.text, {0}.properties, {0}.embedding"
+_RELATION = "r.source_id, r.label, r.target_id, r.properties"
+_JOINED = """
+FROM {relation} r
+    JOIN ragstore.graph_node s ON (s.collection_id, s.node_id) = (r.collection_id, r.source_id)
+    JOIN ragstore.graph_node t ON (t.collection_id, t.node_id) = (r.collection_id, r.target_id)
+"""
+
+PUT_NODES = (
+    LOCK_GRAPH
+    + """
+INSERT INTO ragstore.graph_node AS old (collection_id, node_id, kind, label, name, text, properties, embedding, sources)
+SELECT %(collection_id)s, node_id, CASE WHEN name IS NULL THEN 'chunk' ELSE 'entity' END, label, name, text,
+       properties, embedding::real[], ARRAY(SELECT jsonb_array_elements_text(sources))
+FROM unnest(%(node_id)s::text[], %(label)s::text[], %(name)s::text[], %(text)s::text[], %(properties)s::jsonb[],
+            %(embedding)s::text[], %(sources)s::jsonb[])
+    WITH ORDINALITY AS new (node_id, label, name, text, properties, embedding, sources, position)
+ORDER BY position
+ON CONFLICT (collection_id, node_id) DO UPDATE SET
+    kind = excluded.kind, label = excluded.label, name = excluded.name, text = excluded.text,
+    properties = excluded.properties, embedding = excluded.embedding,
+    sources = CASE WHEN excluded.kind = 'entity' THEN ARRAY(
+        SELECT unnest(old.sources) UNION SELECT unnest(excluded.sources) ORDER BY 1) ELSE '{}' END
+"""
+)
+
+KNOWN_NODES = """
+SELECT node_id FROM ragstore.graph_node
+WHERE collection_id = %(collection_id)s AND node_id = ANY(%(node_ids)s::text[])
+"""
+
+# Ends that nobody has put yet become entities of that name.
+PUT_RELATIONS = (
+    LOCK_GRAPH
+    + """
+INSERT INTO ragstore.graph_node (collection_id, node_id, kind, label, name, sources)
+SELECT %(collection_id)s, node_id, 'entity', 'entity', node_id, ARRAY(SELECT jsonb_array_elements_text(sources))
+FROM unnest(%(end_id)s::text[], %(end_sources)s::jsonb[]) WITH ORDINALITY AS new (node_id, sources, position)
+ORDER BY position
+ON CONFLICT DO NOTHING;
+INSERT INTO ragstore.graph_relation AS old (collection_id, source_id, label, target_id, properties, sources)
+SELECT %(collection_id)s, source_id, label, target_id, properties, ARRAY(SELECT jsonb_array_elements_text(sources))
+FROM unnest(%(source_id)s::text[], %(label)s::text[], %(target_id)s::text[], %(properties)s::jsonb[],
+            %(sources)s::jsonb[])
+    WITH ORDINALITY AS new (source_id, label, target_id, properties, sources, position)
+ORDER BY position
+ON CONFLICT (collection_id, source_id, label, target_id) DO UPDATE SET
+    properties = excluded.properties,
+    sources = ARRAY(SELECT unnest(old.sources) UNION SELECT unnest(excluded.sources) ORDER BY 1)
+"""
+)
+
+GET_NODES = f"""
+SELECT {_NODE.format("n")} FROM ragstore.graph_node n
+WHERE n.collection_id = %s AND {{condition}} ORDER BY n.position
+"""
+
+GET_PATHS = f"""
+SELECT {_NODE.format("s")}, {_RELATION}, {_NODE.format("t")} {_JOINED.format(relation="ragstore.graph_relation")}
+WHERE r.collection_id = %s AND {{condition}} ORDER BY r.position
+"""
+
+# Relations of nodes that are reached along the arrows in so many steps, the nearest first.
+NEAR = f"""
+WITH RECURSIVE reached (node_id, depth) AS (
+    SELECT unnest(%(node_ids)s::text[]), 1
+    UNION
+    SELECT r.target_id, reached.depth + 1 FROM reached JOIN ragstore.graph_relation r
+        ON r.collection_id = %(collection_id)s AND r.source_id = reached.node_id
+    WHERE reached.depth < %(depth)s
+), nearest AS (
+    SELECT node_id, min(depth) AS depth FROM reached GROUP BY node_id
+), near AS (
+    SELECT collection_id, source_id, label, target_id, properties, position, min(depth) AS depth FROM (
+        SELECT r.*, depth FROM nearest JOIN ragstore.graph_relation r
+            ON r.collection_id = %(collection_id)s AND r.source_id = node_id
+        UNION ALL
+        SELECT r.*, depth FROM nearest JOIN ragstore.graph_relation r
+            ON r.collection_id = %(collection_id)s AND r.target_id = node_id
+    ) AS touching WHERE label <> ALL(%(ignored)s::text[])
+    GROUP BY collection_id, source_id, label, target_id, properties, position
+    ORDER BY depth, position LIMIT %(limit)s
+)
+SELECT {_NODE.format("s")}, {_RELATION}, {_NODE.format("t")} {_JOINED.format(relation="near")}
+ORDER BY r.depth, r.position
+"""
+
+# Vectors of another length are left out before they are compared, which would be an error.
+NEAREST = f"""
+SELECT {_NODE.format("n")}, 1 - n.distance FROM (
+    SELECT n.*, CASE WHEN cardinality(n.embedding) = %s THEN n.embedding::vector <=> %s::vector END AS distance
+    FROM ragstore.graph_node n WHERE n.collection_id = %s AND n.kind = 'entity' AND {{condition}}
+) AS n WHERE n.distance <> 'NaN' ORDER BY n.distance, n.position LIMIT %s
+"""
+
+DIMS = """
+SELECT DISTINCT cardinality(embedding) FROM ragstore.graph_node
+WHERE collection_id = %(collection_id)s AND kind = 'entity' AND embedding IS NOT NULL ORDER BY 1
+"""
+
+DELETE_NODES = "DELETE FROM ragstore.graph_node n WHERE n.collection_id = %s AND {condition} RETURNING n.node_id"
+DELETE_RELATIONS = """
+DELETE FROM ragstore.graph_relation r USING ragstore.graph_node s, ragstore.graph_node t
+WHERE (s.collection_id, s.node_id) = (r.collection_id, r.source_id)
+    AND (t.collection_id, t.node_id) = (r.collection_id, r.target_id) AND r.collection_id = %s AND {condition}
+"""
+
+# What no other chunk states goes; the rest names a chunk that is still there.
+FORGET_IN_RELATIONS = """
+DELETE FROM ragstore.graph_relation
+WHERE collection_id = %(collection_id)s AND sources && %(gone)s::text[] AND sources <@ %(gone)s::text[];
+UPDATE ragstore.graph_relation r SET sources = rest.sources, properties = CASE
+        WHEN r.properties ->> %(source_key)s = ANY(%(gone)s::text[])
+        THEN r.properties || jsonb_build_object(%(source_key)s, rest.sources[1]) ELSE r.properties END
+FROM (
+    SELECT source_id, label, target_id,
+           ARRAY(SELECT each FROM unnest(sources) AS each WHERE each <> ALL(%(gone)s::text[])) AS sources
+    FROM ragstore.graph_relation WHERE collection_id = %(collection_id)s AND sources && %(gone)s::text[]
+) AS rest
+WHERE r.collection_id = %(collection_id)s
+    AND (r.source_id, r.label, r.target_id) = (rest.source_id, rest.label, rest.target_id)
+"""
+
+# An entity that only its relations need from now on takes the source of one of them, and goes with it.
+FORGET_IN_ENTITIES = """
+UPDATE ragstore.graph_node n SET sources = rest.sources, properties = CASE
+        WHEN (n.properties ->> %(source_key)s = ANY(%(gone)s::text[])) IS NOT TRUE THEN n.properties
+        WHEN rest.sources = '{}' THEN n.properties - %(source_key)s
+        ELSE n.properties || jsonb_build_object(%(source_key)s, rest.sources[1]) END
+FROM (
+    SELECT own.node_id, CASE WHEN own.sources <> '{}' THEN own.sources ELSE ARRAY(
+        SELECT r.sources[1] FROM ragstore.graph_relation r
+        WHERE r.collection_id = %(collection_id)s AND own.node_id IN (r.source_id, r.target_id) AND r.sources <> '{}'
+        LIMIT 1) END AS sources
+    FROM (
+        SELECT node_id, ARRAY(SELECT each FROM unnest(sources) AS each WHERE each <> ALL(%(gone)s::text[])) AS sources
+        FROM ragstore.graph_node WHERE collection_id = %(collection_id)s AND sources && %(gone)s::text[]
+    ) AS own
+) AS rest
+WHERE n.collection_id = %(collection_id)s AND n.node_id = rest.node_id RETURNING n.node_id
+"""
+
+DELETE_UNUSED = """
+DELETE FROM ragstore.graph_node n WHERE n.collection_id = %(collection_id)s AND n.node_id = ANY(%(node_ids)s::text[])
+    AND n.sources = '{}' AND NOT EXISTS (
+        SELECT FROM ragstore.graph_relation r
+        WHERE r.collection_id = n.collection_id AND (r.source_id = n.node_id OR r.target_id = n.node_id))
+"""
+
+LABELS = """
+SELECT ARRAY(SELECT DISTINCT label FROM ragstore.graph_node WHERE collection_id = %(collection_id)s ORDER BY 1),
+       ARRAY(SELECT DISTINCT label FROM ragstore.graph_relation WHERE collection_id = %(collection_id)s ORDER BY 1)
+"""
 
 
 def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphNode]) -> None:
@@ -34,8 +190,8 @@ def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphN
     _execute(
         pool,
         collection,
-        statements.PUT_NODES,
-        space=statements.LOCK_SPACE,
+        PUT_NODES,
+        space=LOCK_SPACE,
         node_id=list(last),
         label=[n.label for n in last.values()],
         name=[n.name for n in last.values()],
@@ -48,7 +204,7 @@ def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphN
 
 def known_nodes(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> set[str]:
     """Those of these ids that are nodes."""
-    return {row[0] for row in _execute(pool, collection, statements.KNOWN_NODES, node_ids=list(node_ids))}
+    return {row[0] for row in _execute(pool, collection, KNOWN_NODES, node_ids=list(node_ids))}
 
 
 def put_relations(pool: PostgresPool, collection: Collection, relations: Sequence[GraphRelation]) -> None:
@@ -67,8 +223,8 @@ def put_relations(pool: PostgresPool, collection: Collection, relations: Sequenc
     _execute(
         pool,
         collection,
-        statements.PUT_RELATIONS,
-        space=statements.LOCK_SPACE,
+        PUT_RELATIONS,
+        space=LOCK_SPACE,
         end_id=list(ends),
         end_sources=[_json(sorted(s)) for s in ends.values()],
         source_id=[r.source_id for r in last.values()],
@@ -82,17 +238,14 @@ def put_relations(pool: PostgresPool, collection: Collection, relations: Sequenc
 def get_nodes(pool: PostgresPool, collection: Collection, selection: Selection) -> list[GraphNode]:
     """The nodes that are meant, oldest first."""
     text, values = _of_nodes(selection)
-    rows = _fetch(pool, statements.GET_NODES.format(condition=text), [collection.collection_id, *values])
+    rows = _fetch(pool, GET_NODES.format(condition=text), [collection.collection_id, *values])
     return [GraphNode(*row) for row in rows]
 
 
 def get_paths(pool: PostgresPool, collection: Collection, selection: Selection) -> list[Path]:
     """The relations that are meant, with their ends, oldest first."""
     text, values = _of_relations(selection)
-    return [
-        _path(row)
-        for row in _fetch(pool, statements.GET_PATHS.format(condition=text), [collection.collection_id, *values])
-    ]
+    return [_path(row) for row in _fetch(pool, GET_PATHS.format(condition=text), [collection.collection_id, *values])]
 
 
 def paths_near(
@@ -110,7 +263,7 @@ def paths_near(
         ignored: labels of relations that are followed and not returned.
     """
     parameters = {"node_ids": list(node_ids), "depth": depth, "limit": limit, "ignored": list(ignored)}
-    return [_path(row) for row in _execute(pool, collection, statements.NEAR, **parameters)]
+    return [_path(row) for row in _execute(pool, collection, NEAR, **parameters)]
 
 
 def nearest_entities(
@@ -124,18 +277,18 @@ def nearest_entities(
     text, values = condition
     embedding = f"[{','.join(map(repr, vector))}]"
     parameters = [len(vector), embedding, collection.collection_id, *values, top_k]
-    rows = _fetch(pool, statements.NEAREST.format(condition=text), parameters)
+    rows = _fetch(pool, NEAREST.format(condition=text), parameters)
     return [(GraphNode(*row[:_N_NODE]), float(row[_N_NODE])) for row in rows]
 
 
 def embedding_dims(pool: PostgresPool, collection: Collection) -> list[int]:
     """The lengths of the vectors that entities have."""
-    return [row[0] for row in _execute(pool, collection, statements.DIMS)]
+    return [row[0] for row in _execute(pool, collection, DIMS)]
 
 
 def labels(pool: PostgresPool, collection: Collection) -> tuple[list[str], list[str]]:
     """Labels in use, of nodes and of relations."""
-    ((of_nodes, of_relations),) = _execute(pool, collection, statements.LABELS)
+    ((of_nodes, of_relations),) = _execute(pool, collection, LABELS)
     return of_nodes, of_relations
 
 
@@ -169,33 +322,31 @@ def delete_relations(pool: PostgresPool, collection: Collection, selection: Sele
     """
     text, values = _of_relations(selection)
     with pool.transaction() as cursor:
-        cursor.execute(
-            statements.LOCK_GRAPH, {"space": statements.LOCK_SPACE, "collection_id": collection.collection_id}
-        )
-        cursor.execute(statements.DELETE_RELATIONS.format(condition=text), [collection.collection_id, *values])
+        cursor.execute(LOCK_GRAPH, {"space": LOCK_SPACE, "collection_id": collection.collection_id})
+        cursor.execute(DELETE_RELATIONS.format(condition=text), [collection.collection_id, *values])
 
 
 def _delete(pool: PostgresPool, collection: Collection, condition: Sql, also_gone: Sequence[str]) -> None:
-    parameters: dict[str, Any] = {"collection_id": collection.collection_id, "source_key": statements.SOURCE_KEY}
+    parameters: dict[str, Any] = {"collection_id": collection.collection_id, "source_key": SOURCE_KEY}
     text, values = condition
     with pool.transaction() as cursor:
         _lock(cursor, collection)
-        cursor.execute(statements.DELETE_NODES.format(condition=text), [collection.collection_id, *values])
+        cursor.execute(DELETE_NODES.format(condition=text), [collection.collection_id, *values])
         parameters["gone"] = [*(row[0] for row in cursor.fetchall()), *also_gone]
         if parameters["gone"]:
             _forget(cursor, parameters)
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:
-    cursor.execute(statements.LOCK_GRAPH, {"space": statements.LOCK_SPACE, "collection_id": collection.collection_id})
+    cursor.execute(LOCK_GRAPH, {"space": LOCK_SPACE, "collection_id": collection.collection_id})
 
 
 def _forget(cursor: Cursor, parameters: dict[str, Any]) -> None:
-    cursor.execute(statements.FORGET_IN_RELATIONS, parameters)
-    cursor.execute(statements.FORGET_IN_ENTITIES, parameters)
+    cursor.execute(FORGET_IN_RELATIONS, parameters)
+    cursor.execute(FORGET_IN_ENTITIES, parameters)
     touched = [row[0] for row in cursor.fetchall()]
     if touched:
-        cursor.execute(statements.DELETE_UNUSED, parameters | {"node_ids": touched})
+        cursor.execute(DELETE_UNUSED, parameters | {"node_ids": touched})
 
 
 def _of_nodes(selection: Selection) -> Sql:

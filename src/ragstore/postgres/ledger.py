@@ -12,9 +12,8 @@ from ragstore.errors import LeaseLostError
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.postgres import copy, statements
-from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import gone, held, hold, hold_named
-from ragstore.postgres.names import quoted_table
+from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 

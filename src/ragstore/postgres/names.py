@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ragstore.model.collection import Collection
 
 
@@ -13,3 +15,18 @@ def quoted_table(collection: Collection) -> str:
 def quoted_literal(text: str) -> str:
     """A string of ours as it stands in SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def array(values: Iterable[str | int | None]) -> str:
+    """The text form of a one-dimensional array; the statement names its type, as in ``%(ids)s::text[]``."""
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: str | int | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(value)
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'

@@ -10,13 +10,11 @@ from orjson import loads
 
 from ragstore.model.collection import Collection
 from ragstore.model.epoch import Mark, Stand
-from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
+from ragstore.model.node import TYPE_KEYS, LiveNode, Struct, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
-from ragstore.model.struct import Struct
 from ragstore.postgres import epoch, statements
-from ragstore.postgres.arrays import array
 from ragstore.postgres.collections import hold_named
-from ragstore.postgres.names import quoted_table
+from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 _ONCE = 1

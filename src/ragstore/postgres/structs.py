@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ragstore.model.collection import Collection
-from ragstore.model.struct import NAMESPACE, Struct
+from ragstore.model.node import NAMESPACE, Struct
 from ragstore.postgres.pool import PostgresPool
 
 # The stamp is taken once the row is locked, so that the write that counts has the largest.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragstore.model.collection import Collection
-from ragstore.postgres.graph_statements import LOCK_GRAPH, LOCK_SPACE
+from ragstore.postgres.graph import LOCK_GRAPH, LOCK_SPACE
 from ragstore.postgres.pool import PostgresPool
 
 Triplet = tuple[str, str, str]

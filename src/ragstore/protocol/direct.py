@@ -16,9 +16,8 @@ import numpy as np
 from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, StoreError
 from ragstore.model.collection import Collection
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
-from ragstore.model.ids import new_run_id
 from ragstore.model.node import LiveNode, Node, check_node, content_with_text
-from ragstore.model.run import Run, Vectors, Written
+from ragstore.model.run import Run, Vectors, Written, new_run_id
 from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.direct import DirectChange, Place, WrittenDocument, changing
 from ragstore.postgres.pool import PostgresPool

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from ragstore.errors import CollectionBusyError, StoreBusyError
 from ragstore.model.collection import Collection
-from ragstore.model.ids import new_run_id
-from ragstore.model.run import Run
+from ragstore.model.run import Run, new_run_id
 from ragstore.mongo import structs
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres import drop as in_postgres

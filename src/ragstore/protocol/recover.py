@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import psutil
+
+from ragstore.embedded.processes import started, this_boot
+from ragstore.errors import RagstoreError
+from ragstore.model.node import NAMESPACE as STRUCTS
 from ragstore.model.run import OutboxItem, Written
-from ragstore.model.struct import NAMESPACE as STRUCTS
 from ragstore.mongo import structs
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import outbox
@@ -14,13 +21,41 @@ from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.outbox import TakenOutbox
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.epoch import EpochWatch
-from ragstore.protocol.worker import is_dead
 from ragstore.telemetry.failpoint import Failpoint, reached
 from ragstore.telemetry.logging import get_logger
 
-_ITEMS_AT_ONCE = 50
-
 _log = get_logger(__name__)
+
+
+class Caretaker:
+    """One daemon thread that recovers and retires what has become due.
+
+    Args:
+        every_s: seconds between two rounds; once per lease finds every run that ran out soon enough.
+    """
+
+    def __init__(self, recoverer: Recoverer, *, every_s: float) -> None:
+        self._recoverer = recoverer
+        self._every_s = every_s
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._go_round, name="ragstore-caretaker", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End after the round under way."""
+        self._closing.set()
+        self._thread.join()
+
+    def _go_round(self) -> None:
+        while not self._closing.wait(self._every_s):
+            try:
+                self._recoverer.recover()
+            except RagstoreError as error:
+                # The next round does the same; meanwhile only garbage waits.
+                _log.warning("recovery put off", action="recover_failed", error=str(error))
+
+
+_ITEMS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +192,39 @@ class Recoverer:
                 return
             # A document deleted meanwhile would have come back.
             entries = taken.ref_docs(item)
+
+
+_SEPARATOR = "/"
+
+
+def this_worker() -> str:
+    """``host/pid-namespace/pid/start``: unique to this process, for its whole life."""
+    pid = os.getpid()
+    return _SEPARATOR.join((socket.gethostname(), _pid_namespace(), str(pid), started(pid)))
+
+
+def is_dead(worker: str) -> bool:
+    """Whether that worker was a process of this machine and is gone; False where this cannot be known.
+
+    Only a short cut: a worker wrongly taken for dead loses its run and plans it again, nothing more. One of an earlier
+    boot is left to its lease, because another machine may have this one's name.
+    """
+    parts = worker.rsplit(_SEPARATOR, 3)
+    if len(parts) != 4 or parts[:2] != [socket.gethostname(), _pid_namespace()] or not parts[2].isdigit():
+        return False
+    if this_boot() and parts[3].rpartition(".")[0] != this_boot():
+        return False
+    try:
+        pid = int(parts[2])
+        return started(pid) != parts[3] or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return "-"

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from ragstore.model.collection import Collection
-from ragstore.model.ids import new_run_id
-from ragstore.model.node import LiveNode, Node
-from ragstore.model.run import RefDoc, Run, Vectors
-from ragstore.model.struct import Struct
+from ragstore.model.node import LiveNode, Node, Struct
+from ragstore.model.run import RefDoc, Run, Vectors, new_run_id
 from ragstore.mongo import states
 from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase

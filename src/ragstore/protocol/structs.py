@@ -8,7 +8,7 @@ from __future__ import annotations
 from ragstore.errors import LimitExceededError, StoreError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.graph import checked_key
-from ragstore.model.struct import VECTOR_STORE, Struct
+from ragstore.model.node import VECTOR_STORE, Struct
 from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres import structs as in_postgres

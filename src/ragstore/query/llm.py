@@ -15,8 +15,7 @@ from typing import Any
 
 import httpx
 
-from ragstore.embedding.calls import Caller, CallPolicy
-from ragstore.embedding.service import BadStatusError, Service, openai_url
+from ragstore.embedding.service import BadStatusError, Caller, CallPolicy, Service, openai_url
 from ragstore.errors import SettingsError
 from ragstore.query.answer import Llm, Tell
 

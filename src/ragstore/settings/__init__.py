@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ragstore.settings.describe import SettingRow, describe
-from ragstore.settings.masking import masked_url, with_password, without_driver
 from ragstore.settings.options import Settings
+from ragstore.settings.places import masked_url, with_password, without_driver
 
 __all__ = ["SettingRow", "Settings", "describe", "masked_url", "with_password", "without_driver"]

@@ -20,8 +20,7 @@ from pydantic import (
 )
 
 from ragstore.model.collection import NAME_PATTERN
-from ragstore.settings.masking import is_encoded, takes_password, without_driver
-from ragstore.settings.places import Origin, Place, read_places
+from ragstore.settings.places import Origin, Place, is_encoded, read_places, takes_password, without_driver
 from ragstore.settings.refusal import refuse_unknown_names, refuse_values
 
 

@@ -11,8 +11,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from ragstore.errors import SettingsError
-from ragstore.settings.masking import MASK, masked_url
-from ragstore.settings.places import PREFIX, Place
+from ragstore.settings.places import MASK, PREFIX, Place, masked_url
 
 Fields = Mapping[str, FieldInfo]
 

@@ -1,8 +1,7 @@
 """Where documents come from: listing local files, and reading each format to clean text."""
 
-from ragstore.sources.bounds import Bounds
+from ragstore.sources.bounds import Bounds, read_path
 from ragstore.sources.formats import SUFFIXES
 from ragstore.sources.listing import Listing, Unlistable, walk
-from ragstore.sources.location import read_path
 
 __all__ = ["SUFFIXES", "Bounds", "Listing", "Unlistable", "read_path", "walk"]

@@ -18,10 +18,17 @@ from ragstore.errors import (
     UsageError,
 )
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES, SourceItem
-from ragstore.model.transfer import Findings
-from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError
+from ragstore.model.report import Findings
+from ragstore.sources.bounds import (
+    LEADS_OUT,
+    Bounds,
+    OutOfBoundsError,
+    document_id_of,
+    is_too_long,
+    shortened,
+    source_uri_of,
+)
 from ragstore.sources.formats import SUFFIXES
-from ragstore.sources.location import document_id_of, is_too_long, shortened, source_uri_of
 from ragstore.sources.opening import NEVER_HINT
 
 _KINDS = {

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ragstore.errors import ContentError, LimitExceededError, UnreadableError, UnsupportedTypeError
-from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError
-from ragstore.sources.location import read_path
+from ragstore.sources.bounds import LEADS_OUT, Bounds, OutOfBoundsError, read_path
 
 NEVER_HINT = "copy what you need into another folder"
 _FOLLOW_HINT = "--follow-links reads what links outside of the named folders lead to"

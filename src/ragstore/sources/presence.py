@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ragstore.model.document import SourceItem
-from ragstore.sources.bounds import Bounds
+from ragstore.sources.bounds import Bounds, read_path, source_uri_of
 from ragstore.sources.listing import Unlistable
-from ragstore.sources.location import read_path, source_uri_of
 
 
 class Roots:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from ragstore.errors import InvalidNodeError
 from ragstore.model.node import Node
+from ragstore.model.report import MAX_EXAMPLES, LeftBehind, Noted, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
-from ragstore.model.transfer import MAX_EXAMPLES, LeftBehind, Noted, TransferReport
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres.plain_table import PlainRow, PlainTable
 from ragstore.transfer.loading import Destination, Loader, Tell, usable

@@ -10,18 +10,26 @@ import numpy as np
 
 from ragstore.errors import InvalidNodeError, NotFoundError, RagstoreError, Retry
 from ragstore.model.collection import Collection
+from ragstore.model.graph import MAX_RELATION_BYTES, checked_key
 from ragstore.model.node import Node
+from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
-from ragstore.model.transfer import LeftBehind, Noted, TransferProgress, TransferReport
-from ragstore.postgres.triplets import put_triplets
-from ragstore.transfer import graphs
-from ragstore.transfer.json_entries import Entry
+from ragstore.postgres.triplets import Triplet, put_triplets
 from ragstore.transfer.loading import CHARS_AT_ONCE, NODES_AT_ONCE, Destination, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body
-from ragstore.transfer.persist_dir import DEFAULT_NAMESPACE, DOCSTORE, INDEX_STORE, PROPERTY_GRAPH_STORE, PersistDir
+from ragstore.transfer.persist_dir import (
+    DEFAULT_NAMESPACE,
+    DOCSTORE,
+    GRAPH_STORE,
+    INDEX_STORE,
+    PROPERTY_GRAPH_STORE,
+    Entry,
+    FoundStruct,
+    PersistDir,
+    struct_of_entry,
+)
 from ragstore.transfer.spill import Spill
-from ragstore.transfer.structs import FoundStruct, struct_of_entry
 
 
 @dataclass(slots=True)
@@ -105,9 +113,9 @@ def _surveyed(source: PersistDir, namespace: str, spill: Spill, tell: Tell) -> _
                 survey.unreadable_structs.append(entry.key)
             else:
                 survey.structs.append(found)
-    for _ in graphs.triplets(source):
+    for _ in triplets(source):
         """Read whole, and so not damaged."""
-    survey.n_in_property_graph = graphs.n_in_property_graph(source)
+    survey.n_in_property_graph = n_in_property_graph(source)
     return survey
 
 
@@ -231,7 +239,7 @@ def _put_structs(loader: Loader, into: Destination, survey: _Survey) -> None:
 
 def _put_triplets(loader: Loader, into: Destination, source: PersistDir) -> None:
     """Add those that are not there."""
-    for batch in graphs.triplets(source):
+    for batch in triplets(source):
         put_triplets(into.pool, loader.collection, [each for each in batch if not isinstance(each, str)])
         loader.report.left_behind.add(LeftBehind.GRAPHS, (each for each in batch if isinstance(each, str)))
 
@@ -241,3 +249,47 @@ def _report_the_rest(report: TransferReport, source: PersistDir, survey: _Survey
     report.noted.add(Noted.OTHER_VECTOR_STORES, commands)
     if survey.n_in_property_graph:
         report.left_behind.add(LeftBehind.GRAPHS, [PROPERTY_GRAPH_STORE], n_more=survey.n_in_property_graph - 1)
+
+
+_AT_ONCE = 1_000
+
+
+def triplets(source: PersistDir) -> Iterator[list[Triplet | str]]:
+    """The triplets of the graph store in batches; in the place of one that cannot come over stands why.
+
+    Raises:
+        TransferError: the file is damaged.
+    """
+    batch: list[Triplet | str] = []
+    for entry in source.entries(GRAPH_STORE) if source.has(GRAPH_STORE) else ():
+        if entry.section == "graph_dict" and entry.key is not None:
+            batch += _of_subject(entry)
+        if len(batch) >= _AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def n_in_property_graph(source: PersistDir) -> int:
+    """Nodes and relations of the property graph."""
+    found = 0
+    for entry in source.entries(PROPERTY_GRAPH_STORE) if source.has(PROPERTY_GRAPH_STORE) else ():
+        found += entry.section in ("nodes", "relations") and entry.key is not None
+    return found
+
+
+def _of_subject(entry: Entry) -> Iterator[Triplet | str]:
+    for each in entry.value if isinstance(entry.value, list) else ():
+        if not isinstance(each, list) or len(each) != 2:
+            yield f"{entry.key}: no relation and object"
+            continue
+        subject, relation, other = (storable_text(str(part)) for part in (entry.key, *each))
+        try:
+            yield (
+                checked_key(subject, "subject"),
+                checked_key(relation, "relation", MAX_RELATION_BYTES),
+                checked_key(other, "object"),
+            )
+        except InvalidNodeError as error:
+            yield error.message

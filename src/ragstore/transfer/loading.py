@@ -14,8 +14,8 @@ from ragstore.errors import LimitExceededError
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState
 from ragstore.model.node import Node, content_with_text
+from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferReport
 from ragstore.model.run import Vectors
-from ragstore.model.transfer import LeftBehind, Noted, TransferProgress, TransferReport
 from ragstore.postgres import live
 from ragstore.postgres.documents import get_documents
 from ragstore.postgres.pool import PostgresPool

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ragstore.errors import PathNotFoundError, TransferError, UsageError, not_installed
-from ragstore.transfer.json_entries import Entry, entries
+from ragstore.model.node import VECTOR_STORE, Struct
 
 DOCSTORE = "docstore.json"
 INDEX_STORE = "index_store.json"
 GRAPH_STORE = "graph_store.json"
 PROPERTY_GRAPH_STORE = "property_graph_store.json"
-VECTOR_STORE = "vector_store.json"
+VECTOR_STORE_FILE = "vector_store.json"
 SEPARATOR = "__"
 DEFAULT_NAMESPACE = "default"
 IMAGE_NAMESPACE = "image"
@@ -27,7 +30,7 @@ _OBJECT_STORES = (*_S3_SCHEMES, "gs", "gcs", "az", "abfs")
 
 def vector_store_name(namespace: str) -> str:
     """The file of that vector store."""
-    return f"{namespace}{SEPARATOR}{VECTOR_STORE}"
+    return f"{namespace}{SEPARATOR}{VECTOR_STORE_FILE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ def open_persist_dir(url: str) -> PersistDir:
             hint="check the path, its permissions and the connection",
             url=url,
         ) from error
-    stores = {_namespace(name): name for name in sorted(names, reverse=True) if name.endswith(VECTOR_STORE)}
+    stores = {_namespace(name): name for name in sorted(names, reverse=True) if name.endswith(VECTOR_STORE_FILE)}
     # Of both names the newer one is the one that LlamaIndex reads.
     if vector_store_name(DEFAULT_NAMESPACE) in names:
         stores[DEFAULT_NAMESPACE] = vector_store_name(DEFAULT_NAMESPACE)
@@ -181,4 +184,186 @@ def open_persist_dir(url: str) -> PersistDir:
 
 def _namespace(name: str) -> str:
     """Up to LlamaIndex 0.8 the only vector store was written without one."""
-    return name.removesuffix(VECTOR_STORE).removesuffix(SEPARATOR) or DEFAULT_NAMESPACE
+    return name.removesuffix(VECTOR_STORE_FILE).removesuffix(SEPARATOR) or DEFAULT_NAMESPACE
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStruct:
+    """A struct, that of a vector index without its nodes, which the ledger knows; and how many it named."""
+
+    struct: Struct
+    n_nodes: int
+
+    @property
+    def is_vector_index(self) -> bool:
+        """Whether a collection has one only."""
+        return self.struct.kind == VECTOR_STORE
+
+
+def struct_of_entry(index_id: str, entry: Any) -> FoundStruct | None:
+    """The struct of an entry ``{"__type__": …, "__data__": …}``; None where it is none."""
+    if not isinstance(entry, Mapping):
+        return None
+    data = _loaded(entry.get("__data__"))
+    kind = entry.get("__type__")
+    if data is None or not isinstance(kind, str):
+        return None
+    nodes = data.get("nodes_dict")
+    n_nodes = len(nodes) if isinstance(nodes, Mapping) else 0
+    if kind == VECTOR_STORE:
+        data = {**data, "nodes_dict": {}, "doc_id_dict": {}, "embeddings_dict": {}}
+    return FoundStruct(Struct(index_id, kind, json.dumps(data)), n_nodes)
+
+
+def own_struct(collection: str) -> Struct:
+    """That of a collection's vector index, as it is where nobody built another."""
+    data: dict[str, Any] = {"index_id": collection, "summary": None, "doc_id_dict": {}, "embeddings_dict": {}}
+    return Struct(collection, VECTOR_STORE, json.dumps(data))
+
+
+def around_nodes(struct: Struct) -> tuple[str, str]:
+    """What stands before and behind the entries of ``nodes_dict`` in the JSON of a vector index's struct."""
+    data = _loaded(struct.body) or {}
+    rest = {name: value for name, value in data.items() if name != "nodes_dict"} or {"index_id": struct.index_id}
+    return f'{json.dumps(rest)[:-1]}, "nodes_dict": {{', "}}"
+
+
+def _loaded(data: Any) -> dict[str, Any] | None:
+    """Versions before 0.6 kept it as an object, later ones as text."""
+    if isinstance(data, str):
+        try:
+            data = json.loads(data)
+        except json.JSONDecodeError:
+            return None
+    return dict(data) if isinstance(data, Mapping) else None
+
+
+WINDOW_CHARS = 1 << 20
+MAX_VALUE_CHARS = 1 << 28
+"""Of one value: one that never ends must not fill the memory. A struct that names a million nodes has 80 million."""
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_LONGEST_LITERAL = len("-Infinity")
+_LONGEST_CUT = len("e+")
+"""Of a number that goes on behind the window: up to there it is one too."""
+
+
+class Entry(NamedTuple):
+    """One entry; ``key`` is None where the section is no object, and then ``value`` is the section."""
+
+    section: str
+    key: str | None
+    value: Any
+    n_chars: int
+
+
+def entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
+    """All entries in the order of the file.
+
+    Args:
+        name: of the file, for errors.
+
+    Raises:
+        TransferError: damaged; names file and byte offset.
+    """
+    return _Reader(stream, name).entries()
+
+
+class _Reader:
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._scan = json.JSONDecoder().raw_decode
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._n_chars = 0
+        """Of the last value."""
+        self._bytes_before = 0
+        """Bytes of the file before the window."""
+
+    def entries(self) -> Iterator[Entry]:
+        for section in self._keys():
+            if self._peek() != "{":
+                yield Entry(section, None, self._value(), self._n_chars)
+                continue
+            for key in self._keys():
+                yield Entry(section, key, self._value(), self._n_chars)
+        if self._peek() != "":
+            raise self._damaged("has something behind its end")
+
+    def _keys(self) -> Iterator[str]:
+        """The keys of the object that begins here, each with its value next."""
+        self._take("{")
+        if self._peek() == "}":
+            self._at += 1
+            return
+        while True:
+            if self._peek() != '"':
+                raise self._damaged("has no key where one must be")
+            key: str = self._value()
+            self._take(":")
+            yield key
+            if self._peek() == "}":
+                self._at += 1
+                return
+            self._take(",")
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._scan(self._text, self._at)
+            except json.JSONDecodeError as error:
+                # A text that does not end is told where it begins, all else where it goes wrong.
+                is_cut = error.pos + _LONGEST_LITERAL >= len(self._text) or error.msg.startswith("Unterminated string")
+                if self._ended or not is_cut:
+                    raise self._damaged(f"is damaged: {error.msg.lower()}", at=error.pos) from error
+            except RecursionError as error:
+                raise self._damaged("is nested too deeply") from error
+            else:
+                if end + _LONGEST_CUT < len(self._text) or self._ended:
+                    self._n_chars, self._at = end - self._at, end
+                    return value
+            if len(self._text) - self._at > MAX_VALUE_CHARS:
+                raise self._damaged(f"has a value of more than {MAX_VALUE_CHARS:,} characters")
+            self._read_on()
+
+    def _peek(self) -> str:
+        """The next character that is no space, empty at the end."""
+        while True:
+            found = _SPACE.match(self._text, self._at)
+            self._at = found.end() if found else self._at
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._read_on()
+
+    def _take(self, wanted: str) -> None:
+        if self._peek() != wanted:
+            raise self._damaged(f"has no {wanted!r} where one must be")
+        self._at += 1
+
+    def _read_on(self) -> None:
+        # Twice as much each time that a value does not fit: else reading a long one would take time by its square.
+        left = self._text[self._at :]
+        done = self._text[: self._at]
+        raw = self._stream.read(max(WINDOW_CHARS, len(left)))
+        try:
+            more = self._decode(raw, not raw)
+        except UnicodeDecodeError as error:
+            self._bytes_before += len(done.encode()) + len(left.encode()) + error.start
+            self._text, self._at = "", 0
+            raise self._damaged("is no UTF-8 text") from error
+        self._ended = not raw
+        self._bytes_before += len(done) if done.isascii() else len(done.encode())
+        self._text, self._at = left + more, 0
+
+    def _damaged(self, what: str, *, at: int | None = None) -> TransferError:
+        offset = self._bytes_before + len(self._text[: self._at if at is None else at].encode())
+        return TransferError(
+            f"{self._name} {what}, at byte {offset:,}",
+            hint="it was cut off or changed since LlamaIndex wrote it; persist the index again, or restore the file",
+            file=self._name,
+            offset=offset,
+        )

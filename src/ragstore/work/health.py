@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from ragstore.errors import UsageError
+from ragstore.telemetry.logging import get_logger
 
 SLACK_S = 60.0
 
@@ -67,3 +75,106 @@ class Health:
             if not self._n_long and now - self._alive_at > self._limit_s:
                 return f"no sign of life for {now - self._alive_at:.0f} s"
             return None
+
+
+_log = get_logger(__name__)
+
+_SLOW_CLIENT_S = 5.0
+_TEXT = "text/plain; charset=utf-8"
+
+
+def parsed_address(address: str) -> tuple[str, int]:
+    """``HOST:PORT`` as host and port; an IPv6 host stands in brackets, port 0 takes any that is free.
+
+    Raises:
+        UsageError: it is no such thing.
+    """
+    host, _, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if bare and (":" not in bare or bare != host) and port.isascii() and port.isdigit() and int(port) <= 65_535:
+        return bare, int(port)
+    raise UsageError(f"{address!r} is no address to serve metrics at", hint="say HOST:PORT, for example 127.0.0.1:9464")
+
+
+@contextmanager
+def serving(address: str | None, registry: CollectorRegistry, health: Health) -> Iterator[int | None]:
+    """Answer until the block ends; gives the port, None where no address is given.
+
+    Raises:
+        UsageError: nothing can listen there.
+    """
+    if address is None:
+        yield None
+        return
+    server = _listening(*parsed_address(address), registry, health)
+    thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="ragstore-metrics", daemon=True)
+    thread.start()
+    port = int(server.server_address[1])
+    _log.info("serving metrics and health", action="serving", host=str(server.server_address[0]), port=port)
+    try:
+        yield port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Each request in a thread that ends with the process."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry, health: Health) -> None:
+        self.registry = registry
+        self.health = health
+        self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        super().__init__(address, _Handler)
+
+    def handle_error(self, *_of_whom: object) -> None:
+        """A client that hung up is nobody's concern."""
+        _log.debug("a request for metrics broke off", action="serving", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Two addresses, and nothing else."""
+
+    server: _Server
+    server_version = "ragstore"
+    sys_version = ""
+    timeout = _SLOW_CLIENT_S
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(200, generate_latest(self.server.registry), CONTENT_TYPE_PLAIN_0_0_4)
+        elif path == "/health":
+            reason = self.server.health.ill()
+            self._answer(503 if reason else 200, f"{reason or 'ok'}\n".encode(errors="replace"), _TEXT)
+        else:
+            self._answer(404, b"see /metrics and /health\n", _TEXT)
+
+    def do_HEAD(self) -> None:
+        """The same without its body."""
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
+        """Nothing: a line for each scrape would bury the others."""
+
+    def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _listening(host: str, port: int, registry: CollectorRegistry, health: Health) -> _Server:
+    try:
+        return _Server((host, port), registry, health)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}",
+            hint="say another HOST:PORT after --metrics",
+        ) from error

@@ -10,7 +10,6 @@ from typing import Literal, Protocol
 from ragstore.errors import ContentError, MassDeletionError, RagstoreError, Retry
 from ragstore.telemetry.logging import get_logger
 from ragstore.work.health import Health
-from ragstore.work.pauses import Once, Pauses
 
 _log = get_logger(__name__)
 
@@ -85,3 +84,45 @@ class Rounds:
     def _tell(self, message: str, action: str, error: RagstoreError) -> None:
         if self._once.is_new(f"{action} {error.code} {error.message}"):
             _log.warning(message, action=action, code=error.code, error=error.message, hint=error.hint)
+
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+TELL_AGAIN_S = 300.0
+
+
+class Pauses:
+    """Growing pauses: 1 s, 2 s, 4 s … 30 s, from the start again after a success."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        """The pause after one more failure."""
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)
+        return pause_s
+
+    def reset(self) -> None:
+        """It works again."""
+        self._next_s = FIRST_PAUSE_S
+
+
+class Once:
+    """Lets a message through when it is another one than the last, or that was long ago."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._message = ""
+        self._told_at = 0.0
+
+    def is_new(self, message: str) -> bool:
+        """Whether this is worth a line."""
+        now = self._clock()
+        if message == self._message and now - self._told_at < TELL_AGAIN_S:
+            return False
+        self._message, self._told_at = message, now
+        return True
+
+    def reset(self) -> None:
+        """What was told is over."""
+        self._message = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ragstore.errors import as_owner
 from ragstore.model.collection import Collection
-from ragstore.postgres import segments, upkeep
+from ragstore.postgres import segments, vectors
 from ragstore.postgres.collections import find_collection, list_collections
 from ragstore.postgres.filter_keys import build_missing
 from ragstore.postgres.pool import PostgresPool
@@ -55,7 +55,7 @@ class Upkeep:
         recovery = self._recoverer.recover()
         self._health.alive()
         built = self._build_indexes()
-        refreshed = upkeep.refresh_changed(self._pool)
+        refreshed = vectors.refresh_changed(self._pool)
         if built or refreshed:
             _log.info("kept up", action="maintain", built=", ".join(built), refreshed=", ".join(refreshed))
         return bool(recovery.runs_abandoned or recovery.outbox_done or built or refreshed)
@@ -86,7 +86,7 @@ class Upkeep:
     def _warn_unless_owner(self) -> None:
         if self._has_warned:
             return
-        owner = upkeep.other_owner(self._pool)
+        owner = vectors.other_owner(self._pool)
         if owner:
             _log.warning(
                 "builds no index: the tables belong to another role",

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ragstore.errors import MassDeletionError, StoreError
-from ragstore.model.report import IngestReport
-from ragstore.model.transfer import Findings
+from ragstore.model.report import Findings, IngestReport
 from ragstore.telemetry.logging import get_logger
 from ragstore.work.metrics import Metrics
 from ragstore.work.rounds import Done

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ragstore.ingest.ahead import Ahead
+from ragstore.ingest.prefetch import Ahead
 from ragstore.model.document import SourceItem
-from ragstore.model.progress import Progress
-from ragstore.model.report import IngestReport, SetAside
+from ragstore.model.report import IngestReport, Progress, SetAside
 
 TELL_EVERY_S = 0.1
 
