@@ -16,9 +16,9 @@ from ragstore.errors import StoreUnavailableError, UsageError
 from ragstore.model.collection import Found, FoundInSegment
 from ragstore.model.report import IngestReport
 from ragstore.postgres.documents import CollectionGauges, LedgerGauges
-from ragstore.work import metrics as metrics_module
-from ragstore.work.health import Health, parsed_address, serving
-from ragstore.work.metrics import Impatient, Metrics, Probes
+from ragstore.worker import metrics as metrics_module
+from ragstore.worker.health import Health, parsed_address, serving
+from ragstore.worker.metrics import Impatient, Metrics, Probes
 from tests.support.children import until
 
 FOUND = Found(0.99, 1.0, 0.98, (FoundInSegment(30, 0.97, 1.0), FoundInSegment(10, None, 1.0)))

@@ -15,8 +15,8 @@ from ragstore.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from ragstore.work.health import Health
-from ragstore.work.rounds import Done, Once, Outcome, Pauses, Rounds
+from ragstore.worker.health import Health
+from ragstore.worker.rounds import Done, Once, Outcome, Pauses, Rounds
 
 
 class Clock:

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from ragstore.model.report import IngestReport, Progress
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
-    from ragstore.work.health import Health
-    from ragstore.work.upkeep import Upkeep
+    from ragstore.worker.health import Health
+    from ragstore.worker.upkeep import Upkeep
 
 
 NOTES = "ragstore.notes"  # a logger of its own, for callers that show the notes of an answer themselves
@@ -265,8 +265,8 @@ class Ragstore(Transfers, Audits):
             is_last: one round, after which segments are as at rest.
         """
         from ragstore.app.writer import index_memory_mb
-        from ragstore.work.health import Health
-        from ragstore.work.upkeep import Upkeep
+        from ragstore.worker.health import Health
+        from ragstore.worker.upkeep import Upkeep
 
         return Upkeep(
             self._pool,

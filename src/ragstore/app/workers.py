@@ -21,11 +21,11 @@ from ragstore.postgres.documents import LedgerGauges, ping, read_gauges
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn
 from ragstore.settings import Settings
-from ragstore.work.health import Health, serving
-from ragstore.work.metrics import Impatient, Metrics, Probes
-from ragstore.work.rounds import Done, Rounds
-from ragstore.work.upkeep import Upkeep
-from ragstore.work.worker import Worker
+from ragstore.worker.health import Health, serving
+from ragstore.worker.metrics import Impatient, Metrics, Probes
+from ragstore.worker.rounds import Done, Rounds
+from ragstore.worker.upkeep import Upkeep
+from ragstore.worker.worker import Worker
 
 if TYPE_CHECKING:
     from ragstore.mongo.client import Client

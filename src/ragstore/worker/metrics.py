@@ -46,7 +46,7 @@ from prometheus_client.registry import Collector
 from ragstore.errors import StoreError, StoreUnavailableError
 from ragstore.model.report import IngestReport
 from ragstore.postgres.documents import LedgerGauges
-from ragstore.work.rounds import Outcome
+from ragstore.worker.rounds import Outcome
 
 OUTCOMES: tuple[Outcome, ...] = ("changed", "idle", "refused", "failed", "standing_by")
 ACTIONS = ("added", "updated", "renamed", "deleted", "failed")

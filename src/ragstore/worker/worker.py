@@ -8,8 +8,8 @@ from typing import Protocol
 from ragstore.errors import MassDeletionError, StoreError
 from ragstore.model.report import Findings, IngestReport
 from ragstore.telemetry.logging import get_logger
-from ragstore.work.metrics import Metrics
-from ragstore.work.rounds import Done
+from ragstore.worker.metrics import Metrics
+from ragstore.worker.rounds import Done
 
 STAND_BY_S = 1.0
 """Between two looks of a worker that stands by: so long it takes until it takes over."""

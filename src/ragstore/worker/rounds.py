@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from ragstore.errors import ContentError, MassDeletionError, RagstoreError, Retry
 from ragstore.telemetry.logging import get_logger
-from ragstore.work.health import Health
+from ragstore.worker.health import Health
 
 _log = get_logger(__name__)
 

@@ -11,7 +11,7 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.indexing import merge_in_child, wants_merge
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.logging import get_logger
-from ragstore.work.health import Health
+from ragstore.worker.health import Health
 
 _log = get_logger(__name__)
 
