@@ -146,6 +146,8 @@ def checked_vectors(
     Raises:
         ModelError: not one finite vector of that length, other than zero, for each text.
     """
+    import numpy as np  # not needed where words alone are asked for
+
     if len(rows) != n_texts:
         raise refused(f"{len(rows)} vectors for {n_texts} texts")
     try:
