@@ -260,17 +260,39 @@ def test_where_no_effort_finds_enough_every_node_is_compared_and_the_collection_
     corpus.assert_finds_what_exact_finds()
     corpus.assert_every_node_finds_itself(every=10)
     # It is measured again when much was added, not before.
-    assert not efforts.is_due(pool, corpus.collection)
-    assert efforts.is_due(pool, replace(corpus.collection, effort=replace(effort, n_nodes=effort.n_nodes // 2)))
+    assert not efforts.is_due(pool, corpus.collection, at_rest=True)
+    assert efforts.is_due(
+        pool, replace(corpus.collection, effort=replace(effort, n_nodes=effort.n_nodes // 2)), at_rest=True
+    )
     # So it is with the first questions that were asked, and a day later.
     asked = corpus.vectors[: efforts.N_ASKED].tolist()
     efforts.keep_asked(pool, corpus.collection.collection_id, asked)
-    assert efforts.is_due(pool, corpus.collection)
+    assert efforts.is_due(pool, corpus.collection, at_rest=True)
     effort = efforts.measure(pool, corpus.collection)
     assert effort.found is not None and effort.found.asked_recall == 1.0
-    assert not efforts.is_due(pool, corpus.now().collection)
+    assert not efforts.is_due(pool, corpus.now().collection, at_rest=True)
     aged = replace(effort, measured_at=effort.measured_at - 90_000)
-    assert efforts.is_due(pool, replace(corpus.collection, effort=aged))
+    assert efforts.is_due(pool, replace(corpus.collection, effort=aged), at_rest=True)
+
+
+def test_while_a_collection_grows_it_is_measured_each_time_that_it_has_doubled(
+    pool: PostgresPool, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = a_corpus(pool, postgres_database, "log lines", "early")
+    merge_at_rest(pool, corpus.collection)
+    collection = replace(corpus.now().collection, effort=None)
+    n_nodes = sum(segment.n_nodes for segment in collection.segments)
+    monkeypatch.setattr(efforts, "_FIRST_GROWING", n_nodes - 1)
+    assert efforts.is_due(pool, collection, at_rest=False)
+    monkeypatch.setattr(efforts, "_FIRST_GROWING", n_nodes)
+    assert not efforts.is_due(pool, collection, at_rest=False)
+    effort = efforts.measure(pool, collection, at_rest=False)
+    assert effort.n_nodes == n_nodes and effort.found is not None and effort.found.self_recall == 1.0
+    corpus = corpus.now()
+    corpus.assert_finds_what_exact_finds()
+    for times, is_due in ((2.0, False), (2.1, True)):
+        grown = replace(corpus.collection, effort=replace(effort, n_nodes=int(n_nodes / times)))
+        assert efforts.is_due(pool, grown, at_rest=False) == is_due
 
 
 def test_a_manual_and_then_logs_as_people_ingest_them(store: Ragstore, tmp_path: Path) -> None:

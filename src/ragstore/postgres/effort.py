@@ -29,8 +29,11 @@ _K = 10
 STEPS = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
 """Efforts that are tried."""
 
-_N_OF_EACH = 30
-_N_SELF = 200
+_N_OF_EACH, _N_SELF = 30, 200
+_N_OF_EACH_GROWING, _N_SELF_GROWING = 12, 30
+"""Questions of each kind, and nodes that must find themselves; while a collection grows fewer, and more often."""
+
+_FIRST_GROWING, _GROWN = 50_000, 2.0
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
 _TRIES = 3
@@ -81,15 +84,18 @@ class Sample:
     own_in: Numbers
 
 
-def is_due(pool: PostgresPool, collection: Collection) -> bool:
+def is_due(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> bool:
     """Whether the collection has trees, and was not measured since it changed by much, or since questions were asked.
 
-    With the last questions it is measured once there are some, and then once a day.
+    With the last questions it is measured once there are some, and then once a day; while it grows, each time that it
+    has doubled.
     """
     n_nodes = _n_nodes(collection)
     if not any(segment.n_cells for segment in collection.segments):
         return False
     effort = collection.effort
+    if not at_rest:
+        return n_nodes > (_FIRST_GROWING if effort is None else _GROWN * effort.n_nodes)
     if effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes:
         return True
     is_old = time.time() - effort.measured_at > _MEASURED_AGAIN_AFTER_S
@@ -101,12 +107,15 @@ def is_due(pool: PostgresPool, collection: Collection) -> bool:
     return int(n_asked) >= N_ASKED // 2
 
 
-def measure(pool: PostgresPool, collection: Collection) -> Effort:
+def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True) -> Effort:
     """Find the least effort with which the sampled questions find enough, and keep it in the collection's row.
 
     Questions are the last that were asked, and vectors between nodes, near nodes that stand alone, far from all, and in
     any direction.
     Where no effort is enough, searches compare every node from then on.
+
+    Args:
+        at_rest: nothing is being added; otherwise a smaller sample is asked, which takes less from who adds.
 
     Raises:
         StoreError: also where segments were merged meanwhile and their tables dropped; then it is due again.
@@ -115,7 +124,8 @@ def measure(pool: PostgresPool, collection: Collection) -> Effort:
         One statement at the end.
     """
     with pool.autocommit() as connection:
-        sample = sampled(connection, collection)
+        sizes = (_N_OF_EACH, _N_SELF) if at_rest else (_N_OF_EACH_GROWING, _N_SELF_GROWING)
+        sample = sampled(connection, collection, *sizes)
         effort = _least(connection, collection, sample)
         found = measured(connection, replace(collection, effort=effort), sample)
         while not effort.is_exact and found.self_recall < 1:
@@ -176,14 +186,16 @@ def look(pool: PostgresPool, name: str) -> Found | None:
     return None
 
 
-def sampled(connection: Connection, collection: Collection, *, seed: int = 0) -> Sample:
+def sampled(
+    connection: Connection, collection: Collection, n_of_each: int = _N_OF_EACH, n_self: int = _N_SELF, *, seed: int = 0
+) -> Sample:
     """Questions to a collection, compared with every node of its segments."""
     rng = np.random.default_rng(seed)
-    some, some_in, alone, alone_in = _some(connection, collection, rng)
-    noise = rng.standard_normal((_N_OF_EACH, collection.space.dim)).astype(np.float32)
-    picked = [alone[rng.integers(len(alone), size=_N_OF_EACH)] for _ in range(3)]
+    some, some_in, alone, alone_in = _some(connection, collection, n_self, rng)
+    noise = rng.standard_normal((n_of_each, collection.space.dim)).astype(np.float32)
+    picked = [alone[rng.integers(len(alone), size=n_of_each)] for _ in range(3)]
     parts = [
-        some[rng.integers(len(some), size=_N_OF_EACH)] + some[rng.integers(len(some), size=_N_OF_EACH)],
+        some[rng.integers(len(some), size=n_of_each)] + some[rng.integers(len(some), size=n_of_each)],
         picked[0] + _NOISE * noise,
         picked[0] + picked[1] - picked[2],
         rng.standard_normal(noise.shape).astype(np.float32),
@@ -193,8 +205,8 @@ def sampled(connection: Connection, collection: Collection, *, seed: int = 0) ->
     kinds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     lengths = np.linalg.norm(questions, axis=1)
     questions, kinds = questions[lengths > 0] / lengths[lengths > 0, np.newaxis], kinds[lengths > 0]
-    own = np.concatenate([some[:_N_SELF], alone[:_N_SELF]])
-    own_in = np.concatenate([some_in[:_N_SELF], alone_in[:_N_SELF]])
+    own = np.concatenate([some[:n_self], alone[:n_self]])
+    own_in = np.concatenate([some_in[:n_self], alone_in[:n_self]])
     tenth, nearest_in = _nearest(connection, collection, questions)
     return Sample(questions, kinds, tenth, nearest_in, own, own_in)
 
@@ -272,7 +284,7 @@ def _mean(of: Sequence[float] | NDArray[Any]) -> float | None:
 
 
 def _some(
-    connection: Connection, collection: Collection, rng: np.random.Generator
+    connection: Connection, collection: Collection, n_wanted: int, rng: np.random.Generator
 ) -> tuple[Floats, Numbers, Floats, Numbers]:
     """Vectors of nodes drawn at random, and of nodes that are in no cell, or of any where there are none.
 
@@ -280,7 +292,7 @@ def _some(
     """
     some, alone = [], []
     for segment in collection.segments:
-        n = 1 + round(2 * _N_SELF * segment.n_nodes / max(1, _n_nodes(collection)))
+        n = 1 + round(2 * n_wanted * segment.n_nodes / max(1, _n_nodes(collection)))
         some.append(_drawn(connection, collection, segment, n, "n = 0"))
         alone.append(_drawn(connection, collection, segment, n, _IN_NO_CELL))
     drawn = _shuffled(some, rng)

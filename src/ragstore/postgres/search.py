@@ -60,7 +60,7 @@ which the effort was measured. Of the nodes in cells with allowed ones it meets 
 all, most of which it need not compare, and an entry for so many of these."""
 
 _MEASURED_FOR = 1.2
-"""What was measured holds for so many times more nodes."""
+"""What was measured holds for so many times more nodes; where there are more, for as large a share of them."""
 
 _MAX_COUNTED = 64
 """A word that the statistics do not know is counted up to here, to tell how rare it is."""
@@ -293,11 +293,15 @@ def effort_of(collection: Collection) -> Effort:
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
     if collection.effort is None:
         return default_effort(n_nodes)
+    known = collection.effort
+    if known.is_exact or n_nodes <= _MEASURED_FOR * known.n_nodes:
+        return known
     # Measured on fewer nodes, it is too little for more.
-    if collection.effort.is_exact or n_nodes <= _MEASURED_FOR * collection.effort.n_nodes:
-        return collection.effort
-    least = default_effort(n_nodes)
-    return Effort(max(collection.effort.entries, least.entries), max(collection.effort.members, least.members))
+    times, unmeasured = n_nodes / max(1, known.n_nodes), default_effort(n_nodes)
+    return Effort(
+        max(known.entries, min(math.ceil(times * known.entries), unmeasured.entries)),
+        max(known.members, min(math.ceil(times * known.members), unmeasured.members)),
+    )
 
 
 def _n_dense(query: Query, question: _Question) -> int:

@@ -75,9 +75,9 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
             break  # small ones that came meanwhile are first
     segments.drop_retired(pool, collection)
     now = find_collection(pool, collection.name)
-    if now is not None and at_rest and is_due(pool, now):
+    if now is not None and is_due(pool, now, at_rest=at_rest):
         try:
-            measure(pool, now)
+            measure(pool, now, at_rest=at_rest)
         except StoreError as error:
             # Others merge, and dropped the tables that were looked into: whoever ends that measures.
             if error.facts.get("sqlstate") != UNDEFINED_TABLE:
@@ -91,7 +91,7 @@ def wants_merge(pool: PostgresPool, collection: Collection, *, memory_mb: int, a
     if segments.wants_merge(pool, collection, segments.room(collection, memory_mb, at_rest=at_rest)):
         return True
     now = find_collection(pool, collection.name)
-    return at_rest and now is not None and is_due(pool, now)
+    return now is not None and is_due(pool, now, at_rest=at_rest)
 
 
 class Indexer:
