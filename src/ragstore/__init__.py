@@ -43,7 +43,7 @@ from ragstore.errors import (
 
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
-    from ragstore.app.transfers import PlainStack
+    from ragstore.app.transfer import PlainStack
     from ragstore.model.filters import Condition, Group
     from ragstore.model.hit import Hit, Hits
     from ragstore.model.report import IngestReport, TransferReport
@@ -108,7 +108,7 @@ _HOMES = {
     "Hit": "ragstore.model.hit",
     "Hits": "ragstore.model.hit",
     "IngestReport": "ragstore.model.report",
-    "PlainStack": "ragstore.app.transfers",
+    "PlainStack": "ragstore.app.transfer",
     "Ragstore": "ragstore.app",
     "Settings": "ragstore.settings",
     "TransferReport": "ragstore.model.report",

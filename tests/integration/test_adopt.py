@@ -10,7 +10,7 @@ from llama_index.vector_stores.postgres import PGVectorStore
 from pymongo.database import Database
 
 from ragstore.app import Ragstore
-from ragstore.app.transfers import PlainStack
+from ragstore.app.transfer import PlainStack
 from ragstore.errors import EmbeddingSpaceError, UsageError
 from ragstore.settings import Settings
 from tests.support import plain_stack

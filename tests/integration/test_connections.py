@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 import ragstore
 from ragstore.app import migrations, servers
-from ragstore.app.addresses import postgres_pool, reachable
 from ragstore.app.migrations import apply_postgres
+from ragstore.app.wiring import postgres_pool, reachable
 from ragstore.errors import RagstoreError, StoreSetupError, StoreUnavailableError
 from ragstore.migrate import requirements
 from ragstore.mongo import client as mongo

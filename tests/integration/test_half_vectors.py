@@ -18,7 +18,7 @@ from pymongo.database import Database
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.app.transfers import PlainStack
+from ragstore.app.transfer import PlainStack
 from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, SettingsError
 from ragstore.model.drift import Kind
 from ragstore.model.filters import Condition

@@ -25,7 +25,7 @@ context.set_forkserver_preload(
         "pymongo.encryption",
         "pymongo.mongo_client",
         "pytest",
-        "ragstore.app.health",
+        "ragstore.app.audit_session",
         "ragstore.app.writer",
         "ragstore.audit.repair",
         "ragstore.embedding.wordllama_model",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ragstore.app.addresses import configured
+from ragstore.app.wiring import configured
 from ragstore.errors import SettingsError
 from ragstore.settings import Settings
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ragstore.app.ragstore import Ragstore, open_ragstore
+from ragstore.app.store import Ragstore, open_ragstore
 
 __all__ = ["Ragstore", "open_ragstore"]

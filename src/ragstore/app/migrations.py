@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ragstore.app.addresses import Addresses, mongo_database, postgres_pool, reachable
+from ragstore.app.wiring import Addresses, mongo_database, postgres_pool, reachable
 from ragstore.errors import EmptyStoreError, SchemaVersionError, StoreUnavailableError
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.migrate.requirements import check_encoding, check_vector

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 import ragstore
 from ragstore import embedded
-from ragstore.app.addresses import Addresses, configured, home_of, postgres_pool, reachable
-from ragstore.app.ingesting import target
-from ragstore.app.ragstore import Ragstore, open_ragstore
+from ragstore.app.ingestion import target
+from ragstore.app.store import Ragstore, open_ragstore
+from ragstore.app.wiring import Addresses, configured, home_of, postgres_pool, reachable
 from ragstore.errors import StoreUnavailableError
 from ragstore.model.collection import checked_filter_keys, checked_name
 from ragstore.model.report import IngestReport, Progress

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from ragstore.app.addresses import Addresses, mongo_client
 from ragstore.app.migrations import check_mongo
+from ragstore.app.wiring import Addresses, mongo_client
 from ragstore.mongo.client import Client, MongoDatabase, database
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger

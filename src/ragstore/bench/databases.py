@@ -11,7 +11,7 @@ import psycopg2.extensions
 from psycopg2 import errorcodes
 
 from ragstore.app import migrations
-from ragstore.app.addresses import Addresses, reachable
+from ragstore.app.wiring import Addresses, reachable
 from ragstore.errors import RefusedError, StoreSetupError
 from ragstore.mongo.client import Client, check_server, connect
 from ragstore.mongo.errors import translation as mongo_translation

@@ -47,7 +47,7 @@ def adopt(  # noqa: PLR0913, PLR0917 - one argument per option
     --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted", "collection_made"};
     left_behind and noted are {kind: {"count", "examples"}}, collection_made is null or {"name", "model", "dim"}.
     """
-    from ragstore.app.transfers import PlainStack
+    from ragstore.app.transfer import PlainStack
 
     stack = PlainStack(table, schema, postgres_url, mongo_url, mongo_database, namespace)
     with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:

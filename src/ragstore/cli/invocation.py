@@ -51,7 +51,7 @@ class Invocation:
         import logging
 
         from ragstore.app import open_ragstore
-        from ragstore.app.ragstore import NOTES
+        from ragstore.app.store import NOTES
 
         # Verbs print the notes of an answer themselves.
         logging.getLogger(NOTES).setLevel(logging.ERROR)

@@ -24,7 +24,7 @@ def up(ctx: typer.Context, as_json: JsonOption = False, _quiet: QuietOption = Fa
     settings = invocation.settings()
 
     from ragstore.app import servers
-    from ragstore.app.addresses import home_of
+    from ragstore.app.wiring import home_of
     from ragstore.settings import masked_url
 
     home = None

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ragstore.app.addresses import Addresses, postgres_pool, reachable
-from ragstore.app.audits import Audits
 from ragstore.app.migrations import apply_at, check_postgres
-from ragstore.app.models import Models
-from ragstore.app.spaces import check_chunking, check_space, check_vector_type, chosen_space
-from ragstore.app.transfers import Transfers
-from ragstore.audit import trail
+from ragstore.app.models import Models, check_chunking, check_space, check_vector_type, chosen_space
+from ragstore.app.wiring import Addresses, postgres_pool, reachable
 from ragstore.errors import MassDeletionError, SchemaVersionError, closed
 from ragstore.model.collection import (
     Chunking,
@@ -27,7 +25,7 @@ from ragstore.model.collection import (
     checked_filter_keys,
     checked_name,
 )
-from ragstore.postgres import collections, filter_keys
+from ragstore.postgres import collections, documents, filter_keys
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.telemetry.logging import get_logger
@@ -36,13 +34,15 @@ if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from ragstore.app.asking import Asking
+    from ragstore.app.queries import Asking
+    from ragstore.app.transfer import Goal, PlainStack, Transfers
     from ragstore.app.writer import Writer
     from ragstore.llama import Backend
     from ragstore.model.document import DocumentState, Event, QuarantineEntry
+    from ragstore.model.drift import AuditProgress, ReconcileReport, RepairReport, VerifyReport
     from ragstore.model.filters import Filter
     from ragstore.model.hit import Hits
-    from ragstore.model.report import IngestReport, Progress
+    from ragstore.model.report import IngestReport, Progress, TransferProgress, TransferReport
     from ragstore.query.answer import Answer
     from ragstore.query.search import Mode
     from ragstore.worker.health import Health
@@ -53,7 +53,7 @@ NOTES = "ragstore.notes"  # a logger of its own, for callers that show the notes
 _notes = get_logger(NOTES)
 
 
-class Ragstore(Transfers, Audits):
+class Ragstore:
     """Every use case on one pair of databases; safe to use from several threads."""
 
     def __init__(self, settings: Settings, addresses: Addresses, pool: PostgresPool) -> None:
@@ -173,7 +173,7 @@ class Ragstore(Transfers, Audits):
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
         """
-        from ragstore.app.ingesting import Ingesting, target
+        from ragstore.app.ingestion import Ingesting, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
@@ -208,7 +208,7 @@ class Ragstore(Transfers, Audits):
             MassDeletionError: nothing was deleted; what was added and updated stays.
             PathNotFoundError, UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingesting import Ingesting, foretell, target
+        from ragstore.app.ingestion import Ingesting, foretell, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
@@ -234,11 +234,11 @@ class Ragstore(Transfers, Audits):
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
         """Live documents in the order of their ids."""
-        return trail.live_documents(self._pool, self._collection(collection))
+        return documents.iter_documents(self._pool, self._collection(collection))
 
     def history(self, document_id: str, collection: str | None = None) -> list[Event]:
         """All that happened to a document, oldest first; empty for an id never seen."""
-        return trail.history(self._pool, self._collection(collection), document_id)
+        return documents.history(self._pool, self._collection(collection), document_id)
 
     def delete(self, *document_ids: str, collection: str | None = None) -> int:
         """Delete documents from both stores; returns how many were live."""
@@ -249,13 +249,164 @@ class Ragstore(Transfers, Audits):
 
     def quarantined(self, collection: str | None = None) -> list[QuarantineEntry]:
         """Documents that were set aside, with the reason."""
-        return trail.quarantined(self._pool, self._collection(collection))
+        return documents.list_quarantine(self._pool, self._collection(collection))
 
     def retry_quarantine(self, *document_ids: str, collection: str | None = None) -> int:
         """Let the next ingest try these documents again, all where none is named; returns how many were held back."""
-        return trail.release(self._pool, self._collection(collection), document_ids)
+        return documents.release_quarantine(self._pool, self._collection(collection), document_ids)
+
+    # Transfers
+
+    def import_(
+        self,
+        persist_dir: str | os.PathLike[str],
+        *,
+        collection: str | None = None,
+        model: str | None = None,
+        namespace: str = "default",
+        filter_keys: Sequence[str] = (),
+        progress: Callable[[TransferProgress], None] | None = None,
+    ) -> TransferReport:
+        """Bring a folder that LlamaIndex persisted, here or behind an fsspec URL, into a collection.
+
+        The collection is made when there is none of that name. Nothing is embedded; what is there already, and equal,
+        is skipped; what cannot come over is in the report.
+
+        Args:
+            model: that made the vectors; without it the collection's are ``external``.
+            namespace: which of several vector stores.
+            filter_keys: as those of ``create_collection``.
+
+        Raises:
+            UsageError: there is no persist_dir, or no such vector store in it.
+            TransferError: a file is damaged; nothing was written.
+            EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
+            StoreError: run it again, it goes on.
+        """
+        goal = self._goal(collection, model, filter_keys)
+        return self._transfers().import_(os.fspath(persist_dir), goal, progress, namespace=namespace)
+
+    def adopt(
+        self,
+        stack: PlainStack,
+        *,
+        collection: str | None = None,
+        model: str | None = None,
+        filter_keys: Sequence[str] = (),
+        progress: Callable[[TransferProgress], None] | None = None,
+    ) -> TransferReport:
+        """Bring what plain LlamaIndex stores hold into a collection, as ``import_`` does; they are only read.
+
+        Raises:
+            UsageError: there is no such table or document store.
+            EmbeddingSpaceError, StoreError: as ``import_``.
+        """
+        return self._transfers().adopt(stack, self._goal(collection, model, filter_keys), progress)
+
+    def export(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        collection: str | None = None,
+        overwrite: bool = False,
+        progress: Callable[[TransferProgress], None] | None = None,
+    ) -> TransferReport:
+        """Write a collection, as it is at one moment, as a folder that plain LlamaIndex loads.
+
+        Raises:
+            RefusedError: the folder is not empty, and ``overwrite`` is false.
+            CollectionNotFoundError, TransferError, StoreError
+        """
+        found = self._collection(collection)
+        return self._transfers().export(found, os.fspath(target), progress, overwrite=overwrite)
 
     # Health
+
+    def verify(
+        self,
+        collection: str | None = None,
+        *,
+        deep: bool = False,
+        progress: Callable[[AuditProgress], None] | None = None,
+    ) -> VerifyReport:
+        """Compare both stores with the ledger; changes nothing, and is right also while workers run.
+
+        Args:
+            collection: only this one; all where none is named.
+            deep: compare texts, metadata and vectors too, not only which nodes there are.
+
+        Raises:
+            EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            CollectionNotFoundError, StoreError
+        """
+        from ragstore.app.audit_session import opened_for_audit
+        from ragstore.audit.verify import verify
+
+        wanted = self._audited(collection)
+        with opened_for_audit(self.settings, self._addresses) as audited:
+            return verify(
+                audited.pool, audited.database, wanted, deep=deep, everything=collection is None, tell=progress
+            )
+
+    def repair(
+        self,
+        collection: str | None = None,
+        *,
+        dry_run: bool = False,
+        set_aside: bool = False,
+        progress: Callable[[AuditProgress], None] | None = None,
+    ) -> RepairReport:
+        """Remove the drift that ``verify(deep=True)`` finds; what cannot be proved garbage is kept and reported.
+
+        Args:
+            collection: only this one; all where none is named.
+            dry_run: say what would be done, and change nothing.
+            set_aside: move what would be kept to a place in MongoDB where nothing reads it; the report names it.
+
+        Raises:
+            EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            RestoredStoreError: one store was restored to another moment than the other.
+            RefusedError: another repair is at work.
+            ModelError: vectors must be computed and the model cannot be used; what was done by then stays.
+            CollectionNotFoundError, StoreError
+        """
+        from ragstore.app.audit_session import opened_for_audit, repairing
+        from ragstore.audit.repair import RepairOptions, repair
+
+        wanted = self._audited(collection)
+        of, min_nodes = self._models.of, self.settings.index_min_nodes
+        with opened_for_audit(self.settings, self._addresses) as audited:
+            aside = audited.aside(dry_run=dry_run) if set_aside else None
+            options = RepairOptions(of, min_nodes, set_aside=aside, whole=collection is None)
+            if dry_run:
+                audited.watch.check()
+                return repair(audited.pool, audited.database, wanted, options, None, progress)
+            with repairing(audited) as (repairer, registered):
+                options = replace(options, registered=registered)
+                return repair(audited.pool, audited.database, wanted, options, repairer, progress)
+
+    def reconcile(
+        self, *, dry_run: bool = False, progress: Callable[[AuditProgress], None] | None = None
+    ) -> ReconcileReport:
+        """After one of the stores was restored to another moment: bring MongoDB to PostgreSQL's state.
+
+        What only MongoDB has is moved where nothing reads it, as the report names it. Writers that began before it are
+        refused with EpochEndedError, all others until it has ended. Where neither was restored, nothing is done.
+
+        Args:
+            dry_run: say what would be done, and change nothing.
+
+        Raises:
+            EmptyStoreError: MongoDB belongs to another PostgreSQL database.
+            RefusedError, StoreError: a repair or another reconcile is at work, or a database away.
+        """
+        from ragstore.app.audit_session import opened_for_audit, reconcile
+        from ragstore.audit.repair import RepairOptions
+
+        of, min_nodes = self._models.of, self.settings.index_min_nodes
+        with opened_for_audit(self.settings, self._addresses) as audited:
+            options = RepairOptions(of, min_nodes, set_aside=audited.aside(dry_run=dry_run), by_postgres=True)
+            return reconcile(audited, lambda: self._audited(None), options, dry_run=dry_run, tell=progress)
 
     def upkeep(self, health: Health | None = None, *, is_last: bool = False) -> Upkeep:
         """What ``ragstore maintain`` does, a round at a time.
@@ -340,7 +491,7 @@ class Ragstore(Transfers, Audits):
             ModelError: the LLM gave no answer.
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError: as ``query``.
         """
-        from ragstore.app.asking import answered
+        from ragstore.app.queries import answered
 
         hits = self.query(text, collection=collection, top_k=top_k, filters=filters, mode=mode, mmr_lambda=mmr_lambda)
         return answered(self.settings, text, hits, stream)
@@ -394,9 +545,28 @@ class Ragstore(Transfers, Audits):
 
     @cached_property
     def _asking(self) -> Asking:
-        from ragstore.app.asking import Asking
+        from ragstore.app.queries import Asking
 
         return Asking(self._pool, self._models)
+
+    def _goal(self, collection: str | None, model: str | None, filter_keys: Sequence[str]) -> Goal:
+        from ragstore.app.transfer import Goal
+
+        return Goal(collection or self.settings.collection, model, filter_keys)
+
+    def _transfers(self) -> Transfers:
+        from ragstore.app.transfer import Transfers
+
+        return Transfers(self.settings, self._pool, self._writer(), self.create_collection)
+
+    def _audited(self, name: str | None) -> list[tuple[Collection, int]]:
+        """The collection of that name, or all, each with the ledger's count of its nodes."""
+        wanted = None if name is None else collections.get_collection(self._pool, name).name
+        return [
+            (collections.get_collection(self._pool, summary.name), summary.nodes)
+            for summary in collections.list_collections(self._pool)
+            if wanted in (None, summary.name)
+        ]
 
     def _writer(self) -> Writer:
         from ragstore.app.writer import open_writer
@@ -417,12 +587,14 @@ class Ragstore(Transfers, Audits):
         self, name: str | None, filter_keys: Sequence[str] = ()
     ) -> tuple[Collection, MadeCollection | None]:
         wanted = checked_name(name or self.settings.collection)
-        if collections.find_collection(self._pool, wanted) is None:
+        found = collections.find_collection(self._pool, wanted)
+        if found is None:
             # Databases that do not belong together must get no collection: that it is empty would be an answer.
             self._writer()
             made = self.create_collection(wanted, filter_keys=filter_keys)
             return made, MadeCollection(made.name, made.space.model, made.space.dim)
-        return self._with_filter_keys(self._collection(wanted), checked_filter_keys(filter_keys)), None
+        self._models.check(found)
+        return self._with_filter_keys(found, checked_filter_keys(filter_keys)), None
 
 
 def open_ragstore(settings: Settings | None = None, *, starting: Callable[[], None] | None = None) -> Ragstore:

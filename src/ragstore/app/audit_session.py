@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ragstore.app.addresses import Addresses, mongo_database, postgres_pool
 from ragstore.app.migrations import check_deployment, deployment_of, migrate_mongo, register_mongo
+from ragstore.app.wiring import Addresses, mongo_database, postgres_pool
 from ragstore.audit.repair import RepairOptions, repair
 from ragstore.audit.verify import Listener
 from ragstore.model.collection import Collection

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragstore.app.addresses import home_of
 from ragstore.app.models import Models
+from ragstore.app.wiring import home_of
 from ragstore.app.writer import Writer
 from ragstore.ingest.dry_run import dry_run
 from ragstore.ingest.parse_process import ParserPool

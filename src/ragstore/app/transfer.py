@@ -1,4 +1,4 @@
-"""Puts together what import, export and adopt work with."""
+"""Import, adopt and export of collections: what they need, put together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ragstore.app.models import EXTERNAL
-from ragstore.app.transfers import PlainStack
 from ragstore.app.writer import Writer
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection, MadeCollection, checked_filter_keys, checked_name
@@ -21,8 +20,6 @@ from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings, without_driver
 from ragstore.transfer.loading import Destination
-
-Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class _Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Transferring:
+class Transfers:
     """Transfers into and out of one pair of databases.
 
     Args:
@@ -142,3 +139,28 @@ class Transferring:
                 yield PlainDocstore(database(client, stack.mongo_database), stack.namespace)
             finally:
                 client.close()
+
+
+Tell = Callable[[TransferProgress], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainStack:
+    """Where plain LlamaIndex keeps vectors and nodes; ``repr`` leaves the URLs out, which may hold passwords.
+
+    Args:
+        table: of a PGVectorStore, with its ``data_``.
+        postgres_url: ragstore's own database where None.
+        mongo_url: ragstore's own server where None.
+        mongo_database: of a MongoDocumentStore; None where there is none.
+    """
+
+    table: str
+    schema: str = "public"
+    postgres_url: str | None = None
+    mongo_url: str | None = None
+    mongo_database: str | None = None
+    namespace: str = "docstore"
+
+    def __repr__(self) -> str:
+        return f"PlainStack({self.schema}.{self.table})"
