@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.query.search import Mode
+from ragstore.postgres.search import Mode
 from ragstore.settings import Settings
 
 KINDS = ("terms", "natural")

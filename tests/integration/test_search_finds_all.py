@@ -22,8 +22,8 @@ from ragstore.postgres import effort as efforts
 from ragstore.postgres.collections import create_collection, get_collection
 from ragstore.postgres.documents import read_gauges
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.search import Query, effort_of, vector_search
-from ragstore.query.search import Mode, Question, search
+from ragstore.postgres.search import Mode, Query, effort_of, vector_search
+from ragstore.query.search import Question, search
 from tests.integration.test_search import Node, a_connection, add_nodes
 from tests.support.corpus import write_documents
 from tests.support.internals import collection_of, pool_of, trees_above
@@ -282,9 +282,9 @@ def test_while_a_collection_grows_it_is_measured_each_time_that_it_has_doubled(
     merge_at_rest(pool, corpus.collection)
     collection = replace(corpus.now().collection, effort=None)
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
-    monkeypatch.setattr(efforts, "_FIRST_GROWING", n_nodes - 1)
+    monkeypatch.setattr(efforts, "FIRST_GROWING", n_nodes - 1)
     assert efforts.is_due(pool, collection, at_rest=False)
-    monkeypatch.setattr(efforts, "_FIRST_GROWING", n_nodes)
+    monkeypatch.setattr(efforts, "FIRST_GROWING", n_nodes)
     assert not efforts.is_due(pool, collection, at_rest=False)
     effort = efforts.measure(pool, collection, at_rest=False)
     assert effort.n_nodes == n_nodes and effort.found is not None and effort.found.self_recall == 1.0

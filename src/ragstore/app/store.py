@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from ragstore.model.filters import Filter
     from ragstore.model.hit import Hits
     from ragstore.model.report import IngestReport, Progress, TransferProgress, TransferReport
+    from ragstore.postgres.search import Mode
     from ragstore.query.answer import Answer
-    from ragstore.query.search import Mode
     from ragstore.worker.health import Health
     from ragstore.worker.upkeep import Upkeep
 

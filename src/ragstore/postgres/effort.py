@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ragstore.errors import StoreError
+from ragstore.errors import CollectionNotFoundError, StoreError
 from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
 from ragstore.postgres.collections import UNDEFINED_TABLE, find_collection
 from ragstore.postgres.names import quoted_table
@@ -33,7 +33,8 @@ _N_OF_EACH, _N_SELF = 30, 200
 _N_OF_EACH_GROWING, _N_SELF_GROWING = 12, 30
 """Questions of each kind, and nodes that must find themselves; while a collection grows fewer, and more often."""
 
-_FIRST_GROWING, _GROWN = 50_000, 2.0
+FIRST_GROWING, GROWN = 50_000, 2.0
+"""It is measured first from so many nodes, and again with so many times more."""
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
 _TRIES = 3
@@ -95,7 +96,7 @@ def is_due(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> bool
         return False
     effort = collection.effort
     if not at_rest:
-        return n_nodes > (_FIRST_GROWING if effort is None else _GROWN * effort.n_nodes)
+        return n_nodes > (FIRST_GROWING if effort is None else GROWN * effort.n_nodes)
     if effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes:
         return True
     is_old = time.time() - effort.measured_at > _MEASURED_AGAIN_AFTER_S
@@ -118,6 +119,7 @@ def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True)
         at_rest: nothing is being added; otherwise a smaller sample is asked, which takes less from who adds.
 
     Raises:
+        CollectionNotFoundError: it was dropped.
         StoreError: also where segments were merged meanwhile and their tables dropped; then it is due again.
 
     Crash safety:
@@ -180,6 +182,8 @@ def look(pool: PostgresPool, name: str) -> Found | None:
         try:
             with pool.autocommit() as connection:
                 return measured(connection, now, sampled(connection, now))
+        except CollectionNotFoundError:
+            return None
         except StoreError as error:
             if error.facts.get("sqlstate") != UNDEFINED_TABLE or attempt == _TRIES:
                 raise

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ragstore.model.collection import Collection, Effort, default_effort
 from ragstore.model.filters import Filter
-from ragstore.postgres.collections import to_effort, to_segments
+from ragstore.postgres.collections import dropped, to_effort, to_segments
 from ragstore.postgres.filters import can_be_served, to_sql
 from ragstore.postgres.names import quoted_literal, quoted_table
 from ragstore.postgres.pairs import Some, Wanted, find_wanted, group_condition, mask_sql, node_condition
@@ -31,6 +31,7 @@ from ragstore.postgres.segment_tables import table_of
 from ragstore.postgres.segments import fresh_condition
 
 Vector = NDArray[np.float32]
+Mode = Literal["vector", "keyword", "hybrid"]
 
 _RRF_K = 15
 _MIN_COSINE = 0.1
@@ -148,12 +149,12 @@ class Found:
     """What a search found.
 
     Args:
-        rows: best first.
-        collection: as it is now; None where it was dropped, and another may have its name.
+        rows: best first; of equal score by node id.
+        collection: as the answer saw it, for the next question.
     """
 
     rows: list[Row]
-    collection: Collection | None
+    collection: Collection
 
 
 def vector_search(connection: Connection, collection: Collection, vector: Vector, query: Query) -> Found:
@@ -162,8 +163,11 @@ def vector_search(connection: Connection, collection: Collection, vector: Vector
     With k allowed nodes in the collection it returns k hits, whatever the filter. Those are the nearest among the
     allowed ones as far as the look into the segments found the nearest of all; where it does not show k allowed nodes
     at once, a wider one does, and last all allowed nodes are compared.
+
+    Raises:
+        CollectionNotFoundError: it was dropped; another may have its name.
     """
-    return _first_complete(connection, collection, query, _Question("vector", vector=vector))
+    return _first_complete(connection, collection, query, "vector", vector=vector)
 
 
 def keyword_search(connection: Connection, collection: Collection, text: str, query: Query) -> Found:
@@ -172,7 +176,7 @@ def keyword_search(connection: Connection, collection: Collection, text: str, qu
     The score is the mean ``ts_rank`` of the words, weighted by how rare they are in the collection. Where even the
     rarest word is a common one, only some of the nodes that hold it are ranked.
     """
-    return _first_complete(connection, collection, query, _Question("keyword", text=text))
+    return _first_complete(connection, collection, query, "keyword", text=text)
 
 
 def hybrid_search(connection: Connection, collection: Collection, text: str, vector: Vector, query: Query) -> Found:
@@ -181,18 +185,7 @@ def hybrid_search(connection: Connection, collection: Collection, text: str, vec
     A zero vector ranks nothing, so words alone decide then. A node with a word that stands in up to three nodes of
     thousands counts as if it had its rank among those in both lists.
     """
-    return _first_complete(connection, collection, query, _Question("hybrid", text=text, vector=vector))
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    mode: Literal["vector", "keyword", "hybrid"]
-    text: str | None = None
-    vector: Vector | None = None
-
-    @property
-    def is_zero(self) -> bool:
-        return self.vector is not None and not self.vector.any()
+    return _first_complete(connection, collection, query, "hybrid", text=text, vector=vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +208,18 @@ class _Plan:
     some: Some | None = None
 
 
-def _plans(collection: Collection, query: Query, question: _Question, wanted: Wanted | None) -> Iterator[_Plan]:
+def _plans(
+    collection: Collection, query: Query, mode: Mode, vector: Vector | None, wanted: Wanted | None
+) -> Iterator[_Plan]:
     """From the narrowest look to the widest; the last is always complete."""
-    if question.vector is None:
+    if vector is None:
         yield _Plan("none")
         return
-    if collection.segments and not query.exact and not question.is_zero:
+    if collection.segments and not query.exact and vector.any():
         if wanted is not None:
-            yield from _pruned_plans(collection, wanted, _n_dense(query, question))
+            yield from _pruned_plans(collection, wanted, _n_dense(query, mode))
         else:
-            yield from _segment_plans(collection, query, _n_dense(query, question))
+            yield from _segment_plans(collection, query, _n_dense(query, mode))
     yield _Plan("exact")
 
 
@@ -304,57 +299,47 @@ def effort_of(collection: Collection) -> Effort:
     )
 
 
-def _n_dense(query: Query, question: _Question) -> int:
-    return query.k if question.mode == "vector" else max(2 * query.k, _MIN_FUSED)
+def _n_dense(query: Query, mode: Mode) -> int:
+    return query.k if mode == "vector" else max(2 * query.k, _MIN_FUSED)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """All that the text of a question's statements depends on, but the collection and the plan."""
-
-    mode: Literal["vector", "keyword", "hybrid"]
-    k: int
-    n_dense: int
-    dense_weight: float
-    condition: str
-    with_embeddings: bool
-    with_bodies: bool
-    n_context: int
-
-
-def _first_complete(connection: Connection, collection: Collection, query: Query, question: _Question) -> Found:
+def _first_complete(
+    connection: Connection,
+    collection: Collection,
+    query: Query,
+    mode: Mode,
+    *,
+    text: str | None = None,
+    vector: Vector | None = None,
+) -> Found:
     condition, values = _condition(collection, query)
-    form = _Form(
-        question.mode,
-        query.k,
-        _n_dense(query, question),
-        0.0 if question.is_zero else query.dense_weight,
-        condition,
-        query.with_embeddings,
-        query.with_bodies,
-        query.n_context,
-    )
     # What a condition allows decides which plan is best, so that one plan does not fit all its values.
     is_prepared = not values and isinstance(connection, PreparingConnection)
     wanted = None
-    if question.vector is not None:
-        values["vector"] = values["half"] = _vector_text(question.vector)
+    if vector is not None:
+        values["vector"] = values["half"] = _vector_text(vector)
         if not query.exact and query.document_ids is None and query.node_ids is None:
             wanted = find_wanted(connection, collection, query.filters)
+        if not vector.any():
+            query = replace(query, dense_weight=0.0)
     if wanted is not None:
         values |= wanted.parameters()
-    if question.text is not None:
-        values["text"] = _storable(question.text)
-    for plan in _plans(collection, query, question, wanted):
-        statement = _statement(plan, collection, form)
+    if text is not None:
+        values["text"] = _storable(text)
+    # Without the values of its conditions: what the text of a statement depends on.
+    form = replace(query, filters=None, document_ids=None, node_ids=None)
+    for plan in _plans(collection, query, mode, vector, wanted):
+        statement = _statement(plan, collection, mode, form, condition)
         found = _fetched(connection, statement, values, is_prepared=is_prepared)
         complete, *now = found[0][:4]
         if complete:
             break
+    if now[0] is None:
+        raise dropped(collection)
     rows = [Row._make(row[4:]) for row in found if row[4] is not None]
     if query.with_embeddings:
         rows = [_with_embedding(row) for row in rows]
-    return Found(rows, None if now[0] is None else _as_now(collection, *now))
+    return Found(rows, _as_now(collection, *now))
 
 
 def _as_now(collection: Collection, segments: str, filter_keys: Sequence[str], effort: str) -> Collection:
@@ -375,26 +360,26 @@ def _fetched(
 
 
 @functools.lru_cache(maxsize=256)
-def _statement(plan: _Plan, collection: Collection, form: _Form) -> Statement:
+def _statement(plan: _Plan, collection: Collection, mode: Mode, query: Query, condition: str) -> Statement:
     exact_distance = _or_one(f"embedding <=> %(vector)s::{collection.vector_type}")
-    parts = [f"dense_{plan.kind}", *(["keyword"] if form.mode != "vector" else []), f"winner_{form.mode}"]
+    parts = [f"dense_{plan.kind}", *(["keyword"] if mode != "vector" else []), f"winner_{mode}"]
     text = "WITH\n" + ",\n".join(map(_sql, parts)) + "\n" + _sql("hits")
     text = text.format(
         table=quoted_table(collection),
-        condition=form.condition,
-        with_common_words=(_sql("sample") if form.condition == "true" else _ALL_WITH_COMMON_WORDS).format(
-            table=quoted_table(collection), condition=form.condition
+        condition=condition,
+        with_common_words=(_sql("sample") if condition == "true" else _ALL_WITH_COMMON_WORDS).format(
+            table=quoted_table(collection), condition=condition
         ),
         candidate=_candidate_sql(collection, plan),
-        fresh=_fresh_sql(collection, plan, form.condition),
+        fresh=_fresh_sql(collection, plan, condition),
         exact_distance=exact_distance,
-        embedding="vector_send(node.embedding::vector)" if form.with_embeddings else "NULL",
-        user_metadata="'{}'::jsonb" if form.with_bodies else "node.user_metadata",
-        class_name="node.metadata_->>'_node_type'" if form.with_bodies else "NULL",
-        content="node.metadata_->>'_node_content'" if form.with_bodies else "NULL",
-        context=_sql("context").format(table=quoted_table(collection)) if form.n_context else "NULL",
+        embedding="vector_send(node.embedding::vector)" if query.with_embeddings else "NULL",
+        user_metadata="'{}'::jsonb" if query.with_bodies else "node.user_metadata",
+        class_name="node.metadata_->>'_node_type'" if query.with_bodies else "NULL",
+        content="node.metadata_->>'_node_content'" if query.with_bodies else "NULL",
+        context=_sql("context").format(table=quoted_table(collection)) if query.n_context else "NULL",
     )
-    constants = _constants(plan, collection, form)
+    constants = _constants(plan, collection, mode, query)
     types = (("vector", collection.vector_type), ("half", "halfvec"), ("text", "text"))
     return Statement(
         _settings(plan),
@@ -413,27 +398,27 @@ def _settings(plan: _Plan) -> str:
     return settings
 
 
-def _constants(plan: _Plan, collection: Collection, form: _Form) -> dict[str, str]:
+def _constants(plan: _Plan, collection: Collection, mode: Mode, query: Query) -> dict[str, str]:
     """What stands in the statement itself, because its plan depends on it; all of it is ours."""
     numbers = {
         "collection_id": collection.collection_id,
-        "k": form.k,
+        "k": query.k,
         "n_near": plan.n_near,
-        "n_dense": form.n_dense,
-        "n_context": form.n_context,
-        "n_keyword": max(2 * form.k, _MIN_FUSED),
+        "n_dense": _n_dense(query, mode),
+        "n_context": query.n_context,
+        "n_keyword": max(2 * query.k, _MIN_FUSED),
         "max_few": plan.max_few,
         "max_counted": _MAX_COUNTED,
         "max_sole": _MAX_SOLE,
         "min_for_sole": _MIN_FOR_SOLE,
         "max_chosen": _MAX_CHOSEN,
         "max_listed": _MAX_LISTED,
-        "max_ranked": max(2 * form.k, _MAX_RANKED),
-        "n_fill": max(2 * form.k, _N_FILL),
-        "max_looked_at": max(20 * form.k, _MAX_LOOKED_AT),
+        "max_ranked": max(2 * query.k, _MAX_RANKED),
+        "n_fill": max(2 * query.k, _N_FILL),
+        "max_looked_at": max(20 * query.k, _MAX_LOOKED_AT),
         "rrf_k": _RRF_K,
         "min_cosine": _MIN_COSINE,
-        "dense_weight": form.dense_weight,
+        "dense_weight": query.dense_weight,
     }
     names = {"table_name": collection.table, "config": collection.text_search_config}
     return {name: str(number) for name, number in numbers.items()} | {

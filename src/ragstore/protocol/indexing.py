@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 
 import orjson
 
-from ragstore.errors import RagstoreError, StoreError
+from ragstore.errors import CollectionNotFoundError, RagstoreError, StoreError
 from ragstore.model.collection import Collection
 from ragstore.postgres import segments, vectors
 from ragstore.postgres.collections import UNDEFINED_TABLE, find_collection
@@ -78,6 +78,8 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
     if now is not None and is_due(pool, now, at_rest=at_rest):
         try:
             measure(pool, now, at_rest=at_rest)
+        except CollectionNotFoundError:
+            return False
         except StoreError as error:
             # Others merge, and dropped the tables that were looked into: whoever ends that measures.
             if error.facts.get("sqlstate") != UNDEFINED_TABLE:

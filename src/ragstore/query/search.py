@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +18,8 @@ from ragstore.model.hit import Hit
 from ragstore.postgres.collections import UNDEFINED_TABLE, dropped, find_collection, told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
-from ragstore.postgres.search import Found, Query, Row, hybrid_search, keyword_search, vector_search
+from ragstore.postgres.search import Found, Mode, Query, Row, hybrid_search, keyword_search, vector_search
 from ragstore.postgres.vectors import LONGEST, SHORTEST, lengths
-
-Mode = Literal["vector", "keyword", "hybrid"]
 
 _NEEDED: Mapping[Mode, Sequence[str]] = {"vector": ["vector"], "keyword": ["text"], "hybrid": ["text", "vector"]}
 
@@ -61,25 +59,12 @@ class Question:
     n_context: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a collection answered.
-
-    Args:
-        rows: by descending score, all scores finite; of equal score by node id.
-        collection: as the answer saw it, for the next question.
-    """
-
-    rows: list[Row]
-    collection: Collection
-
-
 def search(pool: PostgresPool, collection: Collection, question: Question) -> list[Hit]:
     """The hits of ``find``; raises as it does."""
     return [to_hit(row) for row in find(pool, collection, question).rows]
 
 
-def find(pool: PostgresPool, collection: Collection, question: Question, *, with_bodies: bool = False) -> Answer:
+def find(pool: PostgresPool, collection: Collection, question: Question, *, with_bodies: bool = False) -> Found:
     """The nodes that answer a question, in one round trip where one look is enough.
 
     With ``mmr_lambda`` the score is that of maximal marginal relevance, see ``mmr``.
@@ -114,14 +99,12 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
     )
     with told_when_dropped(pool, collection):
         found = _read(pool, collection, lambda connection, known: _found(connection, known, question, vector, query))
-    if found.collection is None:
-        raise dropped(collection)
     rows = found.rows
     if question.mmr_lambda is not None and vector is not None and rows:
         candidates = np.array([row.embedding for row in rows])
         chosen = mmr(vector, candidates, question.top_k, question.mmr_lambda)
         rows = [rows[position]._replace(score=score) for position, score in chosen]
-    return Answer(rows, found.collection)
+    return Found(rows, found.collection)
 
 
 def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connection, Collection], Found]) -> Found:
