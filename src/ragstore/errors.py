@@ -20,7 +20,9 @@
     ├── StoreError                  a database did not do what it was asked           exit 1
     │   ├── StoreUnavailableError   unreachable, restarting, or the connection broke
     │   ├── StoreBusyError          another transaction was in the way
+    │   ├── StoreConflictError      another writer was first to write the same
     │   ├── StoreSetupError         reachable, but wrong password, database, extension …
+    │   │   └── MissingTableError   a table is not there: dropped, replaced or lost
     │   └── StoreFullError          no disk space left
     ├── ProtocolError               a run cannot go on                                exit 1
     │   ├── LeaseLostError          the run was recovered by someone else
@@ -189,11 +191,19 @@ class StoreBusyError(StoreError):
     retry = Retry.LATER
 
 
+class StoreConflictError(StoreError):
+    """Another writer was first to write what may be there once."""
+
+
 class StoreSetupError(StoreError):
     """Reachable, but not usable: wrong password, wrong database, missing extension, no replica set."""
 
     code = "store.setup"
     retry = Retry.AFTER_REPAIR
+
+
+class MissingTableError(StoreSetupError):
+    """A table is not there: it was dropped, replaced by another, or lost."""
 
 
 class StoreFullError(StoreError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 
-from ragstore.errors import CollectionNotFoundError, EpochEndedError, StoreSetupError
+from ragstore.errors import CollectionNotFoundError, EpochEndedError, MissingTableError, StoreSetupError
 from ragstore.model.collection import (
     Chunking,
     Collection,
@@ -26,7 +26,7 @@ from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_literal
 from ragstore.postgres.pool import Cursor, PostgresPool
 
-UNDEFINED_TABLE = "42P01"
+_UNDEFINED_TABLE = "42P01"
 _TRIES = 3
 _PLAIN = TableForm()
 _MAX_NAMED = 8
@@ -177,11 +177,9 @@ def told_when_dropped(pool: PostgresPool, collection: Collection) -> Iterator[No
     """
     try:
         yield
-    except StoreSetupError as error:
+    except MissingTableError as error:
         found = find_collection(pool, collection.name)
-        if error.facts.get("sqlstate") == UNDEFINED_TABLE and (
-            found is None or found.collection_id != collection.collection_id
-        ):
+        if found is None or found.collection_id != collection.collection_id:
             raise dropped(collection) from error
         raise
 
@@ -210,7 +208,7 @@ def nodes_without_document(pool: PostgresPool) -> dict[str, int]:
                 return dict(cursor.fetchall())
             except psycopg2.Error as error:
                 # A collection was dropped in between.
-                if error.pgcode != UNDEFINED_TABLE or attempt == _TRIES:
+                if error.pgcode != _UNDEFINED_TABLE or attempt == _TRIES:
                     raise
     return {}
 

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ragstore.errors import CollectionNotFoundError, StoreError
+from ragstore.errors import CollectionNotFoundError, MissingTableError
 from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
-from ragstore.postgres.collections import UNDEFINED_TABLE, find_collection
+from ragstore.postgres.collections import find_collection
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
@@ -120,7 +120,7 @@ def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True)
 
     Raises:
         CollectionNotFoundError: it was dropped.
-        StoreError: also where segments were merged meanwhile and their tables dropped; then it is due again.
+        MissingTableError: segments were merged meanwhile and their tables dropped; then it is due again.
 
     Crash safety:
         One statement at the end.
@@ -184,8 +184,8 @@ def look(pool: PostgresPool, name: str) -> Found | None:
                 return measured(connection, now, sampled(connection, now))
         except CollectionNotFoundError:
             return None
-        except StoreError as error:
-            if error.facts.get("sqlstate") != UNDEFINED_TABLE or attempt == _TRIES:
+        except MissingTableError:
+            if attempt == _TRIES:
                 raise
     return None
 

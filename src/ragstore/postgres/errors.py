@@ -7,9 +7,16 @@ from contextlib import contextmanager
 
 import psycopg2
 
-from ragstore.errors import StoreBusyError, StoreError, StoreFullError, StoreSetupError, StoreUnavailableError
+from ragstore.errors import (
+    MissingTableError,
+    StoreBusyError,
+    StoreConflictError,
+    StoreError,
+    StoreFullError,
+    StoreSetupError,
+    StoreUnavailableError,
+)
 
-_UNDEFINED_TABLE = "42P01"
 _FOREIGN_KEY = "23503"
 
 _CHECK = "check RAGSTORE_POSTGRES_URL with 'ragstore status --settings'"
@@ -103,6 +110,8 @@ _TEXTS: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
 
 # The first that the SQLSTATE begins with.
 _STATES: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
+    (("23505",), StoreConflictError, ""),
+    (("42P01",), MissingTableError, _HINT_SETUP),
     (("40", "55P03"), StoreBusyError, _HINT_BUSY),  # deadlocks, serialisation failures; a lock not to be had
     (("53100",), StoreFullError, "free disk space on the PostgreSQL server, then run the same again"),
     (("53300",), StoreUnavailableError, _HINT_FULL),
@@ -113,7 +122,7 @@ _STATES: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
     (("25006",), StoreUnavailableError, _HINT_READ_ONLY),
     (("42501",), StoreSetupError, _HINT_RIGHTS),
     (("42704", "42602", "58P01"), StoreSetupError, _HINT_VECTOR),
-    (("28", "3D000", "3F000", "42P01", "42703", "42883", "42P07", "F0"), StoreSetupError, _HINT_SETUP),
+    (("28", "3D000", "3F000", "42703", "42883", "42P07", "F0"), StoreSetupError, _HINT_SETUP),
     (("08", "57P01", "57P02", "57P05", "53", "25P03", "58030"), StoreUnavailableError, _HINT_STATUS),
 )
 
@@ -128,7 +137,7 @@ def translated(error: psycopg2.Error) -> StoreError:
         kind, hint = _by_state(state)
     else:
         kind, hint, text = _by_text(error)
-    if state == _UNDEFINED_TABLE and ".data_" in text:
+    if kind is MissingTableError and ".data_" in text:
         hint = _HINT_TABLE
     message = f"PostgreSQL: {text}"
     if kind is StoreBusyError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, StoreError
+from ragstore.errors import EmbeddingSpaceError, InvalidNodeError, StoreBusyError, StoreConflictError
 from ragstore.model.collection import Collection
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
 from ragstore.model.node import LiveNode, Node, check_node, content_with_text
@@ -27,7 +27,6 @@ from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _TRIES = 5
-_CONCURRENT_WRITER = {"23505", "40P01", "40001"}  # unique_violation, deadlock_detected, serialization_failure
 _NOTHING_MORE = Completion()
 
 
@@ -222,8 +221,8 @@ class DirectWriter:
                 with changing(self._pool, collection, Run(new_run_id(), self._worker, [])) as change:
                     write(change)
                     reached(Failpoint.DIRECT_WRITTEN)
-            except StoreError as error:
-                if attempt == _TRIES or error.facts.get("sqlstate") not in _CONCURRENT_WRITER:
+            except (StoreConflictError, StoreBusyError):
+                if attempt == _TRIES:
                     raise
             else:
                 break

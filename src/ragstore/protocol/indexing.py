@@ -16,10 +16,10 @@ from queue import Empty, SimpleQueue
 
 import orjson
 
-from ragstore.errors import CollectionNotFoundError, RagstoreError, StoreError
+from ragstore.errors import CollectionNotFoundError, MissingTableError, RagstoreError
 from ragstore.model.collection import Collection
 from ragstore.postgres import segments, vectors
-from ragstore.postgres.collections import UNDEFINED_TABLE, find_collection
+from ragstore.postgres.collections import find_collection
 from ragstore.postgres.effort import is_due, measure
 from ragstore.postgres.filter_keys import build_missing
 from ragstore.postgres.pool import PostgresPool
@@ -80,10 +80,9 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
             measure(pool, now, at_rest=at_rest)
         except CollectionNotFoundError:
             return False
-        except StoreError as error:
-            # Others merge, and dropped the tables that were looked into: whoever ends that measures.
-            if error.facts.get("sqlstate") != UNDEFINED_TABLE:
-                raise
+        except MissingTableError:
+            # Others merge, and dropped the tables that were looked into: the last of them measures.
+            _log.debug("not measured", action="index", collection=collection.name)
         return True
     return has_merged
 

@@ -5,7 +5,7 @@ Removed they are the other way round: one that only MongoDB has was not to go, P
 
 from __future__ import annotations
 
-from ragstore.errors import LimitExceededError, StoreError, UsageError
+from ragstore.errors import LimitExceededError, StoreConflictError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.graph import checked_key
 from ragstore.model.node import VECTOR_STORE, Struct
@@ -15,8 +15,6 @@ from ragstore.postgres import structs as in_postgres
 from ragstore.postgres.collections import find_collection
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.recover import Recoverer
-
-_UNIQUE_VIOLATION = "23505"
 
 
 class StructWriter:
@@ -100,9 +98,7 @@ class StructWriter:
     def _put(self, struct: Struct) -> list[int]:
         try:
             return in_postgres.put_struct(self._pool, self._collection, struct)
-        except StoreError as error:
-            if error.facts.get("sqlstate") != _UNIQUE_VIOLATION:
-                raise
+        except StoreConflictError as error:
             # Where two write the same new struct at once, the one may meet the other's entry in this index before it
             # meets it by its id, and PostgreSQL takes that for a conflict that it was not told what to do about.
             if self.vector_index_ids() == [struct.index_id]:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragstore.embedding.catalog import dense_weight
-from ragstore.errors import EmbeddingSpaceError, StoreSetupError, UsageError
+from ragstore.errors import EmbeddingSpaceError, MissingTableError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.hit import Hit
-from ragstore.postgres.collections import UNDEFINED_TABLE, dropped, find_collection, told_when_dropped
+from ragstore.postgres.collections import dropped, find_collection, told_when_dropped
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Found, Mode, Query, Row, hybrid_search, keyword_search, vector_search
@@ -114,8 +114,8 @@ def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connect
     """
     try:
         return pool.read(lambda connection: finding(connection, collection))
-    except StoreSetupError as error:
-        if error.facts.get("sqlstate") != UNDEFINED_TABLE or not collection.segments:
+    except MissingTableError:
+        if not collection.segments:
             raise
     now = find_collection(pool, collection.name)
     if now is None or now.collection_id != collection.collection_id:
