@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragstore.bench import picture
+from ragstore.bench.compare import result_lines
 from ragstore.bench.figures import (
     Curve,
     Goal,
@@ -24,7 +25,6 @@ from ragstore.bench.figures import (
 from ragstore.bench.page import page
 from ragstore.bench.report import write_page, write_results
 from ragstore.bench.table import HEADINGS, cells, notes
-from ragstore.cli.bench import result_lines
 
 OURS, PLAIN, RAW = series("nodes/s", [9_000, 8_000, 9_500]), series("nodes/s", [180]), series("nodes/s", [12_000])
 CURVE = Curve("query, top-10, p50", "ms", {"ragstore": [(1_000, 0.7), (10_000, 0.8)], "plain": [(1_000, 2.1)]})

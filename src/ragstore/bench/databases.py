@@ -21,16 +21,16 @@ from ragstore.settings import Settings
 NAME = "ragstore_bench"
 """Of the database in PostgreSQL and of the one in MongoDB."""
 
-_OWNER = "made by ragstore bench, which drops it"
+_OWNER = "made by the benchmark of ragstore, which drops it"
 _MARK = "made_by_ragstore_bench"
-_LOCK = "SELECT pg_try_advisory_lock(hashtext('ragstore bench'))"
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('ragstore_bench'))"
 # A lock reaches no further than its database: whether somebody works there is asked as well.
 _FIND = """
 SELECT shobj_description(oid, 'pg_database'), EXISTS (
     SELECT FROM pg_stat_activity a WHERE a.datid = d.oid AND backend_type = 'client backend'
 ) FROM pg_database d WHERE datname = %s
 """
-_HINT_OTHER = "rename or drop that database if it is not needed, then run 'ragstore bench' again"
+_HINT_OTHER = "rename or drop that database if it is not needed, then run the same command again"
 _POOL_SIZE = 12
 
 
@@ -83,7 +83,7 @@ def _refuse_others(postgres: psycopg2.extensions.connection, mongo: Client) -> N
         cursor.execute(_FIND, (NAME,))
         found = cursor.fetchone()
     if not is_alone or (found is not None and found == (_OWNER, True)):
-        raise RefusedError("another bench is at work on this server", hint="run 'ragstore bench' when it has ended")
+        raise RefusedError("another bench is at work on this server", hint="run the same command when it has ended")
     if found is not None and found[0] != _OWNER:
         raise RefusedError(f"PostgreSQL has a database {NAME!r} that the bench did not make", hint=_HINT_OTHER)
     with mongo_translation():

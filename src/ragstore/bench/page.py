@@ -23,7 +23,7 @@ def page(results: Results, *, picture: str | None, directory: str = ".") -> str:
     """
     kept = results.goals - results.missed
     parts = [
-        "# Results of `ragstore bench`",
+        "# Results of `make bench`",
         _INTRODUCTION.format(rounds=results.rounds),
         _list({"date": results.date, **results.machine, "duration": f"{results.seconds / 60:.1f} minutes"}),
         f"{kept} of {results.goals} goals met.",
