@@ -16,22 +16,23 @@ import psycopg2
 import pymongo
 import pytest
 
-from ragstore.bench.databases import NAME
-from ragstore.bench.rows import NUMBERS
 from ragstore.embedded import ServerUrls, remembered_urls
+from tests.benchmarks.databases import NAME
+from tests.benchmarks.rows import NUMBERS
+from tests.support.children import PYTHONPATH
 from tests.support.command import CommandLine
 from tests.support.embedded import execute, until
 from tests.support.roles import a_database_with_roles
 from tests.support.servers import Servers
 
-MODULE = "ragstore.bench.compare"
+MODULE = "tests.benchmarks.compare"
 QUICK = ("--quick", "--rounds", "1")
 ROW_GROUPS = ("1,4,9", "3,5,6", "2,7", "8,10")
 
 
 @pytest.fixture
 def bench(command: CommandLine) -> CommandLine:
-    return replace(command, module=MODULE)
+    return replace(command, module=MODULE, variables=dict(PYTHONPATH))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_without_matplotlib_the_command_says_how_to_get_the_picture(
         "found = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'matplotlib' else found(name, *a)\n"
     )
-    bench.variables["PYTHONPATH"] = str(hidden)
+    bench.variables["PYTHONPATH"] += f"{os.pathsep}{hidden}"
     done = bench(*QUICK, "--rows", "9", "--picture", tmp_path / "results.svg")
     assert "pip install 'ragstore[dev]'" in done.stdout
     assert not (tmp_path / "results.svg").exists()
@@ -193,7 +194,7 @@ def test_databases_of_others_that_have_the_name_are_not_touched(
 def test_a_role_that_may_not_make_databases_is_told_what_to_do(tmp_path: Path, test_servers: Servers) -> None:
     with a_database_with_roles(test_servers) as roles:
         options = {"postgres_url": roles.owner_url, "mongo_url": test_servers.mongo_url}
-        done = CommandLine(tmp_path, options, module=MODULE)(*QUICK, status=1)
+        done = CommandLine(tmp_path, options, module=MODULE, variables=dict(PYTHONPATH))(*QUICK, status=1)
     assert f"'{roles.owner}' may not create the database" in done.error
     assert "CREATEDB" in done.hint
     assert "embedded" in done.hint

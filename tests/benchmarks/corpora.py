@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from ragstore.bench.texts import texts
+from tests.benchmarks.texts import texts
 
 CHUNK_CHARS = 900
 

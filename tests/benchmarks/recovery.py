@@ -23,11 +23,11 @@ from pymongo import MongoClient
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.bench.made_up import Clusters
-from ragstore.bench.made_up import Corpus as MadeUp
-from ragstore.bench.publishing import index, publish
 from ragstore.embedded import remembered_urls
 from ragstore.settings import Settings
+from tests.benchmarks.made_up import Clusters
+from tests.benchmarks.made_up import Corpus as MadeUp
+from tests.benchmarks.publishing import index, publish
 from tests.support.children import PYTHONPATH
 from tests.support.embedded import a_home, remove
 from tests.support.internals import writer_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ragstore.bench.queries import ask, bare, heard
-from ragstore.bench.sizes import QUICK
-from ragstore.bench.workbench import opened_workbench
 from ragstore.settings import Settings
+from tests.benchmarks.queries import ask, bare, heard
+from tests.benchmarks.sizes import QUICK
+from tests.benchmarks.workbench import opened_workbench
 
 
 def test_raw_and_plain_find_what_ragstore_finds(settings: Settings) -> None:

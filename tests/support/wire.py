@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ragstore.bench.overheard import Overheard
+from tests.support.sql_spy import Overheard
 
 
 class Wire(Overheard):

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from ragstore.bench.beside import Beside
+from tests.benchmarks.beside import Beside
 
 
 class Interrupted(BaseException):

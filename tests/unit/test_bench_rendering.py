@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ragstore.bench import picture
-from ragstore.bench.compare import result_lines
-from ragstore.bench.figures import (
+from tests.benchmarks import picture
+from tests.benchmarks.compare import result_lines
+from tests.benchmarks.figures import (
     Curve,
     Goal,
     Line,
@@ -22,9 +22,9 @@ from ragstore.bench.figures import (
     time_times,
     times_faster,
 )
-from ragstore.bench.page import page
-from ragstore.bench.report import write_page, write_results
-from ragstore.bench.table import HEADINGS, cells, notes
+from tests.benchmarks.page import page
+from tests.benchmarks.report import write_page, write_results
+from tests.benchmarks.table import HEADINGS, cells, notes
 
 OURS, PLAIN, RAW = series("nodes/s", [9_000, 8_000, 9_500]), series("nodes/s", [180]), series("nodes/s", [12_000])
 CURVE = Curve("query, top-10, p50", "ms", {"ragstore": [(1_000, 0.7), (10_000, 0.8)], "plain": [(1_000, 2.1)]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragstore.bench.figures import Line, number
+from tests.benchmarks.figures import Line, number
 
 HEADINGS = ("row", "work", "goal", "ours", "plain", "raw", "ratio", "")
 _NONE = ""

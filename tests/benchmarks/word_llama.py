@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ModelMissingError
+from tests.support.internals import models_of
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _MODEL = "wordllama"
 _COLLECTION = "model"
@@ -22,7 +23,7 @@ def embedder(bench: Workbench) -> Embedder:
     Raises:
         ModelMissingError: it is not installed.
     """
-    return bench.store._models.named(_MODEL)
+    return models_of(bench.store).named(_MODEL)
 
 
 def has_model(bench: Workbench) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ragstore.bench.figures import Results
-from ragstore.bench.table import HEADINGS, cells, notes
+from tests.benchmarks.figures import Results
+from tests.benchmarks.table import HEADINGS, cells, notes
 
 _INTRODUCTION = """\
 ours is ragstore with all guarantees on; plain is LlamaIndex with PGVectorStore, MongoDocumentStore and MongoIndexStore;

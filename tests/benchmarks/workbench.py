@@ -14,15 +14,15 @@ import psycopg2
 import psycopg2.extensions
 
 from ragstore.app import Ragstore, open_ragstore
-from ragstore.bench.beside import Beside
-from ragstore.bench.databases import NAME, databases_of_its_own, tuned_options
-from ragstore.bench.overheard import Overheard, overhearing
-from ragstore.bench.shared import Shared
-from ragstore.bench.sizes import Sizes
 from ragstore.mongo.client import Client, MongoDatabase, connect, database
 from ragstore.mongo.errors import translation as mongo_translation
 from ragstore.postgres.errors import translation
 from ragstore.settings import Settings
+from tests.benchmarks.beside import Beside
+from tests.benchmarks.databases import NAME, databases_of_its_own, tuned_options
+from tests.benchmarks.shared import Shared
+from tests.benchmarks.sizes import Sizes
+from tests.support.sql_spy import Overheard, overhearing
 
 
 @dataclass

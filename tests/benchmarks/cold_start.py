@@ -10,17 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragstore.bench.figures import Goal, Line, series, time_times
-from ragstore.bench.made_up import VOCABULARY
-from ragstore.bench.timing import in_turn
-from ragstore.bench.word_llama import embedder
 from ragstore.errors import StoreError
 from ragstore.postgres.names import quoted_table
 from ragstore.settings import masked_url
+from tests.benchmarks.figures import Goal, Line, series, time_times
+from tests.benchmarks.made_up import VOCABULARY
+from tests.benchmarks.timing import in_turn
+from tests.benchmarks.word_llama import embedder
 
 if TYPE_CHECKING:
-    from ragstore.bench.shared import Filled
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.shared import Filled
+    from tests.benchmarks.workbench import Workbench
 
 _HERE = Path(__file__).parent
 _MORE_ROUNDS = 2
@@ -71,13 +71,13 @@ def of_bare_script(bench: Workbench, filled: Filled) -> float:
     """psycopg2 and WordLlama."""
     table = quoted_table(filled.collection)
     script = str(_HERE / "bare_query.py")
-    return _run(bench, [sys.executable, script, table, VOCABULARY.question])[0]
+    return _run(bench, [sys.executable, "-P", script, table, VOCABULARY.question])[0]
 
 
 def of_plain_script(bench: Workbench) -> float:
     """LlamaIndex and PGVectorStore."""
     script = str(_HERE / "plain_query.py")
-    return _run(bench, [sys.executable, script, bench.shared.some_plain.name, VOCABULARY.question])[0]
+    return _run(bench, [sys.executable, "-P", script, bench.shared.some_plain.name, VOCABULARY.question])[0]
 
 
 def _run(bench: Workbench, command: list[str]) -> tuple[float, str]:

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ragstore.bench.figures import Line, at_most, series
-from ragstore.bench.plain import PlainStack
-from ragstore.bench.texts import texts, write_text
-from ragstore.bench.timing import seconds, timed
-from ragstore.bench.word_llama import word_llama_embedding
+from tests.benchmarks.figures import Line, at_most, series
+from tests.benchmarks.plain import PlainStack
+from tests.benchmarks.texts import texts, write_text
+from tests.benchmarks.timing import seconds, timed
+from tests.benchmarks.word_llama import word_llama_embedding
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _N_CHUNKS = 30
 _N_BESIDE = 20

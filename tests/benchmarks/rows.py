@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ragstore.bench import (
+from ragstore.errors import ModelMissingError
+from tests.benchmarks import (
     audits,
     cold_start,
     deletion,
@@ -21,11 +22,10 @@ from ragstore.bench import (
     storage,
     unchanged,
 )
-from ragstore.bench.figures import Line, Results
-from ragstore.errors import ModelMissingError
+from tests.benchmarks.figures import Line, Results
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 Measure = Callable[["Workbench"], list[Line]]
 

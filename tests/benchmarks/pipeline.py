@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragstore.bench.figures import Line, rate_times, series
-from ragstore.bench.made_up import a_node, a_revision
-from ragstore.bench.plain import PlainStack
-from ragstore.bench.publishing import index, publish
-from ragstore.bench.timing import in_turn, seconds
-from ragstore.bench.word_llama import embedder, word_llama_embedding
 from ragstore.ingest.splitting import split
 from ragstore.model.collection import Chunking, Collection
 from ragstore.model.run import PlannedRevision, Vectors
 from ragstore.sources.reading import read
+from tests.benchmarks.figures import Line, rate_times, series
+from tests.benchmarks.made_up import a_node, a_revision
+from tests.benchmarks.plain import PlainStack
+from tests.benchmarks.publishing import index, publish
+from tests.benchmarks.timing import in_turn, seconds
+from tests.benchmarks.word_llama import embedder, word_llama_embedding
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _EMBEDDED_AT_ONCE = 1_000
 _PLAIN_SHARE = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from ragstore.bench.figures import Results
-from ragstore.bench.page import page
+from tests.benchmarks.figures import Results
+from tests.benchmarks.page import page
 
 
 def write_results(results: Results, path: str) -> None:

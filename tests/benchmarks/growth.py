@@ -8,17 +8,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ragstore.bench import cold_start
-from ragstore.bench.figures import Curve
-from ragstore.bench.plain import llama_nodes
-from ragstore.bench.publishing import publish
-from ragstore.bench.queries import ask
-from ragstore.bench.shared import Filled
-from ragstore.bench.timing import seconds
-from ragstore.bench.word_llama import has_model
+from tests.benchmarks import cold_start
+from tests.benchmarks.figures import Curve
+from tests.benchmarks.plain import llama_nodes
+from tests.benchmarks.publishing import publish
+from tests.benchmarks.queries import ask
+from tests.benchmarks.shared import Filled
+from tests.benchmarks.timing import seconds
+from tests.benchmarks.word_llama import has_model
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _N_STORED = 1_000
 _N_ASKED = 100

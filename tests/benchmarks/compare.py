@@ -1,6 +1,6 @@
 """Comparison of ragstore with plain LlamaIndex stores and with the raw limit of both databases.
 
-``python -m ragstore.bench.compare --rows 1,6 --page results.md``
+``python -m tests.benchmarks.compare --rows 1,6 --page results.md``
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import signal
 import sys
 
-from ragstore.bench import picture
-from ragstore.bench.figures import Results
-from ragstore.bench.report import write_page, write_results
-from ragstore.bench.rows import NUMBERS, run
-from ragstore.bench.sizes import FULL, QUICK
-from ragstore.bench.table import HEADINGS, cells, notes
-from ragstore.bench.workbench import opened_workbench
 from ragstore.cli.edge import InterruptedBySignal, leave_with, raise_interrupted, tell_error, tell_interrupted
 from ragstore.cli.entry import STOP_SIGNALS
 from ragstore.cli.invocation import Invocation
 from ragstore.cli.output import flush, table, write, write_json
 from ragstore.errors import RagstoreError
+from tests.benchmarks import picture
+from tests.benchmarks.figures import Results
+from tests.benchmarks.report import write_page, write_results
+from tests.benchmarks.rows import NUMBERS, run
+from tests.benchmarks.sizes import FULL, QUICK
+from tests.benchmarks.table import HEADINGS, cells, notes
+from tests.benchmarks.workbench import opened_workbench
 
 _MAX_ROUNDS = 100
 _DESCRIPTION = """\
@@ -98,7 +98,7 @@ def result_lines(results: Results) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ragstore.bench.compare",
+        prog="python -m tests.benchmarks.compare",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ragstore.bench.made_up import N_CLUSTERS, Clusters, Corpus
-from ragstore.bench.plain import PlainStack
-from ragstore.bench.publishing import index, publish
-from ragstore.bench.texts import write_pieces, write_texts
-from ragstore.bench.word_llama import has_model
 from ragstore.model.collection import Collection
 from ragstore.model.run import Vectors
+from tests.benchmarks.made_up import N_CLUSTERS, Clusters, Corpus
+from tests.benchmarks.plain import PlainStack
+from tests.benchmarks.publishing import index, publish
+from tests.benchmarks.texts import write_pieces, write_texts
+from tests.benchmarks.word_llama import has_model
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 DIM = 256
 _FILLED_AT_ONCE = 10_000

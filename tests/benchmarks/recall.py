@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ragstore.bench.figures import Goal, Line, at_least, at_most, number, series
-from ragstore.bench.made_up import CLUSTERS_PER_GROUP, N_CLUSTERS, SHARES
-from ragstore.bench.queries import TOP_K
-from ragstore.bench.shared import Filled
-from ragstore.bench.timing import percentile
-from ragstore.bench.word_llama import embedder, has_model
 from ragstore.model.filters import Condition
 from ragstore.model.run import Vectors
 from ragstore.postgres.names import quoted_table
+from tests.benchmarks.figures import Goal, Line, at_least, at_most, number, series
+from tests.benchmarks.made_up import CLUSTERS_PER_GROUP, N_CLUSTERS, SHARES
+from tests.benchmarks.queries import TOP_K
+from tests.benchmarks.shared import Filled
+from tests.benchmarks.timing import percentile
+from tests.benchmarks.word_llama import embedder, has_model
 
 if TYPE_CHECKING:
     from llama_index.core.vector_stores import MetadataFilters
 
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _QUESTION_WORDS = 12
 _TIED = 1e-6

@@ -10,6 +10,7 @@ from ragstore.errors import StoreError
 from ragstore.ingest.pipeline import STORED_AT_ONCE
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision
+from tests.support.internals import writer_of
 
 DOCUMENTS_PER_RUN = 100
 _MOST_ROUNDS = 1_000
@@ -19,7 +20,7 @@ def publish(
     store: Ragstore, collection: Collection, revisions: Sequence[PlannedRevision], per_run: int = DOCUMENTS_PER_RUN
 ) -> None:
     """Publish new documents in runs of so many, as many runs at once as an ingest has."""
-    writer = store._writer()
+    writer = writer_of(store)
     runs = [revisions[i : i + per_run] for i in range(0, len(revisions), per_run)]
     with ThreadPoolExecutor(STORED_AT_ONCE) as storing:
         for result in storing.map(lambda run: writer.publisher.publish(collection, run), runs):

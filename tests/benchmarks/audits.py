@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragstore.bench.figures import Goal, Line, at_least, series
-from ragstore.bench.made_up import Clusters, Corpus
-from ragstore.bench.plain import llama_nodes
-from ragstore.bench.texts import write_pieces
 from ragstore.errors import StoreError
 from ragstore.settings import masked_url
+from tests.benchmarks.figures import Goal, Line, at_least, series
+from tests.benchmarks.made_up import Clusters, Corpus
+from tests.benchmarks.plain import llama_nodes
+from tests.benchmarks.texts import write_pieces
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _LAUNCHER = str(Path(__file__).parent / "peak_memory.py")
 _MOST_GROWTH = 1.2
@@ -87,7 +87,7 @@ def _persist(folder: str, n_nodes: int) -> None:
 
 def _peak(bench: Workbench, *arguments: str) -> float:
     """MB that ``ragstore`` with these arguments took at most."""
-    command = [sys.executable, _LAUNCHER, sys.executable, "-m", "ragstore", *arguments]
+    command = [sys.executable, "-P", _LAUNCHER, sys.executable, "-m", "ragstore", *arguments]
     process = subprocess.Popen(
         command,
         env=bench.environment,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ragstore.bench.figures import Curve, number
+from tests.benchmarks.figures import Curve, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,12 +14,12 @@ import orjson
 from ragstore.model.collection import Collection
 from ragstore.model.node import Node
 from ragstore.model.run import PlannedRevision, Vectors
-from ragstore.mongo.nodes import _body
 from ragstore.postgres.copy import COLUMNS, HEADER, TRAILER, encode_rows
 from ragstore.postgres.names import quoted_table
+from tests.support.internals import mongo_bodies
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 
 def write_both(bench: Workbench, collection: Collection, revisions: Sequence[PlannedRevision]) -> None:
@@ -49,7 +49,7 @@ def write_beside_hnsw(bench: Workbench, table: str, revisions: Sequence[PlannedR
 
 
 def _insert(bench: Workbench, nodes: Sequence[Node]) -> None:
-    bench.mongo[f"raw/{uuid4()}"].insert_many([_body(node) for node in nodes], ordered=False)
+    bench.mongo[f"raw/{uuid4()}"].insert_many(mongo_bodies(nodes), ordered=False)
 
 
 def _vectors(revisions: Sequence[PlannedRevision]) -> Vectors:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragstore.bench import raw
-from ragstore.bench.figures import Line, at_least, rate_times, series
-from ragstore.bench.made_up import NODES_PER_DOCUMENT, Clusters, Corpus
-from ragstore.bench.plain import PlainStack, llama_nodes
-from ragstore.bench.publishing import index, publish
-from ragstore.bench.shared import Filled
-from ragstore.bench.timing import in_turn, seconds
 from ragstore.model.run import PlannedRevision
+from tests.benchmarks import raw
+from tests.benchmarks.figures import Line, at_least, rate_times, series
+from tests.benchmarks.made_up import NODES_PER_DOCUMENT, Clusters, Corpus
+from tests.benchmarks.plain import PlainStack, llama_nodes
+from tests.benchmarks.publishing import index, publish
+from tests.benchmarks.shared import Filled
+from tests.benchmarks.timing import in_turn, seconds
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _N_PROBED = 100
 

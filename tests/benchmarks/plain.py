@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragstore.bench.databases import NAME
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Vectors
 from ragstore.postgres.names import quoted_table
+from tests.benchmarks.databases import NAME
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama_index.storage.docstore.mongodb import MongoDocumentStore
     from llama_index.vector_stores.postgres import PGVectorStore
 
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _HNSW = "USING hnsw (embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
 _EF_SEARCH = 40

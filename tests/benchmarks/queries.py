@@ -12,15 +12,15 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from ragstore.bench.figures import Line, Series, rate_times, series, time_times
-from ragstore.bench.overheard import can_overhear
-from ragstore.bench.shared import Filled
-from ragstore.bench.timing import in_turn, per_second, percentile
 from ragstore.model.run import Vectors
 from ragstore.postgres.pool import Cursor
+from tests.benchmarks.figures import Line, Series, rate_times, series, time_times
+from tests.benchmarks.shared import Filled
+from tests.benchmarks.timing import in_turn, per_second, percentile
+from tests.support.sql_spy import can_overhear
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 TOP_K = 10
 _THREADS = 8

@@ -11,7 +11,7 @@ import psutil
 import ragstore
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 
 def described(bench: Workbench) -> dict[str, str]:

@@ -6,13 +6,13 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ragstore.bench.figures import Goal, Line, number, series, times_faster
-from ragstore.bench.plain import PlainStack
-from ragstore.bench.timing import in_turn, seconds, timed
 from ragstore.errors import StoreError
+from tests.benchmarks.figures import Goal, Line, number, series, times_faster
+from tests.benchmarks.plain import PlainStack
+from tests.benchmarks.timing import in_turn, seconds, timed
 
 if TYPE_CHECKING:
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 
 def measure(bench: Workbench) -> list[Line]:

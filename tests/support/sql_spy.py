@@ -102,7 +102,7 @@ class _Commands(monitoring.CommandListener):
     def __init__(self) -> None:
         self.n_sent = 0
 
-    def started(self, event: monitoring.CommandStartedEvent) -> None:  # noqa: ARG002 - each counts the same
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
         self.n_sent += 1
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:

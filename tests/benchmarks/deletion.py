@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragstore.bench.figures import Goal, Line, at_most, series
-from ragstore.bench.made_up import Clusters, Corpus, a_revision
-from ragstore.bench.overheard import can_overhear, mongo_commands
-from ragstore.bench.plain import PlainStack, llama_nodes
-from ragstore.bench.publishing import publish
-from ragstore.bench.timing import in_turn, seconds
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision
+from tests.benchmarks.figures import Goal, Line, at_most, series
+from tests.benchmarks.made_up import Clusters, Corpus, a_revision
+from tests.benchmarks.plain import PlainStack, llama_nodes
+from tests.benchmarks.publishing import publish
+from tests.benchmarks.timing import in_turn, seconds
+from tests.support.sql_spy import can_overhear, mongo_commands
 
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
-    from ragstore.bench.workbench import Workbench
+    from tests.benchmarks.workbench import Workbench
 
 _DIM = 256
 _COUNTED = 3
