@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pymongo import monitoring
 
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision
@@ -15,7 +16,7 @@ from tests.benchmarks.made_up import Clusters, Corpus, a_revision
 from tests.benchmarks.plain import PlainStack, llama_nodes
 from tests.benchmarks.publishing import publish
 from tests.benchmarks.timing import in_turn, seconds
-from tests.support.sql_spy import can_overhear, mongo_commands
+from tests.support.sql_spy import can_spy
 
 if TYPE_CHECKING:
     from ragstore.app import Ragstore
@@ -38,7 +39,7 @@ def measure(bench: Workbench) -> list[Line]:
         stack.close()
     own = series("ms", taken)
     goals, notes = [at_most("ms", own.median, 100)], []
-    if can_overhear(bench.postgres_url):
+    if can_spy(bench.postgres_url):
         few, many = (_round_trips(bench, collection, corpus, n) for n in (n_plain, n_nodes))
         goals.append(Goal(f"round trips as for {n_plain:,}", many / few, 1, at_least=False))
         notes.append(f"{many:g} round trips to delete {n_nodes:,} chunks, {few:g} to delete {n_plain:,}")
@@ -65,16 +66,16 @@ def _delete_plainly(stack: PlainStack, corpus: Corpus, n_nodes: int) -> float:
 
 def _round_trips(bench: Workbench, collection: Collection, corpus: Corpus, n_nodes: int) -> float:
     """How often an answer of either database is waited for; the middle of some, for a process has other work too."""
-    commands = mongo_commands()
+    commands = _mongo_commands()
     counted = []
-    with bench.overheard() as (heard, store):
+    with bench.spied() as (spy, store):
         for _ in range(_COUNTED):
             document = _one_document(corpus, n_nodes)
             publish(store, collection, [document])
-            heard.statements.clear()
+            spy.taken()
             before = commands.n_sent
             store.delete(document.document_id, collection=collection.name)
-            counted.append(len(heard.statements) + commands.n_sent - before)
+            counted.append(len(spy.taken()) + commands.n_sent - before)
     return statistics.median(counted)
 
 
@@ -84,3 +85,25 @@ def _one_document(corpus: Corpus, n_nodes: int) -> PlannedRevision:
     nodes = [node for revision in revisions for node in revision.nodes]
     document_id = revisions[0].document_id
     return a_revision(document_id, nodes, np.concatenate([revision.vectors for revision in revisions]))
+
+
+class _Commands(monitoring.CommandListener):
+    def __init__(self) -> None:
+        self.n_sent = 0
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.n_sent += 1
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Of no interest."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Of no interest."""
+
+
+@cache
+def _mongo_commands() -> _Commands:
+    """Counts the commands of all MongoDB clients made after the first call."""
+    commands = _Commands()
+    monitoring.register(commands)
+    return commands

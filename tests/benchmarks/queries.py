@@ -17,7 +17,7 @@ from ragstore.postgres.pool import Cursor
 from tests.benchmarks.figures import Line, Series, rate_times, series, time_times
 from tests.benchmarks.shared import Filled
 from tests.benchmarks.timing import in_turn, per_second, percentile
-from tests.support.sql_spy import can_overhear
+from tests.support.sql_spy import can_spy
 
 if TYPE_CHECKING:
     from tests.benchmarks.workbench import Workbench
@@ -41,7 +41,7 @@ def measure(bench: Workbench) -> list[Line]:
         return stack.find(questions[i])
 
     ours = partial(ask, bench, large, questions)
-    sent = heard(bench, large, questions)
+    sent = messages_of(bench, large, questions)
     work = f"top-{TOP_K} of {large.n_nodes:,} × 256"
     with bare(bench, sent) as by_hand:
         asked: list[Ask] = [ours, plainly, *([by_hand] if by_hand else [])]
@@ -99,11 +99,11 @@ def _throughput(bench: Workbench, work: str, asked: Sequence[Ask]) -> Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What ragstore sent.
+class Messages:
+    """What ragstore sends to PostgreSQL for some questions.
 
     Args:
-        preparing: what a connection must have been told before.
+        preparing: messages that prepare statements, to be sent on each connection first.
         asking: the message that brought the hits, for each question.
     """
 
@@ -111,25 +111,26 @@ class Heard:
     asking: list[str]
 
 
-def heard(bench: Workbench, filled: Filled, questions: Vectors) -> Heard | None:
-    """What is sent for these questions once all that will be prepared is; None where it cannot be heard."""
-    if not can_overhear(bench.postgres_url):
+def messages_of(bench: Workbench, filled: Filled, questions: Vectors) -> Messages | None:
+    """The messages for these questions once all statements are prepared; None where they cannot be recorded."""
+    if not can_spy(bench.postgres_url):
         bench.left_out.append("row 6, raw: PostgreSQL is not reached by TCP at one address")
         return None
     preparing: list[str] = []
-    with bench.overheard() as (overheard, store):
+    with bench.spied() as (spy, store):
         for _ in range(_UNTIL_PREPARED):
             asking = []
             for i in range(len(questions)):
-                overheard.statements.clear()
+                spy.taken()
                 ask(replace(bench, store=store), filled, questions, i)
-                preparing += [message for message in overheard.statements if _PREPARES.search(message)]
-                asking.append(overheard.statements[-1])
-    return Heard(preparing, asking)
+                sent = spy.taken()
+                preparing += [message for message in sent if _PREPARES.search(message)]
+                asking.append(sent[-1])
+    return Messages(preparing, asking)
 
 
 @contextmanager
-def bare(bench: Workbench, sent: Heard | None) -> Iterator[Ask | None]:
+def bare(bench: Workbench, sent: Messages | None) -> Iterator[Ask | None]:
     """Asks by the same messages, on as many bare connections as there are threads."""
     if sent is None:
         yield None

@@ -22,7 +22,7 @@ from tests.benchmarks.beside import Beside
 from tests.benchmarks.databases import NAME, databases_of_its_own, tuned_options
 from tests.benchmarks.shared import Shared
 from tests.benchmarks.sizes import Sizes
-from tests.support.sql_spy import Overheard, overhearing
+from tests.support.sql_spy import SqlSpy, a_sql_spy
 
 
 @dataclass
@@ -78,12 +78,12 @@ class Workbench:
             opened.close()
 
     @contextmanager
-    def overheard(self) -> Iterator[tuple[Overheard, Ragstore]]:
-        """A second store, what it sends to PostgreSQL being heard."""
-        with overhearing(self.postgres_url) as heard:
-            store = open_ragstore(with_options(self.settings, postgres_url=heard.url))
+    def spied(self) -> Iterator[tuple[SqlSpy, Ragstore]]:
+        """A second store, and a spy that records the statements it sends to PostgreSQL."""
+        with a_sql_spy(self.postgres_url) as spy:
+            store = open_ragstore(with_options(self.settings, postgres_url=spy.url))
             with store:
-                yield heard, store
+                yield spy, store
 
     def sql(self, statement: str, *params: object) -> list[tuple[Any, ...]]:
         """Rows of a statement, none for one that has none."""

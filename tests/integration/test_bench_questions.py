@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ragstore.settings import Settings
-from tests.benchmarks.queries import ask, bare, heard
+from tests.benchmarks.queries import ask, bare, messages_of
 from tests.benchmarks.sizes import QUICK
 from tests.benchmarks.workbench import opened_workbench
 
@@ -14,7 +14,7 @@ def test_raw_and_plain_find_what_ragstore_finds(settings: Settings) -> None:
     sizes = replace(QUICK, large=2_000, index_min_nodes=500)
     with opened_workbench(settings, sizes, 1, lambda _: None) as bench:
         large, questions = bench.shared.large, bench.shared.questions(5)
-        sent = heard(bench, large, questions)
+        sent = messages_of(bench, large, questions)
         assert sent is not None
         with bare(bench, sent) as by_hand:
             assert by_hand is not None
