@@ -33,7 +33,7 @@ def measure(bench: Workbench) -> list[Line]:
     Raises:
         ModelMissingError: nothing embeds the question.
     """
-    embedder(bench)
+    embedder(bench.store)
     small, huge = bench.shared.small, bench.shared.large_of(bench.sizes.huge)
     asked = [
         partial(of_query, bench, small),

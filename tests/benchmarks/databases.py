@@ -62,6 +62,17 @@ def databases_of_its_own(settings: Settings, ended: Callable[[], None]) -> Itera
 
 
 @contextmanager
+def bare_connection(postgres_url: str) -> Iterator[psycopg2.extensions.connection]:
+    """A psycopg2 connection on which each statement is its own transaction."""
+    opened = psycopg2.connect(postgres_url)
+    opened.autocommit = True
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
 def _administering(settings: Settings, addresses: Addresses) -> Iterator[tuple[psycopg2.extensions.connection, Client]]:
     with translation():
         postgres = psycopg2.connect(addresses.postgres_url, connect_timeout=round(settings.connect_timeout_s))

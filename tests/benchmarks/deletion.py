@@ -31,7 +31,7 @@ def measure(bench: Workbench) -> list[Line]:
     n_nodes, n_plain = bench.sizes.document_nodes, bench.sizes.plain_document_nodes
     corpus = Corpus("deleted", Clusters(_DIM))
     collection = bench.store.create_collection("deleted", model="external", dim=_DIM)
-    stack = PlainStack(bench, "deleted", _DIM, hnsw=False)
+    stack = bench.plain_stack("deleted", _DIM, hnsw=False)
     try:
         (taken,) = in_turn(bench.rounds, partial(_delete, bench.store, collection, corpus, n_nodes))
         (plain,) = in_turn(bench.few_rounds, partial(_delete_plainly, stack, corpus, n_plain))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.figures import Line, at_most, series
-from tests.benchmarks.plain import PlainStack
 from tests.benchmarks.texts import texts, write_text
 from tests.benchmarks.timing import seconds, timed
 from tests.benchmarks.word_llama import word_llama_embedding
@@ -151,8 +150,8 @@ def _plain_edits(bench: Workbench, document: str) -> tuple[float, int]:
     with open(document, encoding="utf-8") as file:
         text = file.read()
     edited = f"{text[: len(text) // 2]} This is an edit. {text[len(text) // 2 :]}"
-    stack = PlainStack(bench, "changed", 256, hnsw=False)
-    settings, model = bench.settings, word_llama_embedding(bench)
+    stack = bench.plain_stack("changed", 256, hnsw=False)
+    settings, model = bench.settings, word_llama_embedding(bench.store)
     splitter = SentenceSplitter(chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
     pipeline = IngestionPipeline(
         transformations=[splitter, model],

@@ -35,7 +35,7 @@ def measure(bench: Workbench) -> list[Curve]:
         large = bench.shared.large_of(size)
         bench.say(f"costs at {large.n_nodes:,} nodes")
         _point(asked, large.n_nodes, _median_ms(bench, partial(ask, bench, large)), _median_ms(bench, _plainly(bench)))
-        if has_model(bench):
+        if has_model(bench.store):
             own = [cold_start.of_query(bench, large) for _ in range(bench.few_rounds)]
             _point(started, large.n_nodes, statistics.median(own), cold_start.of_plain_script(bench))
         _point(stored, large.n_nodes, _store(bench, large), _store_plainly(bench, large))

@@ -17,7 +17,6 @@ from ragstore.model.run import PlannedRevision, Vectors
 from ragstore.sources.reading import read
 from tests.benchmarks.figures import Line, rate_times, series
 from tests.benchmarks.made_up import a_node, a_revision
-from tests.benchmarks.plain import PlainStack
 from tests.benchmarks.publishing import index, publish
 from tests.benchmarks.timing import in_turn, seconds
 from tests.benchmarks.word_llama import embedder, word_llama_embedding
@@ -96,7 +95,7 @@ def measure(bench: Workbench) -> list[Line]:
 def _compute(bench: Workbench, folder: str) -> _Computed:
     """Read, split and embed, one after the other in this process."""
     chunking = Chunking(bench.settings.chunk_size, bench.settings.chunk_overlap)
-    model = embedder(bench)
+    model = embedder(bench.store)
     computed, waiting = _Computed([], []), []
     for name in sorted(os.listdir(folder)):
         with open(os.path.join(folder, name), "rb") as file:
@@ -134,12 +133,12 @@ def _plain_rate(bench: Workbench, folder: str) -> float:
     from llama_index.core.node_parser import SentenceSplitter
 
     paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))[::_PLAIN_SHARE]]
-    stack = PlainStack(bench, "real", 256, hnsw=False)
+    stack = bench.plain_stack("real", 256, hnsw=False)
     settings = bench.settings
     pipeline = IngestionPipeline(
         transformations=[
             SentenceSplitter(chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap),
-            word_llama_embedding(bench),
+            word_llama_embedding(bench.store),
         ],
         docstore=stack.docstore(),
         vector_store=stack.vectors,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Vectors
+from ragstore.mongo.client import Client
 from ragstore.postgres.names import quoted_table
-from tests.benchmarks.databases import NAME
+from tests.benchmarks.databases import NAME, bare_connection
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from llama_index.core.vector_stores import MetadataFilters
     from llama_index.storage.docstore.mongodb import MongoDocumentStore
     from llama_index.vector_stores.postgres import PGVectorStore
-
-    from tests.benchmarks.workbench import Workbench
 
 _HNSW = "USING hnsw (embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
 _EF_SEARCH = 40
@@ -29,18 +28,19 @@ class PlainStack:
     """PGVectorStore, MongoDocumentStore and MongoIndexStore.
 
     Args:
+        client: of MongoDB; whoever opened it closes it.
         table: of PGVectorStore, and namespace in MongoDB; names must differ within one bench.
         hnsw: the store is told to use an HNSW index, which is made by ``copy_from``.
     """
 
-    def __init__(self, bench: Workbench, table: str, dim: int, *, hnsw: bool = True) -> None:
+    def __init__(self, postgres_url: str, client: Client, table: str, dim: int, *, hnsw: bool = True) -> None:
         from llama_index.vector_stores.postgres import PGVectorStore
 
-        self._bench = bench
+        self._postgres_url, self._client = postgres_url, client
         self.name = table
         self.table = f"public.data_{table}"
         self.dim = dim
-        url = re.sub("^postgres(ql)?://", "", bench.postgres_url)
+        url = re.sub("^postgres(ql)?://", "", postgres_url)
         self.vectors: PGVectorStore = PGVectorStore.from_params(
             connection_string=f"postgresql+psycopg2://{url}",
             async_connection_string=f"postgresql+asyncpg://{url}",
@@ -56,11 +56,11 @@ class PlainStack:
         asyncio.run(self.vectors.close())
 
     def docstore(self) -> MongoDocumentStore:
-        """On a client that the bench closes."""
+        """Documents and nodes in MongoDB."""
         from llama_index.storage.docstore.mongodb import MongoDocumentStore
         from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-        kvstore = MongoDBKVStore(mongo_client=self._bench.client, db_name=NAME)
+        kvstore = MongoDBKVStore(mongo_client=self._client, db_name=NAME)
         return MongoDocumentStore(kvstore, namespace=f"plain_{self.name}")
 
     def context(self) -> StorageContext:
@@ -69,7 +69,7 @@ class PlainStack:
         from llama_index.storage.index_store.mongodb import MongoIndexStore
         from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-        kvstore = MongoDBKVStore(mongo_client=self._bench.client, db_name=NAME)
+        kvstore = MongoDBKVStore(mongo_client=self._client, db_name=NAME)
         return StorageContext.from_defaults(
             docstore=self.docstore(),
             index_store=MongoIndexStore(kvstore, namespace=f"plain_{self.name}"),
@@ -102,13 +102,14 @@ class PlainStack:
             f"CREATE INDEX {index} ON {self.table} {_HNSW}",
             f"VACUUM ANALYZE {self.table}",
         ):
-            with self._bench.connection() as connection, connection.cursor() as cursor:
+            with bare_connection(self._postgres_url) as connection, connection.cursor() as cursor:
                 cursor.execute("SET maintenance_work_mem = '512MB'")
                 cursor.execute(statement)
 
     def forget(self, node_ids: Sequence[str]) -> None:
         """Delete rows; its own way would ask for each node."""
-        self._bench.sql(f"DELETE FROM {self.table} WHERE node_id = ANY(%s)", list(node_ids))
+        with bare_connection(self._postgres_url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {self.table} WHERE node_id = ANY(%s)", (list(node_ids),))
 
     def find(self, vector: Vectors, top_k: int = 10, filters: MetadataFilters | None = None) -> list[str]:
         """Ids of the nearest nodes, best first."""

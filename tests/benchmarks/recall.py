@@ -59,7 +59,7 @@ class _Found:
 def measure(bench: Workbench) -> list[Line]:
     """Row 7, with no filter key declared."""
     lines = _asked(bench, bench.shared.large, "")
-    if not has_model(bench):
+    if not has_model(bench.store):
         bench.left_out.append("row 7, real text: WordLlama, which embeds it, is not installed")
         return lines
     return [*lines, _real(bench)]
@@ -99,7 +99,7 @@ def _real(bench: Workbench) -> Line:
     vectors = np.stack([np.frombuffer(sent, dtype=">f4", offset=4) for _, _, sent in rows]).astype(np.float32)
     rng = np.random.default_rng(6)
     texts = [_question_in(rows[i][1]) for i in rng.integers(len(rows), size=bench.sizes.questions)]
-    questions = embedder(bench).embed_documents(texts)
+    questions = embedder(bench.store).embed_documents(texts)
     # Chunks of the same words are as near as each other: any of them will do.
     similarities = questions @ vectors.T
     recalls = []

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragstore.app import Ragstore
 from ragstore.model.collection import Collection
 from ragstore.model.run import Vectors
 from tests.benchmarks.made_up import N_CLUSTERS, Clusters, Corpus
 from tests.benchmarks.plain import PlainStack
 from tests.benchmarks.publishing import index, publish
+from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.texts import write_pieces, write_texts
 from tests.benchmarks.word_llama import has_model
-
-if TYPE_CHECKING:
-    from tests.benchmarks.workbench import Workbench
 
 DIM = 256
 _FILLED_AT_ONCE = 10_000
@@ -48,15 +48,27 @@ class Filled:
         return self.corpus.node_ids
 
 
+@dataclass
 class Shared:
-    """A small and a large collection, and the plain stack's copy of the large one."""
+    """Collections and folders of files, each made when first needed.
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        self._clusters = Clusters(DIM)
-        self._large: Filled | None = None
-        self._plain: PlainStack | None = None
-        self._n_copied = 0
+    Args:
+        folder: for files.
+        plain_stack: opens LlamaIndex's own stores, by table and dim.
+        say: is called with what is being done.
+        left_out: what cannot be measured is added here.
+    """
+
+    store: Ragstore
+    sizes: Sizes
+    folder: str
+    plain_stack: Callable[[str, int], PlainStack]
+    say: Callable[[str], None]
+    left_out: list[str]
+    _clusters: Clusters = field(default_factory=lambda: Clusters(DIM))
+    _large: Filled | None = None
+    _plain: PlainStack | None = None
+    _n_copied: int = 0
 
     def close(self) -> None:
         """Close the plain stack's connections."""
@@ -67,50 +79,50 @@ class Shared:
     def small(self) -> Filled:
         """Of ``sizes.small`` nodes, indexed if it is due."""
         filled = self.new("small", seed=3)
-        self.fill(filled, self._bench.sizes.small)
+        self.fill(filled, self.sizes.small)
         return filled
 
     @cached_property
     def middle(self) -> Filled:
         """Of ``sizes.stored`` nodes, indexed if it is due."""
         filled = self.new("middle", seed=5)
-        self.fill(filled, self._bench.sizes.stored)
+        self.fill(filled, self.sizes.stored)
         return filled
 
     @cached_property
     def real_files(self) -> tuple[str, int, int]:
         """A folder with real text, how many files and how many bytes there are."""
-        folder, wanted = self._bench.path("real"), self._bench.sizes.text_bytes
+        folder, wanted = os.path.join(self.folder, "real"), self.sizes.text_bytes
         n_files, n_bytes = write_texts(folder, wanted)
         if n_bytes < wanted:
-            self._bench.left_out.append(f"rows 3 and 7: this machine has only {n_bytes / 1e6:.1f} MB of real text")
+            self.left_out.append(f"rows 3 and 7: this machine has only {n_bytes / 1e6:.1f} MB of real text")
         return folder, n_files, n_bytes
 
     @cached_property
     def real(self) -> Collection:
         """The real text, ingested and indexed."""
         folder, _, _ = self.real_files
-        self._bench.store.ingest(folder, collection="real")
-        index(self._bench.store)
-        return self._bench.store.create_collection("real")
+        self.store.ingest(folder, collection="real")
+        index(self.store)
+        return self.store.create_collection("real")
 
     @cached_property
     def pieces(self) -> tuple[str, int]:
         """A folder with many small files of real text, and how many."""
-        folder = self._bench.path("pieces")
-        return folder, write_pieces(folder, self._bench.sizes.files)
+        folder = os.path.join(self.folder, "pieces")
+        return folder, write_pieces(folder, self.sizes.files)
 
     @property
     def large(self) -> Filled:
         """Of ``sizes.large`` nodes, indexed."""
-        return self.large_of(self._bench.sizes.large)
+        return self.large_of(self.sizes.large)
 
     def large_of(self, n_nodes: int) -> Filled:
         """The large collection, grown to at least so many nodes, indexed."""
         if self._large is None:
             self._large = self.new("large", seed=2, keeps=True)
         if self._large.n_nodes < n_nodes:
-            self._bench.say(f"filling a collection with {n_nodes:,} nodes")
+            self.say(f"filling a collection with {n_nodes:,} nodes")
             self.fill(self._large, n_nodes)
         return self._large
 
@@ -126,26 +138,26 @@ class Shared:
 
     def _plain_with(self, filled: Filled) -> PlainStack:
         if self._plain is None:
-            self._plain = PlainStack(self._bench, "plain", DIM)
+            self._plain = self.plain_stack("plain", DIM)
         if self._n_copied != filled.n_nodes:
-            self._bench.say("copying it into the plain stack's table")
+            self.say("copying it into the plain stack's table")
             self._plain.copy_from(filled.collection)
             self._n_copied = filled.n_nodes
         return self._plain
 
     def new(self, name: str, *, seed: int, keeps: bool = False) -> Filled:
         """An empty collection for nodes of the same clusters."""
-        model = "wordllama" if has_model(self._bench) else "external"  # ragstore query embeds its question
-        collection = self._bench.store.create_collection(name, model=model, dim=DIM)
+        model = "wordllama" if has_model(self.store) else "external"  # ragstore query embeds its question
+        collection = self.store.create_collection(name, model=model, dim=DIM)
         return Filled(collection, Corpus(name, self._clusters, seed, keeps))
 
     def fill(self, filled: Filled, n_nodes: int) -> None:
         """Publish nodes until there are so many, and index them."""
         while filled.n_nodes < n_nodes:
             amount = min(_FILLED_AT_ONCE, n_nodes - filled.n_nodes)
-            publish(self._bench.store, filled.collection, filled.corpus.revisions(amount))
+            publish(self.store, filled.collection, filled.corpus.revisions(amount))
             filled.n_nodes += amount
-        index(self._bench.store)
+        index(self.store)
 
     def questions(self, n: int, *, cluster: int | None = None, seed: int = 4) -> Vectors:
         """Vectors like those of the nodes, shape ``(n, 256)``."""

@@ -29,7 +29,7 @@ def into_empty(bench: Workbench) -> list[Line]:
 
 def _into_empty(bench: Workbench, dim: int) -> Line:
     corpus = Corpus(f"stored-{dim}", Clusters(dim))
-    stack = PlainStack(bench, f"stored_{dim}", dim, hnsw=False)
+    stack = bench.plain_stack(f"stored_{dim}", dim, hnsw=False)
     made: list[str] = []
 
     def ours() -> float:

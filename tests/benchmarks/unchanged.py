@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ragstore.errors import StoreError
 from tests.benchmarks.figures import Goal, Line, number, series, times_faster
-from tests.benchmarks.plain import PlainStack
 from tests.benchmarks.timing import in_turn, seconds, timed
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _unchanged_plainly(bench: Workbench, folder: str, n_files: int) -> list[floa
     for path in sorted(paths)[: bench.sizes.plain_files]:
         with open(path, encoding="utf-8") as file:
             documents.append(Document(id_=path, text=file.read()))
-    stack = PlainStack(bench, "unchanged", 256, hnsw=False)
+    stack = bench.plain_stack("unchanged", 256, hnsw=False)
     pipeline = IngestionPipeline(
         transformations=[],
         docstore=stack.docstore(),

@@ -11,35 +11,35 @@ from tests.support.internals import models_of
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from tests.benchmarks.workbench import Workbench
+    from ragstore.app import Ragstore
 
 _MODEL = "wordllama"
 _COLLECTION = "model"
 
 
-def embedder(bench: Workbench) -> Embedder:
+def embedder(store: Ragstore) -> Embedder:
     """The model itself.
 
     Raises:
         ModelMissingError: it is not installed.
     """
-    return models_of(bench.store).named(_MODEL)
+    return models_of(store).named(_MODEL)
 
 
-def has_model(bench: Workbench) -> bool:
+def has_model(store: Ragstore) -> bool:
     """Whether it is installed."""
     try:
-        embedder(bench)
+        embedder(store)
     except ModelMissingError:
         return False
     return True
 
 
-def word_llama_embedding(bench: Workbench) -> BaseEmbedding:
+def word_llama_embedding(store: Ragstore) -> BaseEmbedding:
     """The same for LlamaIndex code.
 
     Raises:
         ModelMissingError: it is not installed.
     """
-    bench.store.create_collection(_COLLECTION, model=_MODEL)
-    return bench.store.embed_model(_COLLECTION)
+    store.create_collection(_COLLECTION, model=_MODEL)
+    return store.embed_model(_COLLECTION)

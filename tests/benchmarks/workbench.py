@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import psycopg2
 import psycopg2.extensions
 
 from ragstore.app import Ragstore, open_ragstore
@@ -19,7 +18,8 @@ from ragstore.mongo.errors import translation as mongo_translation
 from ragstore.postgres.errors import translation
 from ragstore.settings import Settings
 from tests.benchmarks.beside import Beside
-from tests.benchmarks.databases import NAME, databases_of_its_own, tuned_options
+from tests.benchmarks.databases import NAME, bare_connection, databases_of_its_own, tuned_options
+from tests.benchmarks.plain import PlainStack
 from tests.benchmarks.shared import Shared
 from tests.benchmarks.sizes import Sizes
 from tests.support.sql_spy import SqlSpy, a_sql_spy
@@ -67,15 +67,13 @@ class Workbench:
         assert self.settings.mongo_url is not None
         return self.settings.mongo_url.get_secret_value()
 
-    @contextmanager
-    def connection(self) -> Iterator[psycopg2.extensions.connection]:
-        """A bare psycopg2 connection on which each statement is its own transaction."""
-        opened = psycopg2.connect(self.postgres_url)
-        opened.autocommit = True
-        try:
-            yield opened
-        finally:
-            opened.close()
+    def connection(self) -> AbstractContextManager[psycopg2.extensions.connection]:
+        """A psycopg2 connection to the bench's own database, in autocommit mode."""
+        return bare_connection(self.postgres_url)
+
+    def plain_stack(self, table: str, dim: int, *, hnsw: bool = True) -> PlainStack:
+        """LlamaIndex's own stores, in a table of this name."""
+        return PlainStack(self.postgres_url, self.client, table, dim, hnsw=hnsw)
 
     @contextmanager
     def spied(self) -> Iterator[tuple[SqlSpy, Ragstore]]:
@@ -104,7 +102,7 @@ class Workbench:
     @cached_property
     def shared(self) -> Shared:
         """Collections that rows share."""
-        return Shared(self)
+        return Shared(self.store, self.sizes, self.folder, self.plain_stack, self.say, self.left_out)
 
     def path(self, name: str) -> str:
         """Of a file or folder in the bench's folder."""
