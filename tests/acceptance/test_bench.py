@@ -17,8 +17,8 @@ import pymongo
 import pytest
 
 from ragstore.embedded import ServerUrls, remembered_urls
+from tests.benchmarks.compare import NUMBERS
 from tests.benchmarks.databases import NAME
-from tests.benchmarks.rows import NUMBERS
 from tests.support.children import PYTHONPATH
 from tests.support.command import CommandLine
 from tests.support.embedded import execute, until

@@ -1,4 +1,4 @@
-"""Comparison of ragstore with plain LlamaIndex stores and with the raw limit of both databases.
+"""Comparison of ragstore with plain LlamaIndex stores and with the raw limit of both databases, by rows of goals.
 
 ``python -m tests.benchmarks.compare --rows 1,6 --page results.md``
 """
@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import signal
+import statistics
 import sys
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 
+import psutil
+
+import ragstore
 from ragstore.cli.edge import InterruptedBySignal, leave_with, raise_interrupted, tell_error, tell_interrupted
 from ragstore.cli.entry import STOP_SIGNALS
 from ragstore.cli.invocation import Invocation
-from ragstore.cli.output import flush, table, write, write_json
-from ragstore.errors import RagstoreError
-from tests.benchmarks import picture
-from tests.benchmarks.figures import Results
-from tests.benchmarks.report import write_page, write_results
-from tests.benchmarks.rows import NUMBERS, run
-from tests.benchmarks.sizes import FULL, QUICK
-from tests.benchmarks.table import HEADINGS, cells, notes
-from tests.benchmarks.workbench import opened_workbench
+from ragstore.cli.output import flush, write, write_json
+from ragstore.errors import ModelMissingError, RagstoreError
+from tests.benchmarks import ingest, processes, report, search, storage
+from tests.benchmarks.datasets import Filled, has_model, publish
+from tests.benchmarks.measurements import Curve, Line, Results, seconds
+from tests.benchmarks.plain import llama_nodes
+from tests.benchmarks.scale import FULL, QUICK
+from tests.benchmarks.workbench import Workbench, opened_workbench
 
+_N_STORED = 1_000
+_N_ASKED = 100
 _MAX_ROUNDS = 100
 _DESCRIPTION = """\
 Measure ragstore, plain LlamaIndex stores and the raw limit of both databases in turn.
@@ -32,6 +43,34 @@ where no URL is set. Figures depend on the machine: the ratios are what counts. 
 
 --json: {"date", "machine", "rounds", "seconds", "lines": [{"row", "work", "ours", "plain", "raw", "goals",
 "notes"}], "curves": [{"title", "unit", "points"}], "left_out"}."""
+
+Points = dict[str, list[tuple[int, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table of goals."""
+
+    number: int
+    work: str
+    measure: Callable[[Workbench], list[Line]]
+
+
+# In the order in which they run: what grows or wears the large collection comes after what asks it.
+ROWS = (
+    Row(1, "storage path into an empty collection", storage.into_empty),
+    Row(3, "whole pipeline on real files", ingest.pipeline),
+    Row(4, "unchanged re-run", ingest.unchanged),
+    Row(5, "small changes", ingest.edits),
+    Row(9, "deletion of a long document", storage.deletion),
+    Row(6, "queries", search.queries),
+    Row(7, "recall, with filters", search.recall),
+    Row(2, "storage path into a large collection", storage.into_large),
+    Row(7, "recall, with filters on declared keys", search.recall_declared),
+    Row(10, "verify, and peak memory", processes.audit),
+    Row(8, "process start to first answer", processes.start),
+)
+NUMBERS = tuple(sorted({row.number for row in ROWS}))
 
 
 def main() -> int:
@@ -61,7 +100,7 @@ def compare(given: argparse.Namespace, invocation: Invocation) -> None:
     Raises:
         RagstoreError
     """
-    draws = given.picture is not None and picture.can_draw()
+    draws = given.picture is not None and report.can_draw()
     with opened_workbench(
         invocation.settings(), QUICK if given.quick else FULL, given.rounds, invocation.note
     ) as bench:
@@ -69,31 +108,18 @@ def compare(given: argparse.Namespace, invocation: Invocation) -> None:
     if given.quick:
         results.left_out.append("everything of real size: with --quick the figures mean nothing")
     if given.picture is not None and not draws:
-        results.left_out.append(picture.HOW_TO_GET_IT)
+        results.left_out.append(report.HOW_TO_GET_IT)
     if given.json:
         write_json(results.as_dict())
     else:
-        for line in result_lines(results):
+        for line in report.result_lines(results):
             write(line)
     if given.results is not None:
-        write_results(results, given.results)
+        report.write_results(results, given.results)
     if draws:
-        picture.draw(results.curves, given.picture)
+        report.draw(results.curves, given.picture)
     if given.page is not None:
-        write_page(results, given.page, picture=given.picture if draws else None)
-
-
-def result_lines(results: Results) -> list[str]:
-    """The table and its notes, for a terminal."""
-    lines = table(HEADINGS, cells(results.lines))
-    lines += ["", *(f"note: {note}" for note in notes(results.lines))]
-    lines += [f"left out: {what}" for what in results.left_out]
-    kept = results.goals - results.missed
-    return [
-        *lines,
-        "",
-        f"{kept} of {results.goals} goals met, medians of {results.rounds} rounds, {results.seconds:.0f} s",
-    ]
+        report.write_page(results, given.page, picture=given.picture if draws else None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,6 +161,124 @@ def _writable(path: str) -> str:
     if not os.access(folder, os.W_OK) or os.path.isdir(os.path.abspath(path)):
         raise argparse.ArgumentTypeError(f"cannot write {path}")
     return path
+
+
+def run(bench: Workbench, wanted: Collection[int], *, curves: bool) -> Results:
+    """Measure these rows.
+
+    Args:
+        curves: measure what the picture shows too.
+    """
+    begun = time.monotonic()
+    lines: list[Line] = []
+    if len(wanted) < len(NUMBERS):
+        others = ", ".join(str(number) for number in NUMBERS if number not in wanted)
+        bench.left_out.append(f"rows {others}: not asked for")
+    facts = machine(bench)
+    drawn = measured_curves(bench) if curves else []
+    for row in ROWS:
+        if row.number not in wanted:
+            continue
+        bench.say(f"row {row.number}: {row.work}")
+        try:
+            lines += row.measure(bench)
+        except ModelMissingError as error:
+            bench.left_out.append(f"row {row.number}: {error.message}")
+    return Results(
+        date=datetime.now(UTC).date().isoformat(),
+        machine=facts,
+        rounds=bench.rounds,
+        seconds=time.monotonic() - begun,
+        lines=sorted(lines, key=lambda line: line.row),
+        curves=drawn,
+        left_out=list(dict.fromkeys(bench.left_out)),
+    )
+
+
+def machine(bench: Workbench) -> dict[str, str]:
+    """Versions and sizes, in words."""
+    ((postgres, pgvector),) = bench.sql(
+        "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
+    )
+    return {
+        "ragstore": ragstore.__version__,
+        "Python": platform.python_version(),
+        "PostgreSQL": str(postgres).split()[0],
+        "pgvector": str(pgvector),
+        "mongod": str(bench.client.server_info()["version"]),
+        "CPUs": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def measured_curves(bench: Workbench) -> list[Curve]:
+    """Fill the large collection step by step, and measure at each size."""
+    stored: Points = {"ragstore": [], "plain": []}
+    asked: Points = {"ragstore": [], "plain": []}
+    started: Points = {"ragstore": [], "plain": []}
+    for size in bench.sizes.grown:
+        large = bench.shared.large_of(size)
+        bench.say(f"costs at {large.n_nodes:,} nodes")
+        _point(
+            asked,
+            large.n_nodes,
+            _median_ms(bench, partial(search.ask, bench, large)),
+            _median_ms(bench, _plainly(bench)),
+        )
+        if has_model(bench.store):
+            own = [processes.of_query(bench, large) for _ in range(bench.few_rounds)]
+            _point(started, large.n_nodes, statistics.median(own), processes.of_plain_script(bench))
+        _point(stored, large.n_nodes, _store(bench, large), _store_plainly(bench, large))
+    curves = [
+        Curve(f"storing {_N_STORED:,} nodes", "s", stored),
+        Curve("query, top-10, p50", "ms", asked),
+        Curve("process start to first answer", "s", started),
+    ]
+    return [curve for curve in curves if curve.points["ragstore"]]
+
+
+def _point(points: Points, n_nodes: int, own: float, plain: float) -> None:
+    points["ragstore"].append((n_nodes, own))
+    points["plain"].append((n_nodes, plain))
+
+
+def _median_ms(bench: Workbench, asking: Callable[..., object]) -> float:
+    questions = bench.shared.questions(_N_ASKED)
+    taken: list[float] = []
+    for _ in range(2):  # what is read for the first time is not counted
+        taken.clear()
+        for i in range(len(questions)):
+            begun = time.perf_counter()
+            asking(questions, i)
+            taken.append((time.perf_counter() - begun) * 1_000)
+    return statistics.median(taken)
+
+
+def _plainly(bench: Workbench) -> Callable[..., object]:
+    stack = bench.shared.plain
+    return lambda questions, i: stack.find(questions[i])
+
+
+def _store(bench: Workbench, large: Filled) -> float:
+    """Seconds; the nodes go again, so that every size is what it says."""
+    taken = []
+    for _ in range(bench.few_rounds):
+        revisions = large.corpus.revisions(_N_STORED)
+        taken.append(seconds(partial(publish, bench.store, large.collection, revisions)))
+        bench.store.delete(*(r.document_id for r in revisions), collection=large.collection.name)
+        large.corpus.forget_last()
+    return statistics.median(taken)
+
+
+def _store_plainly(bench: Workbench, large: Filled) -> float:
+    """Seconds, of the vector store alone."""
+    stack = bench.shared.plain
+    nodes = llama_nodes(large.corpus.revisions(_N_STORED))
+    large.corpus.forget_last()
+    taken = seconds(lambda: stack.vectors.add(nodes))
+    stack.forget([node.node_id for node in nodes])
+    return taken
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from ragstore.model.filters import Condition
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
-from tests.benchmarks.made_up import N_CLUSTERS, VOCABULARY, Clusters, a_node, a_revision
-from tests.benchmarks.publishing import index, publish
-from tests.benchmarks.sizes import FULL
-from tests.benchmarks.timing import percentile
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.measurements import percentile
+from tests.benchmarks.scale import FULL
+from tests.benchmarks.synthetic import N_CLUSTERS, VOCABULARY, Clusters, a_node, a_revision
 from tests.benchmarks.workbench import Workbench, opened_workbench
 from tests.support.internals import pool_of, writer_of
 

@@ -21,8 +21,8 @@ from llama_index.core.node_parser import SentenceSplitter
 import ragstore
 import ragstore.llama  # now, not in the first measurement
 from ragstore.settings import Settings
-from tests.benchmarks.made_up import Clusters, Corpus
-from tests.benchmarks.publishing import index, publish
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.synthetic import Clusters, Corpus
 from tests.support import servers
 
 DIM = 256

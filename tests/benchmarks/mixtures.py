@@ -20,10 +20,10 @@ from ragstore.postgres.search import Query, Row, vector_search
 from ragstore.postgres.segment_tables import table_of
 from ragstore.settings import Settings
 from tests.benchmarks.corpora import LONE, mixture, phrases
-from tests.benchmarks.made_up import a_node, a_revision
-from tests.benchmarks.publishing import index, publish
-from tests.benchmarks.sizes import FULL
-from tests.benchmarks.timing import percentile
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.measurements import percentile
+from tests.benchmarks.scale import FULL
+from tests.benchmarks.synthetic import a_node, a_revision
 from tests.benchmarks.workbench import Workbench, opened_workbench
 from tests.support.internals import models_of, pool_of, writer_of
 

@@ -20,11 +20,11 @@ import psutil
 from ragstore.model.run import Vectors
 from ragstore.postgres.collections import get_collection
 from ragstore.settings import Settings
-from tests.benchmarks.made_up import Clusters, Corpus
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.measurements import percentile
 from tests.benchmarks.mixtures import compared, exact
-from tests.benchmarks.publishing import index, publish
-from tests.benchmarks.sizes import FULL
-from tests.benchmarks.timing import percentile
+from tests.benchmarks.scale import FULL
+from tests.benchmarks.synthetic import Clusters, Corpus
 from tests.benchmarks.workbench import Workbench, opened_workbench
 from tests.support.internals import pool_of, writer_of
 

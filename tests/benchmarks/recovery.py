@@ -25,9 +25,9 @@ import ragstore
 from ragstore.app import Ragstore
 from ragstore.embedded import remembered_urls
 from ragstore.settings import Settings
-from tests.benchmarks.made_up import Clusters
-from tests.benchmarks.made_up import Corpus as MadeUp
-from tests.benchmarks.publishing import index, publish
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.synthetic import Clusters
+from tests.benchmarks.synthetic import Corpus as MadeUp
 from tests.support.children import PYTHONPATH
 from tests.support.embedded import a_home, remove
 from tests.support.internals import writer_of

@@ -1,25 +1,35 @@
-"""Rows 1 and 2: nodes per second of the storage path, into an empty collection and into a large, indexed one."""
+"""Rows 1, 2 and 9: storing nodes in an empty and in a large collection, and deleting a long document."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from functools import cache, partial
+from uuid import uuid4
 
 import numpy as np
+import orjson
+from pymongo import monitoring
 
-from ragstore.model.run import PlannedRevision
-from tests.benchmarks import raw
-from tests.benchmarks.figures import Line, at_least, rate_times, series
-from tests.benchmarks.made_up import NODES_PER_DOCUMENT, Clusters, Corpus
+from ragstore.app import Ragstore
+from ragstore.model.collection import Collection
+from ragstore.model.node import Node
+from ragstore.model.run import PlannedRevision, Vectors
+from ragstore.postgres.copy import COLUMNS, HEADER, TRAILER, encode_rows
+from ragstore.postgres.names import quoted_table
+from tests.benchmarks.datasets import Filled, index, publish
+from tests.benchmarks.measurements import Goal, Line, at_least, at_most, in_turn, rate_times, seconds, series
 from tests.benchmarks.plain import PlainStack, llama_nodes
-from tests.benchmarks.publishing import index, publish
-from tests.benchmarks.shared import Filled
-from tests.benchmarks.timing import in_turn, seconds
-
-if TYPE_CHECKING:
-    from tests.benchmarks.workbench import Workbench
+from tests.benchmarks.synthetic import NODES_PER_DOCUMENT, Clusters, Corpus, a_revision
+from tests.benchmarks.workbench import Workbench
+from tests.support.internals import mongo_bodies
+from tests.support.sql_spy import can_spy
 
 _N_PROBED = 100
+_DIM = 256
+_COUNTED = 3
 
 
 def into_empty(bench: Workbench) -> list[Line]:
@@ -42,7 +52,7 @@ def _into_empty(bench: Workbench, dim: int) -> Line:
     def by_hand() -> float:
         collection = bench.store.create_collection(f"stored-{dim}-0", model="external", dim=dim)
         revisions = corpus.revisions(bench.sizes.stored)
-        return bench.sizes.stored / seconds(lambda: raw.write_both(bench, collection, revisions))
+        return bench.sizes.stored / seconds(lambda: write_both(bench, collection, revisions))
 
     def plainly() -> float:
         nodes = llama_nodes(corpus.revisions(bench.sizes.plain_nodes))
@@ -109,7 +119,7 @@ def _plain_rate(bench: Workbench, stack: PlainStack) -> float:
 
 def _raw_rate(bench: Workbench, stack: PlainStack) -> float:
     revisions = _fresh(bench, "raw").revisions(bench.sizes.plain_nodes)
-    taken = seconds(lambda: raw.write_beside_hnsw(bench, stack.table, revisions))
+    taken = seconds(lambda: write_beside_hnsw(bench, stack.table, revisions))
     stack.forget([node.node_id for revision in revisions for node in revision.nodes])
     return len(revisions) * NODES_PER_DOCUMENT / taken
 
@@ -133,3 +143,120 @@ def _share_found(bench: Workbench, large: Filled, fresh: list[PlannedRevision]) 
         n_wanted += len(wanted)
         n_found += len(wanted & {hit.node_id for hit in hits})
     return n_found / n_wanted
+
+
+def write_both(bench: Workbench, collection: Collection, revisions: Sequence[PlannedRevision]) -> None:
+    """One ``insert_many``, acknowledged as ragstore's, and one binary COPY into a table without any index."""
+    nodes = [node for revision in revisions for node in revision.nodes]
+    _insert(bench, nodes)
+    rows = encode_rows(nodes, _vectors(revisions))
+    with bench.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS public.raw")
+        cursor.execute(f"CREATE TABLE public.raw (LIKE {quoted_table(collection)} INCLUDING DEFAULTS)")
+        stream = io.BytesIO(HEADER + rows + TRAILER)
+        cursor.copy_expert(f"COPY public.raw ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)", stream)
+
+
+def write_beside_hnsw(bench: Workbench, table: str, revisions: Sequence[PlannedRevision]) -> None:
+    """The same into a table of PGVectorStore whose HNSW index takes each row in."""
+    nodes = [node for revision in revisions for node in revision.nodes]
+    _insert(bench, nodes)
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    for node, vector in zip(nodes, _vectors(revisions), strict=True):
+        metadata = orjson.dumps(node.metadata | {"_node_content": orjson.dumps(node.content).decode()}).decode()
+        writer.writerow((node.text, metadata, node.node_id, orjson.dumps(vector.tolist()).decode()))
+    stream.seek(0)
+    with bench.connection() as connection, connection.cursor() as cursor:
+        cursor.copy_expert(f"COPY {table} (text, metadata_, node_id, embedding) FROM STDIN (FORMAT csv)", stream)
+
+
+def _insert(bench: Workbench, nodes: Sequence[Node]) -> None:
+    bench.mongo[f"raw/{uuid4()}"].insert_many(mongo_bodies(nodes), ordered=False)
+
+
+def _vectors(revisions: Sequence[PlannedRevision]) -> Vectors:
+    return np.concatenate([revision.vectors for revision in revisions])
+
+
+def deletion(bench: Workbench) -> list[Line]:
+    """Row 9."""
+    n_nodes, n_plain = bench.sizes.document_nodes, bench.sizes.plain_document_nodes
+    corpus = Corpus("deleted", Clusters(_DIM))
+    collection = bench.store.create_collection("deleted", model="external", dim=_DIM)
+    stack = bench.plain_stack("deleted", _DIM, hnsw=False)
+    try:
+        (taken,) = in_turn(bench.rounds, partial(_delete, bench.store, collection, corpus, n_nodes))
+        (plain,) = in_turn(bench.few_rounds, partial(_delete_plainly, stack, corpus, n_plain))
+    finally:
+        stack.close()
+    own = series("ms", taken)
+    goals, notes = [at_most("ms", own.median, 100)], []
+    if can_spy(bench.postgres_url):
+        few, many = (_round_trips(bench, collection, corpus, n) for n in (n_plain, n_nodes))
+        goals.append(Goal(f"round trips as for {n_plain:,}", many / few, 1, at_least=False))
+        notes.append(f"{many:g} round trips to delete {n_nodes:,} chunks, {few:g} to delete {n_plain:,}")
+    else:
+        bench.left_out.append("row 9, round trips: PostgreSQL is not reached by TCP at one address")
+    notes.append(f"the plain stack's document has {n_plain:,} chunks")
+    work = f"deleting a document of {n_nodes:,} chunks"
+    return [Line(9, work, own, series("ms", plain), None, tuple(goals), tuple(notes))]
+
+
+def _delete(store: Ragstore, collection: Collection, corpus: Corpus, n_nodes: int) -> float:
+    """Milliseconds."""
+    document = _one_document(corpus, n_nodes)
+    publish(store, collection, [document])
+    return seconds(lambda: store.delete(document.document_id, collection=collection.name)) * 1_000
+
+
+def _delete_plainly(stack: PlainStack, corpus: Corpus, n_nodes: int) -> float:
+    document = _one_document(corpus, n_nodes)
+    index = stack.index()
+    index.insert_nodes(llama_nodes([document]))
+    return seconds(lambda: index.delete_ref_doc(document.document_id, delete_from_docstore=True)) * 1_000
+
+
+def _round_trips(bench: Workbench, collection: Collection, corpus: Corpus, n_nodes: int) -> float:
+    """How often an answer of either database is waited for; the middle of some, for a process has other work too."""
+    commands = _mongo_commands()
+    counted = []
+    with bench.spied() as (spy, store):
+        for _ in range(_COUNTED):
+            document = _one_document(corpus, n_nodes)
+            publish(store, collection, [document])
+            spy.taken()
+            before = commands.n_sent
+            store.delete(document.document_id, collection=collection.name)
+            counted.append(len(spy.taken()) + commands.n_sent - before)
+    return statistics.median(counted)
+
+
+def _one_document(corpus: Corpus, n_nodes: int) -> PlannedRevision:
+    """The corpus's next nodes as one document."""
+    revisions = corpus.revisions(n_nodes)
+    nodes = [node for revision in revisions for node in revision.nodes]
+    document_id = revisions[0].document_id
+    return a_revision(document_id, nodes, np.concatenate([revision.vectors for revision in revisions]))
+
+
+class _Commands(monitoring.CommandListener):
+    def __init__(self) -> None:
+        self.n_sent = 0
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.n_sent += 1
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Of no interest."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Of no interest."""
+
+
+@cache
+def _mongo_commands() -> _Commands:
+    """Counts the commands of all MongoDB clients made after the first call."""
+    commands = _Commands()
+    monitoring.register(commands)
+    return commands

@@ -1,14 +1,16 @@
-"""What all rows work with: the opened store, the two servers by hand, and the collections that rows share."""
+"""State of one run: the opened store, direct access to both servers, and the data sets that rows share."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2.extensions
 
@@ -17,12 +19,41 @@ from ragstore.mongo.client import Client, MongoDatabase, connect, database
 from ragstore.mongo.errors import translation as mongo_translation
 from ragstore.postgres.errors import translation
 from ragstore.settings import Settings
-from tests.benchmarks.beside import Beside
 from tests.benchmarks.databases import NAME, bare_connection, databases_of_its_own, tuned_options
+from tests.benchmarks.datasets import Shared
 from tests.benchmarks.plain import PlainStack
-from tests.benchmarks.shared import Shared
-from tests.benchmarks.sizes import Sizes
+from tests.benchmarks.scale import Sizes
 from tests.support.sql_spy import SqlSpy, a_sql_spy
+
+Answer = TypeVar("Answer")
+
+_ENDS_WITHIN_S = 20.0
+
+
+class Beside:
+    """One piece of work at a time."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+
+    def do(self, work: Callable[[], Answer]) -> Answer:
+        """What the work returns or raises; an interrupt leaves it alone, see ``wait``."""
+        done: Future[Answer] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # edge of the thread: whoever waits gets it
+                done.set_exception(error)
+
+        self._thread = threading.Thread(target=run, name="ragstore-bench", daemon=True)
+        self._thread.start()
+        return done.result()
+
+    def wait(self) -> None:
+        """Until work that was left alone has failed, because what it works with was taken away."""
+        if self._thread is not None:
+            self._thread.join(_ENDS_WITHIN_S)
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ragstore.settings import Settings
-from tests.benchmarks.queries import ask, bare, messages_of
-from tests.benchmarks.sizes import QUICK
+from tests.benchmarks.scale import QUICK
+from tests.benchmarks.search import ask, bare, messages_of
 from tests.benchmarks.workbench import opened_workbench
 
 

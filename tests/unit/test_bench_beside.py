@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.benchmarks.beside import Beside
+from tests.benchmarks.workbench import Beside
 
 
 class Interrupted(BaseException):

@@ -1,27 +1,39 @@
-"""Collections of made-up nodes that several rows use, filled when first needed."""
+"""Collections and folders of files that several rows use."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragstore.app import Ragstore
+from ragstore.embedding import Embedder
+from ragstore.errors import ModelMissingError, StoreError
+from ragstore.ingest.pipeline import STORED_AT_ONCE
 from ragstore.model.collection import Collection
-from ragstore.model.run import Vectors
-from tests.benchmarks.made_up import N_CLUSTERS, Clusters, Corpus
+from ragstore.model.run import PlannedRevision, Vectors
+from tests.benchmarks.corpora import write_pieces, write_texts
 from tests.benchmarks.plain import PlainStack
-from tests.benchmarks.publishing import index, publish
-from tests.benchmarks.sizes import Sizes
-from tests.benchmarks.texts import write_pieces, write_texts
-from tests.benchmarks.word_llama import has_model
+from tests.benchmarks.scale import Sizes
+from tests.benchmarks.synthetic import N_CLUSTERS, Clusters, Corpus
+from tests.support.internals import models_of, writer_of
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
 
 DIM = 256
 _FILLED_AT_ONCE = 10_000
+DOCUMENTS_PER_RUN = 100
+_MOST_ROUNDS = 1_000
+_MODEL = "wordllama"
+_COLLECTION = "model"
 
 
 @dataclass
@@ -164,3 +176,53 @@ class Shared:
         rng = np.random.default_rng(seed)
         clusters = rng.integers(N_CLUSTERS, size=n) if cluster is None else np.full(n, cluster)
         return self._clusters.draw(rng, clusters)
+
+
+def publish(
+    store: Ragstore, collection: Collection, revisions: Sequence[PlannedRevision], per_run: int = DOCUMENTS_PER_RUN
+) -> None:
+    """Publish new documents in runs of so many, as many runs at once as an ingest has."""
+    writer = writer_of(store)
+    runs = [revisions[i : i + per_run] for i in range(0, len(revisions), per_run)]
+    with ThreadPoolExecutor(STORED_AT_ONCE) as storing:
+        for result in storing.map(lambda run: writer.publisher.publish(collection, run), runs):
+            if result.moved_on:
+                raise StoreError(f"documents of {collection.name!r} were there before: {result.moved_on[:3]}")
+    writer.recoverer.retire()
+
+
+def index(store: Ragstore) -> None:
+    """Do all that ``ragstore maintain`` would do by and by: build indexes, refresh statistics."""
+    upkeep = store.upkeep()
+    for _ in range(_MOST_ROUNDS):
+        if not upkeep.go_round():
+            return
+    raise StoreError(f"upkeep found something to do {_MOST_ROUNDS} times in a row")
+
+
+def embedder(store: Ragstore) -> Embedder:
+    """The model itself.
+
+    Raises:
+        ModelMissingError: it is not installed.
+    """
+    return models_of(store).named(_MODEL)
+
+
+def has_model(store: Ragstore) -> bool:
+    """Whether it is installed."""
+    try:
+        embedder(store)
+    except ModelMissingError:
+        return False
+    return True
+
+
+def word_llama_embedding(store: Ragstore) -> BaseEmbedding:
+    """The same for LlamaIndex code.
+
+    Raises:
+        ModelMissingError: it is not installed.
+    """
+    store.create_collection(_COLLECTION, model=_MODEL)
+    return store.embed_model(_COLLECTION)

@@ -1,12 +1,19 @@
-"""What was measured: series of values, the goals they are held to, and one line of the table for each."""
+"""Timers, series of measured values, the goals they are held to, and the results of a run."""
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +207,43 @@ def number(value: float) -> str:
 def rounded(value: float) -> float:
     """Six figures that matter."""
     return float(f"{value:.6g}")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes; garbage of what was before is not counted."""
+    return timed(work)[0]
+
+
+def timed(work: Callable[[], Answer]) -> tuple[float, Answer]:
+    """How long it takes, and what it returns."""
+    gc.collect()
+    begun = time.perf_counter()
+    answer = work()
+    return time.perf_counter() - begun, answer
+
+
+def in_turn(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
+    """What each work measures, one after the other in every round, so that what else the machine does meets all.
+
+    Every second round goes backwards.
+    """
+    measured: list[list[float]] = [[] for _ in works]
+    for i in range(rounds):
+        order = range(len(works)) if i % 2 == 0 else range(len(works) - 1, -1, -1)
+        for j in order:
+            measured[j].append(works[j]())
+    return measured
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """Of some values, between neighbours where need be."""
+    return float(np.percentile(list(values), percent))
+
+
+def per_second(n_threads: int, works: Sequence[Callable[[], object]]) -> float:
+    """How many of these are done in a second by so many threads."""
+    with ThreadPoolExecutor(n_threads) as threads:
+        begun = time.perf_counter()
+        for future in [threads.submit(work) for work in works]:
+            future.result()
+        return len(works) / (time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""Row 10: how fast verify compares, and that memory does not grow with the corpus."""
+"""Rows 8 and 10: start, peak memory and speed of ragstore's own processes."""
 
 from __future__ import annotations
 
@@ -8,26 +8,91 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ragstore.errors import StoreError
+from ragstore.postgres.names import quoted_table
 from ragstore.settings import masked_url
-from tests.benchmarks.figures import Goal, Line, at_least, series
-from tests.benchmarks.made_up import Clusters, Corpus
+from tests.benchmarks.corpora import write_pieces
+from tests.benchmarks.datasets import Filled, embedder
+from tests.benchmarks.measurements import Goal, Line, at_least, in_turn, series, time_times
 from tests.benchmarks.plain import llama_nodes
-from tests.benchmarks.texts import write_pieces
+from tests.benchmarks.synthetic import VOCABULARY, Clusters, Corpus
+from tests.benchmarks.workbench import Workbench
 
-if TYPE_CHECKING:
-    from tests.benchmarks.workbench import Workbench
-
-_LAUNCHER = str(Path(__file__).parent / "peak_memory.py")
+_PROGRAMS = (sys.executable, "-P", str(Path(__file__).parent / "programs.py"))
 _MOST_GROWTH = 1.2
 _TIMEOUT_S = 300
 _DIM = 256
+_MORE_ROUNDS = 2
+"""Half a second each, and the goal is within a tenth: measured so many times as often."""
 
 
-def measure(bench: Workbench) -> list[Line]:
+def start(bench: Workbench) -> list[Line]:
+    """Row 8.
+
+    Raises:
+        ModelMissingError: nothing embeds the question.
+    """
+    embedder(bench.store)
+    small, huge = bench.shared.small, bench.shared.large_of(bench.sizes.huge)
+    asked = [
+        partial(of_query, bench, small),
+        partial(of_query, bench, huge),
+        partial(of_bare_script, bench, small),
+    ]
+    plainly = partial(of_plain_script, bench)
+    for each in asked:
+        each()  # programs and pages are read into memory
+    few, many, bare = (series("s", values) for values in in_turn(bench.rounds * _MORE_ROUNDS, *asked))
+    (taken,) = in_turn(bench.few_rounds, plainly)
+    plain = series("s", taken)
+    away = abs(many.median / few.median - 1)
+    same = Goal(f"within 10 % of {small.n_nodes:,} nodes", away, 0.10, at_least=False)
+    note = f"raw is a script of psycopg2 and WordLlama that asks the collection of {small.n_nodes:,} nodes by vector"
+    question = "ragstore query embeds its question with the tokens' vectors alone and asks by vector and by words"
+    return [
+        Line(
+            8, f"start to first answer, {small.n_nodes:,} nodes", few, plain, bare, (time_times(few, bare, 2, "raw"),)
+        ),
+        Line(8, f"start to first answer, {huge.n_nodes:,} nodes", many, plain, bare, (same,), (note, question)),
+    ]
+
+
+def of_query(bench: Workbench, filled: Filled) -> float:
+    """``ragstore query``."""
+    command = [sys.executable, "-m", "ragstore", "query", VOCABULARY.question, "-c", filled.collection.name, "--json"]
+    taken, printed = _run(bench, command)
+    if len(json.loads(printed)["hits"]) != 10:
+        raise StoreError(f"a query of collection {filled.collection.name!r} had no 10 hits")
+    return taken
+
+
+def of_bare_script(bench: Workbench, filled: Filled) -> float:
+    """psycopg2 and WordLlama."""
+    return _run(bench, [*_PROGRAMS, "bare_query", quoted_table(filled.collection), VOCABULARY.question])[0]
+
+
+def of_plain_script(bench: Workbench) -> float:
+    """LlamaIndex and PGVectorStore."""
+    return _run(bench, [*_PROGRAMS, "plain_query", bench.shared.some_plain.name, VOCABULARY.question])[0]
+
+
+def _run(bench: Workbench, command: list[str]) -> tuple[float, str]:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        command, env=bench.environment, cwd=bench.folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    taken = time.perf_counter() - begun
+    if done.returncode:
+        said = masked_url(done.stderr[-500:])
+        raise StoreError(f"a process that was to answer a question ended with {done.returncode}: {said}")
+    return taken, done.stdout
+
+
+def audit(bench: Workbench) -> list[Line]:
     """Row 10."""
     bench.left_out.append("row 10, memory of a backup: that is pg_dump's and mongodump's")
     return [_speed(bench), _ingest(bench), _verify(bench), _import(bench)]
@@ -87,7 +152,7 @@ def _persist(folder: str, n_nodes: int) -> None:
 
 def _peak(bench: Workbench, *arguments: str) -> float:
     """MB that ``ragstore`` with these arguments took at most."""
-    command = [sys.executable, "-P", _LAUNCHER, sys.executable, "-m", "ragstore", *arguments]
+    command = [*_PROGRAMS, "peak_memory", sys.executable, "-m", "ragstore", *arguments]
     process = subprocess.Popen(
         command,
         env=bench.environment,

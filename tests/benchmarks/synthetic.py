@@ -1,4 +1,4 @@
-"""Made-up nodes: words as frequent as those of a language, vectors with neighbourhoods as embeddings have them."""
+"""Synthetic nodes: words as frequent as those of a language, vectors with neighbourhoods as embeddings have them."""
 
 from __future__ import annotations
 

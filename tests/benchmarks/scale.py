@@ -1,4 +1,4 @@
-"""How much work each row does."""
+"""Amounts of work of a run: the full scale, and a small one to try every row."""
 
 from __future__ import annotations
 
