@@ -104,7 +104,7 @@ def compare(given: argparse.Namespace, invocation: Invocation) -> None:
     with opened_workbench(
         invocation.settings(), QUICK if given.quick else FULL, given.rounds, invocation.note
     ) as bench:
-        results = bench.beside.do(lambda: run(bench, given.rows, curves=given.picture is not None))
+        results = bench.thread.run(lambda: run(bench, given.rows, curves=given.picture is not None))
     if given.quick:
         results.left_out.append("everything of real size: with --quick the figures mean nothing")
     if given.picture is not None and not draws:
@@ -217,8 +217,8 @@ def measured_curves(bench: Workbench) -> list[Curve]:
     stored: Points = {"ragstore": [], "plain": []}
     asked: Points = {"ragstore": [], "plain": []}
     started: Points = {"ragstore": [], "plain": []}
-    for size in bench.sizes.grown:
-        large = bench.shared.large_of(size)
+    for size in bench.scale.grown:
+        large = bench.data.large_of(size)
         bench.say(f"costs at {large.n_nodes:,} nodes")
         _point(
             asked,
@@ -244,7 +244,7 @@ def _point(points: Points, n_nodes: int, own: float, plain: float) -> None:
 
 
 def _median_ms(bench: Workbench, asking: Callable[..., object]) -> float:
-    questions = bench.shared.questions(_N_ASKED)
+    questions = bench.data.questions(_N_ASKED)
     taken: list[float] = []
     for _ in range(2):  # what is read for the first time is not counted
         taken.clear()
@@ -256,7 +256,7 @@ def _median_ms(bench: Workbench, asking: Callable[..., object]) -> float:
 
 
 def _plainly(bench: Workbench) -> Callable[..., object]:
-    stack = bench.shared.plain
+    stack = bench.data.plain
     return lambda questions, i: stack.find(questions[i])
 
 
@@ -273,7 +273,7 @@ def _store(bench: Workbench, large: Filled) -> float:
 
 def _store_plainly(bench: Workbench, large: Filled) -> float:
     """Seconds, of the vector store alone."""
-    stack = bench.shared.plain
+    stack = bench.data.plain
     nodes = llama_nodes(large.corpus.revisions(_N_STORED))
     large.corpus.forget_last()
     taken = seconds(lambda: stack.vectors.add(nodes))

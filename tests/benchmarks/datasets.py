@@ -20,7 +20,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Vectors
 from tests.benchmarks.corpora import write_pieces, write_texts
 from tests.benchmarks.plain import PlainStack
-from tests.benchmarks.scale import Sizes
+from tests.benchmarks.scale import Scale
 from tests.benchmarks.synthetic import N_CLUSTERS, Clusters, Corpus
 from tests.support.internals import models_of, writer_of
 
@@ -61,7 +61,7 @@ class Filled:
 
 
 @dataclass
-class Shared:
+class Datasets:
     """Collections and folders of files, each made when first needed.
 
     Args:
@@ -72,7 +72,7 @@ class Shared:
     """
 
     store: Ragstore
-    sizes: Sizes
+    scale: Scale
     folder: str
     plain_stack: Callable[[str, int], PlainStack]
     say: Callable[[str], None]
@@ -89,22 +89,22 @@ class Shared:
 
     @cached_property
     def small(self) -> Filled:
-        """Of ``sizes.small`` nodes, indexed if it is due."""
+        """Of ``scale.small`` nodes, indexed if it is due."""
         filled = self.new("small", seed=3)
-        self.fill(filled, self.sizes.small)
+        self.fill(filled, self.scale.small)
         return filled
 
     @cached_property
     def middle(self) -> Filled:
-        """Of ``sizes.stored`` nodes, indexed if it is due."""
+        """Of ``scale.stored`` nodes, indexed if it is due."""
         filled = self.new("middle", seed=5)
-        self.fill(filled, self.sizes.stored)
+        self.fill(filled, self.scale.stored)
         return filled
 
     @cached_property
     def real_files(self) -> tuple[str, int, int]:
         """A folder with real text, how many files and how many bytes there are."""
-        folder, wanted = os.path.join(self.folder, "real"), self.sizes.text_bytes
+        folder, wanted = os.path.join(self.folder, "real"), self.scale.text_bytes
         n_files, n_bytes = write_texts(folder, wanted)
         if n_bytes < wanted:
             self.left_out.append(f"rows 3 and 7: this machine has only {n_bytes / 1e6:.1f} MB of real text")
@@ -122,12 +122,12 @@ class Shared:
     def pieces(self) -> tuple[str, int]:
         """A folder with many small files of real text, and how many."""
         folder = os.path.join(self.folder, "pieces")
-        return folder, write_pieces(folder, self.sizes.files)
+        return folder, write_pieces(folder, self.scale.files)
 
     @property
     def large(self) -> Filled:
-        """Of ``sizes.large`` nodes, indexed."""
-        return self.large_of(self.sizes.large)
+        """Of ``scale.large`` nodes, indexed."""
+        return self.large_of(self.scale.large)
 
     def large_of(self, n_nodes: int) -> Filled:
         """The large collection, grown to at least so many nodes, indexed."""

@@ -56,7 +56,7 @@ class _Computed:
 
 def pipeline(bench: Workbench) -> list[Line]:
     """Row 3."""
-    folder, n_files, n_bytes = bench.shared.real_files
+    folder, n_files, n_bytes = bench.data.real_files
     collections: list[Collection] = []
     computed = _compute(bench, folder)  # warms up, and is what storage alone gets
     n_chunks = computed.n_chunks
@@ -174,7 +174,7 @@ def _plain_rate(bench: Workbench, folder: str) -> float:
 
 def unchanged(bench: Workbench) -> list[Line]:
     """Row 4."""
-    folder, n_files = bench.shared.pieces
+    folder, n_files = bench.data.pieces
     name = "unchanged"
     first = bench.store.ingest(folder, collection=name)
 
@@ -187,7 +187,7 @@ def unchanged(bench: Workbench) -> list[Line]:
     ours, walks = in_turn(bench.rounds, again, lambda: seconds(partial(_walk, folder)))
     plain = _unchanged_plainly(bench, folder, n_files)
     own, walk, other = series("s", ours), series("s", walks), series("s", plain)
-    n_plain = min(n_files, bench.sizes.plain_files)
+    n_plain = min(n_files, bench.scale.plain_files)
     allowed = 1.3 * walk.median + 0.3
     return [
         Line(
@@ -222,7 +222,7 @@ def _unchanged_plainly(bench: Workbench, folder: str, n_files: int) -> list[floa
 
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
     documents = []
-    for path in sorted(paths)[: bench.sizes.plain_files]:
+    for path in sorted(paths)[: bench.scale.plain_files]:
         with open(path, encoding="utf-8") as file:
             documents.append(Document(id_=path, text=file.read()))
     stack = bench.plain_stack("unchanged", 256, hnsw=False)

@@ -37,7 +37,7 @@ def start(bench: Workbench) -> list[Line]:
         ModelMissingError: nothing embeds the question.
     """
     embedder(bench.store)
-    small, huge = bench.shared.small, bench.shared.large_of(bench.sizes.huge)
+    small, huge = bench.data.small, bench.data.large_of(bench.scale.huge)
     asked = [
         partial(of_query, bench, small),
         partial(of_query, bench, huge),
@@ -77,7 +77,7 @@ def of_bare_script(bench: Workbench, filled: Filled) -> float:
 
 def of_plain_script(bench: Workbench) -> float:
     """LlamaIndex and PGVectorStore."""
-    return _run(bench, [*_PROGRAMS, "plain_query", bench.shared.some_plain.name, VOCABULARY.question])[0]
+    return _run(bench, [*_PROGRAMS, "plain_query", bench.data.some_plain.name, VOCABULARY.question])[0]
 
 
 def _run(bench: Workbench, command: list[str]) -> tuple[float, str]:
@@ -99,7 +99,7 @@ def audit(bench: Workbench) -> list[Line]:
 
 
 def _speed(bench: Workbench) -> Line:
-    large, rates = bench.shared.large, []
+    large, rates = bench.data.large, []
     for _ in range(bench.rounds):
         report = bench.store.verify(large.collection.name)
         if not report.ok:
@@ -111,7 +111,7 @@ def _speed(bench: Workbench) -> Line:
 
 
 def _ingest(bench: Workbench) -> Line:
-    peaks, sizes = [], bench.sizes.memory_files
+    peaks, sizes = [], bench.scale.memory_files
     for n in sizes:
         folder = bench.path(f"memory-{n}")
         write_pieces(folder, n)
@@ -120,13 +120,13 @@ def _ingest(bench: Workbench) -> Line:
 
 
 def _verify(bench: Workbench) -> Line:
-    small, large = bench.shared.middle, bench.shared.large
+    small, large = bench.data.middle, bench.data.large
     peaks = [_peak(bench, "verify", "-c", filled.collection.name, "--quiet") for filled in (small, large)]
     return _line("verify", f"{small.n_nodes:,} and {large.n_nodes:,} nodes", peaks)
 
 
 def _import(bench: Workbench) -> Line:
-    peaks, sizes = [], bench.sizes.memory_nodes
+    peaks, sizes = [], bench.scale.memory_nodes
     for n in sizes:
         folder = bench.path(f"persisted-{n}")
         _persist(folder, n)

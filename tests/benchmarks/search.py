@@ -59,8 +59,8 @@ Ask = Callable[[int], object]
 
 def queries(bench: Workbench) -> list[Line]:
     """Row 6."""
-    large, stack = bench.shared.large, bench.shared.plain
-    questions = bench.shared.questions(bench.sizes.questions)
+    large, stack = bench.data.large, bench.data.plain
+    questions = bench.data.questions(bench.scale.questions)
 
     def plainly(i: int) -> object:
         return stack.find(questions[i])
@@ -111,10 +111,10 @@ def _latency(row: int, work: str, percent: float, rounds: Sequence[list[list[flo
 
 
 def _throughput(bench: Workbench, work: str, asked: Sequence[Ask]) -> Line:
-    n = bench.sizes.asked_at_once
+    n = bench.scale.asked_at_once
 
     def rate(each: Ask) -> float:
-        return per_second(_THREADS, [partial(each, i % bench.sizes.questions) for i in range(n)])
+        return per_second(_THREADS, [partial(each, i % bench.scale.questions) for i in range(n)])
 
     own, plain, *raw = (
         series("queries/s", values) for values in in_turn(bench.few_rounds, *(partial(rate, each) for each in asked))
@@ -205,7 +205,7 @@ class _Found:
 
 def recall(bench: Workbench) -> list[Line]:
     """Row 7, with no filter key declared."""
-    lines = _asked(bench, bench.shared.large, "")
+    lines = _asked(bench, bench.data.large, "")
     if not has_model(bench.store):
         bench.left_out.append("row 7, real text: WordLlama, which embeds it, is not installed")
         return lines
@@ -214,7 +214,7 @@ def recall(bench: Workbench) -> list[Line]:
 
 def recall_declared(bench: Workbench) -> list[Line]:
     """Row 7, with the filters' keys declared; the large collection has their indexes from then on."""
-    large = bench.shared.large
+    large = bench.data.large
     bench.store.create_collection(large.collection.name, filter_keys=[*SHARES, "cluster", "group"])
     return _asked(bench, large, ", key declared")
 
@@ -238,14 +238,14 @@ def _asked(bench: Workbench, large: Filled, how: str) -> list[Line]:
 
 def _real(bench: Workbench) -> Line:
     """Real text, questions that stand in it, embedded by WordLlama."""
-    collection = bench.shared.real
+    collection = bench.data.real
     rows = bench.sql(
         f"SELECT node_id, text, vector_send(embedding::vector) FROM {quoted_table(collection)} ORDER BY node_id"
     )
     node_ids = np.array([node_id for node_id, _, _ in rows])
     vectors = np.stack([np.frombuffer(sent, dtype=">f4", offset=4) for _, _, sent in rows]).astype(np.float32)
     rng = np.random.default_rng(6)
-    texts = [_question_in(rows[i][1]) for i in rng.integers(len(rows), size=bench.sizes.questions)]
+    texts = [_question_in(rows[i][1]) for i in rng.integers(len(rows), size=bench.scale.questions)]
     questions = embedder(bench.store).embed_documents(texts)
     # Chunks of the same words are as near as each other: any of them will do.
     similarities = questions @ vectors.T
@@ -289,14 +289,14 @@ def _in_words(found: _Found) -> str:
 
 
 def _cases(bench: Workbench, labels: NDArray[np.int64]) -> list[_Case]:
-    n = bench.sizes.questions
-    anything = bench.shared.questions(n)
+    n = bench.scale.questions
+    anything = bench.data.questions(n)
     cases = [_Case("unfiltered", anything, np.ones(len(labels), dtype=bool))]
     for column, (key, n_values) in enumerate(SHARES.items()):
         value = n_values // 2
         condition = Condition(key, "==", f"{key}-{value}")
         cases.append(_Case(f"filter leaves {100 / n_values:g} %", anything, labels[:, column] == value, condition))
-    asked = bench.shared.questions(n, cluster=_ASKED)
+    asked = bench.data.questions(n, cluster=_ASKED)
     clusters = labels[:, _CLUSTER_COLUMN]
     other, own = (_ASKED + N_CLUSTERS // 2) % N_CLUSTERS, _ASKED
     for what, cluster in (("the question's own cluster", own), ("another cluster", other)):
@@ -337,7 +337,7 @@ def _ask_ours(bench: Workbench, large: Filled, case: _Case, exact: Sequence[set[
 
 
 def _ask_plain(bench: Workbench, case: _Case, exact: Sequence[set[str]]) -> _Found:
-    stack, filters = bench.shared.plain, _llama_filters(case.condition)
+    stack, filters = bench.data.plain, _llama_filters(case.condition)
     return _found([_timed(lambda v: stack.find(v, TOP_K, filters), question) for question in case.questions], exact)
 
 

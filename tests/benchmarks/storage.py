@@ -34,7 +34,7 @@ _COUNTED = 3
 
 def into_empty(bench: Workbench) -> list[Line]:
     """Row 1."""
-    return [_into_empty(bench, dim) for dim in bench.sizes.dims]
+    return [_into_empty(bench, dim) for dim in bench.scale.dims]
 
 
 def _into_empty(bench: Workbench, dim: int) -> Line:
@@ -46,16 +46,16 @@ def _into_empty(bench: Workbench, dim: int) -> Line:
         name = f"stored-{dim}-{len(made)}"
         made.append(name)
         collection = bench.store.create_collection(name, model="external", dim=dim)
-        revisions = corpus.revisions(bench.sizes.stored)
-        return bench.sizes.stored / seconds(lambda: publish(bench.store, collection, revisions))
+        revisions = corpus.revisions(bench.scale.stored)
+        return bench.scale.stored / seconds(lambda: publish(bench.store, collection, revisions))
 
     def by_hand() -> float:
         collection = bench.store.create_collection(f"stored-{dim}-0", model="external", dim=dim)
-        revisions = corpus.revisions(bench.sizes.stored)
-        return bench.sizes.stored / seconds(lambda: write_both(bench, collection, revisions))
+        revisions = corpus.revisions(bench.scale.stored)
+        return bench.scale.stored / seconds(lambda: write_both(bench, collection, revisions))
 
     def plainly() -> float:
-        nodes = llama_nodes(corpus.revisions(bench.sizes.plain_nodes))
+        nodes = llama_nodes(corpus.revisions(bench.scale.plain_nodes))
         plain_index = stack.index()
         return len(nodes) / seconds(lambda: plain_index.insert_nodes(nodes))
 
@@ -69,37 +69,37 @@ def _into_empty(bench: Workbench, dim: int) -> Line:
     own, by_hands, plains = (series("nodes/s", values) for values in (rates, raw_rates, plain_rates))
     return Line(
         1,
-        f"storing {bench.sizes.stored:,} nodes × {dim:,}",
+        f"storing {bench.scale.stored:,} nodes × {dim:,}",
         own,
         plains,
         by_hands,
         (rate_times(own, by_hands, 0.7, "raw"), rate_times(own, plains, 40, "plain")),
-        (f"the plain stack got {bench.sizes.plain_nodes:,} nodes; it gets slower with more",),
+        (f"the plain stack got {bench.scale.plain_nodes:,} nodes; it gets slower with more",),
     )
 
 
 def into_large(bench: Workbench) -> list[Line]:
     """Row 2."""
-    large, stack = bench.shared.large, bench.shared.plain
+    large, stack = bench.data.large, bench.data.plain
     own, plain, by_hand, indexed, exact = [], [], [], [], []
     for _ in range(bench.few_rounds):
-        revisions = large.corpus.revisions(bench.sizes.stored)
+        revisions = large.corpus.revisions(bench.scale.stored)
         storing = seconds(partial(publish, bench.store, large.collection, revisions))
-        own.append(bench.sizes.stored / storing)
+        own.append(bench.scale.stored / storing)
         exact.append(_share_found(bench, large, revisions))
-        indexed.append(bench.sizes.stored / (storing + seconds(partial(index, bench.store))))
+        indexed.append(bench.scale.stored / (storing + seconds(partial(index, bench.store))))
         bench.store.delete(*(r.document_id for r in revisions), collection=large.collection.name)
         large.corpus.forget_last()
         plain.append(_plain_rate(bench, stack))
         by_hand.append(_raw_rate(bench, stack))
     stored, plains, raws = series("nodes/s", own), series("nodes/s", plain), series("nodes/s", by_hand)
     into = f"into {large.n_nodes:,} indexed ones"
-    note = f"the plain stack (PGVectorStore.add alone) and raw got {bench.sizes.plain_nodes:,} nodes"
+    note = f"the plain stack (PGVectorStore.add alone) and raw got {bench.scale.plain_nodes:,} nodes"
     found = at_least("recall of fresh nodes", min(exact), 1.0)
     return [
         Line(
             2,
-            f"storing {bench.sizes.stored:,} nodes × 256 {into}",
+            f"storing {bench.scale.stored:,} nodes × 256 {into}",
             stored,
             plains,
             raws,
@@ -111,21 +111,21 @@ def into_large(bench: Workbench) -> list[Line]:
 
 
 def _plain_rate(bench: Workbench, stack: PlainStack) -> float:
-    nodes = llama_nodes(_fresh(bench, "plain").revisions(bench.sizes.plain_nodes))
+    nodes = llama_nodes(_fresh(bench, "plain").revisions(bench.scale.plain_nodes))
     taken = seconds(lambda: stack.vectors.add(nodes))
     stack.forget([node.node_id for node in nodes])
     return len(nodes) / taken
 
 
 def _raw_rate(bench: Workbench, stack: PlainStack) -> float:
-    revisions = _fresh(bench, "raw").revisions(bench.sizes.plain_nodes)
+    revisions = _fresh(bench, "raw").revisions(bench.scale.plain_nodes)
     taken = seconds(lambda: write_beside_hnsw(bench, stack.table, revisions))
     stack.forget([node.node_id for revision in revisions for node in revision.nodes])
     return len(revisions) * NODES_PER_DOCUMENT / taken
 
 
 def _fresh(bench: Workbench, name: str) -> Corpus:
-    return Corpus(name, bench.shared.large.corpus.clusters, seed=bench.rounds)
+    return Corpus(name, bench.data.large.corpus.clusters, seed=bench.rounds)
 
 
 def _share_found(bench: Workbench, large: Filled, fresh: list[PlannedRevision]) -> float:
@@ -181,7 +181,7 @@ def _vectors(revisions: Sequence[PlannedRevision]) -> Vectors:
 
 def deletion(bench: Workbench) -> list[Line]:
     """Row 9."""
-    n_nodes, n_plain = bench.sizes.document_nodes, bench.sizes.plain_document_nodes
+    n_nodes, n_plain = bench.scale.document_nodes, bench.scale.plain_document_nodes
     corpus = Corpus("deleted", Clusters(_DIM))
     collection = bench.store.create_collection("deleted", model="external", dim=_DIM)
     stack = bench.plain_stack("deleted", _DIM, hnsw=False)
