@@ -143,22 +143,13 @@ def _revisions(computed: _Computed) -> Iterator[Sequence[PlannedRevision]]:
 
 def _plain_rate(bench: Workbench, folder: str) -> float:
     from llama_index.core import SimpleDirectoryReader
-    from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
     from llama_index.core.node_parser import SentenceSplitter
 
     paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))[::_PLAIN_SHARE]]
     stack = bench.plain_stack("real", 256, hnsw=False)
     settings = bench.settings
-    pipeline = IngestionPipeline(
-        transformations=[
-            SentenceSplitter(chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap),
-            word_llama_embedding(bench.store),
-        ],
-        docstore=stack.docstore(),
-        vector_store=stack.vectors,
-        docstore_strategy=DocstoreStrategy.UPSERTS,
-        disable_cache=True,
-    )
+    splitter = SentenceSplitter(chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
+    pipeline = stack.pipeline(splitter, word_llama_embedding(bench.store))
     stored: list[object] = []
 
     def run() -> None:
@@ -217,7 +208,6 @@ def _walk(folder: str) -> int:
 
 
 def _unchanged_plainly(bench: Workbench, folder: str, n_files: int) -> list[float]:
-    from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
     from llama_index.core.schema import Document
 
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
@@ -226,13 +216,7 @@ def _unchanged_plainly(bench: Workbench, folder: str, n_files: int) -> list[floa
         with open(path, encoding="utf-8") as file:
             documents.append(Document(id_=path, text=file.read()))
     stack = bench.plain_stack("unchanged", 256, hnsw=False)
-    pipeline = IngestionPipeline(
-        transformations=[],
-        docstore=stack.docstore(),
-        vector_store=stack.vectors,  # without it the strategy would be another one
-        docstore_strategy=DocstoreStrategy.UPSERTS,
-        disable_cache=True,
-    )
+    pipeline = stack.pipeline()
     try:
         pipeline.run(documents=documents)
         taken = [seconds(lambda: pipeline.run(documents=documents)) for _ in range(bench.few_rounds)]
@@ -361,7 +345,6 @@ def _publishing_seconds() -> Iterator[list[float]]:
 
 def _plain_edits(bench: Workbench, document: str) -> tuple[float, int]:
     """Milliseconds beside the embedding, and chunks embedded, when the document's middle gets a sentence more."""
-    from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
     from llama_index.core.node_parser import SentenceSplitter
     from llama_index.core.schema import Document, MetadataMode
 
@@ -371,13 +354,7 @@ def _plain_edits(bench: Workbench, document: str) -> tuple[float, int]:
     stack = bench.plain_stack("changed", 256, hnsw=False)
     settings, model = bench.settings, word_llama_embedding(bench.store)
     splitter = SentenceSplitter(chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
-    pipeline = IngestionPipeline(
-        transformations=[splitter, model],
-        docstore=stack.docstore(),
-        vector_store=stack.vectors,
-        docstore_strategy=DocstoreStrategy.UPSERTS,
-        disable_cache=True,
-    )
+    pipeline = stack.pipeline(splitter, model)
     try:
         pipeline.run(documents=[Document(id_="manual", text=text)])
         chunks: list[str] = []

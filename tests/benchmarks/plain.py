@@ -15,7 +15,8 @@ from tests.benchmarks.databases import NAME, bare_connection
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
-    from llama_index.core.schema import BaseNode
+    from llama_index.core.ingestion import IngestionPipeline
+    from llama_index.core.schema import BaseNode, TransformComponent
     from llama_index.core.vector_stores import MetadataFilters
     from llama_index.storage.docstore.mongodb import MongoDocumentStore
     from llama_index.vector_stores.postgres import PGVectorStore
@@ -85,6 +86,18 @@ class PlainStack:
             storage_context=self.context(),
             embed_model=MockEmbedding(embed_dim=self.dim),
             store_nodes_override=True,
+        )
+
+    def pipeline(self, *transformations: TransformComponent) -> IngestionPipeline:
+        """A pipeline that stores documents in PGVectorStore and MongoDocumentStore, in place of earlier ones of the same id."""
+        from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
+
+        return IngestionPipeline(
+            transformations=list(transformations),
+            docstore=self.docstore(),
+            vector_store=self.vectors,  # without it the strategy would be another one
+            docstore_strategy=DocstoreStrategy.UPSERTS,
+            disable_cache=True,
         )
 
     def copy_from(self, collection: Collection) -> None:

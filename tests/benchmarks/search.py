@@ -81,10 +81,17 @@ def queries(bench: Workbench) -> list[Line]:
     return lines
 
 
-def ask(bench: Workbench, filled: Filled, questions: Vectors, i: int) -> list[str]:
+def ask(
+    bench: Workbench, filled: Filled, questions: Vectors, i: int, *, condition: Condition | None = None
+) -> list[str]:
     """Ids of the hits for the i-th vector."""
     hits = bench.store.query(
-        "made-up", collection=filled.collection.name, top_k=TOP_K, mode="vector", embedding=questions[i].tolist()
+        "made-up",
+        collection=filled.collection.name,
+        top_k=TOP_K,
+        mode="vector",
+        embedding=questions[i].tolist(),
+        filters=condition,
     )
     return [hit.node_id for hit in hits]
 
@@ -322,29 +329,22 @@ def _exact(case: _Case, vectors: Vectors, node_ids: NDArray[np.str_]) -> list[se
 
 
 def _ask_ours(bench: Workbench, large: Filled, case: _Case, exact: Sequence[set[str]]) -> _Found:
-    def ask(vector: Vectors) -> list[str]:
-        hits = bench.store.query(
-            "made-up",
-            collection=large.collection.name,
-            top_k=TOP_K,
-            mode="vector",
-            embedding=vector.tolist(),
-            filters=case.condition,
-        )
-        return [hit.node_id for hit in hits]
-
-    return _found([_timed(ask, question) for question in case.questions], exact)
+    asking = partial(ask, bench, large, case.questions, condition=case.condition)
+    return _found([_timed(asking, i) for i in range(len(case.questions))], exact)
 
 
 def _ask_plain(bench: Workbench, case: _Case, exact: Sequence[set[str]]) -> _Found:
     stack, filters = bench.data.plain, _llama_filters(case.condition)
-    return _found([_timed(lambda v: stack.find(v, TOP_K, filters), question) for question in case.questions], exact)
+
+    def asking(i: int) -> list[str]:
+        return stack.find(case.questions[i], TOP_K, filters)
+
+    return _found([_timed(asking, i) for i in range(len(case.questions))], exact)
 
 
-def _timed(ask: object, question: Vectors) -> tuple[list[str], float]:
-    assert callable(ask)
+def _timed(asking: Callable[[int], list[str]], i: int) -> tuple[list[str], float]:
     begun = time.perf_counter()
-    ids = ask(question)
+    ids = asking(i)
     return ids, (time.perf_counter() - begun) * 1_000
 
 
