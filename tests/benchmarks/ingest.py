@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +23,7 @@ from tests.benchmarks.measurements import (
     at_most,
     in_turn,
     number,
+    publishing_seconds,
     rate_times,
     seconds,
     series,
@@ -39,7 +38,6 @@ _PLAIN_SHARE = 10
 _N_CHUNKS = 30
 _N_BESIDE = 20
 _COLLECTION = "changed"
-_PUBLISHING = "ragstore.protocol.publish"
 
 
 @dataclass
@@ -251,7 +249,7 @@ def edits(bench: Workbench) -> list[Line]:
         stored, total, embedded = [], [], []
         for i in range(bench.rounds):
             change.make(folder, i)
-            with _publishing_seconds() as published:
+            with publishing_seconds() as published:
                 taken, report = timed(lambda: bench.store.ingest(folder, collection=_COLLECTION))
             stored.append(sum(published) * 1_000)
             total.append(taken * 1_000)
@@ -317,30 +315,6 @@ def _touch(folder: str, i: int) -> None:
     path = _manual(folder)
     later = os.stat(path).st_mtime_ns + (i + 1) * 1_000_000_000
     os.utime(path, ns=(later, later))
-
-
-@contextmanager
-def _publishing_seconds() -> Iterator[list[float]]:
-    """What the protocol says about the time each run took in both stores."""
-    logger, taken = logging.getLogger(_PUBLISHING), []
-
-    class _Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            fields = getattr(record, "fields", {})
-            if fields.get("action") == "publish":
-                taken.append(float(fields["seconds"]))
-
-    listener = _Listener()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(listener)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield taken
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def _plain_edits(bench: Workbench, document: str) -> tuple[float, int]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 Answer = TypeVar("Answer")
+Ask = Callable[[int], object]
+"""Asks the n-th question."""
+
+_PUBLISHING = "ragstore.protocol.publish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +254,43 @@ def per_second(n_threads: int, works: Sequence[Callable[[], object]]) -> float:
         for future in [threads.submit(work) for work in works]:
             future.result()
         return len(works) / (time.perf_counter() - begun)
+
+
+def milliseconds_of_each(asked: Sequence[Ask], n_questions: int) -> list[list[float]]:
+    """Milliseconds of each question to each of these, in every order, because the later ones find warm caches.
+
+    Returns:
+        a list of ``n_questions`` values for each of ``asked``.
+    """
+    taken: list[list[float]] = [[] for _ in asked]
+    orders = itertools.cycle(itertools.permutations(range(len(asked))))
+    for i in range(n_questions):
+        for j in next(orders):
+            begun = time.perf_counter()
+            asked[j](i)
+            taken[j].append((time.perf_counter() - begun) * 1_000)
+    return taken
+
+
+@contextmanager
+def publishing_seconds() -> Iterator[list[float]]:
+    """Seconds that each run took in both stores, read from the protocol's log while the block runs."""
+    logger, taken = logging.getLogger(_PUBLISHING), []
+
+    class _Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            fields = getattr(record, "fields", {})
+            if fields.get("action") == "publish":
+                taken.append(float(fields["seconds"]))
+
+    listener = _Listener()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(listener)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield taken
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+        logger.propagate = propagate

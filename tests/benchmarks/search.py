@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,14 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor
 from tests.benchmarks.datasets import Filled, embedder, has_model
 from tests.benchmarks.measurements import (
+    Ask,
     Goal,
     Line,
     Series,
     at_least,
     at_most,
     in_turn,
+    milliseconds_of_each,
     number,
     per_second,
     percentile,
@@ -53,9 +54,6 @@ _CLUSTER_COLUMN = len(SHARES)
 _ASKED = 7
 """Questions with a correlated filter are about this cluster."""
 
-Ask = Callable[[int], object]
-"""Asks the n-th question."""
-
 
 def queries(bench: Workbench) -> list[Line]:
     """Row 6."""
@@ -73,7 +71,7 @@ def queries(bench: Workbench) -> list[Line]:
         for each in asked:
             for i in range(len(questions)):  # what is read and planned for the first time is not counted
                 each(i)
-        rounds = [_round(asked, len(questions)) for _ in range(bench.rounds)]
+        rounds = [milliseconds_of_each(asked, len(questions)) for _ in range(bench.rounds)]
         lines = [
             _latency(6, f"{work}, p{percent}", percent, rounds, limit) for percent, limit in ((50, 1.3), (95, 2.0))
         ]
@@ -94,18 +92,6 @@ def ask(
         filters=condition,
     )
     return [hit.node_id for hit in hits]
-
-
-def _round(asked: Sequence[Ask], n_questions: int) -> list[list[float]]:
-    """Milliseconds of each question to each, in every order: who comes later finds what it needs in caches."""
-    taken: list[list[float]] = [[] for _ in asked]
-    orders = itertools.cycle(itertools.permutations(range(len(asked))))
-    for i in range(n_questions):
-        for j in next(orders):
-            begun = time.perf_counter()
-            asked[j](i)
-            taken[j].append((time.perf_counter() - begun) * 1_000)
-    return taken
 
 
 def _latency(row: int, work: str, percent: float, rounds: Sequence[list[list[float]]], limit: float) -> Line:
