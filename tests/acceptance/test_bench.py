@@ -119,7 +119,7 @@ def test_without_matplotlib_the_command_says_how_to_get_the_picture(
     )
     bench.variables["PYTHONPATH"] += f"{os.pathsep}{hidden}"
     done = bench(*QUICK, "--rows", "9", "--picture", tmp_path / "results.svg")
-    assert "pip install 'ragstore[dev]'" in done.stdout
+    assert "make setup" in done.stdout
     assert not (tmp_path / "results.svg").exists()
 
 

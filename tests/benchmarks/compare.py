@@ -56,7 +56,7 @@ class Row:
     measure: Callable[[Workbench], list[Line]]
 
 
-# In the order in which they run: what grows or wears the large collection comes after what asks it.
+# In the order in which they run: rows that change the large collection come after those that query it.
 ROWS = (
     Row(1, "storage path into an empty collection", storage.into_empty),
     Row(3, "whole pipeline on real files", ingest.pipeline),
@@ -167,7 +167,7 @@ def run(bench: Workbench, wanted: Collection[int], *, curves: bool) -> Results:
     """Measure these rows.
 
     Args:
-        curves: measure what the picture shows too.
+        curves: measure the picture's curves too.
     """
     begun = time.monotonic()
     lines: list[Line] = []
@@ -196,7 +196,7 @@ def run(bench: Workbench, wanted: Collection[int], *, curves: bool) -> Results:
 
 
 def machine(bench: Workbench) -> dict[str, str]:
-    """Versions and sizes, in words."""
+    """Versions of the software and size of the machine, without a name that would identify it."""
     ((postgres, pgvector),) = bench.sql(
         "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
     )
@@ -213,7 +213,7 @@ def machine(bench: Workbench) -> dict[str, str]:
 
 
 def measured_curves(bench: Workbench) -> list[Curve]:
-    """Fill the large collection step by step, and measure at each size."""
+    """Costs of storing, of a query and of a start, measured while the large collection grows."""
     stored: Points = {"ragstore": [], "plain": []}
     asked: Points = {"ragstore": [], "plain": []}
     started: Points = {"ragstore": [], "plain": []}
@@ -261,7 +261,7 @@ def _plainly(bench: Workbench) -> Callable[..., object]:
 
 
 def _store(bench: Workbench, large: Filled) -> float:
-    """Seconds; the nodes go again, so that every size is what it says."""
+    """Seconds; the nodes are deleted again, so that the collection keeps its size."""
     taken = []
     for _ in range(bench.few_rounds):
         revisions = large.corpus.revisions(_N_STORED)
@@ -272,7 +272,7 @@ def _store(bench: Workbench, large: Filled) -> float:
 
 
 def _store_plainly(bench: Workbench, large: Filled) -> float:
-    """Seconds, of the vector store alone."""
+    """Seconds that PGVectorStore alone takes; the nodes are deleted again."""
     stack = bench.data.plain
     nodes = llama_nodes(large.corpus.revisions(_N_STORED))
     large.corpus.forget_last()

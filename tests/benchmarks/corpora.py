@@ -116,7 +116,7 @@ def _files(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
 
 
 def _text_of(path: str) -> str:
-    """Nothing for what is no text, too long, or cannot be read."""
+    """Text of a file; empty where it is no text, too long or unreadable."""
     try:
         if os.path.islink(path) or os.path.getsize(path) > _MAX_BYTES:
             return ""

@@ -1,4 +1,4 @@
-"""Collections and folders of files that several rows use."""
+"""Data that several rows use: collections of synthetic nodes, the plain stack's copy of them, and real files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _COLLECTION = "model"
 
 @dataclass
 class Filled:
-    """A collection, and what is in it."""
+    """A collection and the synthetic corpus that fills it."""
 
     collection: Collection
     corpus: Corpus
@@ -51,12 +51,12 @@ class Filled:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """What the metadata says, a column for each key, in the order of ``node_ids``."""
+        """Values of the metadata, a column for each key, in the order of ``node_ids``."""
         return np.concatenate(self.corpus.kept_labels)
 
     @property
     def node_ids(self) -> list[str]:
-        """Of the nodes, in the order in which they were made."""
+        """In the order in which the nodes were made."""
         return self.corpus.node_ids
 
 
@@ -89,21 +89,21 @@ class Datasets:
 
     @cached_property
     def small(self) -> Filled:
-        """Of ``scale.small`` nodes, indexed if it is due."""
+        """Collection of ``scale.small`` nodes, indexed if that many are."""
         filled = self.new("small", seed=3)
         self.fill(filled, self.scale.small)
         return filled
 
     @cached_property
     def middle(self) -> Filled:
-        """Of ``scale.stored`` nodes, indexed if it is due."""
+        """Collection of ``scale.stored`` nodes, indexed if that many are."""
         filled = self.new("middle", seed=5)
         self.fill(filled, self.scale.stored)
         return filled
 
     @cached_property
     def real_files(self) -> tuple[str, int, int]:
-        """A folder with real text, how many files and how many bytes there are."""
+        """A folder with real text, its number of files and of bytes."""
         folder, wanted = os.path.join(self.folder, "real"), self.scale.text_bytes
         n_files, n_bytes = write_texts(folder, wanted)
         if n_bytes < wanted:
@@ -120,13 +120,13 @@ class Datasets:
 
     @cached_property
     def pieces(self) -> tuple[str, int]:
-        """A folder with many small files of real text, and how many."""
+        """A folder with many small files of real text, and their number."""
         folder = os.path.join(self.folder, "pieces")
         return folder, write_pieces(folder, self.scale.files)
 
     @property
     def large(self) -> Filled:
-        """Of ``scale.large`` nodes, indexed."""
+        """Collection of ``scale.large`` nodes, indexed."""
         return self.large_of(self.scale.large)
 
     def large_of(self, n_nodes: int) -> Filled:
@@ -181,7 +181,7 @@ class Datasets:
 def publish(
     store: Ragstore, collection: Collection, revisions: Sequence[PlannedRevision], per_run: int = DOCUMENTS_PER_RUN
 ) -> None:
-    """Publish new documents in runs of so many, as many runs at once as an ingest has."""
+    """Publish new documents with their vectors, in as many runs at once as an ingest has."""
     writer = writer_of(store)
     runs = [revisions[i : i + per_run] for i in range(0, len(revisions), per_run)]
     with ThreadPoolExecutor(STORED_AT_ONCE) as storing:
@@ -192,7 +192,7 @@ def publish(
 
 
 def index(store: Ragstore) -> None:
-    """Do all that ``ragstore maintain`` would do by and by: build indexes, refresh statistics."""
+    """Do at once all that ``ragstore maintain`` would do: build indexes, refresh statistics."""
     upkeep = store.upkeep()
     for _ in range(_MOST_ROUNDS):
         if not upkeep.go_round():
@@ -201,7 +201,7 @@ def index(store: Ragstore) -> None:
 
 
 def embedder(store: Ragstore) -> Embedder:
-    """The model itself.
+    """WordLlama, the model of rows with real text.
 
     Raises:
         ModelMissingError: it is not installed.
@@ -210,7 +210,7 @@ def embedder(store: Ragstore) -> Embedder:
 
 
 def has_model(store: Ragstore) -> bool:
-    """Whether it is installed."""
+    """Whether WordLlama is installed."""
     try:
         embedder(store)
     except ModelMissingError:
@@ -219,7 +219,7 @@ def has_model(store: Ragstore) -> bool:
 
 
 def word_llama_embedding(store: Ragstore) -> BaseEmbedding:
-    """The same for LlamaIndex code.
+    """WordLlama as a model of LlamaIndex.
 
     Raises:
         ModelMissingError: it is not installed.

@@ -36,7 +36,7 @@ from tests.benchmarks.workbench import Workbench
 _EMBEDDED_AT_ONCE = 1_000
 _PLAIN_SHARE = 10
 _N_CHUNKS = 30
-_N_BESIDE = 20
+_N_OTHERS = 20
 _COLLECTION = "changed"
 
 
@@ -236,7 +236,7 @@ def edits(bench: Workbench) -> list[Line]:
     os.makedirs(folder)
     document = os.path.join(folder, "manual.md")
     write_text(document, _long_text(bench))
-    for i, text in zip(range(_N_BESIDE), texts(), strict=False):
+    for i, text in zip(range(_N_OTHERS), texts(), strict=False):
         write_text(os.path.join(folder, f"beside-{i}.txt"), text)
     n_chunks = _chunks_of(bench, folder, document)
     plain = _plain_edits(bench, document)
@@ -264,8 +264,7 @@ def _change_line(
     stored, total, embedded = measured
     own, whole = series("ms", stored), series("ms", total)
     goals = (at_most("embeddings", max(embedded), change.most_embedded), at_most("ms", own.median, 50))
-    beside = f"{_N_BESIDE} other files"
-    note = f"{change.what}: time in the stores; the whole ingest, {beside} looked at, took {whole}"
+    note = f"{change.what}: time in the stores; the whole ingest, {_N_OTHERS} other files looked at, took {whole}"
     edited = change.make is _edit
     plain_note = f"the plain stack embedded {plain[1]} chunks for the edited sentence; ms without embedding them"
     return Line(
@@ -318,7 +317,7 @@ def _touch(folder: str, i: int) -> None:
 
 
 def _plain_edits(bench: Workbench, document: str) -> tuple[float, int]:
-    """Milliseconds beside the embedding, and chunks embedded, when the document's middle gets a sentence more."""
+    """Milliseconds without the embedding, and chunks embedded, after a sentence is added to the document."""
     from llama_index.core.node_parser import SentenceSplitter
     from llama_index.core.schema import Document, MetadataMode
 

@@ -217,12 +217,12 @@ def rounded(value: float) -> float:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes; garbage of what was before is not counted."""
+    """Seconds that some work takes, without collecting earlier garbage."""
     return timed(work)[0]
 
 
 def timed(work: Callable[[], Answer]) -> tuple[float, Answer]:
-    """How long it takes, and what it returns."""
+    """Seconds that some work takes, and what it returns."""
     gc.collect()
     begun = time.perf_counter()
     answer = work()
@@ -230,7 +230,7 @@ def timed(work: Callable[[], Answer]) -> tuple[float, Answer]:
 
 
 def in_turn(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
-    """What each work measures, one after the other in every round, so that what else the machine does meets all.
+    """The values that each work measures, one work after the other in every round, so that all meet the same machine.
 
     Every second round goes backwards.
     """
@@ -243,12 +243,12 @@ def in_turn(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """Of some values, between neighbours where need be."""
+    """Percentile of some values, interpolated."""
     return float(np.percentile(list(values), percent))
 
 
 def per_second(n_threads: int, works: Sequence[Callable[[], object]]) -> float:
-    """How many of these are done in a second by so many threads."""
+    """Works done per second by so many threads."""
     with ThreadPoolExecutor(n_threads) as threads:
         begun = time.perf_counter()
         for future in [threads.submit(work) for work in works]:

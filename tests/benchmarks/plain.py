@@ -1,4 +1,4 @@
-"""LlamaIndex's own stores as its documentation wires them, on the same servers."""
+"""LlamaIndex's own stores on the same servers, set up as its documentation says."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class PlainStack:
     """PGVectorStore, MongoDocumentStore and MongoIndexStore.
 
     Args:
-        client: of MongoDB; whoever opened it closes it.
+        client: of MongoDB; stays open.
         table: of PGVectorStore, and namespace in MongoDB; names must differ within one bench.
-        hnsw: the store is told to use an HNSW index, which is made by ``copy_from``.
+        hnsw: let the store use an HNSW index, which ``copy_from`` builds.
     """
 
     def __init__(self, postgres_url: str, client: Client, table: str, dim: int, *, hnsw: bool = True) -> None:
@@ -48,8 +48,8 @@ class PlainStack:
             table_name=table,
             embed_dim=dim,
         )
-        self.vectors.add([])  # makes the table
-        if hnsw:  # after the table, which so has no index before its rows are there
+        self.vectors.add([])  # creates the table
+        if hnsw:  # set later than the table is made, which so has no index before it has rows
             self.vectors.hnsw_kwargs = {"hnsw_ef_search": _EF_SEARCH, "hnsw_m": 16, "hnsw_ef_construction": 64}
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class PlainStack:
         )
 
     def index(self) -> VectorStoreIndex:
-        """An index whose nodes are in both stores, which PGVectorStore alone would not do."""
+        """An index that keeps its nodes in both stores; by default PGVectorStore's are in PostgreSQL only."""
         from llama_index.core import MockEmbedding, VectorStoreIndex
 
         return VectorStoreIndex(
@@ -120,7 +120,7 @@ class PlainStack:
                 cursor.execute(statement)
 
     def forget(self, node_ids: Sequence[str]) -> None:
-        """Delete rows; its own way would ask for each node."""
+        """Delete rows with one statement; PGVectorStore would send one for each node."""
         with bare_connection(self._postgres_url) as connection, connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {self.table} WHERE node_id = ANY(%s)", (list(node_ids),))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HEADINGS = ("row", "work", "goal", "ours", "plain", "raw", "ratio", "")
 _NONE = ""
-HOW_TO_GET_IT = "the picture is left out: matplotlib is not installed; get it with: pip install 'ragstore[dev]'"
+HOW_TO_GET_IT = "the picture is left out: matplotlib is not installed; get it with: make setup"
 _COLOURS = {"ragstore": "#1f6feb", "plain": "#d1242f", "raw": "#6e7781"}
 
 _INTRODUCTION = """\
@@ -27,7 +27,7 @@ value."""
 
 
 def cells(lines: Sequence[Line]) -> list[tuple[str, ...]]:
-    """One tuple of cells for each goal of each line; further goals of a line repeat nothing."""
+    """One tuple of cells for each goal of each line; only the first goal of a line has the measured values."""
     rows: list[tuple[str, ...]] = []
     for line in lines:
         measured = (str(line.ours), str(line.plain or _NONE), str(line.raw or _NONE))
@@ -41,7 +41,7 @@ def cells(lines: Sequence[Line]) -> list[tuple[str, ...]]:
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
-    """What must be known to read the figures right, each once."""
+    """Notes of all lines, each once."""
     said = [f"row {line.row}: {note}" for line in lines for note in line.notes]
     return list(dict.fromkeys(said))
 
@@ -112,7 +112,7 @@ def _write(path: str, text: str) -> None:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 

@@ -47,7 +47,7 @@ TOP_K = 10
 _THREADS = 8
 _PREPARES = re.compile(r"\bPREPARE\b")
 _UNTIL_PREPARED = 3
-"""A statement is sent as it is, prepared when it comes again, and from then on executed by its name."""
+"""Times a statement is sent: as it is, then to be prepared, and from then on by its name."""
 _QUESTION_WORDS = 12
 _TIED = 1e-6
 _CLUSTER_COLUMN = len(SHARES)
@@ -69,7 +69,7 @@ def queries(bench: Workbench) -> list[Line]:
     with bare(bench, sent) as by_hand:
         asked: list[Ask] = [ours, plainly, *([by_hand] if by_hand else [])]
         for each in asked:
-            for i in range(len(questions)):  # what is read and planned for the first time is not counted
+            for i in range(len(questions)):  # the first time, which reads and plans, is not counted
                 each(i)
         rounds = [milliseconds_of_each(asked, len(questions)) for _ in range(bench.rounds)]
         lines = [
@@ -149,7 +149,7 @@ def messages_of(bench: Workbench, filled: Filled, questions: Vectors) -> Message
 
 @contextmanager
 def bare(bench: Workbench, sent: Messages | None) -> Iterator[Ask | None]:
-    """Asks by the same messages, on as many bare connections as there are threads."""
+    """Sends the same messages on bare connections, one for each thread."""
     if sent is None:
         yield None
         return
@@ -188,7 +188,7 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Of each question: the share of the nearest that was found, the hits, milliseconds."""
+    """Recall, number of hits and milliseconds of each question."""
 
     recalls: list[float]
     hits: list[int]
@@ -217,7 +217,7 @@ def _asked(bench: Workbench, large: Filled, how: str) -> list[Line]:
     lines, unfiltered_p95 = [], 0.0
     for case in _cases(bench, labels):
         exact = _exact(case, vectors, node_ids)
-        _ask_ours(bench, large, case, exact)  # what is read and planned for the first time is not counted
+        _ask_ours(bench, large, case, exact)  # the first time, which reads and plans, is not counted
         rounds = [_ask_ours(bench, large, case, exact) for _ in range(bench.few_rounds)]
         ours = sorted(rounds, key=_p95)[len(rounds) // 2]
         p95 = _p95(ours)
@@ -230,7 +230,7 @@ def _asked(bench: Workbench, large: Filled, how: str) -> list[Line]:
 
 
 def _real(bench: Workbench) -> Line:
-    """Real text, questions that stand in it, embedded by WordLlama."""
+    """Recall for questions that are taken out of real text and embedded by WordLlama."""
     collection = bench.data.real
     rows = bench.sql(
         f"SELECT node_id, text, vector_send(embedding::vector) FROM {quoted_table(collection)} ORDER BY node_id"

@@ -52,7 +52,7 @@ def _into_empty(bench: Workbench, dim: int) -> Line:
     def by_hand() -> float:
         collection = bench.store.create_collection(f"stored-{dim}-0", model="external", dim=dim)
         revisions = corpus.revisions(bench.scale.stored)
-        return bench.scale.stored / seconds(lambda: write_both(bench, collection, revisions))
+        return bench.scale.stored / seconds(lambda: _write_by_hand(bench, collection, revisions))
 
     def plainly() -> float:
         nodes = llama_nodes(corpus.revisions(bench.scale.plain_nodes))
@@ -119,7 +119,7 @@ def _plain_rate(bench: Workbench, stack: PlainStack) -> float:
 
 def _raw_rate(bench: Workbench, stack: PlainStack) -> float:
     revisions = _fresh(bench, "raw").revisions(bench.scale.plain_nodes)
-    taken = seconds(lambda: write_beside_hnsw(bench, stack.table, revisions))
+    taken = seconds(lambda: _write_into_hnsw(bench, stack.table, revisions))
     stack.forget([node.node_id for revision in revisions for node in revision.nodes])
     return len(revisions) * NODES_PER_DOCUMENT / taken
 
@@ -129,7 +129,7 @@ def _fresh(bench: Workbench, name: str) -> Corpus:
 
 
 def _share_found(bench: Workbench, large: Filled, fresh: list[PlannedRevision]) -> float:
-    """Of the fresh nodes among the ten nearest to some fresh nodes' vectors, the share that queries return at once."""
+    """Recall of fresh nodes: the share that queries find of those among the ten nearest to fresh nodes' vectors."""
     vectors = np.concatenate([revision.vectors for revision in fresh])
     ids = {node.node_id for revision in fresh for node in revision.nodes}
     everything, node_ids = large.vectors, large.node_ids
@@ -145,8 +145,8 @@ def _share_found(bench: Workbench, large: Filled, fresh: list[PlannedRevision]) 
     return n_found / n_wanted
 
 
-def write_both(bench: Workbench, collection: Collection, revisions: Sequence[PlannedRevision]) -> None:
-    """One ``insert_many``, acknowledged as ragstore's, and one binary COPY into a table without any index."""
+def _write_by_hand(bench: Workbench, collection: Collection, revisions: Sequence[PlannedRevision]) -> None:
+    """Write the same rows and documents by hand: one ``insert_many`` and one binary COPY into a table without an index."""
     nodes = [node for revision in revisions for node in revision.nodes]
     _insert(bench, nodes)
     rows = encode_rows(nodes, _vectors(revisions))
@@ -157,8 +157,8 @@ def write_both(bench: Workbench, collection: Collection, revisions: Sequence[Pla
         cursor.copy_expert(f"COPY public.raw ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)", stream)
 
 
-def write_beside_hnsw(bench: Workbench, table: str, revisions: Sequence[PlannedRevision]) -> None:
-    """The same into a table of PGVectorStore whose HNSW index takes each row in."""
+def _write_into_hnsw(bench: Workbench, table: str, revisions: Sequence[PlannedRevision]) -> None:
+    """Write them by hand into a table of PGVectorStore that has an HNSW index."""
     nodes = [node for revision in revisions for node in revision.nodes]
     _insert(bench, nodes)
     stream = io.StringIO()
@@ -218,7 +218,7 @@ def _delete_plainly(stack: PlainStack, corpus: Corpus, n_nodes: int) -> float:
 
 
 def _round_trips(bench: Workbench, collection: Collection, corpus: Corpus, n_nodes: int) -> float:
-    """How often an answer of either database is waited for; the middle of some, for a process has other work too."""
+    """Round trips to both databases, as a median because the process has background work too."""
     commands = _mongo_commands()
     counted = []
     with bench.spied() as (spy, store):

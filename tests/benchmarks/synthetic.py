@@ -27,7 +27,7 @@ _WITHIN, _AROUND = 0.45, 0.02
 
 
 class Vocabulary:
-    """Made-up words: the n-th is used 1/n as often as the first."""
+    """Synthetic words, of which the n-th is used 1/n as often as the first."""
 
     @cached_property
     def _words(self) -> NDArray[np.str_]:
