@@ -86,8 +86,6 @@ def peak_memory(*command: str) -> None:
     json.dump({"status": child.returncode, "bytes": usage.ru_maxrss * unit}, sys.stdout)
 
 
-PROGRAMS = {"bare_query": bare_query, "plain_query": plain_query, "peak_memory": peak_memory}
-
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    PROGRAMS[name](*arguments)
+    vars()[name](*arguments)

@@ -43,10 +43,8 @@ _AT_ONCE = 10_000
 
 def fill(store: Ragstore, n_nodes: int) -> None:
     """A collection of that many nodes, with an index where it is due."""
-    collection, corpus = (
-        store.create_collection(COLLECTION, model="wordllama"),
-        SyntheticCorpus("filled", Clusters(DIM)),
-    )
+    collection = store.create_collection(COLLECTION, model="wordllama")
+    corpus = SyntheticCorpus("filled", Clusters(DIM))
     for begin in range(0, n_nodes, _AT_ONCE):
         publish(store, collection, corpus.revisions(min(_AT_ONCE, n_nodes - begin)))
     index(store)
@@ -59,9 +57,8 @@ def die(n_in_flight: int) -> None:
     """Stage a run and be killed before it is published."""
     with ragstore.open() as store:
         collection = store.create_collection(COLLECTION)
-        writer_of(store).publisher.publish(
-            collection, SyntheticCorpus("in-flight", Clusters(DIM)).revisions(n_in_flight)
-        )
+        in_flight = SyntheticCorpus("in-flight", Clusters(DIM))
+        writer_of(store).publisher.publish(collection, in_flight.revisions(n_in_flight))
 
 
 def recover(_: int) -> None:
