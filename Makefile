@@ -52,7 +52,7 @@ demo: setup  ## Documents in, everything killed, everything restarted, same answ
 
 bench: setup  ## Measure against plain LlamaIndex and the raw limit: some minutes on a machine that does nothing else
 	@mkdir -p stack/bench
-	$(BIN)/ragstore bench --results stack/bench/results.json --picture stack/bench/results.svg --page stack/bench/results.md
+	$(BIN)/python -m tests.benchmarks.compare --results stack/bench/results.json --picture stack/bench/results.svg --page stack/bench/results.md
 
 soak: setup  ## Kill workers and servers at random for MINUTES=15 and check every answer
 	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES) --seed $(SEED)

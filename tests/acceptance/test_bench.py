@@ -1,4 +1,4 @@
-"""``ragstore bench`` as somebody runs it who wants to know what the stores cost here."""
+"""The benchmark, run as ``make bench`` runs it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,16 +16,23 @@ import psycopg2
 import pymongo
 import pytest
 
-from ragstore.bench.databases import NAME
-from ragstore.bench.rows import NUMBERS
 from ragstore.embedded import ServerUrls, remembered_urls
+from tests.benchmarks.compare import NUMBERS
+from tests.benchmarks.databases import NAME
+from tests.support.children import PYTHONPATH
 from tests.support.command import CommandLine
 from tests.support.embedded import execute, until
 from tests.support.roles import a_database_with_roles
 from tests.support.servers import Servers
 
-QUICK = ("bench", "--quick", "--rounds", "1")
+MODULE = "tests.benchmarks.compare"
+QUICK = ("--quick", "--rounds", "1")
 ROW_GROUPS = ("1,4,9", "3,5,6", "2,7", "8,10")
+
+
+@pytest.fixture
+def bench(command: CommandLine) -> CommandLine:
+    return replace(command, module=MODULE, variables=dict(PYTHONPATH))
 
 
 @pytest.fixture
@@ -66,9 +74,9 @@ def test_the_groups_are_all_rows() -> None:
 
 @pytest.mark.parametrize("rows", ROW_GROUPS)
 def test_each_row_is_in_the_table_and_in_the_json_file(
-    rows: str, command: CommandLine, urls: ServerUrls, tmp_path: Path
+    rows: str, bench: CommandLine, urls: ServerUrls, tmp_path: Path
 ) -> None:
-    done = command(*QUICK, "--rows", rows, "--results", tmp_path / "results.json")
+    done = bench(*QUICK, "--rows", rows, "--results", tmp_path / "results.json")
     heading, *lines = done.stdout.partition("\n\n")[0].splitlines()
     assert heading.split() == ["row", "work", "goal", "ours", "plain", "raw", "ratio"]
     wanted = set(rows.split(","))
@@ -84,10 +92,10 @@ def test_each_row_is_in_the_table_and_in_the_json_file(
 
 
 def test_a_page_with_a_picture_is_written_and_json_is_printed(
-    command: CommandLine, urls: ServerUrls, tmp_path: Path
+    bench: CommandLine, urls: ServerUrls, tmp_path: Path
 ) -> None:
     files = ("--picture", tmp_path / "results.svg", "--page", tmp_path / "results.md")
-    done = command(*QUICK, "--rows", "9", "--json", "--results", tmp_path / "results.json", *files)
+    done = bench(*QUICK, "--rows", "9", "--json", "--results", tmp_path / "results.json", *files)
     assert json.loads(done.stdout) == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| 9 | deleting a document" in text
@@ -100,7 +108,7 @@ def test_a_page_with_a_picture_is_written_and_json_is_printed(
 
 
 def test_without_matplotlib_the_command_says_how_to_get_the_picture(
-    command: CommandLine, urls: ServerUrls, tmp_path: Path
+    bench: CommandLine, urls: ServerUrls, tmp_path: Path
 ) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
@@ -109,75 +117,75 @@ def test_without_matplotlib_the_command_says_how_to_get_the_picture(
         "found = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'matplotlib' else found(name, *a)\n"
     )
-    command.variables["PYTHONPATH"] = str(hidden)
-    done = command(*QUICK, "--rows", "9", "--picture", tmp_path / "results.svg")
-    assert "pip install 'ragstore[dev]'" in done.stdout
+    bench.variables["PYTHONPATH"] += f"{os.pathsep}{hidden}"
+    done = bench(*QUICK, "--rows", "9", "--picture", tmp_path / "results.svg")
+    assert "make setup" in done.stdout
     assert not (tmp_path / "results.svg").exists()
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_bench_leaves_no_databases(
-    signum: signal.Signals, status: int, command: CommandLine, urls: ServerUrls
+    signum: signal.Signals, status: int, bench: CommandLine, urls: ServerUrls
 ) -> None:
-    process = command.start(*QUICK)
+    process = bench.start(*QUICK)
     until_at_work(urls)
     os.killpg(process.pid, signum)
-    done = command.finish(process, status=status)
+    done = bench.finish(process, status=status)
     assert done.stderr.splitlines()[-1].startswith("interrupted")
     assert databases(urls) == []
 
 
-def test_what_a_killed_bench_left_is_gone_after_the_next(command: CommandLine, urls: ServerUrls) -> None:
-    process = command.start(*QUICK)
+def test_what_a_killed_bench_left_is_gone_after_the_next(bench: CommandLine, urls: ServerUrls) -> None:
+    process = bench.start(*QUICK)
     until_at_work(urls)
     os.killpg(process.pid, signal.SIGKILL)
-    command.finish(process, status=-signal.SIGKILL)
+    bench.finish(process, status=-signal.SIGKILL)
     assert databases(urls) == [f"postgres {NAME}", f"mongo {NAME}"]
     workers = f"SELECT pid FROM pg_stat_activity WHERE datname = '{NAME}' AND backend_type = 'client backend'"
     until(lambda: not execute(urls, workers), "PostgreSQL has noticed", timeout_s=60)
-    command(*QUICK, "--rows", "9")
+    bench(*QUICK, "--rows", "9")
     assert databases(urls) == []
 
 
-def test_a_bench_that_fails_leaves_no_databases(command: CommandLine, urls: ServerUrls) -> None:
-    process = command.start(*QUICK)
+def test_a_bench_that_fails_leaves_no_databases(bench: CommandLine, urls: ServerUrls) -> None:
+    process = bench.start(*QUICK)
     until_at_work(urls)
     execute(urls, f"DROP DATABASE {NAME} WITH (FORCE)")
-    done = command.finish(process, status=1)
+    done = bench.finish(process, status=1)
     assert NAME in done.error
     assert databases(urls) == []
 
 
-def test_a_bench_beside_another_is_refused(command: CommandLine, urls: ServerUrls) -> None:
-    process = command.start(*QUICK)
+def test_a_bench_beside_another_is_refused(bench: CommandLine, urls: ServerUrls) -> None:
+    process = bench.start(*QUICK)
     until_at_work(urls)
-    done = command(*QUICK, "--rows", "9", status=4)
+    done = bench(*QUICK, "--rows", "9", status=4)
     assert "another bench is at work" in done.error
     assert databases(urls) == [f"postgres {NAME}", f"mongo {NAME}"]
     os.killpg(process.pid, signal.SIGTERM)
-    command.finish(process, status=143)
+    bench.finish(process, status=143)
 
 
 def test_a_bench_from_another_database_of_the_server_is_refused_too(
-    command: CommandLine, urls: ServerUrls, foreign: str
+    bench: CommandLine, urls: ServerUrls, foreign: str
 ) -> None:
-    execute(urls, f"COMMENT ON DATABASE {NAME} IS 'made by ragstore bench, which drops it'")
+    execute(urls, f"COMMENT ON DATABASE {NAME} IS 'made by the benchmark of ragstore, which drops it'")
     with closing(psycopg2.connect(foreign)):
-        done = command(*QUICK, "--rows", "9", status=4)
+        done = bench(*QUICK, "--rows", "9", status=4)
     assert "another bench is at work" in done.error
     assert databases(urls) == [f"postgres {NAME}"]
 
 
 def test_databases_of_others_that_have_the_name_are_not_touched(
-    command: CommandLine, urls: ServerUrls, foreign: str
+    bench: CommandLine, urls: ServerUrls, foreign: str
 ) -> None:
-    done = command(*QUICK, "--rows", "9", status=4)
+    done = bench(*QUICK, "--rows", "9", status=4)
     assert "that the bench did not make" in done.error
     assert databases(urls) == [f"postgres {NAME}"]
     execute(urls, f"DROP DATABASE {NAME}")
     with pymongo.MongoClient[dict[str, Any]](urls.mongo_url) as client:
         client[NAME].kept.insert_one({"value": 1})
-        assert "that the bench did not make" in command(*QUICK, "--rows", "9", status=4).error
+        assert "that the bench did not make" in bench(*QUICK, "--rows", "9", status=4).error
         assert client[NAME].kept.count_documents({}) == 1
         client.drop_database(NAME)
     assert databases(urls) == []
@@ -186,19 +194,19 @@ def test_databases_of_others_that_have_the_name_are_not_touched(
 def test_a_role_that_may_not_make_databases_is_told_what_to_do(tmp_path: Path, test_servers: Servers) -> None:
     with a_database_with_roles(test_servers) as roles:
         options = {"postgres_url": roles.owner_url, "mongo_url": test_servers.mongo_url}
-        done = CommandLine(tmp_path, options)(*QUICK, status=1)
+        done = CommandLine(tmp_path, options, module=MODULE, variables=dict(PYTHONPATH))(*QUICK, status=1)
     assert f"'{roles.owner}' may not create the database" in done.error
     assert "CREATEDB" in done.hint
     assert "embedded" in done.hint
 
 
 @pytest.mark.parametrize("rows", ["0", "11", "one", "1-3", ""])
-def test_rows_that_there_are_not_are_refused_at_once(rows: str, command: CommandLine) -> None:
-    assert "are not rows" in command(*QUICK, "--rows", rows, status=2).error
+def test_rows_that_there_are_not_are_refused_at_once(rows: str, bench: CommandLine) -> None:
+    assert "are not rows" in bench(*QUICK, "--rows", rows, status=2).stderr
 
 
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(command: CommandLine, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(bench: CommandLine, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "results.json"):
-        done = command(*QUICK, "--results", path, status=2)
-        assert "cannot write" in done.error
+        done = bench(*QUICK, "--results", path, status=2)
+        assert "cannot write" in done.stderr
         assert done.stdout == ""

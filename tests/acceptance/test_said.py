@@ -114,7 +114,7 @@ def test_every_command_of_the_readme_does_something(command: CommandLine, manual
         for shown in commands_in(line):
             words = shlex.split(shown.replace("…", "").replace("[", "").replace("]", "").replace("'", ""))
             arguments = [{**VALUES, **values}.get(word, word) for word in words]
-            if arguments[0] in ("down", "worker", "maintain", "adopt", "bench", "ask"):
+            if arguments[0] in ("down", "worker", "maintain", "adopt", "ask"):
                 continue
             arguments += (
                 []

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ragstore.bench.made_up import N_CLUSTERS, VOCABULARY, Clusters, a_node, a_revision
-from ragstore.bench.publishing import index, publish
-from ragstore.bench.sizes import FULL
-from ragstore.bench.timing import percentile
-from ragstore.bench.workbench import Workbench, opened_workbench
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Condition
 from ragstore.postgres.collections import get_collection
 from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.measurements import percentile
+from tests.benchmarks.scale import FULL
+from tests.benchmarks.synthetic import N_CLUSTERS, VOCABULARY, Clusters, a_node, a_revision
+from tests.benchmarks.workbench import Workbench, opened_workbench
 from tests.support.internals import pool_of, writer_of
 
 NAME, DIM, K = "filtered", 256, 10

@@ -20,9 +20,9 @@ from llama_index.core.node_parser import SentenceSplitter
 
 import ragstore
 import ragstore.llama  # now, not in the first measurement
-from ragstore.bench.made_up import Clusters, Corpus
-from ragstore.bench.publishing import index, publish
 from ragstore.settings import Settings
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.synthetic import Clusters, Corpus
 from tests.support import servers
 
 DIM = 256

@@ -13,11 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ragstore.bench.made_up import a_node, a_revision
-from ragstore.bench.publishing import index, publish
-from ragstore.bench.sizes import FULL
-from ragstore.bench.timing import percentile
-from ragstore.bench.workbench import Workbench, opened_workbench
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection, Segment
 from ragstore.postgres.collections import get_collection
@@ -25,6 +20,11 @@ from ragstore.postgres.search import Query, Row, vector_search
 from ragstore.postgres.segment_tables import table_of
 from ragstore.settings import Settings
 from tests.benchmarks.corpora import LONE, mixture, phrases
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.measurements import percentile
+from tests.benchmarks.scale import FULL
+from tests.benchmarks.synthetic import a_node, a_revision
+from tests.benchmarks.workbench import Workbench, opened_workbench
 from tests.support.internals import models_of, pool_of, writer_of
 
 K = 10

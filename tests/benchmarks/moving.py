@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from ragstore.bench.made_up import Clusters, Corpus
-from ragstore.bench.publishing import index, publish
-from ragstore.bench.sizes import FULL
-from ragstore.bench.timing import percentile
-from ragstore.bench.workbench import Workbench, opened_workbench
 from ragstore.model.run import Vectors
 from ragstore.postgres.collections import get_collection
 from ragstore.settings import Settings
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.measurements import percentile
 from tests.benchmarks.mixtures import compared, exact
+from tests.benchmarks.scale import FULL
+from tests.benchmarks.synthetic import Clusters, Corpus
+from tests.benchmarks.workbench import Workbench, opened_workbench
 from tests.support.internals import pool_of, writer_of
 
 NAME = "moving"

@@ -23,11 +23,11 @@ from pymongo import MongoClient
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.bench.made_up import Clusters
-from ragstore.bench.made_up import Corpus as MadeUp
-from ragstore.bench.publishing import index, publish
 from ragstore.embedded import remembered_urls
 from ragstore.settings import Settings
+from tests.benchmarks.datasets import index, publish
+from tests.benchmarks.synthetic import Clusters
+from tests.benchmarks.synthetic import Corpus as SyntheticCorpus
 from tests.support.children import PYTHONPATH
 from tests.support.embedded import a_home, remove
 from tests.support.internals import writer_of
@@ -43,7 +43,8 @@ _AT_ONCE = 10_000
 
 def fill(store: Ragstore, n_nodes: int) -> None:
     """A collection of that many nodes, with an index where it is due."""
-    collection, corpus = store.create_collection(COLLECTION, model="wordllama"), MadeUp("filled", Clusters(DIM))
+    collection = store.create_collection(COLLECTION, model="wordllama")
+    corpus = SyntheticCorpus("filled", Clusters(DIM))
     for begin in range(0, n_nodes, _AT_ONCE):
         publish(store, collection, corpus.revisions(min(_AT_ONCE, n_nodes - begin)))
     index(store)
@@ -56,7 +57,8 @@ def die(n_in_flight: int) -> None:
     """Stage a run and be killed before it is published."""
     with ragstore.open() as store:
         collection = store.create_collection(COLLECTION)
-        writer_of(store).publisher.publish(collection, MadeUp("in-flight", Clusters(DIM)).revisions(n_in_flight))
+        in_flight = SyntheticCorpus("in-flight", Clusters(DIM))
+        writer_of(store).publisher.publish(collection, in_flight.revisions(n_in_flight))
 
 
 def recover(_: int) -> None:

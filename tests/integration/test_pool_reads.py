@@ -10,7 +10,7 @@ from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.settings import Settings
 from tests.support.forwarder import a_forwarder
 from tests.support.parts import postgres_url
-from tests.support.wire import a_wire
+from tests.support.sql_spy import a_sql_spy
 
 READING = "SELECT 'a read'"
 
@@ -27,15 +27,15 @@ def test_a_read_on_a_connection_that_was_idle_for_long_asks_nothing_else(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pools, "PING_AFTER_IDLE_S", 0.0)
-    with a_wire(postgres_url(settings)) as wire:
-        pool = PostgresPool(wire.url)
+    with a_sql_spy(postgres_url(settings)) as spy:
+        pool = PostgresPool(spy.url)
         pool.read(a_read)
-        wire.taken()
+        spy.taken()
         assert pool.read(a_read) == "a read"
-        assert wire.taken() == [READING]
+        assert spy.taken() == [READING]
         with pool.autocommit() as connection:
             a_read(connection)
-        assert wire.taken() == ["SELECT 1", READING]
+        assert spy.taken() == ["SELECT 1", READING]
         pool.close()
 
 

@@ -31,7 +31,7 @@ from tests.support.children import until
 from tests.support.internals import pool_of, trees_above
 from tests.support.parts import execute, postgres_url
 from tests.support.segments import SEGMENTS, merge_at_rest, seal
-from tests.support.wire import Wire, a_wire
+from tests.support.sql_spy import SqlSpy, a_sql_spy
 
 DIM = 8
 N_NODES = 40
@@ -66,11 +66,11 @@ def fill(store: Ragstore, name: str = "docs", *, prefix: str = "n", dim: int = D
 
 @dataclass
 class Scene:
-    """``asking`` remembers what it meets, and its statements pass the wire; ``other`` shares nothing with it."""
+    """``asking`` remembers what it meets, and its statements pass the spy; ``other`` shares nothing with it."""
 
     asking: Ragstore
     other: Ragstore
-    wire: Wire
+    spy: SqlSpy
 
     def best(self, seed: int, *, dim: int = DIM, **choices: Any) -> str:
         return self.asking.query("", collection="docs", mode="vector", embedding=a_vector(seed, dim), **choices)[
@@ -78,7 +78,7 @@ class Scene:
         ].node_id
 
     def asked(self) -> list[str]:
-        return self.wire.taken()
+        return self.spy.taken()
 
     def session(self, statement: str) -> list[tuple[Any, ...]]:
         """What the one connection of ``asking`` says."""
@@ -102,12 +102,12 @@ class Scene:
 @contextmanager
 def a_scene(settings: Settings) -> Iterator[Scene]:
     # No lease runs out while the test lasts, so that no thread asks anything by itself.
-    with a_wire(postgres_url(settings)) as wire:
-        through_wire = settings.model_copy(
-            update={"postgres_url": SecretStr(wire.url), "pool_size": 1, "lease_ttl_s": 3600}
+    with a_sql_spy(postgres_url(settings)) as spy:
+        through_spy = settings.model_copy(
+            update={"postgres_url": SecretStr(spy.url), "pool_size": 1, "lease_ttl_s": 3600}
         )
-        with ragstore.open(through_wire) as asking, ragstore.open(settings) as other:
-            yield Scene(asking, other, wire)
+        with ragstore.open(through_spy) as asking, ragstore.open(settings) as other:
+            yield Scene(asking, other, spy)
 
 
 @pytest.fixture

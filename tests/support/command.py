@@ -56,6 +56,7 @@ class CommandLine:
         options: names of settings in lower case, e.g. ``home``.
         secrets: words that no call may print; those of the embedded servers of ``home`` need not be named.
         variables: of the environment, beside the options.
+        module: that is run, in place of the command line itself.
         process: further arguments of ``subprocess.Popen``, e.g. those that start it as another user.
     """
 
@@ -63,6 +64,7 @@ class CommandLine:
     options: Mapping[str, object]
     secrets: tuple[str, ...] = ()
     python: str = sys.executable
+    module: str = "ragstore"
     variables: dict[str, str] = field(default_factory=dict)
     process: dict[str, Any] = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ class CommandLine:
     def start(self, *arguments: str | Path, **options: object) -> subprocess.Popen[str]:
         """Run a verb beside the test; its output is piped."""
         return subprocess.Popen(
-            [self.python, "-m", "ragstore", *map(str, arguments)],
+            [self.python, "-m", self.module, *map(str, arguments)],
             cwd=self.folder,
             env=self._environment(options),
             stdin=subprocess.DEVNULL,

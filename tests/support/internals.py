@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ragstore.ingest.prefetch import MemoryCeiling
     from ragstore.llama.backend import Backend
     from ragstore.model.collection import Collection
+    from ragstore.model.node import Node
     from ragstore.model.run import PlannedRevision
     from ragstore.mongo.nodes import NodeStore
     from ragstore.postgres.ledger import Ledger, Publication
@@ -73,6 +74,13 @@ def pool_of_ledger(ledger: Ledger) -> PostgresPool:
 
 def cursor_of(publication: Publication) -> Cursor:
     return publication._cursor
+
+
+def mongo_bodies(nodes: Sequence[Node]) -> list[dict[str, Any]]:
+    """The documents that are written to MongoDB for these nodes."""
+    from ragstore.mongo.nodes import _body
+
+    return [_body(node) for node in nodes]
 
 
 def bytes_held(ceiling: MemoryCeiling) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ragstore.bench import picture
-from ragstore.bench.figures import (
+from tests.benchmarks import report
+from tests.benchmarks.measurements import (
     Curve,
     Goal,
     Line,
@@ -21,10 +21,7 @@ from ragstore.bench.figures import (
     time_times,
     times_faster,
 )
-from ragstore.bench.page import page
-from ragstore.bench.report import write_page, write_results
-from ragstore.bench.table import HEADINGS, cells, notes
-from ragstore.cli.bench import result_lines
+from tests.benchmarks.report import HEADINGS, cells, notes, page, result_lines, write_page, write_results
 
 OURS, PLAIN, RAW = series("nodes/s", [9_000, 8_000, 9_500]), series("nodes/s", [180]), series("nodes/s", [12_000])
 CURVE = Curve("query, top-10, p50", "ms", {"ragstore": [(1_000, 0.7), (10_000, 0.8)], "plain": [(1_000, 2.1)]})
@@ -127,11 +124,11 @@ def test_the_json_file_has_every_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "begins"), [("results.svg", b"<?xml"), ("results.png", b"\x89PNG")])
 def test_the_picture_has_the_format_of_its_name(name: str, begins: bytes, tmp_path: Path) -> None:
-    picture.draw([CURVE, CURVE], str(tmp_path / name))
+    report.draw([CURVE, CURVE], str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(begins)
 
 
 def test_the_same_results_give_the_same_picture(tmp_path: Path) -> None:
     for name in ("first.svg", "second.svg"):
-        picture.draw([CURVE], str(tmp_path / name))
+        report.draw([CURVE], str(tmp_path / name))
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "second.svg").read_bytes()

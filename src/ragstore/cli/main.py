@@ -52,7 +52,6 @@ VERBS = (
     "import",
     "export",
     "adopt",
-    "bench",
 )
 """Each is a function of that name in a module of that name beside this one, with ``_`` behind Python's keywords."""
 

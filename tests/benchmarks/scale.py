@@ -1,4 +1,4 @@
-"""How much work each row does."""
+"""Amounts of work of a run: the full scale, and a small one to try every row."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Amounts of one run of the bench.
+class Scale:
+    """Amounts of work of one run.
 
     Args:
         stored: nodes stored at once in rows 1 and 2.
@@ -18,7 +18,7 @@ class Sizes:
         text_bytes: real text of row 3.
         questions: of rows 6 and 7.
         asked_at_once: questions of eight threads together.
-        document_nodes, tenth_of_them: of the documents that row 9 deletes.
+        document_nodes, plain_document_nodes: of the documents that row 9 deletes.
         memory_files, memory_nodes: two sizes each, to compare peak memory at.
         index_min_nodes: the option's value, None for the one that is set.
     """
@@ -42,8 +42,8 @@ class Sizes:
     index_min_nodes: int | None = None
 
 
-FULL = Sizes()
-QUICK = Sizes(
+FULL = Scale()
+QUICK = Scale(
     stored=500,
     small=500,
     large=2_000,

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from ragstore.bench.beside import Beside
+from tests.benchmarks.workbench import WorkThread
 
 
 class Interrupted(BaseException):
@@ -31,9 +31,9 @@ class Sending:
 
 
 def test_what_the_work_returns_and_raises_comes_back() -> None:
-    assert Beside().do(lambda: threading.current_thread() is not threading.main_thread())
+    assert WorkThread().run(lambda: threading.current_thread() is not threading.main_thread())
     with pytest.raises(ZeroDivisionError):
-        Beside().do(lambda: 1 / 0)
+        WorkThread().run(lambda: 1 / 0)
 
 
 def test_a_signal_that_comes_while_a_callback_runs_interrupts_and_leaves_the_work_alone() -> None:
@@ -44,13 +44,13 @@ def test_a_signal_that_comes_while_a_callback_runs_interrupts_and_leaves_the_wor
         assert released.wait(10)
         ended.set()
 
-    beside, before = Beside(), signal.signal(signal.SIGUSR1, raise_interrupted)
+    thread, before = WorkThread(), signal.signal(signal.SIGUSR1, raise_interrupted)
     try:
         with pytest.raises(Interrupted):
-            beside.do(work)
+            thread.run(work)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert not ended.is_set()
     released.set()
-    beside.wait()
+    thread.wait()
     assert ended.is_set()

@@ -1,4 +1,4 @@
-"""What is sent to the two servers, heard on the way: statements, to send them again, and how many there are."""
+"""TCP forwarder before PostgreSQL that records the statements of its clients: each entry is a round trip."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-
-from pymongo import monitoring
 
 _LENGTH = struct.Struct(">i")
 _SIMPLE_QUERY = b"Q"
 
 
-def can_overhear(postgres_url: str) -> bool:
-    """Whether the server is reached by TCP at one address."""
+def can_spy(postgres_url: str) -> bool:
+    """Whether the server is reached by TCP at one address, as a spy needs it."""
     parts = urlsplit(postgres_url)
     return bool(parts.hostname) and "," not in parts.netloc
 
 
-class Overheard:
-    """A way to PostgreSQL on which each statement is written down; without TLS."""
+class SqlSpy:
+    """Forwards connections and records each statement; without TLS."""
 
     def __init__(self, postgres_url: str) -> None:
         parts = urlsplit(postgres_url)
         self._target = (parts.hostname or "", parts.port or 5432)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.statements: list[str] = []
+        self._statements: list[str] = []
         query = dict(parse_qsl(parts.query)) | {"sslmode": "disable", "gssencmode": "disable"}
         user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
         netloc = f"{user}127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = urlunsplit(parts._replace(netloc=netloc, query=urlencode(query)))
-        threading.Thread(target=self._accept, name="ragstore-bench-overhear", daemon=True).start()
+        threading.Thread(target=self._accept, name="sql-spy", daemon=True).start()
+
+    def taken(self) -> list[str]:
+        """The statements since the last call, each as it was sent."""
+        statements, self._statements = self._statements, []
+        return statements
 
     def close(self) -> None:
-        """Let no more connections through."""
+        """Accept no more connections."""
         with suppress(OSError):  # wakes the thread that accepts; closing alone would not
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -58,18 +60,18 @@ class Overheard:
                 if not is_greeted and len(unread) >= 4 and len(unread) >= _LENGTH.unpack_from(unread)[0]:
                     unread, is_greeted = unread[_LENGTH.unpack_from(unread)[0] :], True
                 if is_greeted:
-                    unread = self._write_down(unread)
+                    unread = self._record(unread)
                 server.sendall(data)
         _end(client, server)
 
-    def _write_down(self, unread: bytes) -> bytes:
-        """Note the whole messages; returns the beginning of the next one."""
+    def _record(self, unread: bytes) -> bytes:
+        """Record the messages that are complete; returns the beginning of the next one."""
         while len(unread) >= 5:
             size = 1 + _LENGTH.unpack_from(unread, 1)[0]
             if len(unread) < size:
                 break
             if unread[:1] == _SIMPLE_QUERY:
-                self.statements.append(unread[5 : size - 1].decode())
+                self._statements.append(unread[5 : size - 1].decode())
             unread = unread[size:]
         return unread
 
@@ -89,32 +91,10 @@ def _end(*connections: socket.socket) -> None:
 
 
 @contextmanager
-def overhearing(postgres_url: str) -> Iterator[Overheard]:
-    """That way, open for the length of the block."""
-    overheard = Overheard(postgres_url)
+def a_sql_spy(postgres_url: str) -> Iterator[SqlSpy]:
+    """A spy before this server until the block ends."""
+    spy = SqlSpy(postgres_url)
     try:
-        yield overheard
+        yield spy
     finally:
-        overheard.close()
-
-
-class _Commands(monitoring.CommandListener):
-    def __init__(self) -> None:
-        self.n_sent = 0
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:  # noqa: ARG002 - each counts the same
-        self.n_sent += 1
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Of no interest."""
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """Of no interest."""
-
-
-@cache
-def mongo_commands() -> _Commands:
-    """Counts the commands of all MongoDB clients made after the first call."""
-    commands = _Commands()
-    monitoring.register(commands)
-    return commands
+        spy.close()

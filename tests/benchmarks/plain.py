@@ -1,4 +1,4 @@
-"""LlamaIndex's own stores as its documentation wires them, on the same servers."""
+"""LlamaIndex's own stores on the same servers, set up as its documentation says."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragstore.bench.databases import NAME
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Vectors
+from ragstore.mongo.client import Client
 from ragstore.postgres.names import quoted_table
+from tests.benchmarks.databases import NAME, bare_connection
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
-    from llama_index.core.schema import BaseNode
+    from llama_index.core.ingestion import IngestionPipeline
+    from llama_index.core.schema import BaseNode, TransformComponent
     from llama_index.core.vector_stores import MetadataFilters
     from llama_index.storage.docstore.mongodb import MongoDocumentStore
     from llama_index.vector_stores.postgres import PGVectorStore
-
-    from ragstore.bench.workbench import Workbench
 
 _HNSW = "USING hnsw (embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
 _EF_SEARCH = 40
@@ -29,26 +29,27 @@ class PlainStack:
     """PGVectorStore, MongoDocumentStore and MongoIndexStore.
 
     Args:
+        client: of MongoDB; stays open.
         table: of PGVectorStore, and namespace in MongoDB; names must differ within one bench.
-        hnsw: the store is told to use an HNSW index, which is made by ``copy_from``.
+        hnsw: let the store use an HNSW index, which ``copy_from`` builds.
     """
 
-    def __init__(self, bench: Workbench, table: str, dim: int, *, hnsw: bool = True) -> None:
+    def __init__(self, postgres_url: str, client: Client, table: str, dim: int, *, hnsw: bool = True) -> None:
         from llama_index.vector_stores.postgres import PGVectorStore
 
-        self._bench = bench
+        self._postgres_url, self._client = postgres_url, client
         self.name = table
         self.table = f"public.data_{table}"
         self.dim = dim
-        url = re.sub("^postgres(ql)?://", "", bench.postgres_url)
+        url = re.sub("^postgres(ql)?://", "", postgres_url)
         self.vectors: PGVectorStore = PGVectorStore.from_params(
             connection_string=f"postgresql+psycopg2://{url}",
             async_connection_string=f"postgresql+asyncpg://{url}",
             table_name=table,
             embed_dim=dim,
         )
-        self.vectors.add([])  # makes the table
-        if hnsw:  # after the table, which so has no index before its rows are there
+        self.vectors.add([])  # creates the table
+        if hnsw:  # set later than the table is made, which so has no index before it has rows
             self.vectors.hnsw_kwargs = {"hnsw_ef_search": _EF_SEARCH, "hnsw_m": 16, "hnsw_ef_construction": 64}
 
     def close(self) -> None:
@@ -56,11 +57,11 @@ class PlainStack:
         asyncio.run(self.vectors.close())
 
     def docstore(self) -> MongoDocumentStore:
-        """On a client that the bench closes."""
+        """Documents and nodes in MongoDB."""
         from llama_index.storage.docstore.mongodb import MongoDocumentStore
         from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-        kvstore = MongoDBKVStore(mongo_client=self._bench.client, db_name=NAME)
+        kvstore = MongoDBKVStore(mongo_client=self._client, db_name=NAME)
         return MongoDocumentStore(kvstore, namespace=f"plain_{self.name}")
 
     def context(self) -> StorageContext:
@@ -69,7 +70,7 @@ class PlainStack:
         from llama_index.storage.index_store.mongodb import MongoIndexStore
         from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-        kvstore = MongoDBKVStore(mongo_client=self._bench.client, db_name=NAME)
+        kvstore = MongoDBKVStore(mongo_client=self._client, db_name=NAME)
         return StorageContext.from_defaults(
             docstore=self.docstore(),
             index_store=MongoIndexStore(kvstore, namespace=f"plain_{self.name}"),
@@ -77,7 +78,7 @@ class PlainStack:
         )
 
     def index(self) -> VectorStoreIndex:
-        """An index whose nodes are in both stores, which PGVectorStore alone would not do."""
+        """An index that keeps its nodes in both stores; by default PGVectorStore's are in PostgreSQL only."""
         from llama_index.core import MockEmbedding, VectorStoreIndex
 
         return VectorStoreIndex(
@@ -85,6 +86,18 @@ class PlainStack:
             storage_context=self.context(),
             embed_model=MockEmbedding(embed_dim=self.dim),
             store_nodes_override=True,
+        )
+
+    def pipeline(self, *transformations: TransformComponent) -> IngestionPipeline:
+        """A pipeline that stores documents in PGVectorStore and MongoDocumentStore, in place of earlier ones of the same id."""
+        from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
+
+        return IngestionPipeline(
+            transformations=list(transformations),
+            docstore=self.docstore(),
+            vector_store=self.vectors,  # without it the strategy would be another one
+            docstore_strategy=DocstoreStrategy.UPSERTS,
+            disable_cache=True,
         )
 
     def copy_from(self, collection: Collection) -> None:
@@ -102,13 +115,14 @@ class PlainStack:
             f"CREATE INDEX {index} ON {self.table} {_HNSW}",
             f"VACUUM ANALYZE {self.table}",
         ):
-            with self._bench.connection() as connection, connection.cursor() as cursor:
+            with bare_connection(self._postgres_url) as connection, connection.cursor() as cursor:
                 cursor.execute("SET maintenance_work_mem = '512MB'")
                 cursor.execute(statement)
 
     def forget(self, node_ids: Sequence[str]) -> None:
-        """Delete rows; its own way would ask for each node."""
-        self._bench.sql(f"DELETE FROM {self.table} WHERE node_id = ANY(%s)", list(node_ids))
+        """Delete rows with one statement; PGVectorStore would send one for each node."""
+        with bare_connection(self._postgres_url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {self.table} WHERE node_id = ANY(%s)", (list(node_ids),))
 
     def find(self, vector: Vectors, top_k: int = 10, filters: MetadataFilters | None = None) -> list[str]:
         """Ids of the nearest nodes, best first."""

@@ -1,12 +1,26 @@
-"""What was measured: series of values, the goals they are held to, and one line of the table for each."""
+"""Timers, series of measured values, the goals they are held to, and the results of a run."""
 
 from __future__ import annotations
 
+import gc
+import itertools
+import logging
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+
+Answer = TypeVar("Answer")
+Ask = Callable[[int], object]
+"""Asks the n-th question."""
+
+_PUBLISHING = "ragstore.protocol.publish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +214,83 @@ def number(value: float) -> str:
 def rounded(value: float) -> float:
     """Six figures that matter."""
     return float(f"{value:.6g}")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Seconds that some work takes, without collecting earlier garbage."""
+    return timed(work)[0]
+
+
+def timed(work: Callable[[], Answer]) -> tuple[float, Answer]:
+    """Seconds that some work takes, and what it returns."""
+    gc.collect()
+    begun = time.perf_counter()
+    answer = work()
+    return time.perf_counter() - begun, answer
+
+
+def in_turn(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
+    """The values that each work measures, one work after the other in every round, so that all meet the same machine.
+
+    Every second round goes backwards.
+    """
+    measured: list[list[float]] = [[] for _ in works]
+    for i in range(rounds):
+        order = range(len(works)) if i % 2 == 0 else range(len(works) - 1, -1, -1)
+        for j in order:
+            measured[j].append(works[j]())
+    return measured
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """Percentile of some values, interpolated."""
+    return float(np.percentile(list(values), percent))
+
+
+def per_second(n_threads: int, works: Sequence[Callable[[], object]]) -> float:
+    """Works done per second by so many threads."""
+    with ThreadPoolExecutor(n_threads) as threads:
+        begun = time.perf_counter()
+        for future in [threads.submit(work) for work in works]:
+            future.result()
+        return len(works) / (time.perf_counter() - begun)
+
+
+def milliseconds_of_each(asked: Sequence[Ask], n_questions: int) -> list[list[float]]:
+    """Milliseconds of each question to each of these, in every order, because the later ones find warm caches.
+
+    Returns:
+        a list of ``n_questions`` values for each of ``asked``.
+    """
+    taken: list[list[float]] = [[] for _ in asked]
+    orders = itertools.cycle(itertools.permutations(range(len(asked))))
+    for i in range(n_questions):
+        for j in next(orders):
+            begun = time.perf_counter()
+            asked[j](i)
+            taken[j].append((time.perf_counter() - begun) * 1_000)
+    return taken
+
+
+@contextmanager
+def publishing_seconds() -> Iterator[list[float]]:
+    """Seconds that each run took in both stores, read from the protocol's log while the block runs."""
+    logger, taken = logging.getLogger(_PUBLISHING), []
+
+    class _Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            fields = getattr(record, "fields", {})
+            if fields.get("action") == "publish":
+                taken.append(float(fields["seconds"]))
+
+    listener = _Listener()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(listener)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield taken
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+        logger.propagate = propagate

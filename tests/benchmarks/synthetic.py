@@ -1,4 +1,4 @@
-"""Made-up nodes: words as frequent as those of a language, vectors with neighbourhoods as embeddings have them."""
+"""Synthetic nodes: words as frequent as those of a language, vectors with neighbourhoods as embeddings have them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WITHIN, _AROUND = 0.45, 0.02
 
 
 class Vocabulary:
-    """Made-up words: the n-th is used 1/n as often as the first."""
+    """Synthetic words, of which the n-th is used 1/n as often as the first."""
 
     @cached_property
     def _words(self) -> NDArray[np.str_]:

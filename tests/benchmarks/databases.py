@@ -1,4 +1,4 @@
-"""Databases of the bench's own on both servers: made, migrated, and dropped whatever happens."""
+"""Temporary databases of the benchmark on both servers, dropped at the end also where it fails."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ragstore.postgres.errors import translation
 from ragstore.settings import Settings
 
 NAME = "ragstore_bench"
-"""Of the database in PostgreSQL and of the one in MongoDB."""
+"""Name of the database in PostgreSQL and of the one in MongoDB."""
 
-_OWNER = "made by ragstore bench, which drops it"
+_OWNER = "made by the benchmark of ragstore, which drops it"
 _MARK = "made_by_ragstore_bench"
-_LOCK = "SELECT pg_try_advisory_lock(hashtext('ragstore bench'))"
-# A lock reaches no further than its database: whether somebody works there is asked as well.
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('ragstore_bench'))"
+# An advisory lock holds within one database only: so connections to the bench's own one are looked for as well.
 _FIND = """
 SELECT shobj_description(oid, 'pg_database'), EXISTS (
     SELECT FROM pg_stat_activity a WHERE a.datid = d.oid AND backend_type = 'client backend'
 ) FROM pg_database d WHERE datname = %s
 """
-_HINT_OTHER = "rename or drop that database if it is not needed, then run 'ragstore bench' again"
+_HINT_OTHER = "rename or drop that database if it is not needed, then run the same command again"
 _POOL_SIZE = 12
 
 
@@ -39,12 +39,12 @@ def databases_of_its_own(settings: Settings, ended: Callable[[], None]) -> Itera
     """Settings of two fresh, migrated databases on the same servers, dropped at the end of the block.
 
     Args:
-        ended: called between the two: what still works cannot go on without PostgreSQL, and must have ended before the
-            other goes, for MongoDB makes a database anew for whoever writes to it.
+        ended: waits for the end of work that is still running. Called when PostgreSQL's database is dropped, which
+            makes that work fail, and before MongoDB's is, because a late write would create that one again.
 
     Raises:
         StoreSetupError: the role may not make databases.
-        RefusedError: there is one of that name that the bench did not make, or another bench is at work.
+        RefusedError: a database of that name was not made by the bench, or another bench is at work.
         StoreError, EmbeddedServerError
     """
     addresses = reachable(settings)
@@ -62,6 +62,17 @@ def databases_of_its_own(settings: Settings, ended: Callable[[], None]) -> Itera
 
 
 @contextmanager
+def bare_connection(postgres_url: str) -> Iterator[psycopg2.extensions.connection]:
+    """A psycopg2 connection on which each statement is its own transaction."""
+    opened = psycopg2.connect(postgres_url)
+    opened.autocommit = True
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
 def _administering(settings: Settings, addresses: Addresses) -> Iterator[tuple[psycopg2.extensions.connection, Client]]:
     with translation():
         postgres = psycopg2.connect(addresses.postgres_url, connect_timeout=round(settings.connect_timeout_s))
@@ -76,14 +87,14 @@ def _administering(settings: Settings, addresses: Addresses) -> Iterator[tuple[p
 
 
 def _refuse_others(postgres: psycopg2.extensions.connection, mongo: Client) -> None:
-    """Refuse to work beside another bench, and to touch what it did not make; what a killed one left is dropped."""
+    """Refuse to run while another bench does, and to touch databases of others; drop what a killed bench left."""
     with translation(), postgres.cursor() as cursor:
         cursor.execute(_LOCK)
         is_alone = cursor.fetchone() == (True,)
         cursor.execute(_FIND, (NAME,))
         found = cursor.fetchone()
     if not is_alone or (found is not None and found == (_OWNER, True)):
-        raise RefusedError("another bench is at work on this server", hint="run 'ragstore bench' when it has ended")
+        raise RefusedError("another bench is at work on this server", hint="run the same command when it has ended")
     if found is not None and found[0] != _OWNER:
         raise RefusedError(f"PostgreSQL has a database {NAME!r} that the bench did not make", hint=_HINT_OTHER)
     with mongo_translation():
@@ -123,17 +134,17 @@ def _drop_mongo(mongo: Client) -> None:
 
 
 def _settings(settings: Settings, addresses: Addresses) -> Settings:
-    """Those of the person who runs the bench, but for where it works and what it must know."""
+    """Settings for the bench's own databases, with the numbers that the person who runs it has set."""
     tuned = {name: getattr(settings, name) for name in tuned_options(settings)}
     own = {
         "postgres_url": urlunsplit(urlsplit(addresses.postgres_url)._replace(path=f"/{NAME}")),
         "mongo_url": addresses.mongo_url,
-        "postgres_password": None,  # it stands in the URL
+        "postgres_password": None,  # part of the URL
         "mongo_password": None,
         "mongo_database": NAME,
-        "postgres_schema": "ragstore",  # as the plain statements that it is compared with say
+        "postgres_schema": "ragstore",  # which the raw statements name
         "model": "wordllama",
-        "grace_s": 0,  # what replaced nodes cost is part of the bill
+        "grace_s": 0,  # the removal of replaced nodes is measured too
         "pool_size": max(_POOL_SIZE, settings.pool_size),
         "env": "",
     }
@@ -141,7 +152,7 @@ def _settings(settings: Settings, addresses: Addresses) -> Settings:
 
 
 def tuned_options(settings: Settings) -> list[str]:
-    """Numbers that somebody set: the bench measures what they make of ragstore."""
+    """Names of the options that have a number other than the default, which the bench applies too."""
     return [
         name
         for name in type(settings).model_fields
