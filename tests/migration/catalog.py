@@ -1,6 +1,6 @@
 """The catalog of a migrated PostgreSQL database as text, for comparing and for review.
 
-Alembic's own check sees neither operator classes nor WITH options nor functions; this is what PostgreSQL says itself.
+With operator classes, WITH options and functions, as PostgreSQL itself shows them.
 ``python -m tests.migration.catalog`` rewrites the expected text after a migration.
 """
 

@@ -38,8 +38,7 @@ def own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the folder of steps, used instead of the real one."""
     copy = shutil.copytree(versions.folder(), tmp_path / "migrations")
     monkeypatch.setattr(versions, "folder", lambda: copy)
-    monkeypatch.setattr(postgres, "folder", lambda: copy)
-    return copy / "postgres" / "versions"
+    return copy / "postgres"
 
 
 def execute(url: str, statement: str) -> list[tuple[object, ...]]:
@@ -66,11 +65,7 @@ NEXT = f"{int(LAST) + 1:04d}"
 
 def a_step(folder: Path, sql: str) -> None:
     """The one after the real ones."""
-    name = f"{NEXT}_pre_add_step"
-    (folder / f"{name}.sql").write_text(f"-- Why: a test\n{sql}")
-    text = (folder / "0001_pre_create_ledger.py").read_text()
-    text = text.replace('revision = "0001"', f'revision = "{NEXT}"')
-    (folder / f"{name}.py").write_text(text.replace("down_revision = None", f'down_revision = "{LAST}"'))
+    (folder / f"{NEXT}_pre_add_step.sql").write_text(f"-- Why: a test\n{sql}")
 
 
 def test_the_catalog_after_all_migrations_is_the_expected_one(postgres_database: str) -> None:
@@ -116,7 +111,7 @@ def test_the_keywords_of_older_collections_are_written_again(
 ) -> None:
     later = tmp_path / "later"
     later.mkdir()
-    for path in [*own_steps.glob("*.sql"), *own_steps.glob("*.py")]:
+    for path in own_steps.glob("*.sql"):
         if path.name >= "0009":
             path.rename(later / path.name)
     apply_postgres(empty_database)
@@ -240,12 +235,12 @@ def test_a_migrator_that_waits_too_long_says_for_what(postgres_database: str) ->
 def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_database: str, own_steps: Path) -> None:
     a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT pg_sleep(600);")
     script = (
-        "import sys; from pathlib import Path; from ragstore.migrate import postgres, versions\n"
+        "import sys; from pathlib import Path; from ragstore.migrate import versions\n"
         "from ragstore.app.migrations import apply_postgres\n"
-        "versions.folder = postgres.folder = lambda: Path(sys.argv[2])\n"
+        "versions.folder = lambda: Path(sys.argv[2])\n"
         "apply_postgres(sys.argv[1])"
     )
-    child = subprocess.Popen([sys.executable, "-c", script, empty_database, str(own_steps.parents[1])])
+    child = subprocess.Popen([sys.executable, "-c", script, empty_database, str(own_steps.parent)])
     try:
         sleeping = (
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
