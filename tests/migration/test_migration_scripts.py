@@ -205,7 +205,7 @@ def test_a_script_that_is_run_again_or_late_changes_nothing(
         before = (version_of(url), recorded_in(url), catalog_of(url))
         refused = run(url, script)
         assert refused.returncode == 3
-        assert f"the schema is at version {before[0]}, this step needs 0007" in refused.stderr
+        assert f"the schema is at version {before[0]}, this step follows 0007" in refused.stderr
         assert "ragstore migrate plan --sql" in refused.stderr
         assert (version_of(url), recorded_in(url), catalog_of(url)) == before
 
@@ -215,7 +215,7 @@ def test_a_script_for_a_fresh_database_is_refused_by_one_that_is_not(
 ) -> None:
     before = catalog_of(postgres_database)
     refused = run(postgres_database, plan_sql(on(settings, empty_database))[1])
-    assert refused.returncode == 3 and f"at version {LAST}, this step needs none" in refused.stderr
+    assert refused.returncode == 3 and f"at version {LAST}, this step is the first" in refused.stderr
     assert catalog_of(postgres_database) == before
 
 
@@ -233,7 +233,7 @@ def test_two_scripts_at_once_run_each_step_once(
         holder.close()
         done = sorted((each.result(timeout=60) for each in both), key=lambda each: each.returncode)
     assert_run(done[0])
-    assert done[1].returncode == 3 and f"at version {NEXT}, this step needs {LAST}" in done[1].stderr
+    assert done[1].returncode == 3 and f"at version {NEXT}, this step follows {LAST}" in done[1].stderr
     assert len(recorded_in(postgres_database)) == int(NEXT)
 
 

@@ -40,10 +40,10 @@ $ragstore$;
 _EXPECTED = """
 DO $ragstore$
 DECLARE
-    found text := (SELECT max(version_num) FROM ragstore.schema_version);
+    present text := (SELECT max(version_num) FROM ragstore.schema_version);
 BEGIN
-    IF found IS DISTINCT FROM {literal} THEN
-        RAISE EXCEPTION 'the schema is at version %, this step needs {shown}', coalesce(found, 'none')
+    IF present IS DISTINCT FROM {literal} THEN
+        RAISE EXCEPTION 'the schema is at version %, this step {place}', coalesce(present, 'none')
             USING HINT = 'make the script again: ''ragstore migrate plan --sql''';
     END IF;
 END
@@ -69,8 +69,8 @@ class Session:
 def script(connection: Any, session: Session, planned: Sequence[Step]) -> str:
     """What ``apply`` would run in PostgreSQL, for ``psql``; reads only.
 
-    Each step checks the version that it was written for, so that a script that is run twice, late or on another
-    database stops before it changes something.
+    Each step checks the version that it follows, so that a script that is run twice or late stops before it changes
+    something.
 
     Args:
         planned: what is pending; steps of MongoDB are only named.
@@ -95,10 +95,11 @@ def _parts(connection: Any, session: Session, todo: Sequence[Step]) -> Iterator[
     with connection.cursor() as cursor:
         cursor.execute(_OWNER)
         owner, database = cursor.fetchone()
-    here = f"schema {session.schema} of the database {_one_line(database)}, which is at version {version or 'none'}"
+    here = f"schema {session.schema} of the database {_one_line(database)}"
+    begun = f"is at version {version}" if version else "has no version yet"
     yield "\n".join(
         [
-            f"-- Steps {todo[0].version} to {todo[-1].version} for the {here}.",
+            f"-- Steps {todo[0].version} to {todo[-1].version} for the {here}, which {begun}.",
             "-- Run this file by 'psql -v ON_ERROR_STOP=1 -f FILE', without a transaction pooler, as the role",
             f"-- {_one_line(owner)} or as one that may SET ROLE to it: new objects belong to it.",
             r"\set ON_ERROR_STOP on",
@@ -126,8 +127,8 @@ def _settings(settings: Mapping[str, str]) -> Iterator[str]:
 
 def _step(step: Step, before: str | None) -> Iterator[str]:
     yield f"-- {step.name}"
-    literal = "NULL" if before is None else f"'{before}'"
-    expected = _EXPECTED.format(literal=literal, shown=before or "none").strip()
+    literal, place = ("NULL", "is the first") if before is None else (f"'{before}'", f"follows {before}")
+    expected = _EXPECTED.format(literal=literal, place=place).strip()
     begun = f"BEGIN;\n{ALONE};\n{expected}"
     sql = sql_of(step).strip()
     ended = sql if sql.endswith(";") else f"{sql}\n;"
