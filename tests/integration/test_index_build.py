@@ -279,7 +279,7 @@ def test_while_sealing_waits_for_a_writer_others_write_on(
             publish(parts, "b", 5)
             assert len(all_nodes(settings)) == 13
         assert sealed.result(30) == 13
-    assert sizes(settings) == [8, 5]
+    assert sizes(settings) == [13]
     assert_finds_all(settings, now(parts))
 
 
