@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ragstore.errors import CollectionNotFoundError, MissingTableError
-from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment
+from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment, default_effort
 from ragstore.postgres.collections import find_collection
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
@@ -29,11 +29,10 @@ _K = 10
 STEPS = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
 """Efforts that are tried."""
 
-_N_OF_EACH, _N_SELF = 30, 200
-_N_OF_EACH_GROWING, _N_SELF_GROWING = 12, 30
-"""Questions of each kind, and nodes that must find themselves; while a collection grows fewer, and more often."""
+_SIZES, _SIZES_GROWING = (30, 200, 32), (8, 16, 8)
+"""Questions of each kind, nodes that must find themselves, and asked questions: at rest, and while a collection grows."""
 
-FIRST_GROWING, GROWN = 50_000, 2.0
+FIRST_GROWING, GROWN = 100_000, 2.0
 """It is measured first from so many nodes, and again with so many times more."""
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
@@ -116,7 +115,8 @@ def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True)
     Where no effort is enough, searches compare every node from then on.
 
     Args:
-        at_rest: nothing is being added; otherwise a smaller sample is asked, which takes less from who adds.
+        at_rest: nothing is being added; otherwise a smaller sample is asked, and no search looks farther than it did
+            before anything was measured.
 
     Raises:
         CollectionNotFoundError: it was dropped.
@@ -126,11 +126,12 @@ def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True)
         One statement at the end.
     """
     with pool.autocommit() as connection:
-        sizes = (_N_OF_EACH, _N_SELF) if at_rest else (_N_OF_EACH_GROWING, _N_SELF_GROWING)
+        sizes = _SIZES if at_rest else _SIZES_GROWING
         sample = sampled(connection, collection, *sizes)
-        effort = _least(connection, collection, sample)
+        most = Effort(STEPS[-1], STEPS[-1]) if at_rest else default_effort(_n_nodes(collection))
+        effort = _least(connection, collection, sample, most)
         found = measured(connection, replace(collection, effort=effort), sample)
-        while not effort.is_exact and found.self_recall < 1:
+        while at_rest and not effort.is_exact and found.self_recall < 1:
             effort = _more(effort)
             found = measured(connection, replace(collection, effort=effort), sample)
         effort = replace(effort, found=found, measured_at=time.time(), n_nodes=_n_nodes(collection))
@@ -191,7 +192,13 @@ def look(pool: PostgresPool, name: str) -> Found | None:
 
 
 def sampled(
-    connection: Connection, collection: Collection, n_of_each: int = _N_OF_EACH, n_self: int = _N_SELF, *, seed: int = 0
+    connection: Connection,
+    collection: Collection,
+    n_of_each: int = _SIZES[0],
+    n_self: int = _SIZES[1],
+    n_asked: int = _SIZES[2],
+    *,
+    seed: int = 0,
 ) -> Sample:
     """Questions to a collection, compared with every node of its segments."""
     rng = np.random.default_rng(seed)
@@ -203,7 +210,7 @@ def sampled(
         picked[0] + _NOISE * noise,
         picked[0] + picked[1] - picked[2],
         rng.standard_normal(noise.shape).astype(np.float32),
-        _asked(connection, collection),
+        _asked(connection, collection)[:n_asked],
     ]
     questions = np.concatenate(parts)
     kinds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -215,9 +222,10 @@ def sampled(
     return Sample(questions, kinds, tenth, nearest_in, own, own_in)
 
 
-def _least(connection: Connection, collection: Collection, sample: Sample) -> Effort:
-    """First how many members, with all entries compared; then how many entries."""
+def _least(connection: Connection, collection: Collection, sample: Sample, most: Effort) -> Effort:
+    """First how many members, with the most entries compared; then how many entries."""
     kinds = np.unique(sample.kinds)
+    member_steps, entry_steps = ([*(step for step in STEPS if step < n), n] for n in (most.members, most.entries))
 
     def is_enough(entries: int, members: int) -> bool:
         # Of so many nodes, so that it is taken as it is.
@@ -226,13 +234,13 @@ def _least(connection: Connection, collection: Collection, sample: Sample) -> Ef
         of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in kinds]
         return bool(np.mean(shares[np.isin(sample.kinds, kinds)]) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
 
-    if not is_enough(STEPS[-1], STEPS[-1]):
+    if not is_enough(most.entries, most.members):
         # Nodes that are all as far from a direction say nothing of what anybody asks.
         kinds = kinds[kinds != ANYWHERE]
-        if not is_enough(STEPS[-1], STEPS[-1]):
-            return Effort(0, 0)
-    members = _first(STEPS, lambda step: is_enough(STEPS[-1], step))
-    entries = _first(STEPS, lambda step: is_enough(step, members))
+        if not is_enough(most.entries, most.members):
+            return Effort(0, 0) if most.members == STEPS[-1] else most
+    members = _first(member_steps, lambda step: is_enough(most.entries, step))
+    entries = _first(entry_steps, lambda step: is_enough(step, members))
     return Effort(entries, members, n_nodes=_n_nodes(collection))
 
 
