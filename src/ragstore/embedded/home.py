@@ -1,4 +1,4 @@
-"""The home folder of the embedded servers: what lies where, and trouble with the folder told in words."""
+"""The home folder of the embedded servers: what lies where, and trouble with the folder entries in words."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Home:
     @classmethod
     def at(cls, path: Path) -> Home:
         """The home at a path that may be relative, begin with ``~`` or not exist yet."""
-        with trouble_told(path):
+        with embedded_errors(path):
             return cls(path.expanduser().resolve())
 
     @property
@@ -130,7 +130,7 @@ def default_home() -> Path:
 
 
 @contextmanager
-def trouble_told(home: Path) -> Iterator[None]:
+def embedded_errors(home: Path) -> Iterator[None]:
     """Turn an ``OSError`` in the block into an EmbeddedServerError that names the home folder."""
     try:
         yield
@@ -216,9 +216,9 @@ def log_tail(path: Path, *, start: int = 0, n_lines: int = 6) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    told = [_in_words(line) for line in lines if line.strip()]
-    severe = [text for text, is_severe in told if is_severe]
-    return "\n".join((severe or [text for text, _ in told])[-n_lines:])
+    entries = [_in_words(line) for line in lines if line.strip()]
+    severe = [text for text, is_severe in entries if is_severe]
+    return "\n".join((severe or [text for text, _ in entries])[-n_lines:])
 
 
 def _in_words(line: str) -> tuple[str, bool]:

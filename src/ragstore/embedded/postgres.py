@@ -85,7 +85,7 @@ class PostgresServer:
             shutil.rmtree(leftover, ignore_errors=True)
         if not _is_cluster(self.data):
             self._make_cluster()
-        self._forget_stranger()
+        self._remove_foreign_pid_file()
 
     def probe(self) -> str | None:
         """The version once the database ``ragstore`` with its extension can be used, else None.
@@ -158,7 +158,7 @@ class PostgresServer:
 
     def _make_cluster(self) -> None:
         if self.data.exists():
-            _put_aside(self.data)
+            _move_aside(self.data)
         fresh = self._folder / f"fresh-{secrets.token_hex(4)}"
         password_file = self._folder / f"{fresh.name}.password"
         password_file.touch(mode=0o600)
@@ -194,7 +194,7 @@ class PostgresServer:
                 output=tail,
             )
 
-    def _forget_stranger(self) -> None:
+    def _remove_foreign_pid_file(self) -> None:
         """Remove a pid file that names a live process: it is another's, or a zombie of ours.
 
         PostgreSQL would refuse to start for it. A pid file that names nobody stays, because
@@ -213,7 +213,7 @@ def _is_cluster(data: Path) -> bool:
     return (data / "PG_VERSION").is_file() and (data / "global" / "pg_control").is_file()
 
 
-def _put_aside(data: Path) -> None:
+def _move_aside(data: Path) -> None:
     """Move away a folder that is no cluster; it may hold somebody's files, so only an empty one is removed."""
     try:
         data.rmdir()

@@ -27,7 +27,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def started(pid: int) -> str:
+def start_id(pid: int) -> str:
     """When a process started: two never share a number and this. No clock is in it, because clocks are set.
 
     On Linux the system's boot and the ticks since, elsewhere the time.
@@ -57,12 +57,12 @@ def this_boot() -> str:
 
 
 def find(pid: int | None, when: str | None) -> psutil.Process | None:
-    """The running process of that number that ``started`` then."""
+    """The running process of that number that ``start_id`` then."""
     if pid is None or when is None:
         return None
     try:
         process = psutil.Process(pid)
-        if started(pid) == when and is_alive(process):
+        if start_id(pid) == when and is_alive(process):
             return process
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         pass

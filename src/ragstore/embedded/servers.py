@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ragstore.embedded import credentials, state
 from ragstore.embedded.credentials import ServerUrls
-from ragstore.embedded.home import SERVER_NAMES, Home, log_tail, open_private, rotate_log, trouble_told
+from ragstore.embedded.home import SERVER_NAMES, Home, embedded_errors, log_tail, open_private, rotate_log
 from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
 from ragstore.embedded.ports import answers
 from ragstore.errors import EmbeddedServerError
@@ -54,7 +54,7 @@ def ensure_running(home: Path, *, timeout_s: float = 60.0, starting: Callable[[]
             goes on and a later call finds its result.
     """
     place = Home.at(home)
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         ready = _urls_if_ready(place)
         if ready is None and starting is not None:
             starting()
@@ -74,7 +74,7 @@ def stop(home: Path, *, timeout_s: float = 30.0) -> bool:
     place = Home.at(home)
     if not place.lock.exists():
         return False
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         was_running, lock = _end_supervisor(place, timeout_s)
         with lock:
             return _end_servers(place) or was_running
@@ -85,7 +85,7 @@ def status(home: Path) -> list[ServerStatus]:
     from ragstore.embedded import processes
 
     place = Home.at(home)
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         known = credentials.load(place)
         servers = state.load(place).servers
     statuses = []
@@ -109,15 +109,15 @@ def status(home: Path) -> list[ServerStatus]:
 def remembered_urls(home: Path) -> ServerUrls | None:
     """The URLs of the last start, whether or not the servers run; None before the first one."""
     place = Home.at(home)
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         known = credentials.load(place)
     return known.urls if known else None
 
 
 def _urls_if_ready(home: Home) -> ServerUrls | None:
     """The URLs when both servers answer and a supervisor lives that says that all is ready."""
-    told = state.load(home)
-    if not told.all_ready or told.pid is None or is_ending(told.pid) or not is_held(home.lock):
+    reported = state.load(home)
+    if not reported.all_ready or reported.pid is None or is_ending(reported.pid) or not is_held(home.lock):
         return None
     known = credentials.load(home)
     if known and all(answers(name, known.port(name)) for name in SERVER_NAMES):
@@ -165,14 +165,14 @@ def _spawn_supervisor(home: Home, lock: SupervisorLock) -> None:
     starter.wait()
 
 
-def _raise_failure(home: Home, told: state.State, *, last: bool) -> None:
+def _raise_failure(home: Home, reported: state.State, *, last: bool) -> None:
     """Raise what the supervisor that we started and that is gone left as its reason.
 
     Without a reason it was killed, and is worth another try unless this was the last.
     """
-    if told.error:
-        raise EmbeddedServerError(told.error["message"], hint=told.error["hint"], **told.error["facts"])
-    if told.phase in ("stopping", "stopped"):
+    if reported.error:
+        raise EmbeddedServerError(reported.error["message"], hint=reported.error["hint"], **reported.error["facts"])
+    if reported.phase in ("stopping", "stopped"):
         raise EmbeddedServerError(
             f"the servers in {home.path} were stopped while they started",
             hint="run `ragstore up` again",
@@ -188,10 +188,10 @@ def _raise_failure(home: Home, told: state.State, *, last: bool) -> None:
         )
 
 
-def _not_ready(home: Home, told: state.State, timeout_s: float) -> EmbeddedServerError:
-    late = [name for name in SERVER_NAMES if not (name in told.servers and told.servers[name].ready)]
+def _not_ready(home: Home, reported: state.State, timeout_s: float) -> EmbeddedServerError:
+    late = [name for name in SERVER_NAMES if not (name in reported.servers and reported.servers[name].ready)]
     log = home.log(late[0] if late else "supervisor")
-    trouble = next((server.trouble for server in told.servers.values() if server.trouble), "")
+    trouble = next((server.trouble for server in reported.servers.values() if server.trouble), "")
     reason = trouble or f"the last lines of {log}: {log_tail(log)}"
     return EmbeddedServerError(
         f"the servers in {home.path} are not ready after {timeout_s:g} s "
@@ -215,8 +215,8 @@ def _end_supervisor(home: Home, timeout_s: float) -> tuple[bool, SupervisorLock]
             # The lock is let go shortly before the process is gone.
             processes.end(asked.values(), [(signal.SIGKILL, _KILLED_GRACE_S)])
             return bool(asked), lock
-        told = state.load(home)
-        supervisor = processes.find(told.pid, told.created)
+        reported = state.load(home)
+        supervisor = processes.find(reported.pid, reported.created)
         overdue_s = time.monotonic() - deadline
         if overdue_s > _KILLED_GRACE_S:
             raise EmbeddedServerError(

@@ -21,7 +21,7 @@ Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
 @dataclass(slots=True)
 class ServerState:
-    """One server as its supervisor last saw it; ``created`` as ``processes.started`` says it."""
+    """One server as its supervisor last saw it; ``created`` as ``processes.start_id`` says it."""
 
     pid: int | None = None
     created: str | None = None
@@ -65,16 +65,16 @@ def save(home: Home, state: State) -> None:
     write_private(home.state, json.dumps(asdict(state)))
 
 
-class Board:
+class StateWriter:
     """One state, written whole at every change."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.Lock()
-        self._state = State(pid=os.getpid(), created=processes.started(os.getpid()))
+        self._state = State(pid=os.getpid(), created=processes.start_id(os.getpid()))
         self._write()
 
-    def enter(self, phase: Phase) -> None:
+    def set_phase(self, phase: Phase) -> None:
         """Say what the supervisor does now; ``failed`` stays, so that the starting process can read why."""
         with self._lock:
             if self._state.phase != "failed":
@@ -89,7 +89,7 @@ class Board:
                 self._state.error = {"message": error.message, "hint": error.hint, "facts": error.facts}
                 self._write()
 
-    def tell(self, name: ServerName, server: ServerState) -> None:
+    def set_server(self, name: ServerName, server: ServerState) -> None:
         """Say how one server is."""
         with self._lock:
             self._state.servers[name] = server

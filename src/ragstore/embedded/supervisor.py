@@ -28,7 +28,7 @@ from ragstore.embedded.ports import is_free
 from ragstore.embedded.postgres import PostgresServer
 from ragstore.embedded.processes import StopSteps
 from ragstore.embedded.programs import find_programs, readable_programs
-from ragstore.embedded.state import Board, ServerState
+from ragstore.embedded.state import ServerState, StateWriter
 from ragstore.errors import EmbeddedServerError
 
 _READY_POLL_S = 0.03
@@ -61,7 +61,7 @@ class Running:
 
     def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
         self.process = process
-        self.created = processes.started(process.pid)
+        self.created = processes.start_id(process.pid)
         self._child = child
 
     def has_ended(self) -> bool:
@@ -83,13 +83,13 @@ class Watch:
     """Keeps one server running until ``stop``; ``run`` is for a thread of its own."""
 
     def __init__(
-        self, server: Server, home: Home, account: Account, credentials: CredentialStore, board: Board
+        self, server: Server, home: Home, account: Account, credentials: CredentialStore, state_writer: StateWriter
     ) -> None:
         self._server = server
         self._home = home
         self._account = account
         self._credentials = credentials
-        self._board = board
+        self._state_writer = state_writer
         self._log = home.log(server.name)
         self._log_start = 0
         self._stopping = threading.Event()
@@ -104,14 +104,14 @@ class Watch:
                 if self._until_ready(self._running):
                     n_failures, was_ready = 0, True
                     self._running.wait()
-                    self._tell_ended()
+                    self._report_end()
             except EmbeddedServerError as error:
                 n_failures += 1
                 logger.error("action=start_failed server=%s times=%d: %s", self._server.name, n_failures, error)
                 if not was_ready and n_failures >= _N_FIRST_TRIES:
                     give_up(error)
                     return
-                self._board.tell(self._server.name, ServerState(trouble=error.message))
+                self._state_writer.set_server(self._server.name, ServerState(trouble=error.message))
                 self._stopping.wait(back_off_s(n_failures))
 
     def stop(self) -> None:
@@ -123,7 +123,7 @@ class Watch:
     def sweep(self) -> None:
         """End what still works on the data; for the time after ``run`` has returned."""
         processes.end(self._leftovers(), self._server.stop_steps)
-        self._board.tell(self._server.name, ServerState(port=self._port))
+        self._state_writer.set_server(self._server.name, ServerState(port=self._port))
 
     @property
     def _port(self) -> int:
@@ -184,7 +184,7 @@ class Watch:
         """
         process = running.process
         state = ServerState(pid=process.pid, created=running.created, port=self._port)
-        self._board.tell(self._server.name, state)
+        self._state_writer.set_server(self._server.name, state)
         while not running.has_ended():
             if self._stopping.is_set():
                 processes.end([process], self._server.stop_steps)
@@ -192,7 +192,7 @@ class Watch:
             version = self._server.probe()
             if version:
                 state.version, state.ready = version, True
-                self._board.tell(self._server.name, state)
+                self._state_writer.set_server(self._server.name, state)
                 logger.info("action=ready server=%s pid=%d version=%s", self._server.name, process.pid, version)
                 return True
             self._stopping.wait(_READY_POLL_S)
@@ -210,8 +210,8 @@ class Watch:
             tail=tail,
         )
 
-    def _tell_ended(self) -> None:
-        self._board.tell(self._server.name, ServerState(port=self._port))
+    def _report_end(self) -> None:
+        self._state_writer.set_server(self._server.name, ServerState(port=self._port))
         if not self._stopping.is_set():
             logger.warning("action=ended server=%s: it is started again", self._server.name)
 
@@ -265,18 +265,18 @@ def _supervise(home: Home, lock: SupervisorLock) -> int:
     _prepare_process(home)
     stop = threading.Event()
     _on_signals(stop)
-    board = Board(home)
+    state_writer = StateWriter(home)
     failed = threading.Event()
 
     def give_up(error: EmbeddedServerError) -> None:
-        board.fail(error)
+        state_writer.fail(error)
         logger.error("action=gave_up: %s", error)
         failed.set()
         stop.set()
 
     watches: list[Watch] = []
     try:
-        watches = _watches(home, board)
+        watches = _watches(home, state_writer)
     except EmbeddedServerError as error:
         give_up(error)
     except OSError as error:
@@ -284,12 +284,12 @@ def _supervise(home: Home, lock: SupervisorLock) -> int:
     threads = [threading.Thread(target=_guarded, args=(watch, give_up)) for watch in watches]
     for thread in threads:
         thread.start()
-    board.enter("running")
+    state_writer.set_phase("running")
     while not stop.wait(_LOOK_EVERY_S):
         if not lock.is_in_place():
             logger.warning("action=home_removed: the servers are stopped")
             break
-    _stop_all(board, watches, threads)
+    _stop_all(state_writer, watches, threads)
     return 1 if failed.is_set() else 0
 
 
@@ -321,15 +321,17 @@ def _on_signals(stop: threading.Event) -> None:
         signal.signal(number, go_on)
 
 
-def _watches(home: Home, board: Board) -> list[Watch]:
+def _watches(home: Home, state_writer: StateWriter) -> list[Watch]:
     """In the order in which they are stopped."""
     account = servers_account(home)
     home.check_room()
     programs = readable_programs(find_programs(), account, home)
     credentials = CredentialStore(home)
     return [
-        Watch(MongoServer(home, programs.mongod, account, credentials), home, account, credentials, board),
-        Watch(PostgresServer(home, programs.postgres_bin, account, credentials), home, account, credentials, board),
+        Watch(MongoServer(home, programs.mongod, account, credentials), home, account, credentials, state_writer),
+        Watch(
+            PostgresServer(home, programs.postgres_bin, account, credentials), home, account, credentials, state_writer
+        ),
     ]
 
 
@@ -344,13 +346,13 @@ def _guarded(watch: Watch, give_up: Callable[[EmbeddedServerError], None]) -> No
         )
 
 
-def _stop_all(board: Board, watches: list[Watch], threads: list[threading.Thread]) -> None:
-    board.enter("stopping")
+def _stop_all(state_writer: StateWriter, watches: list[Watch], threads: list[threading.Thread]) -> None:
+    state_writer.set_phase("stopping")
     for watch, thread in zip(watches, threads, strict=True):
         watch.stop()
         thread.join()
         watch.sweep()
-    board.enter("stopped")
+    state_writer.set_phase("stopped")
     logger.info("action=stopped")
 
 

@@ -65,7 +65,7 @@ class RemoteEmbedder:
         return self._checked(self._caller.call(lambda: self._model.get_text_embedding_batch(batch)), len(batch))
 
     def _checked(self, rows: Sequence[Sequence[float]], n_texts: int) -> np.ndarray:
-        vectors = checked_vectors(rows, n_texts, self._dim, self._service.nonsense)
+        vectors = checked_vectors(rows, n_texts, self._dim, self._service.unusable_answer)
         self._dim = vectors.shape[1]
         return vectors
 

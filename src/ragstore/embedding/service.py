@@ -114,9 +114,9 @@ class Service:
                     hint=f"start the server or correct {self.url_option}",
                     **self._facts(),
                 )
-        return self.nonsense(f"it is not what such a server sends ({type(error).__name__})")
+        return self.unusable_answer(f"it is not what such a server sends ({type(error).__name__})")
 
-    def nonsense(self, what: str) -> ModelError:
+    def unusable_answer(self, what: str) -> ModelError:
         """The error for an answer that came and cannot be used."""
         return ModelError(
             f"{self} gave an answer that cannot be used: {what}",
@@ -260,7 +260,7 @@ class Caller:
         self._service = service
         self._policy = policy
         self._failures = failures + _FAILURES + _MISREADINGS
-        self._pace = _Pace(policy.requests_per_minute, policy.sleep)
+        self._rate_limit = _RateLimit(policy.requests_per_minute, policy.sleep)
 
     def call(self, request: Callable[[], T]) -> T:
         """What the request returns.
@@ -284,14 +284,14 @@ class Caller:
         self._policy.sleep(seconds)
 
     def _once(self, request: Callable[[], T]) -> T:
-        self._pace.wait_turn()
+        self._rate_limit.wait_turn()
         try:
             return request()
         except self._failures as error:
             raise self._service.failure(error) from error
 
 
-class _Pace:
+class _RateLimit:
     """Turns at an even distance, handed out to threads in the order they ask."""
 
     def __init__(self, requests_per_minute: int | None, sleep: Callable[[float], object]) -> None:

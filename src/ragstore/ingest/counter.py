@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ragstore.ingest.prefetch import Ahead
+from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.document import SourceItem
 from ragstore.model.report import IngestReport, Progress, SetAside
 
 TELL_EVERY_S = 0.1
 
 
-class Tally:
+class IngestCounter:
     """The counts of one ingest; used from several threads."""
 
     def __init__(self, tell: Callable[[Progress], None] | None = None) -> None:
@@ -22,12 +22,12 @@ class Tally:
         self._tell = tell
         self._lock = threading.Lock()
         self._started = time.monotonic()
-        self._told = self._started
+        self._reported_at = self._started
         self._n_done = 0
         self._bytes_done = 0
-        self._listing: Ahead[Any] | None = None
+        self._listing: PrefetchedListing[Any] | None = None
 
-    def watch(self, listing: Ahead[Any]) -> None:
+    def watch(self, listing: PrefetchedListing[Any]) -> None:
         """Take the size of the whole from this listing."""
         self._listing = listing
 
@@ -56,20 +56,20 @@ class Tally:
     def finish(self) -> IngestReport:
         """Tell the last time and return the counts."""
         self.report.seconds = round(time.monotonic() - self._started, 3)
-        self._tell_now()
+        self._report_progress()
         return self.report
 
     def _did(self, *items: SourceItem) -> None:
         with self._lock:
             self._n_done += len(items)
             self._bytes_done += sum(item.size for item in items)
-            due = time.monotonic() - self._told >= TELL_EVERY_S
+            due = time.monotonic() - self._reported_at >= TELL_EVERY_S
             if due:
-                self._told = time.monotonic()
+                self._reported_at = time.monotonic()
         if due:
-            self._tell_now()
+            self._report_progress()
 
-    def _tell_now(self) -> None:
+    def _report_progress(self) -> None:
         if self._tell is None:
             return
         listing = self._listing

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 
 from ragstore.errors import MassDeletionError, RefusedError
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Collection
 from ragstore.postgres import documents
 from ragstore.postgres.documents import KnownSource
@@ -26,7 +26,7 @@ DELETED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class MissingSources:
     """What is gone, of what the ledger knows.
 
     Args:
@@ -36,7 +36,7 @@ class Loss:
     """
 
     n_live: int = 0
-    n_lost: int = 0
+    n_missing: int = 0
     by_root: dict[str, int] = field(default_factory=dict)
     sources: list[KnownSource] = field(default_factory=list)
 
@@ -51,38 +51,38 @@ def is_mass(n_deleted: int, n_live: int) -> bool:
     return n_deleted > MAX_DELETED and n_deleted > MAX_DELETED_SHARE * n_live
 
 
-def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> Loss:
+def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> MissingSources:
     """The live documents below these folders whose source is certainly gone; only their names take memory."""
-    lost = list(_lost(pool, collection, roots))
-    n_live = patiently(lambda: documents.count_live(pool, collection)) if lost else 0
-    return loss_of(lost, roots, n_live=n_live)
+    lost = list(_missing(pool, collection, roots))
+    n_live = retry_transient(lambda: documents.count_live(pool, collection)) if lost else 0
+    return missing_by_root(lost, roots, n_live=n_live)
 
 
-def loss_of(lost: list[KnownSource], roots: Roots, *, n_live: int) -> Loss:
+def missing_by_root(lost: list[KnownSource], roots: Roots, *, n_live: int) -> MissingSources:
     """These sources, counted below each folder."""
     by_root = Counter(root for source in lost for root in roots.of(source.source_uri))
-    return Loss(n_live, len(lost), dict(by_root), lost)
+    return MissingSources(n_live, len(lost), dict(by_root), lost)
 
 
-def refusal(loss: Loss, silent: set[str]) -> MassDeletionError | None:
+def refusal(missing: MissingSources, silent: set[str]) -> MassDeletionError | None:
     """Why these deletions must not be done unasked, if so.
 
     Args:
         silent: folders that showed no file at all: emptied on purpose, or not mounted.
     """
-    facts = {"n_lost": loss.n_lost, "n_live": loss.n_live}
-    emptied = sorted(silent & loss.by_root.keys())
+    facts = {"n_lost": missing.n_missing, "n_live": missing.n_live}
+    emptied = sorted(silent & missing.by_root.keys())
     if emptied:
         return MassDeletionError(
-            f"{emptied[0]} shows no document any more, and {loss.by_root[emptied[0]]:,} came from there: "
+            f"{emptied[0]} shows no document any more, and {missing.by_root[emptied[0]]:,} came from there: "
             "nothing was deleted",
             hint=_HINT_EMPTIED,
             in_python=_HINT_EMPTIED.replace(_OPTION, _ARGUMENT),
             **facts,
         )
-    if is_mass(loss.n_lost, loss.n_live):
+    if is_mass(missing.n_missing, missing.n_live):
         return MassDeletionError(
-            f"{loss.n_lost:,} of {loss.n_live:,} documents are gone from their folders: nothing was deleted",
+            f"{missing.n_missing:,} of {missing.n_live:,} documents are gone from their folders: nothing was deleted",
             hint=_HINT,
             in_python=_IN_PYTHON,
             **facts,
@@ -126,7 +126,7 @@ class Deletion:
         self.returned: list[str] = []
         self.forgotten: list[str] = []
 
-    def run(self, loss: Loss, *, allow_mass_delete: bool) -> None:
+    def run(self, missing: MissingSources, *, allow_mass_delete: bool) -> None:
         """Delete what is gone now; ``deleted`` says which documents, ``returned`` what came back at the same moment.
 
         ``forgotten`` says what left the quarantine, because its file is gone.
@@ -138,16 +138,16 @@ class Deletion:
             Each batch is one transaction; what is left is found again by the next sync.
         """
         # Where nothing was gone a moment ago, looking at every document once more would find next to nothing.
-        lost = _lost(self._pool, self._collection, self._roots) if loss.n_lost else iter(())
+        lost = _missing(self._pool, self._collection, self._roots) if missing.n_missing else iter(())
         while batch := list(islice(lost, DELETED_AT_ONCE)):
-            self._check(loss, len(batch), allow_mass_delete)
+            self._check(missing, len(batch), allow_mass_delete)
             self._delete(batch)
-        gone = lost_in_quarantine(self._pool, self._collection, self._roots)
+        gone = missing_in_quarantine(self._pool, self._collection, self._roots)
         while batch := list(islice(gone, DELETED_AT_ONCE)):
-            self._check(loss, 0, allow_mass_delete)
+            self._check(missing, 0, allow_mass_delete)
             self._forget(batch)
 
-    def _check(self, loss: Loss, n_more: int, allow_mass_delete: bool) -> None:
+    def _check(self, missing: MissingSources, n_more: int, allow_mass_delete: bool) -> None:
         """Look again right before each batch: a drive may be taken away between any two looks."""
         replaced = self._roots.replaced
         if replaced:
@@ -155,7 +155,7 @@ class Deletion:
                 f"{replaced[0]} became another folder during the sync; {len(self.deleted):,} were deleted before",
                 hint="mount what belongs there, then run the same command again",
             )
-        if not allow_mass_delete and is_mass(len(self.deleted) + n_more, loss.n_live):
+        if not allow_mass_delete and is_mass(len(self.deleted) + n_more, missing.n_live):
             raise MassDeletionError(
                 f"more documents went during the sync; {len(self.deleted):,} were deleted before",
                 hint=_HINT,
@@ -164,37 +164,37 @@ class Deletion:
 
     def _delete(self, batch: Sequence[KnownSource]) -> None:
         planned_from = {source.document_id: source.revision for source in batch}
-        self.deleted += patiently(
+        self.deleted += retry_transient(
             lambda: self._publisher.delete_live(self._collection, list(planned_from), planned_from=planned_from)
         )
         # Another worker may have found a file there again and its document unchanged, just before it was deleted.
-        self.returned += [s.source_uri for s in batch if not self._roots.lost(s.source_uri)]
-        patiently(self._recoverer.retire)
+        self.returned += [s.source_uri for s in batch if not self._roots.source_missing(s.source_uri)]
+        retry_transient(self._recoverer.retire)
         self._alive()
 
     def _forget(self, batch: Sequence[KnownSource]) -> None:
         document_ids = [source.document_id for source in batch]
-        patiently(lambda: documents.forget_quarantined(self._pool, self._collection, document_ids))
+        retry_transient(lambda: documents.forget_quarantined(self._pool, self._collection, document_ids))
         self.forgotten += document_ids
 
 
-def lost_in_quarantine(pool: PostgresPool, collection: Collection, roots: Roots) -> Iterator[KnownSource]:
+def missing_in_quarantine(pool: PostgresPool, collection: Collection, roots: Roots) -> Iterator[KnownSource]:
     """What is in quarantine and has no file any more; a page at a time."""
-    return _lost(pool, collection, roots, quarantined=True)
+    return _missing(pool, collection, roots, quarantined=True)
 
 
-def _lost(
+def _missing(
     pool: PostgresPool, collection: Collection, roots: Roots, *, quarantined: bool = False
 ) -> Iterator[KnownSource]:
     """What the ledger has below these folders and the folders have no more; a page at a time."""
     after, folders = "", roots.uris
     # With no folder nothing can be lost: named files are there, or the listing had refused them.
     while folders:
-        page = patiently(
+        page = retry_transient(
             partial(documents.page_of_sources, pool, collection, folders, after=after, quarantined=quarantined)
         )
         for source in page:
-            if roots.lost(source.source_uri):
+            if roots.source_missing(source.source_uri):
                 yield source
         if len(page) < documents.PAGE:
             return

@@ -8,10 +8,10 @@ from functools import partial
 from itertools import islice
 
 from ragstore.errors import ContentError
-from ragstore.ingest.counter import Tally
-from ragstore.ingest.deletion import Loss, incomplete, loss_of, lost_in_quarantine, refusal, survey
+from ragstore.ingest.counter import IngestCounter
+from ragstore.ingest.deletion import MissingSources, incomplete, missing_by_root, missing_in_quarantine, refusal, survey
 from ragstore.ingest.planning import LOOK_UP_AT_ONCE, Planner
-from ragstore.ingest.prefetch import Ahead
+from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
 from ragstore.model.report import IngestReport, Progress, SetAside
@@ -40,8 +40,8 @@ def dry_run(
     Args:
         collection: None where it does not exist yet.
     """
-    tally = Tally(tell)
-    report = tally.report
+    counter = IngestCounter(tell)
+    report = counter.report
     report.passed_over = listing.passed_over
     if collection is None:
         for entry in listing:
@@ -50,14 +50,14 @@ def dry_run(
                 report.quarantined.append(SetAside(entry.document_id, entry.error.code, entry.error.message))
             else:
                 _count(report, "added")
-        return tally.finish()
+        return counter.finish()
     begun_at = time.monotonic()
-    loss = survey(pool, collection, roots)
-    ahead: Ahead[SourceItem | Unlistable] = Ahead(roots.watching(listing))
-    tally.watch(ahead)
-    planner = Planner(pool, collection, tally, content_hash_of=partial(_content_hash, roots))
-    moved = _Moved(pool, collection, roots, loss)
-    for batch in _batches(planner.changed(ahead)):
+    missing = survey(pool, collection, roots)
+    prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(roots.watching(listing))
+    counter.watch(prefetched)
+    planner = Planner(pool, collection, counter, content_hash_of=partial(_content_hash, roots))
+    moved = _Moved(pool, collection, roots, missing)
+    for batch in _batches(planner.changed(prefetched)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])
         new = []
         for item in batch:
@@ -70,17 +70,17 @@ def dry_run(
         _count(report, "renamed", n_renamed)
         _count(report, "added", len(new) - n_renamed)
     if listing.complete:
-        left = loss_of(moved.left(), roots, n_live=loss.n_live)
-        report.deleted, report.deleted_documents = left.n_lost, left.document_ids
+        left = missing_by_root(moved.left(), roots, n_live=missing.n_live)
+        report.deleted, report.deleted_documents = left.n_missing, left.document_ids
         report.refused = None if allow_mass_delete else refusal(left, roots.silent)
         if report.refused is None:
-            gone = lost_in_quarantine(pool, collection, roots)
+            gone = missing_in_quarantine(pool, collection, roots)
             # Who deletes a document takes it out of quarantine too.
             deleted = set(report.deleted_documents)
             report.forgotten_documents = [s.document_id for s in gone if s.document_id not in deleted]
     else:
         report.refused = incomplete()
-    report = tally.finish()
+    report = counter.finish()
     report.seconds = round(time.monotonic() - begun_at, 3)
     return report
 
@@ -88,17 +88,17 @@ def dry_run(
 class _Moved:
     """Tells of new files how many are those that are gone, under another name."""
 
-    def __init__(self, pool: PostgresPool, collection: Collection, roots: Roots, loss: Loss) -> None:
+    def __init__(self, pool: PostgresPool, collection: Collection, roots: Roots, missing: MissingSources) -> None:
         self._pool = pool
         self._collection = collection
         self._roots = roots
-        self._lost = loss.sources
-        self._n_left = loss.n_lost
+        self._missing = missing.sources
+        self._n_left = missing.n_missing
         self._taken: set[str] = set()
 
     def left(self) -> list[KnownSource]:
         """What is gone and was found under no other name."""
-        return [source for source in self._lost if source.document_id not in self._taken]
+        return [source for source in self._missing if source.document_id not in self._taken]
 
     def among(self, items: Sequence[SourceItem]) -> int:
         """Files are read only while there is something gone that they may be."""
@@ -109,7 +109,7 @@ class _Moved:
         n_moved = 0
         for content_hash in hashes:
             for candidate in by_content.get(content_hash, []):
-                if candidate.document_id not in self._taken and self._roots.lost(candidate.source_uri):
+                if candidate.document_id not in self._taken and self._roots.source_missing(candidate.source_uri):
                     self._taken.add(candidate.document_id)
                     n_moved += 1
                     break

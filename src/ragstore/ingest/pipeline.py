@@ -2,7 +2,7 @@
 
 One thread lists, one compares with the ledger and gives out files, child processes read and cut them, the calling
 thread embeds, and two threads store, so that one batch is staged in MongoDB while another is published in PostgreSQL.
-Whatever is faster waits for whatever is slower: what was read and is not yet stored stays below a ceiling.
+Whatever is faster waits for whatever is slower: what was read and is not yet stored stays below a budget.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from functools import partial
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ContentError
-from ragstore.ingest.counter import Tally
+from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.planning import Planner
-from ragstore.ingest.prefetch import Ahead, MemoryCeiling, Outcome, read_all
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.prefetch import MemoryBudget, Outcome, PrefetchedListing, read_all
+from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.storing import Storer
 from ragstore.ingest.vectors import Parsed, Vectorizer
 from ragstore.model.collection import Collection
@@ -59,7 +59,7 @@ class Services:
     """What an ingest works with.
 
     Args:
-        is_lost: tells of a source URI whether its document is certainly not there any more, and so may have been
+        source_missing: tells of a source URI whether its document is certainly not there any more, and so may have been
             renamed.
     """
 
@@ -70,7 +70,7 @@ class Services:
     embedder: Callable[[], Embedder]
     parsers: ParserPool
     worker: str
-    is_lost: Callable[[str], bool]
+    source_missing: Callable[[str], bool]
 
 
 def ingest(
@@ -92,13 +92,13 @@ def ingest(
     Crash safety:
         Every batch is published as a whole or not at all; unchanged documents are not read again.
     """
-    tally, giving_up = Tally(tell), threading.Event()
-    ahead: Ahead[SourceItem | Unlistable] = Ahead(listing, giving_up=giving_up)
-    tally.watch(ahead)
+    counter, giving_up = IngestCounter(tell), threading.Event()
+    prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(listing, giving_up=giving_up)
+    counter.watch(prefetched)
     planner = Planner(
         services.pool,
         collection,
-        tally,
+        counter,
         content_hash_of=services.parsers.hash_only,
         worker=services.worker,
         giving_up=giving_up,
@@ -108,36 +108,36 @@ def ingest(
         collection,
         services.publisher,
         services.recoverer,
-        tally,
+        counter,
         worker=services.worker,
-        is_lost=services.is_lost,
+        source_missing=services.source_missing,
         giving_up=giving_up,
     )
-    ceiling = MemoryCeiling(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
-    flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, ceiling, limits)
+    budget = MemoryBudget(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
+    flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, budget, limits)
     with (
-        closing(read_all(planner.changed(ahead), services.parsers, ceiling)) as outcomes,
+        closing(read_all(planner.changed(prefetched), services.parsers, budget)) as outcomes,
         closing(flow.store_all(outcomes)) as stored,
     ):
         for n_chunks in stored:
             services.indexer.added(collection, n_chunks, in_bulk=True)
     # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
-    patiently(services.publisher.settle)
-    patiently(services.recoverer.recover)
-    if tally.report.chunks:
-        patiently(lambda: vectors.refresh_statistics(services.pool, collection, n_changed=tally.report.chunks))
+    retry_transient(services.publisher.settle)
+    retry_transient(services.recoverer.recover)
+    if counter.report.chunks:
+        retry_transient(lambda: vectors.refresh_statistics(services.pool, collection, n_changed=counter.report.chunks))
     # Also where nothing changed: an ingest that died while it built the index has left that to the next one.
-    patiently(lambda: services.indexer.finish(collection))
-    return tally.finish()
+    retry_transient(lambda: services.indexer.finish(collection))
+    return counter.finish()
 
 
 class _Flow:
     """Embeds one batch while those before it are stored."""
 
-    def __init__(self, vectorizer: Vectorizer, storer: Storer, ceiling: MemoryCeiling, limits: Limits) -> None:
+    def __init__(self, vectorizer: Vectorizer, storer: Storer, budget: MemoryBudget, limits: Limits) -> None:
         self._vectorizer = vectorizer
         self._storer = storer
-        self._ceiling = ceiling
+        self._budget = budget
         self._limits = limits
         self._stored: deque[Future[None]] = deque()
 
@@ -162,11 +162,11 @@ class _Flow:
                 raise
 
     def _batches(self, outcomes: Iterable[Outcome | None]) -> Iterator[Batch]:
-        max_bytes = self._ceiling.n_bytes // _BATCHES_UNDER_WAY
+        max_bytes = self._budget.n_bytes // _BATCHES_UNDER_WAY
         return batches(outcomes, max_chunks=self._limits.batch_chunks, max_bytes=max_bytes, is_idle=self._is_idle)
 
     def _stored_now(self, n_bytes: int, _: Future[None]) -> None:
-        self._ceiling.give_back(n_bytes)
+        self._budget.release(n_bytes)
 
     def _is_idle(self) -> bool:
         return all(future.done() for future in self._stored)
@@ -181,7 +181,7 @@ class Batch:
     """Documents that are embedded and published together.
 
     Args:
-        n_bytes: what they hold of the memory ceiling.
+        n_bytes: what they hold of the memory budget.
     """
 
     parsed: list[Parsed] = field(default_factory=list)

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TypeVar
 
 from ragstore.errors import ContentError, Retry
-from ragstore.ingest.counter import Tally
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.counter import IngestCounter
+from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Chunking, Collection
 from ragstore.model.document import DocumentState, SourceItem, SourceState
 from ragstore.postgres import documents
@@ -35,7 +35,7 @@ class Planner:
         self,
         pool: PostgresPool,
         collection: Collection,
-        tally: Tally,
+        counter: IngestCounter,
         *,
         content_hash_of: Callable[[SourceItem], str],
         worker: str | None = None,
@@ -43,7 +43,7 @@ class Planner:
     ) -> None:
         self._pool = pool
         self._collection = collection
-        self._tally = tally
+        self._counter = counter
         self._content_hash_of = content_hash_of
         self._worker = worker
         self._giving_up = giving_up
@@ -58,7 +58,7 @@ class Planner:
         entries = iter(listing)
         batch = list(islice(entries, LOOK_UP_AT_ONCE))
         # What others set aside from now on is merely tried once more.
-        has_quarantine = bool(batch) and self._patiently(
+        has_quarantine = bool(batch) and self._retry_transient(
             lambda: documents.has_quarantined(self._pool, self._collection)
         )
         while batch:
@@ -69,33 +69,33 @@ class Planner:
 
     def _changed(self, items: Sequence[SourceItem], *, has_quarantine: bool) -> Iterator[SourceItem]:
         ids = [item.document_id for item in items]
-        states = self._patiently(lambda: documents.get_source_states(self._pool, self._collection, ids))
+        states = self._retry_transient(lambda: documents.get_source_states(self._pool, self._collection, ids))
         quarantined: dict[str, documents.Held] = {}
         if has_quarantine:
-            quarantined = self._patiently(lambda: documents.get_quarantined(self._pool, self._collection, ids))
+            quarantined = self._retry_transient(lambda: documents.get_quarantined(self._pool, self._collection, ids))
         unchanged, others = [], []
         for item in items:
             held = quarantined.get(item.document_id)
             if held and held.retry == Retry.NEVER and held.seen == (item.size, item.mtime_ns, item.etag):
-                self._tally.failed(item, held.code, held.reason)
+                self._counter.failed(item, held.code, held.reason)
             elif held is None and is_unread_same(states.get(item.document_id), item, self.chunking):
                 unchanged.append(item)
             else:
                 others.append(item)
-        self._tally.unchanged(*unchanged)
+        self._counter.unchanged(*unchanged)
         touched: dict[str, tuple[int, SourceItem]] = {}
         for item in others:
             state = states.get(item.document_id)
             if state is not None and self._has_same_content(state, item):
                 touched[item.document_id] = (state.revision, item)
-                self._tally.unchanged(item)
+                self._counter.unchanged(item)
             else:
                 yield item
         if self._worker is not None:
-            self._patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
+            self._retry_transient(lambda: documents.touch_documents(self._pool, self._collection, touched))
 
-    def _patiently(self, work: Callable[[], T]) -> T:
-        return patiently(work, giving_up=self._giving_up)
+    def _retry_transient(self, work: Callable[[], T]) -> T:
+        return retry_transient(work, giving_up=self._giving_up)
 
     def _has_same_content(self, state: SourceState, item: SourceItem) -> bool:
         # A document of another size was edited; reading it once more to be sure would be wasted.
@@ -110,9 +110,11 @@ class Planner:
     def _set_aside(self, entries: Sequence[Unlistable]) -> None:
         failures = [Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries]
         if (worker := self._worker) is not None:
-            self._patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker))
+            self._retry_transient(
+                lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker)
+            )
         for failure in failures:
-            self._tally.failed(failure.item, failure.error.code, failure.error.message)
+            self._counter.failed(failure.item, failure.error.code, failure.error.message)
 
 
 READING_VERSION = 1

@@ -31,10 +31,10 @@ _MAX_UNREAD = 256
 """Files that wait to be read, at most: what was listed long ago may have changed."""
 
 
-class MemoryCeiling:
+class MemoryBudget:
     """Counts what documents under way hold, and lets a reader wait until there is room.
 
-    A document that is larger than the ceiling goes alone.
+    A document that is larger than the budget goes alone.
 
     Args:
         n_bytes: what they may hold together, about.
@@ -47,40 +47,40 @@ class MemoryCeiling:
         self._per_chunk = _PER_CHUNK_BYTES + _COPIES_OF_VECTOR * _VALUE_BYTES * dim
         self.giving_up = giving_up
         self._changed = threading.Condition()
-        self._held = 0
-        self.most_held = 0
+        self._acquired = 0
+        self.peak_bytes = 0
 
-    def of_file(self, size: int) -> int:
+    def bytes_of_file(self, size: int) -> int:
         """Bytes to set apart for a file that is still to be read, as if all of it were text."""
         return max(self.n_bytes // _MAX_UNREAD, size * (_COPIES_OF_TEXT + self._per_chunk // _CHARS_OF_CHUNK))
 
-    def of_document(self, document: ParsedDocument) -> int:
+    def bytes_of_document(self, document: ParsedDocument) -> int:
         """Bytes that a document takes until it is stored."""
         return _AT_LEAST_BYTES + document.n_chars * _COPIES_OF_TEXT + len(document.chunks) * self._per_chunk
 
-    def take(self, n_bytes: int) -> bool:
+    def acquire(self, n_bytes: int) -> bool:
         """Wait for room and hold it; False if the ingest gives up."""
         with self._changed:
-            while self._held and self._held + n_bytes > self.n_bytes:
+            while self._acquired and self._acquired + n_bytes > self.n_bytes:
                 self._changed.wait(_POLL_S)
                 if self.giving_up.is_set():
                     return False
             self._add(n_bytes)
         return not self.giving_up.is_set()
 
-    def change(self, held: int, now: int) -> None:
+    def resize(self, acquired: int, now: int) -> None:
         """Hold another amount for a document, known better by now, without waiting."""
         with self._changed:
-            self._add(now - held)
+            self._add(now - acquired)
 
-    def give_back(self, n_bytes: int) -> None:
+    def release(self, n_bytes: int) -> None:
         """Let others have it."""
         with self._changed:
             self._add(-n_bytes)
 
     def _add(self, n_bytes: int) -> None:
-        self._held += n_bytes
-        self.most_held = max(self.most_held, self._held)
+        self._acquired += n_bytes
+        self.peak_bytes = max(self.peak_bytes, self._acquired)
         if n_bytes < 0:
             self._changed.notify_all()
 
@@ -95,7 +95,7 @@ class Outcome:
     """A file that was read, or why not.
 
     Args:
-        n_bytes: what it holds of the ceiling, to be given back by whoever takes it.
+        n_bytes: what it holds of the budget, to be given back by whoever takes it.
     """
 
     item: SourceItem
@@ -104,7 +104,7 @@ class Outcome:
 
 
 def read_all(
-    items: Iterable[SourceItem], parsers: ParserPool, ceiling: MemoryCeiling
+    items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget
 ) -> Generator[Outcome | None, None, None]:
     """Outcomes as they come, whatever the order of the items, so that a slow file holds up none but itself.
 
@@ -114,7 +114,7 @@ def read_all(
     Raises:
         whatever the items raise, and errors of the parsers that no file is to blame for.
     """
-    feeder = _Feeder(items, parsers, ceiling)
+    feeder = _Feeder(items, parsers, budget)
     starved_s = 0.0
     try:
         while not feeder.is_empty:
@@ -132,10 +132,10 @@ def read_all(
 class _Feeder:
     """One thread that gives the parsers files as there is room; what they make of them comes out of ``get``."""
 
-    def __init__(self, items: Iterable[SourceItem], parsers: ParserPool, ceiling: MemoryCeiling) -> None:
+    def __init__(self, items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget) -> None:
         self._items = items
         self._parsers = parsers
-        self._ceiling = ceiling
+        self._budget = budget
         self._waiting: dict[Future[ParsedDocument], None] = {}
         self._n_fed: int | None = None
         self._n_got = 0
@@ -165,7 +165,7 @@ class _Feeder:
     def close(self) -> None:
         """End the thread, and let the parsers forget what they have not begun."""
         if self._n_fed is None:
-            self._ceiling.giving_up.set()
+            self._budget.giving_up.set()
         for future in list(self._waiting):
             future.cancel()
         self._thread.join()
@@ -174,13 +174,13 @@ class _Feeder:
         n_fed = 0
         try:
             for item in self._items:
-                held = self._ceiling.of_file(item.size)
-                if not self._ceiling.take(held):
+                acquired = self._budget.bytes_of_file(item.size)
+                if not self._budget.acquire(acquired):
                     break
                 future = self._parsers.submit(item)
                 self._waiting[future] = None
                 n_fed += 1
-                future.add_done_callback(partial(self._finish, item, held))
+                future.add_done_callback(partial(self._finish, item, acquired))
             self._done.put(n_fed)
         except BaseException as error:
             # Whatever ends the listing or the planning must reach the thread that consumes it.
@@ -189,7 +189,7 @@ class _Feeder:
             if isinstance(self._items, Generator):
                 self._items.close()
 
-    def _finish(self, item: SourceItem, held: int, future: Future[ParsedDocument]) -> None:
+    def _finish(self, item: SourceItem, acquired: int, future: Future[ParsedDocument]) -> None:
         """Called in the thread that read the file."""
         self._waiting.pop(future, None)
         if future.cancelled():
@@ -199,8 +199,8 @@ class _Feeder:
             self._done.put(error)
             return
         result = future.result() if error is None else error
-        now = self._ceiling.of_document(result) if isinstance(result, ParsedDocument) else 0
-        self._ceiling.change(held, now)
+        now = self._budget.bytes_of_document(result) if isinstance(result, ParsedDocument) else 0
+        self._budget.resize(acquired, now)
         self._done.put(Outcome(item, result, now))
 
 
@@ -216,7 +216,7 @@ _AT_ONCE_S = 0.05
 _POLL_S = 0.2
 
 
-class Ahead(Generic[T]):
+class PrefetchedListing(Generic[T]):
     """Iterates a listing in a thread of its own; counts what it has seen.
 
     Args:

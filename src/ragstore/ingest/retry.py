@@ -23,7 +23,7 @@ WAIT_FOR_STORES_S = 60.0
 """A database that restarts is back within seconds; after this the ingest ends, and a later one goes on."""
 
 
-def patiently(work: Callable[[], T], *, giving_up: threading.Event | None = None) -> T:
+def retry_transient(work: Callable[[], T], *, giving_up: threading.Event | None = None) -> T:
     """Call again for a minute while it fails for a cause that passes by itself; the last error is raised.
 
     Args:

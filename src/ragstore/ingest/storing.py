@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ragstore.errors import ContentError, Retry, StoreError
-from ragstore.ingest.counter import Tally
+from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.nodes import build_nodes, document_metadata
 from ragstore.ingest.planning import fingerprint, is_overtaken, is_same
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.vectors import Prepared
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState, SourceItem
@@ -33,19 +33,19 @@ class Storer:
         collection: Collection,
         publisher: Publisher,
         recoverer: Recoverer,
-        tally: Tally,
+        counter: IngestCounter,
         *,
         worker: str,
-        is_lost: Callable[[str], bool],
+        source_missing: Callable[[str], bool],
         giving_up: threading.Event,
     ) -> None:
         self._pool = pool
         self._collection = collection
         self._publisher = publisher
         self._recoverer = recoverer
-        self._tally = tally
+        self._counter = counter
         self._worker = worker
-        self._is_lost = is_lost
+        self._source_missing = source_missing
         self._giving_up = giving_up
 
     def give_up(self) -> None:
@@ -63,7 +63,7 @@ class Storer:
         """
         remaining = list(batch)
         try:
-            patiently(lambda: self._store_once(remaining), giving_up=self._giving_up)
+            retry_transient(lambda: self._store_once(remaining), giving_up=self._giving_up)
         except StoreError as error:
             # With nothing left to store no document is to blame.
             if error.retry is not Retry.NEVER or not remaining:
@@ -72,9 +72,9 @@ class Storer:
 
     def set_aside(self, failures: Sequence[Failure]) -> None:
         """Put documents into quarantine."""
-        patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
+        retry_transient(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
         for failure in failures:
-            self._tally.failed(failure.item, failure.error.code, failure.error.message)
+            self._counter.failed(failure.item, failure.error.code, failure.error.message)
 
     def _isolate(self, batch: Sequence[Prepared], error: StoreError) -> None:
         if len(batch) == 1:
@@ -93,7 +93,7 @@ class Storer:
             published = set(result.published)
             for prepared, revision in planned:
                 if revision.document_id in published:
-                    self._tally.published(
+                    self._counter.published(
                         prepared.item,
                         revision.action,
                         n_chunks=len(revision.nodes),
@@ -111,10 +111,10 @@ class Storer:
             state = states.get(prepared.item.document_id)
             if is_same(state, prepared.document.content_hash, self._collection.chunking):
                 # Another worker was faster, or a commit succeeded whose answer was lost.
-                self._tally.unchanged(prepared.item)
+                self._counter.unchanged(prepared.item)
                 continue
             if state is not None and state.revision and is_overtaken_now(state, prepared.item):
-                self._tally.unchanged(prepared.item)
+                self._counter.unchanged(prepared.item)
                 continue
             try:
                 old = renamed.get(prepared.item.document_id)
@@ -138,7 +138,7 @@ class Storer:
             candidates = by_content.get(prepared.document.content_hash, [])
             while candidates:
                 candidate = candidates.pop(0)
-                if candidate.document_id not in here and self._is_lost(candidate.source_uri):
+                if candidate.document_id not in here and self._source_missing(candidate.source_uri):
                     renamed[prepared.item.document_id] = candidate
                     break
         return renamed

@@ -51,8 +51,8 @@ def sync(
         As ``ingest``; each batch of deletions is one transaction, and the next sync finds the rest again.
     """
     begun_at = time.monotonic()
-    told = _Told(tell)
-    report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=told)
+    relay = _ProgressRelay(tell)
+    report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=relay)
     report.passed_over = source.listing.passed_over
     if not source.listing.complete:
         report.refused = incomplete()
@@ -63,15 +63,15 @@ def sync(
         source.roots,
         publisher=services.publisher,
         recoverer=services.recoverer,
-        alive=told.again,
+        alive=relay.repeat_last,
     )
     try:
-        loss = survey(services.pool, collection, source.roots)
-        refused = None if allow_mass_delete else refusal(loss, source.roots.silent)
+        missing = survey(services.pool, collection, source.roots)
+        refused = None if allow_mass_delete else refusal(missing, source.roots.silent)
         if refused:
-            refused.facts["lost_documents"] = loss.document_ids
+            refused.facts["lost_documents"] = missing.document_ids
             raise refused
-        deletion.run(loss, allow_mass_delete=allow_mass_delete)
+        deletion.run(missing, allow_mass_delete=allow_mass_delete)
     except MassDeletionError as error:
         error.facts["report"] = report
         raise
@@ -85,7 +85,7 @@ def sync(
     return report
 
 
-class _Told:
+class _ProgressRelay:
     """Passes on how far the ingest has come, and tells its end again while documents are deleted."""
 
     def __init__(self, tell: Callable[[Progress], None] | None) -> None:
@@ -97,7 +97,7 @@ class _Told:
         if self._tell is not None:
             self._tell(progress)
 
-    def again(self) -> None:
+    def repeat_last(self) -> None:
         """A sign of life."""
         if self._tell is not None and self._last is not None:
             self._tell(self._last)

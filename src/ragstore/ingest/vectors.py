@@ -9,7 +9,7 @@ import numpy as np
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ModelError, ModelMissingError, ModelUnavailableError
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.retry import retry_transient
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
@@ -55,7 +55,7 @@ class Vectorizer:
         """
         hashes = [[chunk.chunk_hash for chunk in parsed.document.chunks] for parsed in batch]
         every = [h for of_document in hashes for h in of_document]
-        known = patiently(lambda: vectors.reusable_vectors(self._pool, self._collection, every))
+        known = retry_transient(lambda: vectors.reusable_vectors(self._pool, self._collection, every))
         computed, failures = self._embed_missing(batch, hashes, known)
         refused = {failure.item.document_id for failure in failures}
         not_yet_counted = set(computed)

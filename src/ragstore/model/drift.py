@@ -39,7 +39,7 @@ _OWN_COUNT = (Kind.MISSING_IN_MONGO, Kind.ORPHAN_IN_MONGO, Kind.MISSING_IN_POSTG
 
 
 @dataclass(slots=True)
-class Tally:
+class DriftFindings:
     """Counts of findings by kind, with the first few of each."""
 
     counts: dict[Kind, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Tally:
         elif not kept:
             del self.examples[kind]
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: DriftFindings) -> None:
         """Add the counts of another tally."""
         for kind, count in other.counts.items():
             self.counts[kind] = self.counts.get(kind, 0) + count
@@ -90,7 +90,7 @@ class VerifyReport:
     documents: int = 0
     nodes: int = 0
     pending: int = 0
-    drift: Tally = field(default_factory=Tally)
+    drift: DriftFindings = field(default_factory=DriftFindings)
     found: dict[str, Found] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -127,9 +127,9 @@ class RepairReport:
     """
 
     dry_run: bool = False
-    repaired: Tally = field(default_factory=Tally)
-    kept: Tally = field(default_factory=Tally)
-    set_aside: Tally = field(default_factory=Tally)
+    repaired: DriftFindings = field(default_factory=DriftFindings)
+    kept: DriftFindings = field(default_factory=DriftFindings)
+    set_aside: DriftFindings = field(default_factory=DriftFindings)
     places: list[str] = field(default_factory=list)
     embedded: int = 0
     seconds: float = 0.0

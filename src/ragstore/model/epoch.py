@@ -23,7 +23,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class StorePosition:
     """How far a store is: its epoch, and the newest mark in it."""
 
     epoch: int = 1
@@ -36,8 +36,8 @@ class Restored:
 
     store: Store
     reason: str
-    postgres: Stand
-    mongo: Stand
+    postgres: StorePosition
+    mongo: StorePosition
 
     @property
     def message(self) -> str:
@@ -49,7 +49,7 @@ class Restored:
         return {"restored": self.store, "postgres_epoch": self.postgres.epoch, "mongo_epoch": self.mongo.epoch}
 
 
-def compared(postgres: Stand, mongo: Stand, knows: Callable[[Mark], bool]) -> Restored | None:
+def find_restored(postgres: StorePosition, mongo: StorePosition, knows: Callable[[Mark], bool]) -> Restored | None:
     """Which store was restored, if one was.
 
     MongoDB is given a row's mark before anything that the row asks for, and PostgreSQL notes the mark in the

@@ -136,7 +136,7 @@ def _winning_value(option: str, places: Sequence[Place]) -> Any:
 def _looked_at(option: str, places: Sequence[Place], field: FieldInfo) -> str:
     """Every place in its order, with what it holds for this option."""
     found = [
-        f"{place.where}: {_held(option, place, field)}"
+        f"{place.where}: {_value_at(option, place, field)}"
         for place in places
         if place.origin != "call" or option in place.values
     ]
@@ -144,7 +144,7 @@ def _looked_at(option: str, places: Sequence[Place], field: FieldInfo) -> str:
     return ", ".join([*found, f"default: {default}"])
 
 
-def _held(option: str, place: Place, field: FieldInfo) -> str:
+def _value_at(option: str, place: Place, field: FieldInfo) -> str:
     if option in place.values:
         return repr(shown(place.values[option], field))
     return place.note or "nothing"

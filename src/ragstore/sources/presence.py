@@ -55,7 +55,7 @@ class Roots:
         path = _path(source_uri)
         return [folder for folder, prefix in self._prefixes.items() if path.startswith(prefix)]
 
-    def lost(self, source_uri: str) -> bool:
+    def source_missing(self, source_uri: str) -> bool:
         """Whether a file that stood below one of these folders is certainly not there any more.
 
         False for files elsewhere: a drive that is not mounted looks empty too; and behind a link that leads nowhere,
