@@ -67,7 +67,7 @@ class Watched(MemoryBudget):
         Watched.made, self.is_full = self, threading.Event()
 
     def acquire(self, n_bytes: int) -> bool:
-        if self._held + n_bytes > self.n_bytes:
+        if self._acquired + n_bytes > self.n_bytes:
             self.is_full.set()
         return super().acquire(n_bytes)
 

@@ -10,7 +10,7 @@ from itertools import islice
 from ragstore.errors import ContentError
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.deletion import MissingSources, incomplete, missing_by_root, missing_in_quarantine, refusal, survey
-from ragstore.ingest.planning import LOOK_UP_AT_ONCE, Planner
+from ragstore.ingest.planner import LOOK_UP_AT_ONCE, Planner
 from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
@@ -19,7 +19,7 @@ from ragstore.postgres import documents
 from ragstore.postgres.documents import KnownSource
 from ragstore.postgres.pool import PostgresPool
 from ragstore.sources import Listing, Unlistable
-from ragstore.sources.opening import content_hash_of
+from ragstore.sources.file_bytes import content_hash_of
 from ragstore.sources.presence import Roots
 
 

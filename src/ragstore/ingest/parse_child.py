@@ -25,9 +25,9 @@ from ragstore.ingest.splitting import split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.bounds import read_path
-from ragstore.sources.cleaning import clean_text
-from ragstore.sources.opening import content_hash, read_open
-from ragstore.sources.reading import load_readers, read
+from ragstore.sources.cleanup import clean_text
+from ragstore.sources.file_bytes import content_hash, read_open
+from ragstore.sources.readers import load_readers, read
 
 LENGTH = struct.Struct(">Q")
 MAX_CHUNKS = 100_000

@@ -33,7 +33,7 @@ from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
 from ragstore.sources import Bounds
-from ragstore.sources.opening import content_hash_of, open_regular
+from ragstore.sources.file_bytes import content_hash_of, open_regular
 
 _START_TIMEOUT_S = 120.0
 _READ_BYTES = 1024 * 1024

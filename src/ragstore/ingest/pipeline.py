@@ -20,10 +20,10 @@ from ragstore.embedding import Embedder
 from ragstore.errors import ContentError
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.parse_process import ParserPool
-from ragstore.ingest.planning import Planner
+from ragstore.ingest.planner import Planner
 from ragstore.ingest.prefetch import MemoryBudget, Outcome, PrefetchedListing, read_all
 from ragstore.ingest.retry import retry_transient
-from ragstore.ingest.storing import Storer
+from ragstore.ingest.storer import Storer
 from ragstore.ingest.vectors import Parsed, Vectorizer
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem

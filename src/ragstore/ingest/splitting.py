@@ -17,7 +17,7 @@ from zlib import crc32
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.markdown_sections import Section, sections_of
-from ragstore.sources.reading import ReadText
+from ragstore.sources.readers import ReadText
 
 # About one token each for common tokenizers: a short word or part of one, a CJK character, a mark.
 _TOKEN = re.compile(r"[A-Za-z0-9_]{1,8}|[^\W\u2e80-\U0010ffff]{1,4}|\S")

@@ -28,8 +28,8 @@ from ragstore.sources.bounds import (
     shortened,
     source_uri_of,
 )
+from ragstore.sources.file_bytes import NEVER_HINT
 from ragstore.sources.formats import SUFFIXES
-from ragstore.sources.opening import NEVER_HINT
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",

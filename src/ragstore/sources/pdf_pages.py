@@ -7,7 +7,7 @@ import re
 import pypdfium2
 
 from ragstore.errors import ParseError
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 _TAIL_BYTES = 2048
 # pdfium marks a hyphen that only breaks a word at a line's end by one of these.

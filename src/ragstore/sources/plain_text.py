@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ragstore.errors import UnsupportedTypeError
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 # UTF-32 stands first: its little-endian mark begins with that of UTF-16.
 _MARKS = (

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, Literal, get_args
 
 from ragstore.errors import ParseError
-from ragstore.sources.cleaning import clean_text
+from ragstore.sources.cleanup import clean_text
 from ragstore.sources.formats import Format, format_of
 
 Shape = Literal["prose", "markdown", "records"]

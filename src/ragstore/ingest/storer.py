@@ -10,7 +10,7 @@ import numpy as np
 from ragstore.errors import ContentError, Retry, StoreError
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.nodes import build_nodes, document_metadata
-from ragstore.ingest.planning import fingerprint, is_overtaken, is_same
+from ragstore.ingest.planner import fingerprint, is_overtaken, is_same
 from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.vectors import Prepared
 from ragstore.model.collection import Collection
