@@ -100,7 +100,7 @@ def _stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Colle
             stale.append(StaleStruct(struct, entry))
     lost = (in_mongo.struct_of(entry) for entry in entries.values())
     return stale + [
-        StaleStruct(Struct(each.index_id, each.kind, each.body), entries[each.index_id])
+        StaleStruct(Struct(each.index_id, each.kind, each.payload), entries[each.index_id])
         for each in lost
         if each.kind != VECTOR_STORE
     ]

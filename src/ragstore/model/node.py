@@ -110,15 +110,15 @@ class Struct:
 
     Args:
         kind: LlamaIndex's type, e.g. ``list``.
-        body: as LlamaIndex writes it, JSON in ASCII.
+        payload: as LlamaIndex writes it, JSON in ASCII.
         stamp: orders the writes of one id, across both stores; None where something else than ragstore wrote it.
     """
 
     index_id: str
     kind: str
-    body: str
+    payload: str
     stamp: int | None = None
 
     def is_same(self, other: Struct) -> bool:
         """Whether it says the same."""
-        return (self.kind, self.body) == (other.kind, other.body)
+        return (self.kind, self.payload) == (other.kind, other.payload)
