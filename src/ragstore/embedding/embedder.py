@@ -72,6 +72,15 @@ class ModelOptions:
         _require(self.n_threads >= 1, "n_threads", "1 or more")
 
 
+def _require(holds: bool, option: str, allowed: str) -> None:
+    if not holds:
+        raise SettingsError(
+            f"model option {option} is out of range",
+            hint=f"set {option} to {allowed}",
+            option=option,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """Which model to load.
@@ -86,15 +95,6 @@ class ModelRequest:
     argument: str
     options: ModelOptions
     sleep: Callable[[float], object]
-
-
-def _require(holds: bool, option: str, allowed: str) -> None:
-    if not holds:
-        raise SettingsError(
-            f"model option {option} is out of range",
-            hint=f"set {option} to {allowed}",
-            option=option,
-        )
 
 
 def embeddable(text: str) -> str:

@@ -24,6 +24,11 @@ MAX_DELETED_SHARE = 0.2
 
 DELETED_AT_ONCE = 100
 
+_OPTION, _ARGUMENT = "run the same command with --allow-mass-delete", "call it again with allow_mass_delete=True"
+_HINT = f"--dry-run names them; if they are to go, {_OPTION}"
+_IN_PYTHON = f"sync(..., dry_run=True).deleted_documents names them; if they are to go, {_ARGUMENT}"
+_HINT_EMPTIED = f"is it mounted? if it was emptied on purpose, {_OPTION}"
+
 
 @dataclass(frozen=True, slots=True)
 class MissingSources:
@@ -46,11 +51,6 @@ class MissingSources:
         return [source.document_id for source in self.sources]
 
 
-def is_mass(n_deleted: int, n_live: int) -> bool:
-    """Whether so many deletions look like an accident."""
-    return n_deleted > MAX_DELETED and n_deleted > MAX_DELETED_SHARE * n_live
-
-
 def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> MissingSources:
     """The live documents below these folders whose source is certainly gone; only their names take memory."""
     lost = list(_missing(pool, collection, roots))
@@ -62,6 +62,11 @@ def missing_by_root(lost: list[KnownSource], roots: Roots, *, n_live: int) -> Mi
     """These sources, counted below each folder."""
     by_root = Counter(root for source in lost for root in roots.of(source.source_uri))
     return MissingSources(n_live, len(lost), dict(by_root), lost)
+
+
+def is_mass(n_deleted: int, n_live: int) -> bool:
+    """Whether so many deletions look like an accident."""
+    return n_deleted > MAX_DELETED and n_deleted > MAX_DELETED_SHARE * n_live
 
 
 def refusal(missing: MissingSources, silent: set[str]) -> MassDeletionError | None:
@@ -199,9 +204,3 @@ def _missing(
         if len(page) < documents.PAGE:
             return
         after = page[-1].document_id
-
-
-_OPTION, _ARGUMENT = "run the same command with --allow-mass-delete", "call it again with allow_mass_delete=True"
-_HINT = f"--dry-run names them; if they are to go, {_OPTION}"
-_IN_PYTHON = f"sync(..., dry_run=True).deleted_documents names them; if they are to go, {_ARGUMENT}"
-_HINT_EMPTIED = f"is it mounted? if it was emptied on purpose, {_OPTION}"

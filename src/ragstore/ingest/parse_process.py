@@ -36,9 +36,11 @@ from ragstore.sources import Bounds
 from ragstore.sources.file_bytes import content_hash_of, open_regular
 
 _START_TIMEOUT_S = 120.0
+_JOIN_S = 10.0
 _READ_BYTES = 1024 * 1024
 _STDERR_TAIL_BYTES = 1000
 _ERRORS = {error.code: error for error in ContentError.__subclasses__()}
+
 # What a parser needs to run; passwords of the databases are not among it.
 _ENVIRONMENT = (
     "PATH",
@@ -53,6 +55,116 @@ _ENVIRONMENT = (
     "LD_LIBRARY_PATH",
 )
 
+_Job = tuple[SourceItem, Future[ParsedDocument]]
+
+
+class ParserPool:
+    """Child processes that parse files one at a time each; one that died or was killed is replaced.
+
+    The first starts with the first file, further ones when they are asked for.
+
+    Args:
+        bounds: what may be read; the children check it again.
+        timeout_s: seconds one file may take.
+        memory_mb: memory one file may take, beyond what the child takes empty.
+        n_children: at most.
+    """
+
+    def __init__(
+        self, *, chunking: Chunking, bounds: Bounds, timeout_s: float, memory_mb: int, n_children: int = 1
+    ) -> None:
+        self._limits = ParseLimits(chunking, bounds, timeout_s, memory_mb)
+        self._n_children = n_children
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._processes: list[ParseProcess] = []
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
+        self.close()
+
+    def add_child(self) -> None:
+        """Start one more child where files wait to be parsed and there may be one more."""
+        with self._lock:
+            if not self._closed and not self._jobs.empty():
+                self._start()
+
+    def _start(self) -> None:
+        if len(self._threads) == self._n_children:
+            return
+        process = ParseProcess(self._limits)
+        self._processes.append(process)
+        # The kernel ends a child with the thread that started it, so each thread keeps its own.
+        name = f"ragstore-parse-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, args=(process,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """End the children, also in the middle of a file."""
+        with self._lock:
+            self._closed = True
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._jobs.put(None)
+        for process in self._processes:
+            process.interrupt()
+        for thread in threads:
+            thread.join(_JOIN_S)
+
+    def parse(self, item: SourceItem) -> ParsedDocument:
+        """Read and cut one file.
+
+        Raises:
+            UnreadableError: its bytes cannot be had.
+            UnsupportedTypeError: no reader for them.
+            ParseError: the reader failed on them, or crashed.
+            LimitExceededError: it took too long or too much memory.
+        """
+        return self.submit(item).result()
+
+    def submit(self, item: SourceItem) -> Future[ParsedDocument]:
+        """The same, later: the future raises what ``parse`` raises."""
+        future: Future[ParsedDocument] = Future()
+        with self._lock:
+            if self._closed:
+                raise UsageError("this parser pool is closed", hint="make a new one")
+            if not self._threads:
+                self._start()
+            self._jobs.put((item, future))
+        return future
+
+    def hash_only(self, item: SourceItem) -> str:
+        """``content_hash`` of a file without parsing it.
+
+        Raises:
+            UnreadableError: its bytes cannot be had.
+            UnsupportedTypeError: it is no regular file any more.
+        """
+        try:
+            return content_hash_of(item.source_uri, self._limits.bounds)
+        except ContentError as error:
+            raise type(error)(f"{item.document_id} {error.message}", hint=error.hint, **error.facts) from error
+
+    def _work(self, process: ParseProcess) -> None:
+        """Body of one thread."""
+        process.start()
+        while job := self._jobs.get():
+            item, future = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                document = process.parse(item)
+            except BaseException as error:  # edge of the thread: whoever waits gets it
+                future.set_exception(error)
+            else:
+                future.set_result(document)
+        process.close()
+
 
 @dataclass(frozen=True, slots=True)
 class ParseLimits:
@@ -62,18 +174,6 @@ class ParseLimits:
     bounds: Bounds
     timeout_s: float
     memory_mb: int
-
-
-class _NotAskedError(Exception):
-    """The child had ended before it was asked."""
-
-
-class _DiedError(Exception):
-    """The child ended before it had answered."""
-
-    def __init__(self, returncode: int) -> None:
-        super().__init__(returncode)
-        self.returncode = returncode
 
 
 class ParseProcess:
@@ -274,6 +374,18 @@ class _Child:
         return answer
 
 
+class _NotAskedError(Exception):
+    """The child had ended before it was asked."""
+
+
+class _DiedError(Exception):
+    """The child ended before it had answered."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+
 def _signal_name(returncode: int) -> str:
     if returncode >= 0:
         return f"exit status {returncode}"
@@ -281,116 +393,3 @@ def _signal_name(returncode: int) -> str:
         return signal.Signals(-returncode).name
     except ValueError:
         return f"signal {-returncode}"
-
-
-_JOIN_S = 10.0
-
-_Job = tuple[SourceItem, Future[ParsedDocument]]
-
-
-class ParserPool:
-    """Child processes that parse files one at a time each; one that died or was killed is replaced.
-
-    The first starts with the first file, further ones when they are asked for.
-
-    Args:
-        bounds: what may be read; the children check it again.
-        timeout_s: seconds one file may take.
-        memory_mb: memory one file may take, beyond what the child takes empty.
-        n_children: at most.
-    """
-
-    def __init__(
-        self, *, chunking: Chunking, bounds: Bounds, timeout_s: float, memory_mb: int, n_children: int = 1
-    ) -> None:
-        self._limits = ParseLimits(chunking, bounds, timeout_s, memory_mb)
-        self._n_children = n_children
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._processes: list[ParseProcess] = []
-        self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
-        self.close()
-
-    def add_child(self) -> None:
-        """Start one more child where files wait to be parsed and there may be one more."""
-        with self._lock:
-            if not self._closed and not self._jobs.empty():
-                self._start()
-
-    def _start(self) -> None:
-        if len(self._threads) == self._n_children:
-            return
-        process = ParseProcess(self._limits)
-        self._processes.append(process)
-        # The kernel ends a child with the thread that started it, so each thread keeps its own.
-        name = f"ragstore-parse-{len(self._threads)}"
-        thread = threading.Thread(target=self._work, args=(process,), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def close(self) -> None:
-        """End the children, also in the middle of a file."""
-        with self._lock:
-            self._closed = True
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self._jobs.put(None)
-        for process in self._processes:
-            process.interrupt()
-        for thread in threads:
-            thread.join(_JOIN_S)
-
-    def parse(self, item: SourceItem) -> ParsedDocument:
-        """Read and cut one file.
-
-        Raises:
-            UnreadableError: its bytes cannot be had.
-            UnsupportedTypeError: no reader for them.
-            ParseError: the reader failed on them, or crashed.
-            LimitExceededError: it took too long or too much memory.
-        """
-        return self.submit(item).result()
-
-    def submit(self, item: SourceItem) -> Future[ParsedDocument]:
-        """The same, later: the future raises what ``parse`` raises."""
-        future: Future[ParsedDocument] = Future()
-        with self._lock:
-            if self._closed:
-                raise UsageError("this parser pool is closed", hint="make a new one")
-            if not self._threads:
-                self._start()
-            self._jobs.put((item, future))
-        return future
-
-    def hash_only(self, item: SourceItem) -> str:
-        """``content_hash`` of a file without parsing it.
-
-        Raises:
-            UnreadableError: its bytes cannot be had.
-            UnsupportedTypeError: it is no regular file any more.
-        """
-        try:
-            return content_hash_of(item.source_uri, self._limits.bounds)
-        except ContentError as error:
-            raise type(error)(f"{item.document_id} {error.message}", hint=error.hint, **error.facts) from error
-
-    def _work(self, process: ParseProcess) -> None:
-        """Body of one thread."""
-        process.start()
-        while job := self._jobs.get():
-            item, future = job
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                document = process.parse(item)
-            except BaseException as error:  # edge of the thread: whoever waits gets it
-                future.set_exception(error)
-            else:
-                future.set_result(document)
-        process.close()

@@ -17,72 +17,81 @@ from ragstore.ingest.parse_process import ParserPool
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
 
-_COPIES_OF_TEXT = 4
-"""Of a text there are at once: the chunk, the row, the body, and what waits in a buffer."""
+T = TypeVar("T")
+MAX_AHEAD = 50_000
+"""Entries waiting at most: some 15 MB, whatever the size of the corpus."""
 
-_PER_CHUNK_BYTES = 6_000
-"""A node without text and vector, as objects and as bytes."""
+_AT_ONCE = 250
+_AT_ONCE_S = 0.05
+"""Entries are handed over together, which costs a tenth; of a slow listing as many as this time gives."""
 
-_COPIES_OF_VECTOR = 4
-_VALUE_BYTES = 4
-_CHARS_OF_CHUNK = 700
-_AT_LEAST_BYTES = 4_096
-_MAX_UNREAD = 256
-"""Files that wait to be read, at most: what was listed long ago may have changed."""
+_POLL_S = 0.2
 
 
-class MemoryBudget:
-    """Counts what documents under way hold, and lets a reader wait until there is room.
-
-    A document that is larger than the budget goes alone.
+class PrefetchedListing(Generic[T]):
+    """Iterates a listing in a thread of its own; counts what it has seen.
 
     Args:
-        n_bytes: what they may hold together, about.
-        dim: length of the collection's vectors.
-        giving_up: ends all waiting.
+        giving_up: ends the iteration soon after it is set, also in the middle of a slow listing.
     """
 
-    def __init__(self, n_bytes: int, *, dim: int, giving_up: threading.Event) -> None:
-        self.n_bytes = n_bytes
-        self._per_chunk = _PER_CHUNK_BYTES + _COPIES_OF_VECTOR * _VALUE_BYTES * dim
-        self.giving_up = giving_up
-        self._changed = threading.Condition()
-        self._acquired = 0
-        self.peak_bytes = 0
+    def __init__(self, listing: Iterable[T], *, giving_up: threading.Event | None = None) -> None:
+        self.listed = 0
+        self.bytes_listed = 0
+        self.done = False
+        self._listing = listing
+        self._queue: queue.Queue[list[T] | BaseException | None] = queue.Queue(MAX_AHEAD // _AT_ONCE)
+        self._stopped = threading.Event()
+        self._giving_up = giving_up or threading.Event()
 
-    def bytes_of_file(self, size: int) -> int:
-        """Bytes to set apart for a file that is still to be read, as if all of it were text."""
-        return max(self.n_bytes // _MAX_UNREAD, size * (_COPIES_OF_TEXT + self._per_chunk // _CHARS_OF_CHUNK))
+    def __iter__(self) -> Iterator[T]:
+        thread = threading.Thread(target=self._list, name="ragstore-listing", daemon=True)
+        thread.start()
+        try:
+            while (entries := self._get()) is not None:
+                if isinstance(entries, BaseException):
+                    raise entries
+                yield from entries
+        finally:
+            self._stopped.set()
+            thread.join()
 
-    def bytes_of_document(self, document: ParsedDocument) -> int:
-        """Bytes that a document takes until it is stored."""
-        return _AT_LEAST_BYTES + document.n_chars * _COPIES_OF_TEXT + len(document.chunks) * self._per_chunk
+    def _get(self) -> list[T] | BaseException | None:
+        while True:
+            try:
+                return self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                if self._giving_up.is_set():
+                    return None
 
-    def acquire(self, n_bytes: int) -> bool:
-        """Wait for room and hold it; False if the ingest gives up."""
-        with self._changed:
-            while self._acquired and self._acquired + n_bytes > self.n_bytes:
-                self._changed.wait(_POLL_S)
-                if self.giving_up.is_set():
-                    return False
-            self._add(n_bytes)
-        return not self.giving_up.is_set()
+    def _list(self) -> None:
+        entries: list[T] = []
+        begun_at = time.monotonic()
+        try:
+            for entry in self._listing:
+                self.listed += 1
+                self.bytes_listed += entry.size if isinstance(entry, SourceItem) else 0
+                entries.append(entry)
+                if len(entries) == _AT_ONCE or time.monotonic() > begun_at + _AT_ONCE_S:
+                    if not self._put(entries):
+                        return
+                    entries, begun_at = [], time.monotonic()
+            self.done = True
+            self._put(entries)
+            self._put(None)
+        except BaseException as error:
+            # Whatever ends the listing must reach the thread that consumes it.
+            self._put(entries)
+            self._put(error)
 
-    def resize(self, acquired: int, now: int) -> None:
-        """Hold another amount for a document, known better by now, without waiting."""
-        with self._changed:
-            self._add(now - acquired)
-
-    def release(self, n_bytes: int) -> None:
-        """Let others have it."""
-        with self._changed:
-            self._add(-n_bytes)
-
-    def _add(self, n_bytes: int) -> None:
-        self._acquired += n_bytes
-        self.peak_bytes = max(self.peak_bytes, self._acquired)
-        if n_bytes < 0:
-            self._changed.notify_all()
+    def _put(self, entries: list[T] | BaseException | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(entries, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return True
+        return False
 
 
 TICK_S = 0.25
@@ -204,79 +213,69 @@ class _Feeder:
         self._done.put(Outcome(item, result, now))
 
 
-T = TypeVar("T")
+_COPIES_OF_TEXT = 4
+"""Of a text there are at once: the chunk, the row, the body, and what waits in a buffer."""
 
-MAX_AHEAD = 50_000
-"""Entries waiting at most: some 15 MB, whatever the size of the corpus."""
+_PER_CHUNK_BYTES = 6_000
+"""A node without text and vector, as objects and as bytes."""
 
-_AT_ONCE = 250
-_AT_ONCE_S = 0.05
-"""Entries are handed over together, which costs a tenth; of a slow listing as many as this time gives."""
+_COPIES_OF_VECTOR = 4
+_VALUE_BYTES = 4
+_CHARS_OF_CHUNK = 700
+_AT_LEAST_BYTES = 4_096
+_MAX_UNREAD = 256
+"""Files that wait to be read, at most: what was listed long ago may have changed."""
 
-_POLL_S = 0.2
 
+class MemoryBudget:
+    """Counts what documents under way hold, and lets a reader wait until there is room.
 
-class PrefetchedListing(Generic[T]):
-    """Iterates a listing in a thread of its own; counts what it has seen.
+    A document that is larger than the budget goes alone.
 
     Args:
-        giving_up: ends the iteration soon after it is set, also in the middle of a slow listing.
+        n_bytes: what they may hold together, about.
+        dim: length of the collection's vectors.
+        giving_up: ends all waiting.
     """
 
-    def __init__(self, listing: Iterable[T], *, giving_up: threading.Event | None = None) -> None:
-        self.listed = 0
-        self.bytes_listed = 0
-        self.done = False
-        self._listing = listing
-        self._queue: queue.Queue[list[T] | BaseException | None] = queue.Queue(MAX_AHEAD // _AT_ONCE)
-        self._stopped = threading.Event()
-        self._giving_up = giving_up or threading.Event()
+    def __init__(self, n_bytes: int, *, dim: int, giving_up: threading.Event) -> None:
+        self.n_bytes = n_bytes
+        self._per_chunk = _PER_CHUNK_BYTES + _COPIES_OF_VECTOR * _VALUE_BYTES * dim
+        self.giving_up = giving_up
+        self._changed = threading.Condition()
+        self._acquired = 0
+        self.peak_bytes = 0
 
-    def __iter__(self) -> Iterator[T]:
-        thread = threading.Thread(target=self._list, name="ragstore-listing", daemon=True)
-        thread.start()
-        try:
-            while (entries := self._get()) is not None:
-                if isinstance(entries, BaseException):
-                    raise entries
-                yield from entries
-        finally:
-            self._stopped.set()
-            thread.join()
+    def bytes_of_file(self, size: int) -> int:
+        """Bytes to set apart for a file that is still to be read, as if all of it were text."""
+        return max(self.n_bytes // _MAX_UNREAD, size * (_COPIES_OF_TEXT + self._per_chunk // _CHARS_OF_CHUNK))
 
-    def _get(self) -> list[T] | BaseException | None:
-        while True:
-            try:
-                return self._queue.get(timeout=_POLL_S)
-            except queue.Empty:
-                if self._giving_up.is_set():
-                    return None
+    def bytes_of_document(self, document: ParsedDocument) -> int:
+        """Bytes that a document takes until it is stored."""
+        return _AT_LEAST_BYTES + document.n_chars * _COPIES_OF_TEXT + len(document.chunks) * self._per_chunk
 
-    def _list(self) -> None:
-        entries: list[T] = []
-        begun_at = time.monotonic()
-        try:
-            for entry in self._listing:
-                self.listed += 1
-                self.bytes_listed += entry.size if isinstance(entry, SourceItem) else 0
-                entries.append(entry)
-                if len(entries) == _AT_ONCE or time.monotonic() > begun_at + _AT_ONCE_S:
-                    if not self._put(entries):
-                        return
-                    entries, begun_at = [], time.monotonic()
-            self.done = True
-            self._put(entries)
-            self._put(None)
-        except BaseException as error:
-            # Whatever ends the listing must reach the thread that consumes it.
-            self._put(entries)
-            self._put(error)
+    def acquire(self, n_bytes: int) -> bool:
+        """Wait for room and hold it; False if the ingest gives up."""
+        with self._changed:
+            while self._acquired and self._acquired + n_bytes > self.n_bytes:
+                self._changed.wait(_POLL_S)
+                if self.giving_up.is_set():
+                    return False
+            self._add(n_bytes)
+        return not self.giving_up.is_set()
 
-    def _put(self, entries: list[T] | BaseException | None) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(entries, timeout=_POLL_S)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def resize(self, acquired: int, now: int) -> None:
+        """Hold another amount for a document, known better by now, without waiting."""
+        with self._changed:
+            self._add(now - acquired)
+
+    def release(self, n_bytes: int) -> None:
+        """Let others have it."""
+        with self._changed:
+            self._add(-n_bytes)
+
+    def _add(self, n_bytes: int) -> None:
+        self._acquired += n_bytes
+        self.peak_bytes = max(self.peak_bytes, self._acquired)
+        if n_bytes < 0:
+            self._changed.notify_all()
