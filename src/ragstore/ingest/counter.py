@@ -1,4 +1,4 @@
-"""Counts what an ingest does, and tells whoever watches."""
+"""Counter of what an ingest does, which also reports the progress to a listener."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class IngestCounter:
         self._listing: PrefetchedListing[Any] | None = None
 
     def watch(self, listing: PrefetchedListing[Any]) -> None:
-        """Take the size of the whole from this listing."""
+        """Take the total number and size of documents from this listing."""
         self._listing = listing
 
     def unchanged(self, *items: SourceItem) -> None:
-        """The ledger already has their content."""
+        """Count documents that the ledger already has with the same content."""
         with self._lock:
             self.report.unchanged += len(items)
         self._did(*items)
 
     def failed(self, item: SourceItem, code: str, reason: str) -> None:
-        """The document is in quarantine."""
+        """Count a document that was put into quarantine."""
         with self._lock:
             self.report.failed += 1
             self.report.quarantined.append(SetAside(item.document_id, code, reason))
         self._did(item)
 
     def published(self, item: SourceItem, action: str, *, n_chunks: int, n_embedded: int) -> None:
-        """A new revision is live; ``action`` is added, updated or renamed."""
+        """Count a new live revision; ``action`` is added, updated or renamed."""
         with self._lock:
             setattr(self.report, action, getattr(self.report, action) + 1)
             self.report.chunks += n_chunks
@@ -54,7 +54,7 @@ class IngestCounter:
         self._did(item)
 
     def finish(self) -> IngestReport:
-        """Tell the last time and return the counts."""
+        """Report the progress a last time and return the counts."""
         self.report.seconds = round(time.monotonic() - self._started, 3)
         self._report_progress()
         return self.report

@@ -1,4 +1,4 @@
-"""What a sync would do, found without changing anything."""
+"""Dry run of a sync: the report that the sync would give, made without changing anything."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def dry_run(
     allow_mass_delete: bool = False,
     tell: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
-    """What the report of a sync would say, with ``refused`` where it would refuse to delete.
+    """The report that a sync would give; it has ``refused`` if the sync would refuse to delete.
 
-    Files are hashed where size and time do not tell, and new ones where one that is gone may have been renamed; none
-    is parsed, so that one which cannot be read counts as added.
+    A file is hashed if its size and time do not decide whether it changed; a new file also if a missing one may have
+    been renamed to it. No file is parsed, so a file that cannot be read counts as added.
 
     Args:
-        collection: None where it does not exist yet.
+        collection: None if it does not exist yet.
     """
     counter = IngestCounter(tell)
     report = counter.report
@@ -75,7 +75,7 @@ def dry_run(
         report.refused = None if allow_mass_delete else refusal(left, roots.silent)
         if report.refused is None:
             gone = missing_in_quarantine(pool, collection, roots)
-            # Who deletes a document takes it out of quarantine too.
+            # A deletion also takes the document out of quarantine.
             deleted = set(report.deleted_documents)
             report.forgotten_documents = [s.document_id for s in gone if s.document_id not in deleted]
     else:
@@ -86,7 +86,7 @@ def dry_run(
 
 
 class _Moved:
-    """Tells of new files how many are those that are gone, under another name."""
+    """Counts how many new files are missing files under another name, each missing file once."""
 
     def __init__(self, pool: PostgresPool, collection: Collection, roots: Roots, missing: MissingSources) -> None:
         self._pool = pool
@@ -97,11 +97,11 @@ class _Moved:
         self._taken: set[str] = set()
 
     def left(self) -> list[KnownSource]:
-        """What is gone and was found under no other name."""
+        """Missing sources that were not found under another name."""
         return [source for source in self._missing if source.document_id not in self._taken]
 
     def among(self, items: Sequence[SourceItem]) -> int:
-        """Files are read only while there is something gone that they may be."""
+        """How many of these files are renamed ones; they are read only while missing sources are left."""
         if not self._n_left:
             return 0
         hashes = [h for item in items if (h := _hash_or_none(self._roots, item))]

@@ -1,4 +1,4 @@
-"""Decides which listed documents must be read: by size and time first, then by content."""
+"""Selection of the listed documents that must be read: by size and time first, then by content hash."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ LOOK_UP_AT_ONCE = 1_000
 
 
 class Planner:
-    """Compares a listing with the ledger, a batch of documents per round trip.
+    """Compares a listing with the ledger, a batch of documents for each round trip.
 
     Args:
-        worker: who sets documents aside; None only looks: nothing is set aside, and no new time is noted.
-        giving_up: ends the waiting for a database that is away.
+        worker: name under which documents are put into quarantine; None only compares: nothing is put into
+            quarantine and no new modification time is recorded.
+        giving_up: ends the waiting for a database that is unavailable.
     """
 
     def __init__(
@@ -50,14 +51,13 @@ class Planner:
 
     @property
     def chunking(self) -> Chunking:
-        """How this collection cuts text."""
         return self._collection.chunking
 
     def changed(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem]:
-        """The items that must be read; all others are counted and, where they cannot be read, set aside."""
+        """The items that must be read; others are counted as unchanged, or put into quarantine if unlistable."""
         entries = iter(listing)
         batch = list(islice(entries, LOOK_UP_AT_ONCE))
-        # What others set aside from now on is merely tried once more.
+        # Documents that other workers put into quarantine from now on are only tried once more.
         has_quarantine = bool(batch) and self._retry_transient(
             lambda: documents.has_quarantined(self._pool, self._collection)
         )
@@ -98,13 +98,13 @@ class Planner:
         return retry_transient(work, giving_up=self._giving_up)
 
     def _has_same_content(self, state: SourceState, item: SourceItem) -> bool:
-        # A document of another size was edited; reading it once more to be sure would be wasted.
+        # A document of another size was edited; hashing it as well would be wasted work.
         if not state.live or state.size != item.size:
             return False
         try:
             return is_same(state, self._content_hash_of(item), self.chunking)
         except ContentError:
-            # The reader meets the same error again, and sets the document aside with its reason.
+            # The reader will meet the same error, and put the document into quarantine with its reason.
             return False
 
     def _set_aside(self, entries: Sequence[Unlistable]) -> None:
@@ -118,17 +118,17 @@ class Planner:
 
 
 READING_VERSION = 1
-"""Raise it when readers, splitting or node metadata change: every document is then read again, once."""
+"""Increase it when readers, splitting or node metadata change: every document is then read again, once."""
 
 
 def fingerprint(content_hash: str, chunking: Chunking) -> str:
-    """Hash of a document's content and of what shapes its nodes."""
+    """Hash of a document's content and of all that determines its nodes."""
     shape = f"{READING_VERSION}/{chunking.chunk_size}/{chunking.chunk_overlap}/{content_hash}"
     return hashlib.blake2b(shape.encode(), digest_size=16).hexdigest()
 
 
 def is_unread_same(state: SourceState | None, item: SourceItem, chunking: Chunking) -> bool:
-    """Whether size and time alone say that this document need not even be read."""
+    """Whether size, time and etag show that the document is unchanged, without reading it."""
     return (
         state is not None
         and state.size == item.size
@@ -139,7 +139,7 @@ def is_unread_same(state: SourceState | None, item: SourceItem, chunking: Chunki
 
 
 def is_same(state: DocumentState | SourceState | None, content_hash: str | None, chunking: Chunking) -> bool:
-    """Whether the live revision was made from this content, in the way it would be made now."""
+    """Whether the live revision was made from this content, with the current chunking and reading version."""
     return (
         state is not None
         and state.live
@@ -149,11 +149,11 @@ def is_same(state: DocumentState | SourceState | None, content_hash: str | None,
 
 
 def is_overtaken(state: DocumentState, item: SourceItem, now: tuple[int, int] | None) -> bool:
-    """Whether the ledger follows the source more closely than what was read of it some time ago.
+    """Whether the ledger has a newer state of the source than this item, which was read some time ago.
 
     Args:
         item: as it was when it was read.
-        now: size and time of the source unit after ``state`` was looked up, None where it is gone.
+        now: size and time of the source unit after ``state`` was looked up, None if the unit is missing.
     """
     if now == (item.size, item.mtime_ns):
         return False

@@ -1,4 +1,4 @@
-"""Reads files ahead of their use, as far as memory allows, and hands each document over as soon as it is read."""
+"""Prefetching of listings and of parsed files in threads, within a memory budget."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ragstore.model.document import SourceItem
 
 T = TypeVar("T")
 MAX_AHEAD = 50_000
-"""Entries waiting at most: some 15 MB, whatever the size of the corpus."""
+"""Most entries that wait: some 15 MB, independent of the size of the corpus."""
 
 _AT_ONCE = 250
 _AT_ONCE_S = 0.05
-"""Entries are handed over together, which costs a tenth; of a slow listing as many as this time gives."""
+"""Entries are handed over in groups, which takes a tenth of the time; a slow listing hands over after this time."""
 
 _POLL_S = 0.2
 
 
 class PrefetchedListing(Generic[T]):
-    """Iterates a listing in a thread of its own; counts what it has seen.
+    """A listing that is iterated in a thread of its own, and counted.
 
     Args:
         giving_up: ends the iteration soon after it is set, also in the middle of a slow listing.
@@ -80,7 +80,7 @@ class PrefetchedListing(Generic[T]):
             self._put(entries)
             self._put(None)
         except BaseException as error:
-            # Whatever ends the listing must reach the thread that consumes it.
+            # Any error of the listing must reach the thread that consumes it.
             self._put(entries)
             self._put(error)
 
@@ -96,15 +96,15 @@ class PrefetchedListing(Generic[T]):
 
 TICK_S = 0.25
 _STARVED_S = 0.5
-"""Time spent waiting for files to be read after which one more child reads them."""
+"""One more child is started after this much time was spent waiting for files to be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A file that was read, or why not.
+    """A file that was read, or the reason why it could not be.
 
     Args:
-        n_bytes: what it holds of the budget, to be given back by whoever takes it.
+        n_bytes: bytes acquired from the memory budget; the receiver must release them.
     """
 
     item: SourceItem
@@ -115,13 +115,13 @@ class Outcome:
 def read_all(
     items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget
 ) -> Generator[Outcome | None, None, None]:
-    """Outcomes as they come, whatever the order of the items, so that a slow file holds up none but itself.
+    """Outcomes in the order in which files are finished, so that a slow file delays no other one.
 
-    None says that nothing came for a moment. The items are iterated in a thread of their own; closing this generator
-    before its end gives up.
+    None means that nothing came for a moment. The items are iterated in a thread of their own; closing this generator
+    before its end stops the reading.
 
     Raises:
-        whatever the items raise, and errors of the parsers that no file is to blame for.
+        any error of the items, and errors of the parsers that no file has caused.
     """
     feeder = _Feeder(items, parsers, budget)
     starved_s = 0.0
@@ -139,7 +139,7 @@ def read_all(
 
 
 class _Feeder:
-    """One thread that gives the parsers files as there is room; what they make of them comes out of ``get``."""
+    """Thread that submits files to the parsers while the budget has room; ``next`` returns the outcomes."""
 
     def __init__(self, items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget) -> None:
         self._items = items
@@ -154,11 +154,11 @@ class _Feeder:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether all outcomes were returned."""
         return self._n_got == self._n_fed
 
     def next(self) -> Outcome | None:
-        """The next outcome, None where there was none for a moment."""
+        """The next outcome, None if there was none for a moment."""
         try:
             done = self._done.get(timeout=TICK_S)
         except Empty:
@@ -172,7 +172,7 @@ class _Feeder:
         return None
 
     def close(self) -> None:
-        """End the thread, and let the parsers forget what they have not begun."""
+        """End the thread, and cancel the files that the parsers have not begun."""
         if self._n_fed is None:
             self._budget.giving_up.set()
         for future in list(self._waiting):
@@ -192,7 +192,7 @@ class _Feeder:
                 future.add_done_callback(partial(self._finish, item, acquired))
             self._done.put(n_fed)
         except BaseException as error:
-            # Whatever ends the listing or the planning must reach the thread that consumes it.
+            # Any error of the listing or the planner must reach the thread that consumes the outcomes.
             self._done.put(error)
         finally:
             if isinstance(self._items, Generator):
@@ -214,26 +214,26 @@ class _Feeder:
 
 
 _COPIES_OF_TEXT = 4
-"""Of a text there are at once: the chunk, the row, the body, and what waits in a buffer."""
+"""Copies of a text at the same time: in the chunk, the row, MongoDB's document and a buffer."""
 
 _PER_CHUNK_BYTES = 6_000
-"""A node without text and vector, as objects and as bytes."""
+"""Size of a node without text and vector, as Python objects and as bytes."""
 
 _COPIES_OF_VECTOR = 4
 _VALUE_BYTES = 4
 _CHARS_OF_CHUNK = 700
 _AT_LEAST_BYTES = 4_096
 _MAX_UNREAD = 256
-"""Files that wait to be read, at most: what was listed long ago may have changed."""
+"""Most files that wait to be read: a file that was listed long ago may have changed."""
 
 
 class MemoryBudget:
-    """Counts what documents under way hold, and lets a reader wait until there is room.
+    """Budget of memory for documents that are read and not yet stored; a reader waits until there is room.
 
-    A document that is larger than the budget goes alone.
+    A document that is larger than the budget is processed alone.
 
     Args:
-        n_bytes: what they may hold together, about.
+        n_bytes: memory of all these documents together, about.
         dim: length of the collection's vectors.
         giving_up: ends all waiting.
     """
@@ -247,7 +247,7 @@ class MemoryBudget:
         self.peak_bytes = 0
 
     def bytes_of_file(self, size: int) -> int:
-        """Bytes to set apart for a file that is still to be read, as if all of it were text."""
+        """Bytes to acquire for a file that is not yet read, as if all of it were text."""
         return max(self.n_bytes // _MAX_UNREAD, size * (_COPIES_OF_TEXT + self._per_chunk // _CHARS_OF_CHUNK))
 
     def bytes_of_document(self, document: ParsedDocument) -> int:
@@ -255,7 +255,7 @@ class MemoryBudget:
         return _AT_LEAST_BYTES + document.n_chars * _COPIES_OF_TEXT + len(document.chunks) * self._per_chunk
 
     def acquire(self, n_bytes: int) -> bool:
-        """Wait for room and hold it; False if the ingest gives up."""
+        """Wait for room and acquire it; False if the ingest gives up."""
         with self._changed:
             while self._acquired and self._acquired + n_bytes > self.n_bytes:
                 self._changed.wait(_POLL_S)
@@ -265,12 +265,11 @@ class MemoryBudget:
         return not self.giving_up.is_set()
 
     def resize(self, acquired: int, now: int) -> None:
-        """Hold another amount for a document, known better by now, without waiting."""
+        """Change the amount of a document to its size ``now``, which is known once it is read, without waiting."""
         with self._changed:
             self._add(now - acquired)
 
     def release(self, n_bytes: int) -> None:
-        """Let others have it."""
         with self._changed:
             self._add(-n_bytes)
 

@@ -1,4 +1,4 @@
-"""A sync: an ingest, and then the deletion of what the source no longer has."""
+"""Sync: an ingest, then the deletion of documents that the source no longer has."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ragstore.sources.presence import Roots
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a sync makes a collection equal to.
+    """Source that a sync makes a collection equal to.
 
     Args:
-        relist: lists files that came back while they were being deleted.
+        relist: lists files that came back while their documents were being deleted.
     """
 
     listing: Listing
@@ -37,14 +37,14 @@ def sync(
     limits: Limits,
     tell: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
-    """Bring a collection up to date with a listing, and delete documents whose file is certainly gone.
+    """Bring a collection up to date with a listing, and delete documents with a file that is certainly missing.
 
-    Only documents that an ingest read from below the listed folders are deleted. Where a folder could not be listed,
-    nothing is, and the report has ``refused``.
+    Only documents that an ingest read from below the listed folders are deleted. If a folder could not be listed,
+    nothing is deleted, and the report has ``refused``.
 
     Raises:
-        MassDeletionError: too many are gone to be true; what was added and updated stays, ``facts`` has the report
-            and, as ``lost_documents``, the ids of what is gone.
+        MassDeletionError: suspiciously many files are missing; what was added and updated stays, ``facts`` has the
+            report and, as ``lost_documents``, the ids of the documents with a missing file.
         StoreError, ModelError: as ``ingest``.
 
     Crash safety:
@@ -86,7 +86,7 @@ def sync(
 
 
 class _ProgressRelay:
-    """Passes on how far the ingest has come, and tells its end again while documents are deleted."""
+    """Forwards progress; repeats the last event as a keep-alive during deletion."""
 
     def __init__(self, tell: Callable[[Progress], None] | None) -> None:
         self._tell = tell
@@ -98,7 +98,6 @@ class _ProgressRelay:
             self._tell(progress)
 
     def repeat_last(self) -> None:
-        """A sign of life."""
         if self._tell is not None and self._last is not None:
             self._tell(self._last)
 
@@ -110,7 +109,7 @@ def _paths(source_uris: Sequence[str]) -> list[str]:
 def _take_back(
     services: Services, collection: Collection, listing: Listing, limits: Limits, report: IngestReport
 ) -> None:
-    """Read again what was deleted and is there again."""
+    """Ingest files again that came back after their documents were deleted."""
     again = ingest(services, collection, listing, limits=limits)
     for count in ("added", "updated", "renamed", "failed", "chunks", "embedded", "reused"):
         setattr(report, count, getattr(report, count) + getattr(again, count))

@@ -1,4 +1,4 @@
-"""A vector for every chunk: reused where its text was embedded before, computed where not."""
+"""Vectors for every chunk: reused if the same text was embedded before, else computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ragstore.postgres.pool import PostgresPool
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A document that was read and cut."""
+    """A document that was read and split."""
 
     item: SourceItem
     document: ParsedDocument
@@ -50,8 +50,8 @@ class Vectorizer:
         """Vectors for all chunks of a batch, each distinct text embedded once.
 
         Raises:
-            ModelUnavailableError, ModelMissingError: for the whole batch.
-            ModelError: the model refuses every document of the batch, so the documents are not to blame.
+            ModelUnavailableError, ModelMissingError: the model cannot be used; for the whole batch.
+            ModelError: the model refuses every document of the batch, so the documents are not the cause.
         """
         hashes = [[chunk.chunk_hash for chunk in parsed.document.chunks] for parsed in batch]
         every = [h for of_document in hashes for h in of_document]
@@ -108,7 +108,7 @@ class Vectorizer:
         return computed, failures
 
     def _still_works(self) -> bool:
-        """Whether the model takes what it took before: a batch may be a single document, that is to blame itself."""
+        """Whether the model still embeds a text that it embedded before; if so, the documents cause the error."""
         if self._taken_text is None:
             return False
         try:
