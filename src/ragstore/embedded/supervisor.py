@@ -1,4 +1,4 @@
-"""The process that keeps both servers running: ``python -m ragstore.embedded.supervisor HOME``."""
+"""Supervisor process that keeps both servers running: ``python -m ragstore.embedded.supervisor HOME``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Supervise one home until a SIGTERM; the exit status is 1 when a server could not be started."""
+    """Supervise one home until a SIGTERM; the exit status is 1 if a server could not be started."""
     parser = argparse.ArgumentParser(prog="python -m ragstore.embedded.supervisor")
     parser.add_argument("home", type=Path)
     parser.add_argument("--lock-fd", type=int, help="an inherited lock; the supervisor then leaves its parent")
@@ -54,12 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         lock = SupervisorLock.inherit(home.lock, options.lock_fd)
         _leave_parent()
-    # The lock stays held until the process is gone.
+    # The lock is held until the process ends.
     return _supervise(home, lock)
 
 
 def _leave_parent() -> None:
-    """Go on in a process whose parent is init, so that the starting process never has to reap it."""
+    """Continue in a child process of init, so that the starting process never has to wait for its end."""
     if os.fork():
         os._exit(0)
 
@@ -118,15 +118,15 @@ def _on_signals(stop: threading.Event) -> None:
         pass
 
     signal.signal(signal.SIGTERM, ask_to_stop)
-    # A starting process may have ignored it, and that is inherited; ends of servers would go unseen.
+    # The starting process may ignore this signal, and children inherit that; the end of a server would not be seen.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # Handled, not ignored: what is ignored would be ignored by the servers too.
+    # Handled, not ignored: the servers would inherit ignored signals.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, go_on)
 
 
 def _watches(home: Home, state_writer: StateWriter) -> list[Watch]:
-    """In the order in which they are stopped."""
+    """The watches of both servers, in the order in which they are stopped."""
     account = servers_account(home)
     home.check_room()
     programs = readable_programs(find_programs(), account, home)
@@ -140,7 +140,7 @@ def _watches(home: Home, state_writer: StateWriter) -> list[Watch]:
 
 
 def _guarded(watch: Watch, give_up: Callable[[EmbeddedServerError], None]) -> None:
-    """Run a watch; whatever it did not expect ends the supervisor, which then says so."""
+    """Run a watch; an unexpected error ends the supervisor, which reports it."""
     try:
         watch.run(give_up)
     except Exception as error:
@@ -177,7 +177,7 @@ class Watch:
         self._running: Running | None = None
 
     def run(self, give_up: Callable[[EmbeddedServerError], None]) -> None:
-        """Run the server; a first start that keeps failing gives up, a later one is tried for ever."""
+        """Keep the server running; gives up if the first start fails repeatedly, but retries a later start for ever."""
         n_failures, was_ready = 0, False
         while not self._stopping.is_set():
             try:
@@ -196,13 +196,13 @@ class Watch:
                 self._stopping.wait(back_off_s(n_failures))
 
     def stop(self) -> None:
-        """End the server in its own way, rudely if it does not listen, and all it left behind."""
+        """Stop the server by its stop steps, the last of which kills it; ``run`` then returns."""
         self._stopping.set()
         if self._running:
             processes.end([self._running.process], self._server.stop_steps)
 
     def sweep(self) -> None:
-        """End what still works on the data; for the time after ``run`` has returned."""
+        """End processes that still use the data; call it after ``run`` has returned."""
         processes.end(self._leftovers(), self._server.stop_steps)
         self._state_writer.set_server(self._server.name, ServerState(port=self._port))
 
@@ -216,7 +216,7 @@ class Watch:
         return processes.processes_in(self._server.data, self._server.program)
 
     def _adopt(self) -> Running | None:
-        """The main process that a killed supervisor left, if it runs as it would be started now."""
+        """The main process that a killed supervisor left, if it has the arguments of a new start; others are ended."""
         leftovers = self._leftovers()
         arguments = self._server.command(self._port)[1:]
         for process in leftovers:
@@ -226,7 +226,7 @@ class Watch:
                     return Running(process)
             except psutil.Error:
                 continue
-        # Sessions of a killed PostgreSQL, or a server with another port or other options.
+        # Sessions of a killed PostgreSQL, or a server with a different port or other options.
         steps = self._server.stop_steps if _has_main(leftovers, self._server.data) else ((signal.SIGKILL, 5.0),)
         processes.end(leftovers, steps)
         return None
@@ -258,10 +258,10 @@ class Watch:
         return Running(psutil.Process(child.pid), child)
 
     def _until_ready(self, running: Running) -> bool:
-        """Wait for as long as the process lives: recovery after a crash takes the time it takes.
+        """Wait until the server is ready, without a time limit, because recovery after a crash can take long.
 
         Returns:
-            False when it was told to stop meanwhile.
+            False if ``stop`` was called.
         """
         process = running.process
         state = ServerState(pid=process.pid, created=running.created, port=self._port)
@@ -298,7 +298,7 @@ class Watch:
 
 
 def back_off_s(n_failures: int) -> float:
-    """Seconds to wait after that many failures in a row."""
+    """Seconds to wait after this many consecutive failures."""
     return min(_BACK_OFF_FIRST_S * 2.0 ** (n_failures - 1), _BACK_OFF_LAST_S)
 
 
@@ -313,7 +313,7 @@ def _has_main(found: list[psutil.Process], data: Path) -> bool:
 
 
 class Running:
-    """A server's main process, which is our child or was adopted."""
+    """The main process of a server: our child process, or an adopted one."""
 
     def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
         self.process = process
@@ -321,13 +321,13 @@ class Running:
         self._child = child
 
     def has_ended(self) -> bool:
-        """Whether it is gone; a child is reaped."""
+        """Whether the process has ended; a child is then reaped."""
         if self._child:
             return self._child.poll() is not None
         return not processes.is_alive(self.process)
 
     def wait(self) -> None:
-        """Return when it is gone; a child's end is told by the kernel, an adopted one's is looked for."""
+        """Wait for the end of the process: the kernel reports it for a child, an adopted process is polled."""
         if self._child:
             self._child.wait()
             return
@@ -336,7 +336,7 @@ class Running:
 
 
 class Server(Protocol):
-    """What a database server must say about itself to be watched."""
+    """Interface of a database server that can be watched."""
 
     name: ServerName
     program: str
@@ -344,13 +344,13 @@ class Server(Protocol):
     data: Path
 
     def command(self, port: int) -> list[str]:
-        """Program and arguments, the data folder's path being one of them."""
+        """Program and arguments, among them the path of the data folder."""
 
     def prepare(self) -> None:
-        """Make the data where there is none; called only while no process works on it."""
+        """Make the data if there is none; called only while no process uses it."""
 
     def probe(self) -> str | None:
-        """The version once it can be used, else None."""
+        """The version if it can be used, else None."""
 
 
 if __name__ == "__main__":
