@@ -62,8 +62,8 @@ class CredentialStore:
     def move_port(self, name: ServerName) -> int:
         """Choose another port for a server, because another program uses its present one."""
         with self._lock:
-            taken = {self.current.postgres_port, self.current.mongo_port}
-            moved = self.current.with_port(name, a_free_port(other_than=taken))
+            used = {self.current.postgres_port, self.current.mongo_port}
+            moved = self.current.with_port(name, a_free_port(other_than=used))
             save(self._home, moved)
             self.current = moved
             return moved.port(name)

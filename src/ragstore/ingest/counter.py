@@ -11,7 +11,7 @@ from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.document import SourceItem
 from ragstore.model.report import IngestReport, Progress, SetAside
 
-TELL_EVERY_S = 0.1
+REPORT_EVERY_S = 0.1
 
 
 class IngestCounter:
@@ -63,7 +63,7 @@ class IngestCounter:
         with self._lock:
             self._n_done += len(items)
             self._bytes_done += sum(item.size for item in items)
-            due = time.monotonic() - self._reported_at >= TELL_EVERY_S
+            due = time.monotonic() - self._reported_at >= REPORT_EVERY_S
             if due:
                 self._reported_at = time.monotonic()
         if due:

@@ -56,7 +56,7 @@ def dry_run(
     prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(roots.watching(listing))
     counter.watch(prefetched)
     planner = Planner(pool, collection, counter, content_hash_of=partial(_content_hash, roots))
-    moved = _Moved(pool, collection, roots, missing)
+    renamed = _RenamedFiles(pool, collection, roots, missing)
     for batch in _batches(planner.changed(prefetched)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])
         new = []
@@ -66,11 +66,11 @@ def dry_run(
                 _count(report, "updated")
             else:
                 new.append(item)
-        n_renamed = moved.among(new)
+        n_renamed = renamed.count_in(new)
         _count(report, "renamed", n_renamed)
         _count(report, "added", len(new) - n_renamed)
     if listing.complete:
-        left = missing_by_root(moved.left(), roots, n_live=missing.n_live)
+        left = missing_by_root(renamed.left(), roots, n_live=missing.n_live)
         report.deleted, report.deleted_documents = left.n_missing, left.document_ids
         report.refused = None if allow_mass_delete else refusal(left, roots.silent)
         if report.refused is None:
@@ -85,7 +85,7 @@ def dry_run(
     return report
 
 
-class _Moved:
+class _RenamedFiles:
     """Counts how many new files are missing files under another name, each missing file once."""
 
     def __init__(self, pool: PostgresPool, collection: Collection, roots: Roots, missing: MissingSources) -> None:
@@ -94,27 +94,27 @@ class _Moved:
         self._roots = roots
         self._missing = missing.sources
         self._n_left = missing.n_missing
-        self._taken: set[str] = set()
+        self._matched: set[str] = set()
 
     def left(self) -> list[KnownSource]:
         """Missing sources that were not found under another name."""
-        return [source for source in self._missing if source.document_id not in self._taken]
+        return [source for source in self._missing if source.document_id not in self._matched]
 
-    def among(self, items: Sequence[SourceItem]) -> int:
+    def count_in(self, items: Sequence[SourceItem]) -> int:
         """How many of these files are renamed ones; they are read only while missing sources are left."""
         if not self._n_left:
             return 0
         hashes = [h for item in items if (h := _hash_or_none(self._roots, item))]
         by_content = documents.find_by_content(self._pool, self._collection, hashes)
-        n_moved = 0
+        n_renamed = 0
         for content_hash in hashes:
             for candidate in by_content.get(content_hash, []):
-                if candidate.document_id not in self._taken and self._roots.source_missing(candidate.source_uri):
-                    self._taken.add(candidate.document_id)
-                    n_moved += 1
+                if candidate.document_id not in self._matched and self._roots.source_missing(candidate.source_uri):
+                    self._matched.add(candidate.document_id)
+                    n_renamed += 1
                     break
-        self._n_left -= n_moved
-        return n_moved
+        self._n_left -= n_renamed
+        return n_renamed
 
 
 def _count(report: IngestReport, name: str, n: int = 1) -> None:

@@ -75,10 +75,10 @@ class Planner:
             quarantined = self._retry_transient(lambda: documents.get_quarantined(self._pool, self._collection, ids))
         unchanged, others = [], []
         for item in items:
-            held = quarantined.get(item.document_id)
-            if held and held.retry == Retry.NEVER and held.seen == (item.size, item.mtime_ns, item.etag):
-                self._counter.failed(item, held.code, held.reason)
-            elif held is None and is_unread_same(states.get(item.document_id), item, self.chunking):
+            entry = quarantined.get(item.document_id)
+            if entry and entry.retry == Retry.NEVER and entry.seen == (item.size, item.mtime_ns, item.etag):
+                self._counter.failed(item, entry.code, entry.reason)
+            elif entry is None and is_unread_same(states.get(item.document_id), item, self.chunking):
                 unchanged.append(item)
             else:
                 others.append(item)

@@ -18,7 +18,7 @@ from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
 
 T = TypeVar("T")
-MAX_AHEAD = 50_000
+MAX_PREFETCHED = 50_000
 """Most entries that wait: some 15 MB, independent of the size of the corpus."""
 
 _AT_ONCE = 250
@@ -40,7 +40,7 @@ class PrefetchedListing(Generic[T]):
         self.bytes_listed = 0
         self.done = False
         self._listing = listing
-        self._queue: queue.Queue[list[T] | BaseException | None] = queue.Queue(MAX_AHEAD // _AT_ONCE)
+        self._queue: queue.Queue[list[T] | BaseException | None] = queue.Queue(MAX_PREFETCHED // _AT_ONCE)
         self._stopped = threading.Event()
         self._giving_up = giving_up or threading.Event()
 

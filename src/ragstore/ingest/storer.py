@@ -132,13 +132,13 @@ class Storer:
         hashes = list({p.document.content_hash for p in new})
         by_content = documents.find_by_content(self._pool, self._collection, hashes)
         # A document of the batch has just been read, so its source exists, and it gets a revision of its own.
-        here = {p.item.document_id for p in batch}
+        in_batch = {p.item.document_id for p in batch}
         renamed = {}
         for prepared in new:
             candidates = by_content.get(prepared.document.content_hash, [])
             while candidates:
                 candidate = candidates.pop(0)
-                if candidate.document_id not in here and self._source_missing(candidate.source_uri):
+                if candidate.document_id not in in_batch and self._source_missing(candidate.source_uri):
                     renamed[prepared.item.document_id] = candidate
                     break
         return renamed

@@ -44,7 +44,7 @@ class Vectorizer:
         self._pool = pool
         self._collection = collection
         self._embedder = embedder
-        self._taken_text: str | None = None
+        self._accepted_text: str | None = None
 
     def prepare(self, batch: Sequence[Parsed]) -> tuple[list[Prepared], list[Failure]]:
         """Vectors for all chunks of a batch, each distinct text embedded once.
@@ -109,10 +109,10 @@ class Vectorizer:
 
     def _still_works(self) -> bool:
         """Whether the model still embeds a text that it embedded before; if so, the documents cause the error."""
-        if self._taken_text is None:
+        if self._accepted_text is None:
             return False
         try:
-            self._embedder().embed_documents([self._taken_text])
+            self._embedder().embed_documents([self._accepted_text])
         except (ModelUnavailableError, ModelMissingError):
             raise
         except ModelError:
@@ -123,7 +123,7 @@ class Vectorizer:
         if not texts:
             return {}
         matrix = self._embedder().embed_documents(list(texts.values()))
-        self._taken_text = next(iter(texts.values()))
+        self._accepted_text = next(iter(texts.values()))
         return dict(zip(texts, matrix, strict=True))
 
 

@@ -77,7 +77,7 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None =
     for path in paths:
         given = os.fspath(path)
         absolute = os.path.abspath(given)
-        if not given or "\0" in given or not _is_there(absolute):
+        if not given or "\0" in given or not _exists(absolute):
             raise PathNotFoundError(
                 f"path {given!r} does not exist", hint="check the spelling, or leave it out", path=absolute
             )
@@ -261,7 +261,7 @@ def _real_name(folder: str, name: str) -> str:
     return os.path.join(os.path.realpath(folder), name)
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     """Whether the path exists; also true for a link without a target, and if permission is denied."""
     try:
         os.lstat(path)

@@ -102,9 +102,11 @@ def _heading(text: str, mark: re.Match[str]) -> _Heading | None:
         return _Heading(mark.start(), mark.end(), len(hashes), _title(mark["title"] or ""))
     line_start = text.rfind("\n", 0, max(0, mark.start() - 1)) + 1
     line = text[line_start : max(line_start, mark.start() - 1)]
-    alone = line_start == 0 or text[line_start - 2 : line_start] == "\n\n" or text[: line_start - 1].isspace()
+    is_own_paragraph = (
+        line_start == 0 or text[line_start - 2 : line_start] == "\n\n" or text[: line_start - 1].isspace()
+    )
     # Only an underline below a paragraph of one line makes a heading; others are rules, tables or parts of lists.
-    if not alone or _NO_PARAGRAPH.match(line):
+    if not is_own_paragraph or _NO_PARAGRAPH.match(line):
         return None
     return _Heading(line_start, mark.end(), 1 if mark["underline"][0] == "=" else 2, _title(line))
 
