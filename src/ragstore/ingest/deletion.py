@@ -20,7 +20,7 @@ from ragstore.sources.presence import Roots
 
 MAX_DELETED = 10
 MAX_DELETED_SHARE = 0.2
-"""A sync is refused when it would delete more than this number and more than this share of the documents."""
+"""A sync is refused if it would delete more than ``MAX_DELETED`` documents and also more than this share of them."""
 
 DELETED_AT_ONCE = 100
 

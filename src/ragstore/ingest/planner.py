@@ -54,7 +54,7 @@ class Planner:
         return self._collection.chunking
 
     def changed(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem]:
-        """The items that must be read; others are counted as unchanged, or put into quarantine if unlistable."""
+        """The items that must be read; all others are counted, and unlistable ones are put into quarantine."""
         entries = iter(listing)
         batch = list(islice(entries, LOOK_UP_AT_ONCE))
         # Documents that other workers put into quarantine from now on are only tried once more.
