@@ -1,4 +1,7 @@
-"""Two databases, one atomic index: production storage for LlamaIndex on PostgreSQL + pgvector and MongoDB."""
+"""Public API of ragstore: production storage for LlamaIndex on PostgreSQL + pgvector and MongoDB.
+
+Two databases, one atomic index.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,7 @@ def open(settings: Settings | None = None) -> Ragstore:  # noqa: A001 - ragstore
     """Open the stores; use it as a context manager.
 
     Args:
-        settings: read from the environment and the configuration files where not given.
+        settings: None reads them from the environment and the configuration files.
 
     Raises:
         SettingsError: an option's value cannot be used.
@@ -132,7 +135,7 @@ def open(settings: Settings | None = None) -> Ragstore:  # noqa: A001 - ragstore
 
 
 def __getattr__(name: str) -> Any:
-    # Names are loaded when first used, so that the command line starts quickly.
+    # Names are imported when they are first used, so that the command line starts quickly.
     if name in _HOMES:
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Every deliberate error of ragstore, in one tree.
+"""Tree of all deliberate errors of ragstore, and hints that several of them share.
 
 ::
 
@@ -7,7 +7,7 @@
     │   ├── SettingsError           an option's value cannot be used
     │   ├── FilterError             a metadata filter cannot be understood
     │   ├── ClosedError             the store was closed
-    │   └── NotFoundError           the call is right, what it names is not there     exit 6
+    │   └── NotFoundError           the call is correct, its target does not exist    exit 6
     │       ├── CollectionNotFoundError  no collection of that name
     │       ├── DocumentNotFoundError    no such document
     │       └── PathNotFoundError        no such file or folder
@@ -25,11 +25,11 @@
     │   │   └── MissingTableError   a table is not there: dropped, replaced or lost
     │   └── StoreFullError          no disk space left
     ├── ProtocolError               a run cannot go on                                exit 1
-    │   ├── LeaseLostError          the run was recovered by someone else
-    │   ├── EpochEndedError         a reconciliation began a new epoch meanwhile
-    │   └── CollectionBusyError     others write to a collection that is to be dropped
+    │   ├── LeaseLostError          another process recovered the run
+    │   ├── EpochEndedError         a reconciliation has begun a new epoch
+    │   └── CollectionBusyError     others use a collection that is to be dropped
     ├── ContentError                one document cannot become nodes → quarantine     exit 3
-    │   ├── UnreadableError         the bytes cannot be had
+    │   ├── UnreadableError         the bytes cannot be read
     │   ├── UnsupportedTypeError    no reader for such a file
     │   ├── ParseError              the reader failed on the bytes
     │   ├── LimitExceededError      took too long, too much memory, or is too large
@@ -37,11 +37,12 @@
     ├── ModelError                  the embedding model or the LLM failed             exit 1
     │   ├── ModelUnavailableError   unreachable, overloaded, rate limited
     │   └── ModelMissingError       its package or its files are not installed
-    ├── TransferError               what is to be imported is damaged                 exit 1
-    └── EmbeddedServerError         an embedded server cannot be run here             exit 1
+    ├── TransferError               the data to import is damaged                     exit 1
+    └── EmbeddedServerError         an embedded server cannot run here                exit 1
 
-``retry`` is all that a worker looks at: NEVER (the same input fails the same way), LATER (the
-cause passes by itself), AFTER_REPAIR (somebody must act first, then it can be tried again).
+``retry`` says when to try again: NEVER (the same input fails the same way), LATER (the cause passes
+by itself), AFTER_REPAIR (a person must act first). A worker ends at an error with NEVER, but continues
+after any ContentError; after a MassDeletionError, it waits for its next round as after a success.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class RagstoreError(Exception):
     Args:
         message: lower-case, no full stop, names the object concerned.
         hint: one sentence that names the option or the command to use next, as the command line says it.
-        in_python: the same for Python code, where that is another sentence; ``str`` of an error ends with it.
-        facts: what happened, as data; each is an attribute in ``facts``.
+        in_python: the hint for Python code, if it differs from ``hint``; ``str`` of an error ends with it.
+        facts: what happened, as data; they are kept in the attribute ``facts``.
     """
 
     code = "ragstore"
@@ -109,7 +110,7 @@ class ClosedError(UsageError):
 
 
 class NotFoundError(UsageError):
-    """The call is right, what it names is not there."""
+    """The call is correct, but what it names does not exist."""
 
     code = "not_found"
     exit_status = 6
@@ -128,13 +129,13 @@ class PathNotFoundError(NotFoundError):
 
 
 class DocumentNotFoundError(NotFoundError):
-    """No document of that id where it was looked for."""
+    """No document of that id in the collection or place that was searched."""
 
     code = "document.not_found"
 
 
 class RefusedError(RagstoreError):
-    """Understood, and not done, to protect data."""
+    """The request was understood but not carried out, to protect data."""
 
     code = "refused"
     retry = Retry.AFTER_REPAIR
@@ -142,13 +143,13 @@ class RefusedError(RagstoreError):
 
 
 class MassDeletionError(RefusedError):
-    """A sync would delete more than is likely to be meant; ``facts`` has the numbers and what was done before."""
+    """A sync would delete suspiciously many documents; ``facts`` has the numbers and what was done before."""
 
     code = "refused.mass_deletion"
 
 
 class EmbeddingSpaceError(RefusedError):
-    """The collection was made with another model, ``dim`` or ``vector_type``; both are named."""
+    """The collection was made with another model, ``dim`` or ``vector_type``; the message names both values."""
 
     code = "collection.embedding_space"
 
@@ -185,14 +186,14 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreBusyError(StoreError):
-    """Another transaction was in the way: a deadlock, a serialisation failure, a lock not to be had in time."""
+    """Another transaction was in the way: a deadlock, a serialisation failure, or a time-out for a lock."""
 
     code = "store.busy"
     retry = Retry.LATER
 
 
 class StoreConflictError(StoreError):
-    """Another writer was first to write what may be there once."""
+    """Another writer was first to write a row that may exist only once."""
 
 
 class StoreSetupError(StoreError):
@@ -203,7 +204,7 @@ class StoreSetupError(StoreError):
 
 
 class MissingTableError(StoreSetupError):
-    """A table is not there: it was dropped, replaced by another, or lost."""
+    """A table does not exist: it was dropped, replaced by another, or lost."""
 
 
 class StoreFullError(StoreError):
@@ -214,13 +215,13 @@ class StoreFullError(StoreError):
 
 
 class ProtocolError(RagstoreError):
-    """A run cannot go on."""
+    """A run cannot continue."""
 
     code = "run"
 
 
 class LeaseLostError(ProtocolError):
-    """The run was recovered by someone else; nothing was published."""
+    """Another process recovered the run; nothing was published."""
 
     code = "run.lease_lost"
     retry = Retry.LATER
@@ -234,28 +235,28 @@ class EpochEndedError(ProtocolError):
 
 
 class CollectionBusyError(ProtocolError):
-    """Others go on writing to a collection that is to be dropped, or reading it."""
+    """Other processes still write to, or read from, a collection that is to be dropped."""
 
     code = "collection.busy"
     retry = Retry.LATER
 
 
 class ContentError(RagstoreError):
-    """One document cannot become nodes; it goes to quarantine and the others go on."""
+    """One document cannot become nodes; it is put into quarantine, and the others are processed."""
 
     code = "content"
     exit_status = 3
 
 
 class UnreadableError(ContentError):
-    """The bytes of the document cannot be had."""
+    """The bytes of the document cannot be read."""
 
     code = "content.unreadable"
     retry = Retry.LATER
 
 
 class UnsupportedTypeError(ContentError):
-    """No reader for such a file, or its bytes are not what its name says."""
+    """There is no reader for such a file, or its bytes are not what its name says."""
 
     code = "content.unsupported_type"
 
@@ -273,7 +274,7 @@ class LimitExceededError(ContentError):
 
 
 class InvalidNodeError(ContentError):
-    """A node that one of the two stores would refuse; neither gets it."""
+    """One of the two stores would refuse the node, so neither gets it."""
 
     code = "content.invalid_node"
 
@@ -299,21 +300,21 @@ class ModelMissingError(ModelError):
 
 
 class TransferError(RagstoreError):
-    """What is to be imported is damaged; ``facts`` has file and byte offset."""
+    """The data to import is damaged; ``facts`` has file and byte offset."""
 
     code = "transfer.damaged"
     retry = Retry.AFTER_REPAIR
 
 
 class EmbeddedServerError(RagstoreError):
-    """An embedded server cannot be run here."""
+    """An embedded server cannot run on this machine."""
 
     code = "embedded"
     retry = Retry.AFTER_REPAIR
 
 
 def as_owner(arguments: str, role: str) -> str:
-    """The hint for what only the role that owns the tables may do."""
+    """Hint for a command that only the role that owns the tables may run."""
     return (
         f"run 'ragstore {arguments}' with RAGSTORE_POSTGRES_URL of the role {role}; "
         f"in the stack: 'docker compose run --rm maintain {arguments}'"
@@ -321,7 +322,7 @@ def as_owner(arguments: str, role: str) -> str:
 
 
 def not_installed(extra: str) -> str:
-    """The hint for a package that an extra of ragstore brings."""
+    """Hint to install a package that belongs to an extra of ragstore."""
     return (
         f"run: pip install 'ragstore[{extra}]'; in the stack, name the extra in stack/app/Dockerfile and build "
         "the image"
@@ -329,7 +330,7 @@ def not_installed(extra: str) -> str:
 
 
 def closed() -> ClosedError:
-    """The error of a store that is used after it was closed, and of what came from it."""
+    """The error when a closed store, or an object that belongs to it, is used."""
     return ClosedError(
         "the store is closed", hint="open it again with ragstore.open(); what came from it closes with it"
     )

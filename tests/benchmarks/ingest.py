@@ -14,7 +14,7 @@ from ragstore.errors import StoreError
 from ragstore.ingest.splitting import split
 from ragstore.model.collection import Chunking, Collection
 from ragstore.model.run import PlannedRevision, Vectors
-from ragstore.sources.reading import read
+from ragstore.sources.readers import read
 from tests.benchmarks.corpora import texts, write_text
 from tests.benchmarks.datasets import embedder, index, publish, word_llama_embedding
 from tests.benchmarks.measurements import (

@@ -31,8 +31,8 @@ from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
 from ragstore.protocol.indexing import merge_all
 from ragstore.sources.bounds import read_path
-from ragstore.sources.opening import content_hash, read_bytes
-from ragstore.sources.reading import read
+from ragstore.sources.file_bytes import content_hash, read_bytes
+from ragstore.sources.readers import read
 from ragstore.telemetry.failpoint import Failpoint
 from tests.support.forkserver import a_process, context
 from tests.support.internals import (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ragstore.ingest import storing
+from ragstore.ingest import storer
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState, SourceItem
 from ragstore.model.run import PlannedRevision, Run
@@ -115,7 +115,7 @@ def publish_what_was_overtaken() -> None:
     def never(state: DocumentState, item: SourceItem) -> bool:
         return False
 
-    replace(storing, "is_overtaken_now", never)
+    replace(storer, "is_overtaken_now", never)
 
 
 CHANGES: dict[str, Callable[[], None]] = {

@@ -14,7 +14,7 @@ import pytest
 from ragstore.embedded import ports, processes, state
 from ragstore.embedded.home import Home, ServerName, log_tail, read_json, rotate_log, write_private
 from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
-from ragstore.embedded.state import Board, ServerState, State
+from ragstore.embedded.state import ServerState, State, StateWriter
 from ragstore.embedded.supervisor import back_off_s
 from ragstore.errors import EmbeddedServerError
 from ragstore.protocol.recover import is_dead, this_worker
@@ -92,7 +92,7 @@ def test_end_becomes_ruder_until_the_process_is_gone() -> None:
 
 def test_a_process_is_known_by_number_and_start_together() -> None:
     myself = psutil.Process()
-    when = processes.started(myself.pid)
+    when = processes.start_id(myself.pid)
     assert processes.find(myself.pid, when) == myself
     assert processes.find(myself.pid, f"{when}1") is None
     assert processes.find(None, None) is None
@@ -100,10 +100,10 @@ def test_a_process_is_known_by_number_and_start_together() -> None:
 
 @pytest.mark.skipif(not processes.this_boot(), reason="the system does not say which boot this is")
 def test_the_start_of_a_process_does_not_move_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, worker = processes.started(os.getpid()), this_worker()
+    before, worker = processes.start_id(os.getpid()), this_worker()
     # What psutil adds the ticks to; it moves when the clock is set.
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1_000_000.0)
-    assert processes.started(os.getpid()) == before
+    assert processes.start_id(os.getpid()) == before
     assert this_worker() == worker
     assert not is_dead(worker)
 
@@ -113,7 +113,7 @@ def test_a_worker_is_dead_when_its_process_is_and_never_when_that_cannot_be_know
 ) -> None:
     host, space, pid, when = this_worker().rsplit("/", 3)
     with subprocess.Popen(["sleep", "60"]) as child:
-        alive = "/".join((host, space, str(child.pid), processes.started(child.pid)))
+        alive = "/".join((host, space, str(child.pid), processes.start_id(child.pid)))
         assert not is_dead(alive)
         child.kill()
         until(lambda: is_dead(alive), what="the worker is dead")  # a zombie first
@@ -179,10 +179,10 @@ def test_all_is_ready_only_when_both_servers_are() -> None:
 
 def test_the_reason_of_a_failure_outlives_what_is_said_after_it(tmp_path: Path) -> None:
     home = a_home(tmp_path)
-    board = Board(home)
-    board.fail(EmbeddedServerError("first", hint="do this", log="a.log"))
-    board.fail(EmbeddedServerError("second"))
-    board.enter("stopped")
+    state_writer = StateWriter(home)
+    state_writer.fail(EmbeddedServerError("first", hint="do this", log="a.log"))
+    state_writer.fail(EmbeddedServerError("second"))
+    state_writer.set_phase("stopped")
     told = state.load(home)
     assert (told.phase, told.pid) == ("failed", os.getpid())
     assert told.error == {"message": "first", "hint": "do this", "facts": {"log": "a.log"}}
@@ -190,13 +190,13 @@ def test_the_reason_of_a_failure_outlives_what_is_said_after_it(tmp_path: Path) 
 
 def test_a_state_that_cannot_be_written_does_not_end_the_supervisor(tmp_path: Path) -> None:
     home = a_home(tmp_path)
-    board = Board(home)
+    state_writer = StateWriter(home)
     home.logs.rmdir()
     home.state.unlink()
     home.path.rmdir()
-    board.enter("running")
+    state_writer.set_phase("running")
     home.make()
-    board.enter("running")
+    state_writer.set_phase("running")
     assert state.load(home).phase == "running"
 
 

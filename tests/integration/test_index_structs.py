@@ -151,7 +151,7 @@ def test_a_struct_that_postgresql_lost_comes_back_from_mongodb(store: Ragstore) 
     assert store.repair("docs").repaired.counts[Kind.STALE_STRUCT] == 2
     assert store.verify("docs").ok
     found = in_postgres.find_struct(backend_of(store).pool, collection, built.index_id)
-    assert found is not None and found.body == built.index_struct.to_json()
+    assert found is not None and found.payload == built.index_struct.to_json()
 
 
 def test_a_write_that_was_killed_before_mongodb_counts_and_is_finished_by_the_next_or_by_repair(

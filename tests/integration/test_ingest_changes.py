@@ -203,6 +203,6 @@ def test_a_file_that_vanishes_while_it_is_stored_is_not_moved_and_updated_at_onc
     ingest(rs, folder)
     state = write_documents(folder, {old: a_text("second"), new: a_text("first")})
     # Read with its new content, and gone when the two are stored together.
-    monkeypatch.setattr(Roots, "lost", lambda _self, uri: uri == str(folder / old))
+    monkeypatch.setattr(Roots, "source_missing", lambda _self, uri: uri == str(folder / old))
     ingest(rs, folder)
     oracle.assert_settled(state)

@@ -21,7 +21,7 @@ from ragstore.errors import ModelError
 from ragstore.ingest import pipeline
 from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.pipeline import STORED_AT_ONCE
-from ragstore.ingest.prefetch import MemoryCeiling
+from ragstore.ingest.prefetch import MemoryBudget
 from ragstore.ingest.vectors import Vectorizer
 from ragstore.model.report import IngestReport
 from ragstore.postgres import documents
@@ -56,7 +56,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Counter[str
     return counts
 
 
-class Watched(MemoryCeiling):
+class Watched(MemoryBudget):
     """Tells when a file has to wait."""
 
     made: Watched
@@ -66,10 +66,10 @@ class Watched(MemoryCeiling):
         super().__init__(*arguments, **named)
         Watched.made, self.is_full = self, threading.Event()
 
-    def take(self, n_bytes: int) -> bool:
-        if self._held + n_bytes > self.n_bytes:
+    def acquire(self, n_bytes: int) -> bool:
+        if self._acquired + n_bytes > self.n_bytes:
             self.is_full.set()
-        return super().take(n_bytes)
+        return super().acquire(n_bytes)
 
 
 class Held:
@@ -91,7 +91,7 @@ class Held:
 def test_while_a_store_does_not_answer_no_more_is_read_than_memory_allows(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "MemoryCeiling", Watched)
+    monkeypatch.setattr(pipeline, "MemoryBudget", Watched)
     read, held = spied(monkeypatch, ParserPool, "submit"), Held(monkeypatch)
     write_documents(tmp_path / "docs", {f"{i}.txt": a_text(i, 600) for i in range(80)})
     with ragstore.open(with_options(settings, ingest_memory_mb=8)) as rs, ThreadPoolExecutor(1) as thread:
@@ -102,14 +102,14 @@ def test_while_a_store_does_not_answer_no_more_is_read_than_memory_allows(
         assert 0 < read["submit"] < 40
         held.let_go.set()
         assert done.result().added == read["submit"] == 80
-    assert Watched.made.most_held <= Watched.made.n_bytes
+    assert Watched.made.peak_bytes <= Watched.made.n_bytes
     assert bytes_held(Watched.made) == 0
 
 
 def test_an_interrupt_ends_an_ingest_whose_reader_waits_for_memory(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "MemoryCeiling", Watched)
+    monkeypatch.setattr(pipeline, "MemoryBudget", Watched)
     write_documents(tmp_path / "docs", {f"{i}.txt": a_text(i, 600) for i in range(80)})
 
     def interrupt(*_: Any) -> None:

@@ -28,7 +28,7 @@ from ragstore.errors import (
     UsageError,
 )
 from ragstore.ingest.parse_process import ParserPool
-from ragstore.ingest.prefetch import MemoryCeiling, Outcome, read_all
+from ragstore.ingest.prefetch import MemoryBudget, Outcome, read_all
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
@@ -264,18 +264,18 @@ def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_file(tmp_path: Pat
     until(lambda: is_gone(child.pid), timeout_s=3)
 
 
-def a_ceiling(n_bytes: int = 256 * 2**20) -> MemoryCeiling:
-    return MemoryCeiling(n_bytes, dim=256, giving_up=threading.Event())
+def a_budget(n_bytes: int = 256 * 2**20) -> MemoryBudget:
+    return MemoryBudget(n_bytes, dim=256, giving_up=threading.Event())
 
 
 def outcomes(
-    pool: ParserPool, items: Iterable[SourceItem], ceiling: MemoryCeiling | None = None
+    pool: ParserPool, items: Iterable[SourceItem], budget: MemoryBudget | None = None
 ) -> Generator[Outcome, None, None]:
     """What is read of the items, each giving back at once what it held."""
-    ceiling = ceiling or a_ceiling()
-    for outcome in read_all(items, pool, ceiling):
+    budget = budget or a_budget()
+    for outcome in read_all(items, pool, budget):
         if outcome is not None:
-            ceiling.give_back(outcome.n_bytes)
+            budget.release(outcome.n_bytes)
             yield outcome
 
 
@@ -332,21 +332,21 @@ def test_reading_stays_a_bounded_number_of_files_ahead(pool: ParserPool, tmp_pat
             taken += 1
             yield item
 
-    ceiling = a_ceiling()
-    found = read_all(endless(), pool, ceiling)
+    budget = a_budget()
+    found = read_all(endless(), pool, budget)
     held = [outcome.n_bytes for outcome in islice(found, 30) if outcome]
     assert taken <= 300
-    assert ceiling.most_held <= ceiling.n_bytes
+    assert budget.peak_bytes <= budget.n_bytes
     assert held
     found.close()
-    assert ceiling.giving_up.is_set()
+    assert budget.giving_up.is_set()
     assert_works(pool, tmp_path)
 
 
 def test_reading_waits_until_there_is_memory_again(pool: ParserPool, tmp_path: Path) -> None:
     items = [an_item(tmp_path / f"{i}.txt", f"Words {i}. " * 2_000) for i in range(40)]
-    ceiling = a_ceiling(n_bytes=2**20)
-    found = read_all(items, pool, ceiling)
+    budget = a_budget(n_bytes=2**20)
+    found = read_all(items, pool, budget)
     held: list[int] = []
     for outcome in found:
         if outcome is not None:
@@ -354,25 +354,25 @@ def test_reading_waits_until_there_is_memory_again(pool: ParserPool, tmp_path: P
         elif held:
             break
     assert 0 < len(held) < len(items) / 2, "it did not wait"
-    assert sum(held) <= ceiling.n_bytes
+    assert sum(held) <= budget.n_bytes
     for n_bytes in held:
-        ceiling.give_back(n_bytes)
+        budget.release(n_bytes)
     n_rest = 0
     for outcome in found:
         if outcome is not None:
-            ceiling.give_back(outcome.n_bytes)
+            budget.release(outcome.n_bytes)
             n_rest += 1
     assert len(held) + n_rest == len(items)
-    assert ceiling.most_held <= ceiling.n_bytes
+    assert budget.peak_bytes <= budget.n_bytes
 
 
 def test_a_document_larger_than_all_memory_goes_alone(pool: ParserPool, tmp_path: Path) -> None:
     large = [an_item(tmp_path / f"{i}.txt", f"Words {i}. " * 20_000) for i in range(3)]
-    ceiling = a_ceiling(n_bytes=2**20)
-    found = [(outcome.item, outcome.n_bytes) for outcome in outcomes(pool, large, ceiling)]
+    budget = a_budget(n_bytes=2**20)
+    found = [(outcome.item, outcome.n_bytes) for outcome in outcomes(pool, large, budget)]
     assert [item for item, _ in found] == large
-    assert min(n_bytes for _, n_bytes in found) > ceiling.n_bytes
-    assert ceiling.most_held < 2 * ceiling.of_file(large[0].size)
+    assert min(n_bytes for _, n_bytes in found) > budget.n_bytes
+    assert budget.peak_bytes < 2 * budget.bytes_of_file(large[0].size)
 
 
 def test_large_answers_do_not_block_the_pipes(tmp_path: Path) -> None:

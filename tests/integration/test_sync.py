@@ -422,10 +422,10 @@ def test_a_folder_that_is_taken_away_during_a_sync_deletes_nothing_more(
     (folder / "000.txt").unlink()
 
     def surveyed(*arguments: Any) -> Any:
-        loss = survey(*arguments)
+        missing = survey(*arguments)
         folder.rename(folder.with_name("taken away"))
         folder.mkdir()
-        return loss
+        return missing
 
     monkeypatch.setattr("ragstore.ingest.sync.survey", surveyed)
     assert "became another folder" in refused(rs, folder).message
@@ -440,10 +440,10 @@ def test_files_that_vanish_in_masses_during_a_sync_are_not_deleted(
     (folder / "000.txt").unlink()
 
     def surveyed(*arguments: Any) -> Any:
-        loss = survey(*arguments)
+        missing = survey(*arguments)
         for name in numbered(29)[1:]:
             (folder / name).unlink()
-        return loss
+        return missing
 
     monkeypatch.setattr("ragstore.ingest.sync.survey", surveyed)
     assert "more documents went" in refused(rs, folder).message
@@ -463,7 +463,7 @@ def test_only_the_names_of_what_is_gone_take_memory(
         execute(settings, KNOWN, [f"{folder}/below/", f"{folder}/below/", first, last])
         tracemalloc.start()
         try:
-            assert survey(pool, collection, roots).n_lost == (last if is_gone else 0)
+            assert survey(pool, collection, roots).n_missing == (last if is_gone else 0)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ragstore.app import Ragstore
     from ragstore.app.models import Models
     from ragstore.app.writer import Writer
-    from ragstore.ingest.prefetch import MemoryCeiling
+    from ragstore.ingest.prefetch import MemoryBudget
     from ragstore.llama.backend import Backend
     from ragstore.model.collection import Collection
     from ragstore.model.node import Node
@@ -83,8 +83,8 @@ def mongo_bodies(nodes: Sequence[Node]) -> list[dict[str, Any]]:
     return [_body(node) for node in nodes]
 
 
-def bytes_held(ceiling: MemoryCeiling) -> int:
-    return ceiling._held
+def bytes_held(budget: MemoryBudget) -> int:
+    return budget._acquired
 
 
 # Failpoints

@@ -5,11 +5,11 @@ import pytest
 from ragstore.cli.audits import in_words, lines, tally_lines
 from ragstore.cli.repair import repair_lines
 from ragstore.cli.verify import verify_lines
-from ragstore.model.drift import MAX_EXAMPLES, AuditProgress, Kind, RepairReport, Tally, VerifyReport
+from ragstore.model.drift import MAX_EXAMPLES, AuditProgress, DriftFindings, Kind, RepairReport, VerifyReport
 
 
-def a_tally(**counts: int) -> Tally:
-    tally = Tally()
+def a_tally(**counts: int) -> DriftFindings:
+    tally = DriftFindings()
     for kind, n in counts.items():
         tally.add(Kind(kind), [f"{kind}-{i}" for i in range(n)])
     return tally
@@ -65,7 +65,7 @@ def test_drift_is_shown_by_kind_with_its_first_examples() -> None:
 
 
 def test_examples_cannot_steer_the_terminal() -> None:
-    tally = Tally()
+    tally = DriftFindings()
     tally.add(Kind.ORPHAN_IN_MONGO, ["\x1b[2J\nnode"])
     assert tally_lines(tally)[1] == r"    \x1b[2J node"
 

@@ -9,7 +9,7 @@ import pytest
 
 from ragstore.embedded import default_home, ensure_running, remembered_urls, status, stop
 from ragstore.embedded.account import Account
-from ragstore.embedded.home import Home, as_embedded_error, trouble_told
+from ragstore.embedded.home import Home, as_embedded_error, embedded_errors
 from ragstore.errors import EmbeddedServerError
 
 NOBODY = Account("nobody", 65534, 65534)
@@ -85,7 +85,7 @@ def test_trouble_with_the_home_is_told_in_words_with_the_path_and_a_way_out(numb
     assert words in error.message
     assert "/data/home/logs" in error.message
     assert "RAGSTORE_HOME" in error.hint
-    with pytest.raises(EmbeddedServerError, match=words), trouble_told(home):
+    with pytest.raises(EmbeddedServerError, match=words), embedded_errors(home):
         raise OSError(number, "")
 
 

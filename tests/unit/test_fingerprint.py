@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ragstore.ingest.planning import is_overtaken
+from ragstore.ingest.planner import is_overtaken
 from ragstore.model.document import DocumentState, SourceItem
 
 READ = SourceItem("a", "a", size=10, mtime_ns=100)

@@ -7,7 +7,7 @@ import pytest
 
 from ragstore.errors import LimitExceededError, ParseError
 from ragstore.sources import word_documents
-from ragstore.sources.reading import read
+from ragstore.sources.readers import read
 from tests.support.files import a_docx, a_word_paragraph, a_word_table
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ragstore.errors import UnsupportedTypeError
 from ragstore.sources.formats import Format, format_of
-from ragstore.sources.reading import read
+from ragstore.sources.readers import read
 from tests.support.files import a_docx, a_pdf, a_word_paragraph
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragstore.sources.reading import read
+from ragstore.sources.readers import read
 
 PAGE = """<!DOCTYPE html><html><head><title>The &amp; title</title><style>p {}</style></head><body>
 <nav><a href="/">Home</a></nav><script>alert(1)</script>

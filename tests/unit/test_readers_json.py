@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ragstore.errors import ParseError
-from ragstore.sources.reading import read
+from ragstore.sources.readers import read
 
 
 def records(data: str, name: str = "a.json") -> list[str]:

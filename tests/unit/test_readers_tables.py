@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragstore.sources.reading import read
+from ragstore.sources.readers import read
 
 
 def records(data: str, name: str = "a.csv") -> list[str]:

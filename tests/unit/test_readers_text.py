@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragstore.errors import ContentError, ParseError, UnsupportedTypeError
-from ragstore.sources.reading import ReadText, read
+from ragstore.sources.readers import ReadText, read
 
 
 @pytest.mark.parametrize(

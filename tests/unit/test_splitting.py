@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ragstore.ingest.splitting import CLAUSE, clauses, count_tokens, split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
-from ragstore.sources.reading import ReadText, Shape
+from ragstore.sources.readers import ReadText, Shape
 
 CHUNKING = Chunking(chunk_size=64, chunk_overlap=16)
 WORDS = "store index query vector node ledger stage publish retire lease grace filter rank hit source page".split()
@@ -220,7 +220,7 @@ def test_splitting_imports_no_llama_index_also_for_long_sentences() -> None:
         "import sys\n"
         "from ragstore.ingest.splitting import split\n"
         "from ragstore.model.collection import Chunking\n"
-        "from ragstore.sources.reading import ReadText\n"
+        "from ragstore.sources.readers import ReadText\n"
         "split(ReadText('# A\\n\\nOne sentence. ' * 100, 'markdown'), Chunking(64, 8))\n"
         "split(ReadText('word ' * 10_000), Chunking(64, 8))\n"
         "print('llama_index' in sys.modules, 'nltk' in sys.modules)\n"

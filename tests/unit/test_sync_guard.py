@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ragstore.ingest.deletion import Loss, is_mass, refusal
+from ragstore.ingest.deletion import MissingSources, is_mass, refusal
 from ragstore.sources import Bounds, walk
 from ragstore.sources.bounds import source_uri_of
 from ragstore.sources.listing import Listing
@@ -33,11 +33,11 @@ from ragstore.sources.presence import Roots
 )
 def test_more_than_ten_and_more_than_a_fifth_are_refused(n_deleted: int, n_live: int, refused: bool) -> None:
     assert is_mass(n_deleted, n_live) is refused
-    assert (refusal(Loss(n_live, n_deleted, {"/docs": n_deleted}), silent=set()) is not None) is refused
+    assert (refusal(MissingSources(n_live, n_deleted, {"/docs": n_deleted}), silent=set()) is not None) is refused
 
 
 def test_a_refusal_says_how_many_and_how_to_go_on() -> None:
-    error = refusal(Loss(40, 12, {"/docs": 12}), silent=set())
+    error = refusal(MissingSources(40, 12, {"/docs": 12}), silent=set())
     assert error is not None
     assert "12 of 40" in error.message
     assert "--allow-mass-delete" in error.hint and "--dry-run" in error.hint
@@ -45,10 +45,10 @@ def test_a_refusal_says_how_many_and_how_to_go_on() -> None:
 
 
 def test_a_single_document_of_a_folder_that_shows_nothing_is_refused() -> None:
-    error = refusal(Loss(1_000, 1, {"/docs": 1, "/other": 0}), silent={"/docs"})
+    error = refusal(MissingSources(1_000, 1, {"/docs": 1, "/other": 0}), silent={"/docs"})
     assert error is not None
     assert error.message.startswith("/docs ")
-    assert refusal(Loss(1_000, 1, {"/docs": 1}), silent={"/never read from"}) is None
+    assert refusal(MissingSources(1_000, 1, {"/docs": 1}), silent={"/never read from"}) is None
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def lost(folder: Path, path: Path | str) -> bool:
-    return Roots([folder]).lost(source_uri_of(os.fspath(path)))
+    return Roots([folder]).source_missing(source_uri_of(os.fspath(path)))
 
 
 def test_what_is_there_is_not_lost_and_what_is_gone_is(folder: Path) -> None:
@@ -88,11 +88,11 @@ def test_what_lies_behind_a_link_that_leads_nowhere_may_be_there_again_tomorrow(
     (drive / "deep").mkdir(parents=True)
     (folder / "link").symlink_to(drive)
     roots, uri = Roots([folder], Bounds.of([folder], follow_links=True)), str(folder / "link" / "deep" / "a.txt")
-    assert roots.lost(uri)
+    assert roots.source_missing(uri)
     drive.rename(tmp_path / "taken away")
-    assert not roots.lost(uri)
+    assert not roots.source_missing(uri)
     (folder / "link").unlink()
-    assert roots.lost(uri)
+    assert roots.source_missing(uri)
 
 
 def test_what_lies_behind_a_link_that_is_not_followed_is_unseen_and_not_lost(folder: Path, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_odd_names_are_found_and_missed_like_others(folder: Path, name: bytes) -
     path = os.path.join(os.fsencode(folder), name)
     uri = source_uri_of(os.fsdecode(path))
     Path(os.fsdecode(path)).touch()
-    assert not Roots([folder]).lost(uri)
+    assert not Roots([folder]).source_missing(uri)
     os.unlink(path)
-    assert Roots([folder]).lost(uri)
+    assert Roots([folder]).source_missing(uri)
 
 
 def test_a_root_with_an_odd_name_knows_its_files(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_root_with_an_odd_name_knows_its_files(tmp_path: Path) -> None:
     roots = Roots([root])
     (uri,) = roots.uris
     assert uri.startswith("file://")
-    assert roots.lost(source_uri_of(os.fspath(root / "a.txt")))
+    assert roots.source_missing(source_uri_of(os.fspath(root / "a.txt")))
 
 
 def test_a_folder_is_silent_until_the_listing_shows_something_below_it(tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ def test_a_named_file_makes_nothing_lost(folder: Path) -> None:
     (folder / "a.txt").touch()
     roots = Roots([folder / "a.txt"])
     assert roots.uris == []
-    assert not roots.lost(str(folder / "b.txt"))
+    assert not roots.source_missing(str(folder / "b.txt"))

@@ -105,7 +105,7 @@ class Ingesting:
                 embedder=lambda: self._models.of(collection),
                 parsers=parsers,
                 worker=writer.worker,
-                is_lost=roots.lost,
+                source_missing=roots.source_missing,
             )
 
 

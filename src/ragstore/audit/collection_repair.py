@@ -14,7 +14,7 @@ from ragstore.audit.origins import UnknownBody
 from ragstore.audit.structures import StaleStruct, emptied, stale_copies, stale_structs, unusable_indexes
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
-from ragstore.model.drift import Kind, Tally
+from ragstore.model.drift import DriftFindings, Kind
 from ragstore.model.node import LiveNode
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.scan import Entries, MongoScan
@@ -44,9 +44,9 @@ class Means:
 class Findings:
     """What a round finds: repaired, kept as it is with the reason, or set aside."""
 
-    done: Tally = field(default_factory=Tally)
-    kept: Tally = field(default_factory=Tally)
-    set_aside: Tally = field(default_factory=Tally)
+    done: DriftFindings = field(default_factory=DriftFindings)
+    kept: DriftFindings = field(default_factory=DriftFindings)
+    set_aside: DriftFindings = field(default_factory=DriftFindings)
 
 
 class CollectionRepair:

@@ -17,7 +17,7 @@ from ragstore.audit.structures import has_registry, remove_leftovers
 from ragstore.audit.verify import Listener, told
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
-from ragstore.model.drift import Kind, RepairReport, Tally
+from ragstore.model.drift import DriftFindings, Kind, RepairReport
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres.collections import find_collection
 from ragstore.postgres.pool import PostgresPool
@@ -98,7 +98,7 @@ def repair(
     return report
 
 
-def _set_namespaces_aside(means: Means, aside: SetAside, tally: Tally) -> None:
+def _set_namespaces_aside(means: Means, aside: SetAside, tally: DriftFindings) -> None:
     """Move what is in MongoDB of collections that PostgreSQL does not have; what other programs wrote stays."""
     for namespace in aside.namespaces():
         for name, page in aside.ours(namespace):

@@ -10,7 +10,7 @@ import orjson
 
 from ragstore.migrate import mongo as mongo_steps
 from ragstore.model.collection import Collection
-from ragstore.model.drift import Kind, Tally
+from ragstore.model.drift import DriftFindings, Kind
 from ragstore.model.node import NAMESPACE, VECTOR_STORE, Struct
 from ragstore.model.node import NAMESPACE as STRUCTS
 from ragstore.mongo import scan
@@ -100,7 +100,7 @@ def _stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Colle
             stale.append(StaleStruct(struct, entry))
     lost = (in_mongo.struct_of(entry) for entry in entries.values())
     return stale + [
-        StaleStruct(Struct(each.index_id, each.kind, each.body), entries[each.index_id])
+        StaleStruct(Struct(each.index_id, each.kind, each.payload), entries[each.index_id])
         for each in lost
         if each.kind != VECTOR_STORE
     ]
@@ -168,14 +168,14 @@ def leftovers(pool: PostgresPool, database: MongoDatabase) -> Iterator[Leftover]
                 yield Leftover(name, place, left, was_dropped)
 
 
-def count_leftovers(pool: PostgresPool, database: MongoDatabase, tally: Tally) -> None:
+def count_leftovers(pool: PostgresPool, database: MongoDatabase, tally: DriftFindings) -> None:
     """Add them as drift."""
     for left in leftovers(pool, database):
         tally.add(left.kind, left.named())
 
 
 def remove_leftovers(
-    pool: PostgresPool, database: MongoDatabase, repairer: Repairer | None, done: Tally, kept: Tally
+    pool: PostgresPool, database: MongoDatabase, repairer: Repairer | None, done: DriftFindings, kept: DriftFindings
 ) -> None:
     """Remove those of dropped collections; without a repairer only say so."""
     for left in leftovers(pool, database):

@@ -9,7 +9,7 @@ from ragstore.audit.documents import DocumentDrift, DocumentSurvey
 from ragstore.audit.nodes import NodeDrift, NodeSurvey
 from ragstore.audit.structures import count_leftovers, has_registry, stale_copies, stale_structs, unusable_indexes
 from ragstore.model.collection import Collection
-from ragstore.model.drift import AuditProgress, Kind, Tally, VerifyReport
+from ragstore.model.drift import AuditProgress, DriftFindings, Kind, VerifyReport
 from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.scan import MongoScan
 from ragstore.postgres.effort import look
@@ -93,7 +93,7 @@ def _verify_collection(
     report.pending += postgres.count_pending()
 
 
-def count_nodes(tally: Tally, drift: NodeDrift) -> None:
+def count_nodes(tally: DriftFindings, drift: NodeDrift) -> None:
     """Add what a survey of nodes found."""
     tally.add(Kind.MISSING_IN_MONGO, (node.node_id for node in drift.missing))
     tally.add(Kind.ALTERED_IN_MONGO, (body.node.node_id for body in drift.altered))
@@ -106,7 +106,7 @@ def count_nodes(tally: Tally, drift: NodeDrift) -> None:
     tally.add(Kind.ORPHAN_IN_MONGO, (f"{body.origin.node_id}: {body.reason}" for body in orphans))
 
 
-def count_documents(tally: Tally, drift: DocumentDrift) -> None:
+def count_documents(tally: DriftFindings, drift: DocumentDrift) -> None:
     """Add what a survey of documents found."""
     tally.add(Kind.MISSING_IN_LEDGER, (line.document_id for line in drift.unknown))
     counts = (f"{d.document_id}: {d.n_rows} rows, the ledger says {d.n_nodes}" for d in drift.miscounted)

@@ -12,7 +12,7 @@ import typer
 
 from ragstore.cli.output import one_line, say
 from ragstore.cli.progress import LINE_EVERY_S
-from ragstore.model.drift import AuditProgress, Tally
+from ragstore.model.drift import AuditProgress, DriftFindings
 
 MAX_SHOWN = 5
 
@@ -56,7 +56,7 @@ def in_words(progress: AuditProgress) -> str:
     return f"{progress.collection}: {progress.nodes:,} of {progress.expected:,} nodes{rate}"
 
 
-def tally_lines(tally: Tally) -> list[str]:
+def tally_lines(tally: DriftFindings) -> list[str]:
     """Each kind with its count and its first few."""
     found = []
     for kind, count in sorted(tally.counts.items()):

@@ -1,4 +1,4 @@
-"""PostgreSQL and MongoDB run by ragstore itself, under a home folder, for people who have no servers."""
+"""Embedded servers: PostgreSQL and MongoDB run by ragstore itself in a home folder, for users without servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operating-system account the servers run as: the caller's own, or for root one without rights."""
+"""Operating-system account that the servers run as: the caller's own, or for root one without rights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANDIDATES = ("postgres", "nobody")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user and its main group, by number."""
+    """A user and its main group, with their numbers."""
 
     name: str
     uid: int
@@ -35,13 +35,13 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def own_folder(self, path: Path) -> None:
-        """Create a folder if need be that only the account can open."""
+        """Create a folder, if it does not exist, and allow only the account to open it."""
         path.mkdir(mode=0o700, exist_ok=True)
         self.own(path)
         path.chmod(0o700)
 
     def first_closed(self, path: Path, *, need: int = stat.S_IXOTH) -> Path | None:
-        """The first folder on the way to a path that the account may not pass through, or the path itself.
+        """The first folder above a path that the account cannot enter, else the path if forbidden, else None.
 
         Args:
             need: what the path itself must allow, as bits for others (``S_IROTH``, ``S_IXOTH``).
@@ -63,7 +63,7 @@ class Account:
 
 
 def servers_account(home: Home) -> Account:
-    """The account for the servers of a home, which can enter it.
+    """The account for the servers of a home; it can enter the home.
 
     Raises:
         EmbeddedServerError: root has no such account, or it cannot enter the home.
@@ -87,7 +87,7 @@ def servers_account(home: Home) -> Account:
 
 
 def _owner_of_data(home: Home) -> Account | None:
-    """The owner of data that is there, so that a new account on the system does not lock it out."""
+    """The owner of existing data, so that a new account on the system does not change who can read the data."""
     import pwd
 
     try:

@@ -1,4 +1,4 @@
-"""Passwords and ports of the embedded servers, chosen once and remembered."""
+"""Passwords and ports of the embedded servers, chosen once and then read from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PASSWORD_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class ServerUrls:
-    """Where the two servers are, passwords included."""
+    """URLs of the two servers, including their passwords."""
 
     postgres_url: str
     mongo_url: str
@@ -24,7 +24,7 @@ class ServerUrls:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What ``secrets.json`` holds; passwords need no quoting in a URL."""
+    """Content of ``secrets.json``; the passwords need no quoting in a URL."""
 
     postgres_password: str
     postgres_port: int
@@ -33,7 +33,7 @@ class Credentials:
 
     @property
     def urls(self) -> ServerUrls:
-        """The same as URLs of the loopback address."""
+        """URLs of the servers at the loopback address."""
         return ServerUrls(
             postgres_url=f"postgresql://ragstore:{self.postgres_password}@127.0.0.1:{self.postgres_port}/ragstore",
             mongo_url=f"mongodb://ragstore:{self.mongo_password}@127.0.0.1:{self.mongo_port}"
@@ -45,16 +45,14 @@ class Credentials:
         return self.postgres_password if name == "postgres" else self.mongo_password
 
     def port(self, name: ServerName) -> int:
-        """Port of one server."""
         return self.postgres_port if name == "postgres" else self.mongo_port
 
     def with_port(self, name: ServerName, port: int) -> Credentials:
-        """The same with another port for one server."""
         return replace(self, postgres_port=port) if name == "postgres" else replace(self, mongo_port=port)
 
 
 class CredentialStore:
-    """The credentials of one home in use by several threads, the file always written first."""
+    """Credentials of one home, safe to use from several threads; the file is always written before they are used."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -62,17 +60,17 @@ class CredentialStore:
         self.current = load_or_create(home)
 
     def move_port(self, name: ServerName) -> int:
-        """Choose another port for a server, because a stranger took the one it had."""
+        """Choose another port for a server, because another program uses its present one."""
         with self._lock:
-            taken = {self.current.postgres_port, self.current.mongo_port}
-            moved = self.current.with_port(name, a_free_port(other_than=taken))
+            used = {self.current.postgres_port, self.current.mongo_port}
+            moved = self.current.with_port(name, a_free_port(other_than=used))
             save(self._home, moved)
             self.current = moved
             return moved.port(name)
 
 
 def load(home: Home) -> Credentials | None:
-    """What was remembered, None before the first start."""
+    """Read the saved credentials; None before the first start."""
     value = read_json(home.credentials)
     if value is None:
         return None
@@ -87,15 +85,15 @@ def load(home: Home) -> Credentials | None:
 
 
 def save(home: Home, credentials: Credentials) -> None:
-    """Remember them, also through a power failure, before a server first uses them."""
+    """Save the credentials, durable also after a power failure; call it before a server first uses them."""
     write_private(home.credentials, json.dumps(asdict(credentials), indent=2) + "\n", durable=True)
 
 
 def load_or_create(home: Home) -> Credentials:
-    """What was remembered, or new ones for a home without data.
+    """Read the saved credentials, or make new ones for a home without data.
 
     Raises:
-        EmbeddedServerError: there is data whose passwords are lost.
+        EmbeddedServerError: there is data, but its passwords are lost.
     """
     credentials = load(home)
     if credentials:

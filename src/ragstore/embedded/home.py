@@ -1,4 +1,4 @@
-"""The home folder of the embedded servers: what lies where, and trouble with the folder told in words."""
+"""Home folder of the embedded servers: its paths, private files, logs, and errors in using it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER_HOME = (
     "set RAGSTORE_HOME to another folder, or RAGSTORE_POSTGRES_URL and RAGSTORE_MONGO_URL to servers of your own"
 )
 
-# Measured on fresh ones: 300 MB for MongoDB, which sets its journal's files aside, and 60 MB for PostgreSQL.
+# Measured on new databases: 300 MB for MongoDB, which allocates its journal files first, and 60 MB for PostgreSQL.
 _ROOM_BYTES = 400 * 2**20
 
 _WHY = {
@@ -44,28 +44,28 @@ class Home:
 
     @classmethod
     def at(cls, path: Path) -> Home:
-        """The home at a path that may be relative, begin with ``~`` or not exist yet."""
-        with trouble_told(path):
+        """The home at a path, which may be relative, begin with ``~`` or not exist yet."""
+        with embedded_errors(path):
             return cls(path.expanduser().resolve())
 
     @property
     def lock(self) -> Path:
-        """Held by the supervisor, or by the caller that is about to start one."""
+        """Lock file, locked by the supervisor or by a process that is starting one."""
         return self.path / "supervisor.lock"
 
     @property
     def state(self) -> Path:
-        """What the supervisor says about itself and its servers."""
+        """File in which the supervisor reports on itself and its servers."""
         return self.path / "state.json"
 
     @property
     def credentials(self) -> Path:
-        """Passwords and ports; without it the data cannot be opened."""
+        """File of passwords and ports; without it the data cannot be opened."""
         return self.path / "secrets.json"
 
     @property
     def programs(self) -> Path:
-        """Copies of the servers' programs, where those installed cannot be read by the servers' account."""
+        """Copies of the servers' programs, used if the servers' account cannot read the installed ones."""
         return self.path / "programs"
 
     @property
@@ -74,22 +74,20 @@ class Home:
         return self.path / "logs"
 
     def log(self, name: ServerName | Literal["supervisor"]) -> Path:
-        """Log of one server or of the supervisor."""
         return self.logs / f"{name}.log"
 
     def folder(self, name: ServerName) -> Path:
-        """Everything of one server but its log."""
+        """Folder with all files of one server except its log."""
         return self.path / name
 
     def data(self, name: ServerName) -> Path:
-        """The data folder of one server."""
         return self.folder(name) / "data"
 
     def make(self) -> None:
-        """Create the folder; one that is there keeps its mode.
+        """Create the folder; an existing one keeps its mode.
 
-        As root it can be passed through by others, because the servers run as another user; what
-        lies in it is closed one by one.
+        If root makes it, other users can enter it, because the servers run as another user; each file
+        and folder in it is then private.
         """
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,10 +96,10 @@ class Home:
         self.logs.mkdir(mode=0o700, exist_ok=True)
 
     def check_room(self) -> None:
-        """Refuse to make databases where there is no room for them.
+        """Refuse to make databases if there is too little disk space for them.
 
         Raises:
-            EmbeddedServerError: naming how much is missing.
+            EmbeddedServerError: has the free and the needed space.
         """
         if all(self.data(name).exists() for name in SERVER_NAMES):
             return
@@ -117,7 +115,7 @@ class Home:
 
 
 def default_home() -> Path:
-    """Where the servers live when RAGSTORE_HOME is not set.
+    """The home of the servers if RAGSTORE_HOME is not set.
 
     Root gets a folder that other users can reach, because PostgreSQL refuses to run as root.
     """
@@ -130,8 +128,8 @@ def default_home() -> Path:
 
 
 @contextmanager
-def trouble_told(home: Path) -> Iterator[None]:
-    """Turn an ``OSError`` in the block into an EmbeddedServerError that names the home folder."""
+def embedded_errors(home: Path) -> Iterator[None]:
+    """Raise an ``OSError`` of the block as an EmbeddedServerError that names the home folder."""
     try:
         yield
     except OSError as error:
@@ -139,7 +137,7 @@ def trouble_told(home: Path) -> Iterator[None]:
 
 
 def as_embedded_error(error: OSError, home: Path) -> EmbeddedServerError:
-    """An ``OSError`` in words, with the path it is about."""
+    """An ``OSError`` as EmbeddedServerError, with the reason in words and the path concerned."""
     reason = _WHY.get(error.errno or 0, str(error))
     path = Path(os.fsdecode(error.filename)) if error.filename else home
     place = "" if path == home else f", at {path}"
@@ -159,7 +157,7 @@ _MONGO_WORDS = ("E", "F")
 
 
 def write_private(path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace a file that only its owner may read.
+    """Write or replace a file that only its owner may read.
 
     Crash safety:
         Readers see the old or the new text, never a part; with ``durable`` also after a power failure.
@@ -177,14 +175,14 @@ def write_private(path: Path, text: str, *, durable: bool = False) -> None:
 
 
 def open_private(path: Path) -> BinaryIO:
-    """A file to append to that only its owner may read, one that is there too."""
+    """Open a file to append to; only its owner may read it, even if it existed before with other rights."""
     file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "ab")  # noqa: SIM115
     os.fchmod(file.fileno(), 0o600)
     return file
 
 
 def sync_folder(path: Path) -> None:
-    """Make what was created or renamed in a folder last through a power failure."""
+    """Make created and renamed entries of a folder durable, also after a power failure."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -193,7 +191,7 @@ def sync_folder(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is no such file or no whole object in it."""
+    """The JSON object in a file; None if the file is missing or has no complete object."""
     try:
         value = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -202,13 +200,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def rotate_log(path: Path) -> None:
-    """Put a log that has grown large aside; one old log is kept."""
+    """Rename a log that has become large; only one old log is kept."""
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.replace(path.with_name(f"{path.name}.1"))
 
 
 def log_tail(path: Path, *, start: int = 0, n_lines: int = 6) -> str:
-    """The last lines of a log from an offset on, ``""`` where there are none; MongoDB's are put in words."""
+    """The last lines of a log after an offset, errors preferred and made readable; ``""`` if there are none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -216,13 +214,13 @@ def log_tail(path: Path, *, start: int = 0, n_lines: int = 6) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    told = [_in_words(line) for line in lines if line.strip()]
-    severe = [text for text, is_severe in told if is_severe]
-    return "\n".join((severe or [text for text, _ in told])[-n_lines:])
+    entries = [_in_words(line) for line in lines if line.strip()]
+    severe = [text for text, is_severe in entries if is_severe]
+    return "\n".join((severe or [text for text, _ in entries])[-n_lines:])
 
 
 def _in_words(line: str) -> tuple[str, bool]:
-    """A log line as people read it, and whether it tells an error."""
+    """A log line in readable form, and whether it reports an error."""
     try:
         entry = json.loads(line)
         message, attributes = entry["msg"], entry.get("attr", {})

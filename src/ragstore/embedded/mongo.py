@@ -1,4 +1,4 @@
-"""MongoDB: how its data is made, with what options it runs, and when it is ready."""
+"""MongoDB as an embedded server: creation of its data, its options, and the check that it is ready."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _OPTIONS = [
     "--oplogSize", "128",
     "--wiredTigerCacheSizeGB", "0.25",
     "--quiet",
-    # Compressed messages are unpacked before a client has logged in, and the newest mongod of Python's index is old.
+    # Compressed messages are unpacked before a client has logged in, and the newest mongod on PyPI is old.
     "--networkMessageCompressors", "disabled",
     "--setParameter", "diagnosticDataCollectionEnabled=false",
-    # There is no other member that could take over while clients are asked to leave.
+    # No other member could take over, so a shutdown need not wait for clients to leave.
     "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0",
 ]  # fmt: skip
 _KEY_BYTES = 512
@@ -40,7 +40,7 @@ _UNAUTHORIZED = 13
 
 
 class MongoServer:
-    """The server of one home."""
+    """The MongoDB server of one home."""
 
     name: ServerName = "mongo"
     program = "mongod"
@@ -52,24 +52,23 @@ class MongoServer:
         self._account = account
         self._credentials = credentials
         self.data = home.data(self.name)
-        # There from before the data until the user exists: only data that never had a user is begun again.
+        # This file exists from before the data until the user exists: only data that never had a user is made again.
         self._unfinished = self._folder / "unfinished"
         self._key_file = self._folder / "key"
 
     def command(self, port: int) -> list[str]:
-        """Program and arguments."""
         return [
             str(self._mongod), "--dbpath", str(self.data), "--port", str(port), "--keyFile", str(self._key_file),
             *_OPTIONS,
         ]  # fmt: skip
 
     def prepare(self) -> None:
-        """Make an empty data folder where there is none, or none whose first start was finished.
+        """Make an empty data folder if there is none, or if its first start was not finished.
 
-        Only for a time when no process works on the data.
+        Call it only while no process uses the data.
 
         Crash safety:
-            Repeating it begins again; data that was ever handed out is never removed.
+            Repeating it starts again from the beginning; data that was ever ready for use is never removed.
         """
         self._account.own_folder(self._folder)
         if self._unfinished.exists():
@@ -83,10 +82,10 @@ class MongoServer:
         self._account.own(self._key_file)
 
     def probe(self) -> str | None:
-        """The version once the user ``ragstore`` can write, else None.
+        """The version if the user ``ragstore`` can write, else None.
 
         Raises:
-            EmbeddedServerError: it will never be, because the password is not accepted.
+            EmbeddedServerError: it will never be ready, because the password is not accepted.
         """
         from pymongo.errors import OperationFailure, PyMongoError
 
@@ -108,7 +107,7 @@ class MongoServer:
             return None
 
     def _finish_first_start(self) -> str | None:
-        """Make the replica set and its first user, which a local client may do until there is one."""
+        """Make the replica set and its first user, which a local client may do as long as there is no user."""
         from pymongo.errors import OperationFailure
 
         address, password = self._address, self._credentials.current.mongo_password
@@ -123,7 +122,7 @@ class MongoServer:
             try:
                 client.admin.command({"createUser": "ragstore", "pwd": password, "roles": ["root"]})
             except OperationFailure as error:
-                # The door closed with the first user: a probe before this one made it.
+                # Not allowed once there is a user: an earlier probe made it.
                 if error.code != _UNAUTHORIZED:
                     raise
         version = self._ready_version()
@@ -140,7 +139,7 @@ class MongoServer:
             return None
 
     def _follow_port(self, client: MongoClient[dict[str, Any]]) -> None:
-        """Name the member by the port it has now; under its old name it would never become primary."""
+        """Give the member its present port as its name; with its old name it would never become primary."""
         config = client.admin.command("replSetGetConfig")["config"]
         if config["members"][0]["host"] == self._address:
             return

@@ -1,4 +1,4 @@
-"""Free ports of the loopback address."""
+"""Ports of the loopback address: free ones, open ones, and servers that can be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragstore.errors import EmbeddedServerError
 
 LOOPBACK = "127.0.0.1"
 
-# Below the ports that kernels give to outgoing connections: one of those may sit on a remembered
+# Below the ports that kernels use for outgoing connections: one of these could occupy the server's
 # port just when the server restarts.
 _FIRST_PORT, _LAST_PORT = 20_000, 32_000
 _N_TRIES = 200
@@ -34,7 +34,7 @@ def a_free_port(*, other_than: Collection[int] = ()) -> int:
 def is_free(port: int) -> bool:
     """Whether a server could listen on the port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        # As the servers do: connections of a predecessor that are still closing do not count.
+        # As the servers do: closing connections of an earlier server do not count.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
@@ -55,7 +55,7 @@ def is_open(port: int, *, timeout_s: float = 1.0) -> bool:
 
 _TIMEOUT_S = 1.0
 
-# PostgreSQL's question whether it speaks TLS: length, code; the answer is one letter.
+# PostgreSQL's request for TLS: length, code; the answer is one letter.
 _TLS_QUESTION = struct.pack("!II", 8, 80877103)
 _TLS_ANSWERS = (b"S", b"N")
 
@@ -69,7 +69,7 @@ _LONGEST_ANSWER_BYTES = 64 * 2**10
 
 
 def answers(name: ServerName, port: int) -> bool:
-    """Whether the server on the port can be used now: PostgreSQL listens, MongoDB takes writes."""
+    """Whether the server on the port can be used now: PostgreSQL answers, MongoDB accepts writes."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=_TIMEOUT_S) as connection:
             if name == "postgres":
@@ -82,7 +82,7 @@ def answers(name: ServerName, port: int) -> bool:
 
 
 def _mongo_answer(connection: socket.socket) -> bytes:
-    """One whole message, which begins with its own length; ``b""`` when there is none."""
+    """Receive one whole message, which begins with its length; ``b""`` if it is incomplete."""
     answer = connection.recv(_LONGEST_ANSWER_BYTES)
     while len(answer) >= 4 and len(answer) < min(struct.unpack_from("<i", answer)[0], _LONGEST_ANSWER_BYTES):
         more = connection.recv(_LONGEST_ANSWER_BYTES)

@@ -1,4 +1,4 @@
-"""PostgreSQL: how its data is made, with what options it runs, and when it is ready."""
+"""PostgreSQL as an embedded server: creation of its data, its options, and the check that it is ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = {
     "listen_addresses": LOOPBACK,
-    # A socket's path may have 107 bytes, a home's path may have more.
+    # A socket's path may have at most 107 bytes, but a home's path may be longer.
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "max_connections": "100",
@@ -33,7 +33,7 @@ _OPTIONS = {
     "logging_collector": "off",
     "log_timezone": "UTC",
     "timezone": "UTC",
-    # The set-up reads messages.
+    # The set-up compares messages.
     "lc_messages": "C",
 }
 _INITDB_OPTIONS = [
@@ -45,17 +45,17 @@ _INITDB_OPTIONS = [
     "--auth=scram-sha-256",
     "--data-checksums",
 ]
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its size is asked for, nothing is put there
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its size is read, nothing is written there
 _ENOUGH_SHARED_MEMORY_BYTES = 2**30
 _CONNECT_TIMEOUT_S = 5
 
 
 class PostgresServer:
-    """The server of one home."""
+    """The PostgreSQL server of one home."""
 
     name: ServerName = "postgres"
     program = "postgres"
-    # Fast: sessions are ended, a checkpoint is written. Immediate: recovery at the next start.
+    # SIGINT, fast: sessions are ended, a checkpoint is written. SIGQUIT, immediate: recovery at the next start.
     stop_steps: StopSteps = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
     def __init__(self, home: Home, programs: Path, account: Account, credentials: CredentialStore) -> None:
@@ -66,32 +66,32 @@ class PostgresServer:
         self.data = home.data(self.name)
 
     def command(self, port: int) -> list[str]:
-        """Program and arguments; all options are here, so that the files of initdb stay untouched."""
+        """Program and arguments; they contain all options, so that the files of initdb are not changed."""
         command = [str(self._programs / "postgres"), "-D", str(self.data), "-p", str(port)]
         for key, value in (_OPTIONS | _shared_memory_options()).items():
             command += ["-c", f"{key}={value}"]
         return command
 
     def prepare(self) -> None:
-        """Make the data where there is none, and remove what would hinder the start.
+        """Make the data if there is none, and remove files that would prevent the start.
 
-        Only for a time when no process works on the data.
+        Call it only while no process uses the data.
 
         Crash safety:
-            The data folder appears whole or not at all; repeating it begins again.
+            The data folder appears complete or not at all; repeating it starts again from the beginning.
         """
         self._account.own_folder(self._folder)
         for leftover in self._folder.glob("fresh-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if not _is_cluster(self.data):
             self._make_cluster()
-        self._forget_stranger()
+        self._remove_foreign_pid_file()
 
     def probe(self) -> str | None:
-        """The version once the database ``ragstore`` with its extension can be used, else None.
+        """The version if the database ``ragstore`` with its extension can be used, else None.
 
         Raises:
-            EmbeddedServerError: it will never be, because the password is not accepted.
+            EmbeddedServerError: it will never be ready, because the password is not accepted or the set-up fails.
         """
         import psycopg2
 
@@ -150,7 +150,7 @@ class PostgresServer:
             password=current.postgres_password,
             dbname=database,
             connect_timeout=_CONNECT_TIMEOUT_S,
-            # Notices would be kept, e.g. that the extension exists.
+            # Otherwise notices would be collected, e.g. that the extension exists.
             options="-c client_min_messages=warning",
         )
         opened.autocommit = True
@@ -158,7 +158,7 @@ class PostgresServer:
 
     def _make_cluster(self) -> None:
         if self.data.exists():
-            _put_aside(self.data)
+            _move_aside(self.data)
         fresh = self._folder / f"fresh-{secrets.token_hex(4)}"
         password_file = self._folder / f"{fresh.name}.password"
         password_file.touch(mode=0o600)
@@ -194,11 +194,11 @@ class PostgresServer:
                 output=tail,
             )
 
-    def _forget_stranger(self) -> None:
-        """Remove a pid file that names a live process: it is another's, or a zombie of ours.
+    def _remove_foreign_pid_file(self) -> None:
+        """Remove a pid file with the number of a live process: another program, or a zombie of ours.
 
-        PostgreSQL would refuse to start for it. A pid file that names nobody stays, because
-        PostgreSQL finds by it shared memory that is still in use.
+        PostgreSQL would refuse to start because of it. A pid file without such a process stays, because
+        PostgreSQL uses it to find shared memory that is still in use.
         """
         pid_file = self.data / "postmaster.pid"
         try:
@@ -213,8 +213,8 @@ def _is_cluster(data: Path) -> bool:
     return (data / "PG_VERSION").is_file() and (data / "global" / "pg_control").is_file()
 
 
-def _put_aside(data: Path) -> None:
-    """Move away a folder that is no cluster; it may hold somebody's files, so only an empty one is removed."""
+def _move_aside(data: Path) -> None:
+    """Rename a folder that is not a cluster; it may contain files of a user, so only an empty one is removed."""
     try:
         data.rmdir()
     except OSError:
@@ -222,7 +222,7 @@ def _put_aside(data: Path) -> None:
 
 
 def _shared_memory_options() -> dict[str, str]:
-    """Keep parallel index builds out of a small ``/dev/shm``, which containers have."""
+    """Options for a small ``/dev/shm``, as in containers: parallel index builds then do not use it."""
     try:
         size = os.statvfs(_SHARED_MEMORY)
     except OSError:

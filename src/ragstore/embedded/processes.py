@@ -1,4 +1,4 @@
-"""Processes known by what they work on, never by a number in a file alone."""
+"""Processes, identified by their start or by the folder they work in, never by a number in a file alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from pathlib import Path
 import psutil
 
 StopSteps = Sequence[tuple[signal.Signals, float]]
-"""Signals to send, and how many seconds to wait after each for its effect."""
+"""Signals to send, each with the seconds to wait for its effect."""
 
 _POLL_S = 0.02
 _STARTED = 19
-"""Of the fields behind a process's name in /proc/PID/stat."""
+"""Index of the start time in the fields after a process's name in /proc/PID/stat."""
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; one that ended and that nobody waited for does not."""
+    """Whether the process still runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def started(pid: int) -> str:
-    """When a process started: two never share a number and this. No clock is in it, because clocks are set.
+def start_id(pid: int) -> str:
+    """Identify the start of a process: no two processes have the same number and the same start.
 
-    On Linux the system's boot and the ticks since, elsewhere the time.
+    On Linux it is the system's boot and the clock ticks since then, so that setting the clock does not change it;
+    on other systems it is the time.
 
     Raises:
-        psutil.NoSuchProcess: there is none.
-        psutil.AccessDenied: it cannot be seen.
+        psutil.NoSuchProcess: there is no such process.
+        psutil.AccessDenied: the process exists but cannot be inspected.
     """
     boot = this_boot()
     if not boot:
@@ -42,14 +43,14 @@ def started(pid: int) -> str:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError) as error:
-        # Where /proc hides the processes of others, they are there all the same.
+        # /proc may hide processes of other users, although they exist.
         raise (psutil.AccessDenied(pid) if psutil.pid_exists(pid) else psutil.NoSuchProcess(pid)) from error
     return f"{boot}.{fields[_STARTED]}"
 
 
 @cache
 def this_boot() -> str:
-    """What no other boot of this machine has, nor another machine; empty where the system does not say."""
+    """Unique id of the current boot of this machine; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -57,12 +58,12 @@ def this_boot() -> str:
 
 
 def find(pid: int | None, when: str | None) -> psutil.Process | None:
-    """The running process of that number that ``started`` then."""
+    """The running process of that number with that ``start_id``; None if there is none."""
     if pid is None or when is None:
         return None
     try:
         process = psutil.Process(pid)
-        if started(pid) == when and is_alive(process):
+        if start_id(pid) == when and is_alive(process):
             return process
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         pass
@@ -70,10 +71,10 @@ def find(pid: int | None, when: str | None) -> psutil.Process | None:
 
 
 def processes_in(folder: Path, program: str) -> list[psutil.Process]:
-    """Running processes of a program whose working folder is exactly this one.
+    """Running processes of a program that have exactly this working folder.
 
-    The servers are started in their data folder, so this finds them and what they left behind
-    without believing a file; the same path in a container is another folder.
+    The servers are started in their data folder, so this finds them and their child processes
+    without trusting a file; the same path in a container is another folder.
     """
     found = []
     for process in psutil.process_iter():
@@ -88,7 +89,7 @@ def processes_in(folder: Path, program: str) -> list[psutil.Process]:
 def _works_in(process: psutil.Process, folder: Path) -> bool:
     try:
         if os.path.isdir("/proc/self/cwd"):
-            # Follows to the folder itself, whatever its path is called in the other's file system.
+            # Compares the folder itself, because its path may differ in the other process's file system.
             return os.path.samestat(os.stat(f"/proc/{process.pid}/cwd"), folder.stat())
         return os.path.samestat(os.stat(process.cwd()), folder.stat())
     except OSError:
@@ -96,7 +97,7 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
 
 
 def end(processes: Iterable[psutil.Process], steps: StopSteps) -> None:
-    """Ask processes to end, more rudely at each step, and wait until they are gone."""
+    """End processes by a stronger signal at each step, and wait until they have ended."""
     left = [process for process in processes if is_alive(process)]
     for number, patience_s in steps:
         for process in left:
@@ -113,7 +114,7 @@ def end(processes: Iterable[psutil.Process], steps: StopSteps) -> None:
 
 
 def names_live_process(pid_text: str) -> bool:
-    """Whether the system has a process of that number, a zombie included."""
+    """Whether a process of that number exists; a zombie also counts."""
     try:
         return bool(psutil.pid_exists(int(pid_text)))
     except ValueError:

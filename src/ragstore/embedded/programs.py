@@ -1,4 +1,4 @@
-"""Where the servers' programs are: on the PATH, in wheels, or as copies under the home folder."""
+"""Programs of the servers: on the PATH, in wheels, or as copies under the home folder."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def find_programs(
     mongo_package: str = _MONGO_PACKAGE,
     search_path: str | None = None,
 ) -> Programs:
-    """Find both, without importing or running anything of the wheels.
+    """Find the programs of both servers without importing the wheels.
 
     Args:
-        search_path: where to look for ``mongod`` first, like ``PATH``, which is the default.
+        search_path: folders to search for ``mongod`` first, in the form of ``PATH``, which is the default.
 
     Raises:
         EmbeddedServerError: one of them is not installed or not for this platform.
@@ -55,14 +55,14 @@ def find_programs(
 
 
 def readable_programs(programs: Programs, account: Account, home: Home) -> Programs:
-    """The same programs where the account can run them: in place, or copied under the home folder.
+    """The same programs at a place where the account can run them: unchanged, or copied under the home folder.
 
     Crash safety:
-        A copy is complete or not there.
+        A copy is complete or does not exist.
     """
     postgres_bin, mongod = programs.postgres_bin, programs.mongod
     if account.first_closed(postgres_bin / "postgres"):
-        # The libraries are found relative to the programs, two folders up.
+        # Programs find their libraries by a relative path, two folders up.
         package = postgres_bin.parents[1]
         origin = package.parent
         parts = [postgres_bin.parent.relative_to(origin), Path(f"{package.name}.libs")]
@@ -103,7 +103,7 @@ def _package_folders(package: str) -> list[Path]:
 
 
 def _runs(mongod: Path) -> bool:
-    """Whether the program starts at all: a wheel for another system lacks libraries here."""
+    """Whether the program can start: a wheel for another system may need libraries that are missing here."""
     try:
         run = subprocess.run([mongod, "--version"], capture_output=True, timeout=_VERSION_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -112,7 +112,7 @@ def _runs(mongod: Path) -> bool:
 
 
 def _copied(origin: Path, parts: list[Path], *, stamp_of: Path, to: Path) -> Path:
-    """Copy parts of a folder, unless that was done before from the same files."""
+    """Copy parts of a folder, unless there is a copy of the same files already."""
     status = stamp_of.stat()
     stamp = f"{stamp_of} {status.st_size} {status.st_mtime_ns}"
     stamp_file = to / "origin.txt"
@@ -145,7 +145,7 @@ def _copy_part(source: Path, target: Path) -> None:
 
 
 def _open_to_all(path: Path) -> None:
-    """Let everybody read, and run what its owner may run, whatever the umask was."""
+    """Let all users read it, and run it if its owner may run it, independent of the umask."""
     mode = path.stat().st_mode
     readable = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
     runnable = (stat.S_IXGRP | stat.S_IXOTH) if mode & stat.S_IXUSR else 0

@@ -1,4 +1,4 @@
-"""What callers do with the embedded servers: have them running, stop them, ask how they are."""
+"""Start, stop and status of the embedded servers, for callers in other packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ragstore.embedded import credentials, state
 from ragstore.embedded.credentials import ServerUrls
-from ragstore.embedded.home import SERVER_NAMES, Home, log_tail, open_private, rotate_log, trouble_told
+from ragstore.embedded.home import SERVER_NAMES, Home, embedded_errors, log_tail, open_private, rotate_log
 from ragstore.embedded.lock import SupervisorLock, is_ending, is_held
 from ragstore.embedded.ports import answers
 from ragstore.errors import EmbeddedServerError
@@ -30,7 +30,7 @@ _PACKAGES_FOLDER = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """How one server is; ``version`` only while it runs, ``port`` also afterwards."""
+    """Status of one server; ``version`` only while it runs, ``port`` also afterwards."""
 
     name: Literal["postgres", "mongo"]
     running: bool
@@ -42,19 +42,19 @@ class ServerStatus:
 
 
 def ensure_running(home: Path, *, timeout_s: float = 60.0, starting: Callable[[], None] | None = None) -> ServerUrls:
-    """Return the servers' URLs once both can be used, starting what does not run.
+    """Start the servers if they do not run, and return their URLs when both can be used.
 
-    Several processes may call it at once; an interrupted call leaves the start going on.
+    Several processes may call it at the same time; if a call is interrupted, the start continues.
 
     Args:
-        starting: called first where they do not run.
+        starting: called before a start, not if the servers run already.
 
     Raises:
-        EmbeddedServerError: they cannot be run here, or are not ready in time; the start then
-            goes on and a later call finds its result.
+        EmbeddedServerError: they cannot run on this machine, or are not ready in time; the start then
+            continues and a later call finds its result.
     """
     place = Home.at(home)
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         ready = _urls_if_ready(place)
         if ready is None and starting is not None:
             starting()
@@ -62,30 +62,30 @@ def ensure_running(home: Path, *, timeout_s: float = 60.0, starting: Callable[[]
 
 
 def stop(home: Path, *, timeout_s: float = 30.0) -> bool:
-    """End the supervisor and both servers, MongoDB first, and return when all are gone.
+    """Stop the supervisor and both servers, MongoDB first, and return when all have ended.
 
     Args:
-        timeout_s: how long the supervisor may take before it is killed; the servers then get
-            their own graces and at last are killed too, which their data survives.
+        timeout_s: time for the supervisor to end before it is killed; the servers then get
+            time of their own and are killed last, which does not damage their data.
 
     Returns:
-        False when nothing ran.
+        False if nothing was running.
     """
     place = Home.at(home)
     if not place.lock.exists():
         return False
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         was_running, lock = _end_supervisor(place, timeout_s)
         with lock:
             return _end_servers(place) or was_running
 
 
 def status(home: Path) -> list[ServerStatus]:
-    """How both servers are, whether or not a supervisor lives."""
+    """Status of both servers, with or without a running supervisor."""
     from ragstore.embedded import processes
 
     place = Home.at(home)
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         known = credentials.load(place)
         servers = state.load(place).servers
     statuses = []
@@ -107,17 +107,17 @@ def status(home: Path) -> list[ServerStatus]:
 
 
 def remembered_urls(home: Path) -> ServerUrls | None:
-    """The URLs of the last start, whether or not the servers run; None before the first one."""
+    """The URLs of the last start, also if the servers do not run; None before the first start."""
     place = Home.at(home)
-    with trouble_told(place.path):
+    with embedded_errors(place.path):
         known = credentials.load(place)
     return known.urls if known else None
 
 
 def _urls_if_ready(home: Home) -> ServerUrls | None:
-    """The URLs when both servers answer and a supervisor lives that says that all is ready."""
-    told = state.load(home)
-    if not told.all_ready or told.pid is None or is_ending(told.pid) or not is_held(home.lock):
+    """The URLs if both servers answer and a running supervisor reports that both are ready; else None."""
+    reported = state.load(home)
+    if not reported.all_ready or reported.pid is None or is_ending(reported.pid) or not is_held(home.lock):
         return None
     known = credentials.load(home)
     if known and all(answers(name, known.port(name)) for name in SERVER_NAMES):
@@ -145,11 +145,11 @@ def _start(home: Home, timeout_s: float) -> ServerUrls:
 
 
 def _spawn_supervisor(home: Home, lock: SupervisorLock) -> None:
-    """Start a supervisor that holds our lock from its first moment, and belongs to nobody."""
+    """Start a supervisor that has our lock from its first moment, and is not our child process."""
     state.save(home, state.State())
     rotate_log(home.log("supervisor"))
     path = os.pathsep.join([str(_PACKAGES_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # -P: a module in the caller's working folder must not take the place of one of ours.
+    # -P: a module in the caller's working folder must not replace one of ours.
     python = [sys.executable, "-P", "-m", "ragstore.embedded.supervisor"]
     with open_private(home.log("supervisor")) as log:
         starter = subprocess.Popen(
@@ -161,18 +161,18 @@ def _spawn_supervisor(home: Home, lock: SupervisorLock) -> None:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": path},
         )
-    # It leaves a child behind at once, so this takes as long as Python takes to start.
+    # The starter forks the supervisor and ends at once, so this waits only for the start of Python.
     starter.wait()
 
 
-def _raise_failure(home: Home, told: state.State, *, last: bool) -> None:
-    """Raise what the supervisor that we started and that is gone left as its reason.
+def _raise_failure(home: Home, reported: state.State, *, last: bool) -> None:
+    """Raise the error for which the supervisor that we started has ended.
 
-    Without a reason it was killed, and is worth another try unless this was the last.
+    Without an error it was killed; then a new start is tried, unless this was the last try.
     """
-    if told.error:
-        raise EmbeddedServerError(told.error["message"], hint=told.error["hint"], **told.error["facts"])
-    if told.phase in ("stopping", "stopped"):
+    if reported.error:
+        raise EmbeddedServerError(reported.error["message"], hint=reported.error["hint"], **reported.error["facts"])
+    if reported.phase in ("stopping", "stopped"):
         raise EmbeddedServerError(
             f"the servers in {home.path} were stopped while they started",
             hint="run `ragstore up` again",
@@ -188,10 +188,10 @@ def _raise_failure(home: Home, told: state.State, *, last: bool) -> None:
         )
 
 
-def _not_ready(home: Home, told: state.State, timeout_s: float) -> EmbeddedServerError:
-    late = [name for name in SERVER_NAMES if not (name in told.servers and told.servers[name].ready)]
+def _not_ready(home: Home, reported: state.State, timeout_s: float) -> EmbeddedServerError:
+    late = [name for name in SERVER_NAMES if not (name in reported.servers and reported.servers[name].ready)]
     log = home.log(late[0] if late else "supervisor")
-    trouble = next((server.trouble for server in told.servers.values() if server.trouble), "")
+    trouble = next((server.trouble for server in reported.servers.values() if server.trouble), "")
     reason = trouble or f"the last lines of {log}: {log_tail(log)}"
     return EmbeddedServerError(
         f"the servers in {home.path} are not ready after {timeout_s:g} s "
@@ -204,7 +204,7 @@ def _not_ready(home: Home, told: state.State, timeout_s: float) -> EmbeddedServe
 
 
 def _end_supervisor(home: Home, timeout_s: float) -> tuple[bool, SupervisorLock]:
-    """Ask the supervisor to stop, and take its lock once it is gone; the flag says whether there was one."""
+    """Stop the supervisor, and take its lock when it has ended; the flag says whether one was running."""
     from ragstore.embedded import processes
 
     asked: dict[tuple[int, signal.Signals], psutil.Process] = {}
@@ -212,11 +212,11 @@ def _end_supervisor(home: Home, timeout_s: float) -> tuple[bool, SupervisorLock]
     while True:
         lock = SupervisorLock.acquire(home.lock)
         if lock:
-            # The lock is let go shortly before the process is gone.
+            # The lock is released shortly before the process has ended.
             processes.end(asked.values(), [(signal.SIGKILL, _KILLED_GRACE_S)])
             return bool(asked), lock
-        told = state.load(home)
-        supervisor = processes.find(told.pid, told.created)
+        reported = state.load(home)
+        supervisor = processes.find(reported.pid, reported.created)
         overdue_s = time.monotonic() - deadline
         if overdue_s > _KILLED_GRACE_S:
             raise EmbeddedServerError(
@@ -232,7 +232,7 @@ def _end_supervisor(home: Home, timeout_s: float) -> tuple[bool, SupervisorLock]
 
 
 def _end_servers(home: Home) -> bool:
-    """End servers whose supervisor was killed; True when there were any."""
+    """End servers that a killed supervisor left running; True if there were any."""
     from ragstore.embedded import processes
     from ragstore.embedded.mongo import MongoServer
     from ragstore.embedded.postgres import PostgresServer

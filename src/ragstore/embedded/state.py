@@ -1,4 +1,4 @@
-"""What the supervisor says about itself and its servers, in a file that other processes read."""
+"""State file in which the supervisor reports on itself and its servers to other processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
 @dataclass(slots=True)
 class ServerState:
-    """One server as its supervisor last saw it; ``created`` as ``processes.started`` says it."""
+    """One server as its supervisor last saw it; ``created`` is its ``processes.start_id``."""
 
     pid: int | None = None
     created: str | None = None
@@ -33,7 +33,7 @@ class ServerState:
 
 @dataclass(slots=True)
 class State:
-    """The whole file; the lock, not this, says whether a supervisor lives."""
+    """Content of the file; only the lock, not this file, shows whether a supervisor runs."""
 
     phase: Phase = "starting"
     pid: int | None = None
@@ -43,13 +43,13 @@ class State:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every server of a running supervisor was ready when it last looked."""
+        """Whether the supervisor was running and all servers were ready when the file was written."""
         ready = {name for name, server in self.servers.items() if server.ready}
         return self.phase == "running" and ready >= set(SERVER_NAMES)
 
 
 def load(home: Home) -> State:
-    """The last state; an empty one where none was written or it cannot be understood."""
+    """The last state; an empty one if none was written or it cannot be parsed."""
     value = read_json(home.state)
     if value is None:
         return State(phase="stopped")
@@ -61,36 +61,35 @@ def load(home: Home) -> State:
 
 
 def save(home: Home, state: State) -> None:
-    """Replace the file at once."""
+    """Replace the file atomically."""
     write_private(home.state, json.dumps(asdict(state)))
 
 
-class Board:
-    """One state, written whole at every change."""
+class StateWriter:
+    """Keeps the state and writes all of it at every change."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.Lock()
-        self._state = State(pid=os.getpid(), created=processes.started(os.getpid()))
+        self._state = State(pid=os.getpid(), created=processes.start_id(os.getpid()))
         self._write()
 
-    def enter(self, phase: Phase) -> None:
-        """Say what the supervisor does now; ``failed`` stays, so that the starting process can read why."""
+    def set_phase(self, phase: Phase) -> None:
+        """Set the current phase; ``failed`` is kept, so that the starting process can read the reason."""
         with self._lock:
             if self._state.phase != "failed":
                 self._state.phase = phase
                 self._write()
 
     def fail(self, error: EmbeddedServerError) -> None:
-        """Say why the supervisor gives up; the first reason counts."""
+        """Record why the supervisor gives up; only the first reason is kept."""
         with self._lock:
             if self._state.phase != "failed":
                 self._state.phase = "failed"
                 self._state.error = {"message": error.message, "hint": error.hint, "facts": error.facts}
                 self._write()
 
-    def tell(self, name: ServerName, server: ServerState) -> None:
-        """Say how one server is."""
+    def set_server(self, name: ServerName, server: ServerState) -> None:
         with self._lock:
             self._state.servers[name] = server
             self._write()
@@ -99,6 +98,6 @@ class Board:
         try:
             save(self._home, self._state)
         except OSError as error:
-            # On a full disk the servers matter more than what is said about them; readers ask the
-            # ports too, and the next change writes the whole state again.
+            # On a full disk the servers are more important than this file; readers also check the
+            # ports, and the next change writes the whole state again.
             logger.error("action=state_not_written: %s", error)

@@ -1,4 +1,4 @@
-"""Embedding models: text in, float32 vectors out, the same face for models here and behind HTTP."""
+"""Embedding models that turn text into float32 vectors, with one interface for local and remote models."""
 
 from __future__ import annotations
 

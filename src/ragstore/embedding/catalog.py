@@ -1,6 +1,6 @@
-"""Which setting names which model, and what to install where it is missing.
+"""Catalog of embedding models: the setting that names each, and what to install if it is missing.
 
-Each model's module is imported when it is asked for: some of them cost seconds.
+A model's module is imported when the model is loaded, because some imports take seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MODULES = {
 _TAKES_ARGUMENT = {"openai": "MODEL", "ollama": "MODEL", "tei": "URL", "huggingface": "MODEL"}
 
 _DENSE_WEIGHTS = {"wordllama": 0.5}
-"""Of models that are weaker than others: their ranking counts less against that by words."""
+"""Weights of weaker models: their ranking counts less compared with the ranking by words."""
 _DENSE_WEIGHT = 2.0
 
 _DEFAULTS = ModelOptions()
@@ -46,18 +46,18 @@ class _ModelModule(Protocol):
 
 
 def dense_weight(model: str) -> float:
-    """How much a model's ranking counts in hybrid search, where that by words counts 1."""
+    """Weight of a model's ranking in hybrid search; the ranking by words has weight 1."""
     return _DENSE_WEIGHTS.get(model, _DENSE_WEIGHT)
 
 
 def load(model: str, options: ModelOptions = _DEFAULTS, *, sleep: Callable[[float], object] = time.sleep) -> Embedder:
-    """The model that a setting names.
+    """Load the model that a setting names.
 
     Args:
         sleep: waits between retries; a worker may pass its stop event's ``wait``.
 
     Raises:
-        SettingsError: no model is named so, or an option it needs is not set.
+        SettingsError: there is no model of that name, or an option it needs is not set.
         ModelMissingError: its package or files are not installed.
     """
     kind, _, argument = model.partition(":")

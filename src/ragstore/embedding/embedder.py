@@ -1,4 +1,4 @@
-"""The face every embedding model shows, and the options one is loaded with."""
+"""Interface of all embedding models, options to load one, checks of vectors and files, and ``external``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_BATCH_SIZE = 2048
-"""What the OpenAI protocol takes in one request; the LlamaIndex classes refuse more."""
+"""Most texts in one request of the OpenAI protocol; the LlamaIndex classes refuse more."""
 
 _BLANK = "."
 
 
 class Embedder(Protocol):
-    """A model that turns text into vectors; one may be used from several threads."""
+    """A model that turns text into vectors; safe to use from several threads."""
 
     @property
     def name(self) -> str:
-        """The setting that named it, e.g. ``wordllama`` or ``openai:text-embedding-3-small``."""
+        """The setting that names it, e.g. ``wordllama`` or ``openai:text-embedding-3-small``."""
         ...
 
     @property
     def dim(self) -> int:
-        """Length of its vectors; for a model behind HTTP the first use may cost one request."""
+        """Length of its vectors; for a model behind HTTP the first use may need one request."""
         ...
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
@@ -38,22 +38,22 @@ class Embedder(Protocol):
         ...
 
     def embed_query(self, text: str) -> np.ndarray:
-        """A vector of shape ``(dim,)``, float32, to compare with those of documents."""
+        """A vector of shape ``(dim,)``, float32, to be compared with the vectors of documents."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How a model is reached and how much of the machine or of a server it may take.
+    """Address and key of a model, and limits for the load on a server or on this machine.
 
     Args:
-        base_url: address of a server; None is the provider's usual one. ``tei:URL`` brings its own.
+        base_url: address of a server; None is the provider's usual one. ``tei:URL`` contains its own.
         api_key: sent as a bearer token to that server only, never shown.
-        batch_size: texts in one request, 1 to 2,048; servers of a lower limit get less.
+        batch_size: texts in one request, 1 to 2,048; servers with a lower limit get fewer.
         max_retries: tries after the first when a server is unreachable, overloaded or too slow.
         timeout_s: longest silence of a server within one request.
         requests_per_minute: None is unlimited; retries count.
-        n_threads: of the processor, for models that run here.
+        n_threads: threads of the processor, for models that run in this process.
     """
 
     base_url: str | None = None
@@ -72,22 +72,6 @@ class ModelOptions:
         _require(self.n_threads >= 1, "n_threads", "1 or more")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """Which model to load.
-
-    Args:
-        name: the whole setting, e.g. ``tei:http://127.0.0.1:8080``.
-        argument: what follows the first colon, empty for models without.
-        sleep: waits so many seconds between retries.
-    """
-
-    name: str
-    argument: str
-    options: ModelOptions
-    sleep: Callable[[float], object]
-
-
 def _require(holds: bool, option: str, allowed: str) -> None:
     if not holds:
         raise SettingsError(
@@ -97,32 +81,48 @@ def _require(holds: bool, option: str, allowed: str) -> None:
         )
 
 
-def embeddable(text: str) -> str:
-    """The text as every model takes it: "." in place of blank text, "?" in place of lone surrogates.
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """The model to load, with its options.
 
-    Blank text has no tokens: some models would make NaN or a zero vector of it, which has no cosine
-    distance to anything, and some servers refuse it. Surrogates come from undecodable command lines.
+    Args:
+        name: the whole setting, e.g. ``tei:http://127.0.0.1:8080``.
+        argument: the part after the first colon, empty for models without one.
+        sleep: waits so many seconds between retries.
+    """
+
+    name: str
+    argument: str
+    options: ModelOptions
+    sleep: Callable[[float], object]
+
+
+def embeddable(text: str) -> str:
+    """The text in a form that every model accepts: "." replaces blank text, "?" replaces lone surrogates.
+
+    Blank text has no tokens: some models would return NaN or a zero vector, which has no cosine
+    distance to any vector, and some servers refuse it. Surrogates come from undecodable command lines.
     """
     storable = text.encode(errors="replace").decode()
     return storable if storable.strip() else _BLANK
 
 
 class ExternalEmbedder:
-    """Refuses to embed: only the caller knows the model of these vectors."""
+    """The model ``external``, which refuses to embed: only the caller knows the model of these vectors."""
 
     name = "external"
 
     @property
     def dim(self) -> int:
-        """Raises UsageError: the collection knows it."""
+        """Raises UsageError: only the collection has the length."""
         self._refuse("tell the length of a vector")
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:  # noqa: ARG002
-        """Raises UsageError."""
+        """Raises UsageError: the vectors come with the nodes."""
         self._refuse("embed documents")
 
     def embed_query(self, text: str) -> np.ndarray:  # noqa: ARG002
-        """Raises UsageError."""
+        """Raises UsageError: the caller must give the vector."""
         self._refuse("embed a query")
 
     def _refuse(self, what: str) -> NoReturn:
@@ -140,18 +140,18 @@ def checked_vectors(
     """The rows as float32, shape ``(n_texts, dim)``, C-contiguous.
 
     Args:
-        dim: length that earlier vectors of the model had, None when this is the first answer.
-        refused: makes the error from what is wrong with the rows.
+        dim: length of earlier vectors of the model, None if this is the first answer.
+        refused: makes the error from a description of what is wrong with the rows.
 
     Raises:
-        ModelError: not one finite vector of that length, other than zero, for each text.
+        ModelError: the rows are not one finite vector of that length, other than zero, for each text.
     """
-    import numpy as np  # not needed where words alone are asked for
+    import numpy as np  # not needed for a search by words only
 
     if len(rows) != n_texts:
         raise refused(f"{len(rows)} vectors for {n_texts} texts")
     try:
-        with np.errstate(over="ignore"):  # what is too large for a float32 becomes inf, which is refused below
+        with np.errstate(over="ignore"):  # a value too large for float32 becomes inf, which is refused below
             vectors = np.array(rows, dtype=np.float32, order="C")
     except (ValueError, TypeError, OverflowError) as error:
         raise refused("vectors of several lengths, or not of numbers") from error
@@ -170,7 +170,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def package_file(package: str, path: str) -> Path:
-    """The file in an installed package; raises ImportError where either is missing."""
+    """The path of a file in an installed package; raises ImportError if the package or the file is missing."""
     spec = importlib.util.find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
         file = Path(folder) / path
@@ -180,7 +180,7 @@ def package_file(package: str, path: str) -> Path:
 
 
 def require_sha256(file: Path, sha256: str, remedy: str) -> None:
-    """Raise ModelMissingError unless the file is exactly the one this program was measured with."""
+    """Raise ModelMissingError unless the file has this hash: the program was measured with exactly this file."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub, run here by torch: ``huggingface:MODEL``."""
+"""Models of the Hugging Face hub, run in this process by torch: ``huggingface:MODEL``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ragstore.errors import ModelError, ModelMissingError
 
 
 class HuggingFaceEmbedder:
-    """A model in this process: nothing to retry and no rate to keep."""
+    """A model in this process, without retries or a limit of requests."""
 
     def __init__(self, name: str, model: Any) -> None:
         self.name = name
@@ -22,7 +22,7 @@ class HuggingFaceEmbedder:
 
     @property
     def dim(self) -> int:
-        """Length of the vectors, known after embedding one text."""
+        """Length of the vectors; the first use embeds a text to find it."""
         if self._dim is None:
             self._dim = self.embed_query("").shape[0]
         return self._dim
@@ -56,7 +56,7 @@ class HuggingFaceEmbedder:
 
 
 def load(request: ModelRequest) -> HuggingFaceEmbedder:
-    """Read the model, from the hub when it is not on disk yet; raises ImportError where torch is missing."""
+    """Load the model, from the hub if it is not on disk yet; raises ImportError if torch is missing."""
     library = importlib.import_module("llama_index.embeddings.huggingface")
     try:
         model = library.HuggingFaceEmbedding(model_name=request.argument, embed_batch_size=request.options.batch_size)

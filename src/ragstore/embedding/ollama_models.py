@@ -14,7 +14,7 @@ _USUAL_URL = "http://127.0.0.1:11434"
 
 
 class _ClosableOllama(OllamaEmbedding):
-    """Upstream opens a client and has no way to close it."""
+    """LlamaIndex's class with a way to close its client, which upstream lacks."""
 
     def __init__(self, model: str, service: Service, batch_size: int) -> None:
         super().__init__(
@@ -26,12 +26,12 @@ class _ClosableOllama(OllamaEmbedding):
 
     @property
     def closing(self) -> Callable[[], None]:
-        """What closes the client."""
+        """Function that closes the client."""
         return self._client.close
 
 
 def load(request: ModelRequest) -> RemoteEmbedder:
-    """An embedder of the model at ``options.base_url``, or at Ollama's usual port here."""
+    """An embedder of the model at ``options.base_url``, or at Ollama's usual port on this machine."""
     options = request.options
     service = Service(request.name, (options.base_url or _USUAL_URL).rstrip("/"), options.api_key, options.timeout_s)
     model = _ClosableOllama(request.argument, service, options.batch_size)

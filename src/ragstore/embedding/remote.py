@@ -1,4 +1,4 @@
-"""An embedder over a LlamaIndex embedding class: batches, retries, and no vector taken unchecked."""
+"""Embedder that uses a LlamaIndex embedding class: with batches, retries and a check of every vector."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PROBE = "dimension"
 
 
 class RemoteEmbedder:
-    """Asks a server for vectors.
+    """Requests vectors from a server.
 
     Args:
-        model: built without retries of its own and with ``embed_batch_size`` texts to a request.
-        close: releases its connections when the embedder is no longer used.
+        model: must not retry by itself; sends ``embed_batch_size`` texts in a request.
+        close: closes its connections when the embedder is no longer used.
     """
 
     def __init__(self, service: Service, model: BaseEmbedding, caller: Caller, close: Callable[[], None]) -> None:
@@ -31,12 +31,12 @@ class RemoteEmbedder:
 
     @property
     def name(self) -> str:
-        """The setting that named it."""
+        """The setting that names the model."""
         return self._service.name
 
     @property
     def dim(self) -> int:
-        """Length of the vectors; costs a request when none was made yet."""
+        """Length of the vectors; needs a request if none was made yet."""
         if self._dim is None:
             self._dim = self.embed_query(_PROBE).shape[0]
         return self._dim
@@ -65,11 +65,11 @@ class RemoteEmbedder:
         return self._checked(self._caller.call(lambda: self._model.get_text_embedding_batch(batch)), len(batch))
 
     def _checked(self, rows: Sequence[Sequence[float]], n_texts: int) -> np.ndarray:
-        vectors = checked_vectors(rows, n_texts, self._dim, self._service.nonsense)
+        vectors = checked_vectors(rows, n_texts, self._dim, self._service.unusable_answer)
         self._dim = vectors.shape[1]
         return vectors
 
 
 def call_policy(request: ModelRequest) -> CallPolicy:
-    """How often the options allow to call."""
+    """The policy of calls that the options ask for."""
     return CallPolicy(request.options.max_retries, request.options.requests_per_minute, request.sleep)

@@ -1,7 +1,7 @@
-"""A model behind HTTP: one connection pool, and its failures told as ours.
+"""Models behind HTTP: address, key, translation of failures, and calls with retries and a rate limit.
 
 Every client library used here sends its requests through ``httpx``. So the key is added, statuses are
-judged and failures are translated at that level, alike for all of them, and no library holds the key.
+checked and failures are translated at that level, in the same way for all libraries, and no library has the key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_DETAIL_CHARS = 300
 _PASSING_STATUSES = frozenset({408, 425, 429})
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_IS_ADDED_LATER = "added-when-sent"
-"""Stands in for the key in libraries that want one: given none, they would take a global one."""
+"""Replaces the key in libraries that require one: without a key they would use a global one."""
 
 Option = Literal["RAGSTORE_MODEL", "RAGSTORE_LLM"]
 
@@ -40,13 +40,13 @@ _CONNECTIONS = httpx.Limits(max_connections=16, max_keepalive_connections=8)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where a model is, and the options that say so.
+    """Address and key of a model, and the settings that they come from.
 
     Args:
         name: the setting's value, e.g. ``openai:text-embedding-3-small``.
         url: without trailing slash, user name or password.
-        option: the setting's name; those of its key, time-out and, mostly, address start with it.
-        url_option: the setting that has the address, empty for ``option`` with ``_BASE_URL``.
+        option: the setting's name; the names of its key's, time-out's and usually address's settings start with it.
+        url_option: the setting with the address, empty for ``option`` with ``_BASE_URL``.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Service:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url_option", self.url_option or f"{self.option}_BASE_URL")
         if not _is_plain_http(self.url):
-            # The URL is not shown: what makes it unusable may be a password in it.
+            # The URL is not shown: it may be unusable because of a password in it.
             raise SettingsError(
                 f"the address in {self.url_option} is not an http or https URL without user name and password",
                 hint=f"set {self.url_option} to http://HOST:PORT or the like, and {self.option}_API_KEY to the key",
@@ -80,13 +80,13 @@ class Service:
         return {
             "auth": self._authorise,
             "event_hooks": {"response": [_raise_bad_status]},
-            "follow_redirects": False,  # a redirected POST would become a GET, or take texts to another host
+            "follow_redirects": False,  # a redirected POST would become a GET, or send texts to another host
             "limits": _CONNECTIONS,
             "timeout": self.timeout_s,
         }
 
     def _authorise(self, request: httpx.Request) -> httpx.Request:
-        """Put our key in place of whatever the library found in its own environment variables."""
+        """Replace any key that the library found in its own environment variables with our key."""
         request.headers.pop("Authorization", None)
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
@@ -98,7 +98,7 @@ class Service:
         return (self.api_key or "").strip()
 
     def failure(self, error: BaseException) -> ModelError:
-        """What an exception of a client library means for the caller."""
+        """Translate an exception of a client library into our error."""
         for cause in _causes(error):
             if isinstance(cause, BadStatusError):
                 return self._status_failure(cause)
@@ -114,10 +114,10 @@ class Service:
                     hint=f"start the server or correct {self.url_option}",
                     **self._facts(),
                 )
-        return self.nonsense(f"it is not what such a server sends ({type(error).__name__})")
+        return self.unusable_answer(f"it is not what such a server sends ({type(error).__name__})")
 
-    def nonsense(self, what: str) -> ModelError:
-        """The error for an answer that came and cannot be used."""
+    def unusable_answer(self, what: str) -> ModelError:
+        """The error for an answer that was received but cannot be used."""
         return ModelError(
             f"{self} gave an answer that cannot be used: {what}",
             hint=f"check the model's name and the address in {self._options}",
@@ -152,19 +152,19 @@ class Service:
         return {"model": self.name, "url": self.url}
 
     def _detail(self, error: BadStatusError) -> str:
-        # A server that refuses a key may repeat it in its own words, part of it masked.
+        # A server that refuses a key may repeat it in its message, with a part of it masked.
         detail = "" if error.status in (401, 403) else self._shown(error.body)
         return f": {detail}" if detail else ""
 
     def _shown(self, text: str) -> str:
-        """Foreign text as a message may show it: one short line without the key."""
+        """Text of the server as a message may show it: one short line without the key."""
         if self._key:
             text = text.replace(self._key, "***")
         return re.sub(r"\s+", " ", text).strip()[:_MAX_DETAIL_CHARS]
 
 
 class BadStatusError(Exception):
-    """An answer other than 2xx, as it passes through a client library on its way to ``Service.failure``."""
+    """A status other than 2xx; it is raised through a client library and translated by ``Service.failure``."""
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(f"status {response.status_code}")
@@ -191,7 +191,7 @@ def _raise_bad_status(response: httpx.Response) -> None:
 
 
 def _retry_after_s(header: str | None) -> float | None:
-    """Seconds to wait as RFC 9110 has them: a number, or the date until when."""
+    """Seconds to wait, from a header of RFC 9110: a number of seconds, or a date."""
     if header is None:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d+)?", header.strip()):
@@ -204,7 +204,7 @@ def _retry_after_s(header: str | None) -> float | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what led to it, nearest first, also where a library hid it with ``from None``."""
+    """The exception and its causes, nearest first, also causes that a library hid with ``from None``."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -222,26 +222,26 @@ def _is_plain_http(url: str) -> bool:
 T = TypeVar("T")
 
 MAX_RETRY_AFTER_S = 120.0
-"""A server that asks for more patience is given up on here; whoever holds the work tries it later."""
+"""If a server asks to wait longer than this, the call fails; its caller can try again later."""
 
 _SECONDS_PER_MINUTE = 60.0
 _jitter = wait_random(0, 0.5)
 _back_off = wait_random_exponential(multiplier=0.5, max=30)
 
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, BadStatusError, OSError)
-# What the client libraries stumble over when an answer is not of the shape they expect; all of them
-# read it unchecked, some even take an error page for an answer.
+# Errors of the client libraries for an answer of an unexpected shape: all of them read it without a check, and some
+# even read an error page as an answer.
 _MISREADINGS = (ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
-    """How often a call is made.
+    """Limits for retries and for the rate of calls.
 
     Args:
         max_retries: tries after the first.
         requests_per_minute: None is unlimited; retries count.
-        sleep: waits so many seconds; a stop event's ``wait`` cuts the waiting short.
+        sleep: waits this many seconds; a stop event's ``wait`` ends the waiting early.
     """
 
     max_retries: int = 5
@@ -260,14 +260,14 @@ class Caller:
         self._service = service
         self._policy = policy
         self._failures = failures + _FAILURES + _MISREADINGS
-        self._pace = _Pace(policy.requests_per_minute, policy.sleep)
+        self._rate_limit = _RateLimit(policy.requests_per_minute, policy.sleep)
 
     def call(self, request: Callable[[], T]) -> T:
-        """What the request returns.
+        """Make a request with retries, and return its result.
 
         Raises:
-            ModelUnavailableError: still failing after the last retry, or the server asks for more patience
-                than ``MAX_RETRY_AFTER_S``; ``facts`` has ``retry_after_s`` where it said so.
+            ModelUnavailableError: it still fails after the last retry, or the server asks to wait longer
+                than ``MAX_RETRY_AFTER_S``; ``facts`` has ``retry_after_s`` if the server sent it.
             ModelError: the same request would fail the same way.
         """
         retrying = Retrying(
@@ -284,15 +284,15 @@ class Caller:
         self._policy.sleep(seconds)
 
     def _once(self, request: Callable[[], T]) -> T:
-        self._pace.wait_turn()
+        self._rate_limit.wait_turn()
         try:
             return request()
         except self._failures as error:
             raise self._service.failure(error) from error
 
 
-class _Pace:
-    """Turns at an even distance, handed out to threads in the order they ask."""
+class _RateLimit:
+    """Gives threads turns at equal intervals, in the order in which they ask."""
 
     def __init__(self, requests_per_minute: int | None, sleep: Callable[[float], object]) -> None:
         self._distance_s = _SECONDS_PER_MINUTE / requests_per_minute if requests_per_minute else 0.0
@@ -316,7 +316,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _wait_s(state: RetryCallState) -> float:
-    """What the server asked for and a little more, so that not all clients come back at once; else backs off."""
+    """The server's waiting time plus a random part, so that clients return at different times; else back-off."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, ModelUnavailableError) and error.facts.get("retry_after_s") is not None:
         return float(error.facts["retry_after_s"]) + _jitter(state)

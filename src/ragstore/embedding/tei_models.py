@@ -1,4 +1,4 @@
-"""The model of a Text Embeddings Inference server: ``tei:URL``."""
+"""Model of a Text Embeddings Inference server: ``tei:URL``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_BATCH_SIZE = 32
 
 
 class _CheckedTei(TextEmbeddingsInference):
-    """Upstream takes error pages for answers and connects anew for each request."""
+    """LlamaIndex's class with checked answers and one client; upstream accepts error pages and reconnects each time."""
 
     _http: httpx.Client = PrivateAttr()
 

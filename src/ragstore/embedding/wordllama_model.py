@@ -1,7 +1,7 @@
-"""The default model: token vectors of WordLlama, averaged.
+"""Default model: the averaged token vectors of WordLlama, and a tokenizer that remembers pieces of text.
 
-Its two files are read here and not through its own class, because importing that takes five times as
-long as reading them, configures the root logger, and its average makes NaN of a text without tokens.
+The model's two files are read here and not through its own class, because importing that class takes five times as
+long as reading the files and configures the root logger, and its average is NaN for a text without tokens.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from ragstore.embedding.embedder import ModelRequest, embeddable, package_file
 _TENSOR = "embedding.weight"
 _TEXTS_AT_ONCE = 256
 _TOKENS_AT_ONCE = 16_384
-"""Bounds the memory that a text of any length takes while its tokens are added up."""
+"""Limits the memory for a text of any length while its token vectors are added."""
 
 _FEW_TEXTS = 32
-"""Up to so many at once are tokenized as they are; it takes more of them until remembered pieces spare time."""
+"""Up to this many texts are tokenized whole; remembered pieces save time only with more texts."""
 
 _FEW_TOKENS = 512
-"""Up to so many, the first question's vectors are read one by one; reading and widening all takes longer."""
+"""For up to this many tokens, the first question reads single vectors; reading and widening all takes longer."""
 
 TokenIds = list[int] | np.ndarray
 Lookup = Callable[[TokenIds], np.ndarray]
-"""The vectors of tokens, float32, shape ``(n_tokens, dim)``."""
+"""Returns the vectors of tokens, float32, shape ``(n_tokens, dim)``."""
 
 
 class WordLlamaEmbedder:
-    """Averages over all tokens, however long the text is; unit length.
+    """Embeds a text of any length as the average of all its token vectors, with unit length.
 
     Args:
         weights: a safetensors file with a vector for each token of the tokenizer.
@@ -53,7 +53,7 @@ class WordLlamaEmbedder:
 
     @property
     def dim(self) -> int:
-        """256."""
+        """Length of the vectors: 256."""
         return int(self._stored.get_shape()[1])
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
@@ -63,14 +63,14 @@ class WordLlamaEmbedder:
             batch = [embeddable(text) for text in texts[begin : begin + _TEXTS_AT_ONCE]]
             for row, token_ids in enumerate(self._token_ids(batch), start=begin):
                 vectors[row] = self._sum(token_ids, self._from_memory)
-        # The length takes the number of tokens out again, so that a sum serves as well as a mean.
+        # Scaling to unit length removes the number of tokens, so that a sum gives the same result as a mean.
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
     def embed_query(self, text: str) -> np.ndarray:
         """A vector of unit length, shape ``(256,)``."""
         [encoding] = self._tokenizer.encode_batch_fast([embeddable(text)], add_special_tokens=False)
-        # A process that answers one question and ends should not read all of the file for it.
+        # A process that answers only one question should not read the whole file for it.
         from_file = self._table is None and not self._was_asked and len(encoding.ids) <= _FEW_TOKENS
         self._was_asked = True
         vector = self._sum(encoding.ids, self._from_file if from_file else self._from_memory)
@@ -96,13 +96,13 @@ class WordLlamaEmbedder:
 
     def _from_memory(self, token_ids: TokenIds) -> np.ndarray:
         if self._table is None:
-            # Threads that come here at once do it twice, with the same result.
+            # Two threads at the same time both do it, with the same result.
             self._table = np.ascontiguousarray(self._file.get_tensor(_TENSOR), dtype=np.float32)
         return self._table[token_ids]
 
 
 def load(_request: ModelRequest) -> WordLlamaEmbedder:
-    """Open the files that come in the package's wheel; raises ImportError where they are missing."""
+    """Open the files from the package's wheel; raises ImportError if they are missing."""
     tokenizer = Tokenizer.from_file(str(package_file("wordllama", "tokenizers/l2_supercat_tokenizer_config.json")))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -110,33 +110,33 @@ def load(_request: ModelRequest) -> WordLlamaEmbedder:
 
 
 MAX_CHARS = 100_000
-"""Of a text; longer ones would take much memory in pieces."""
+"""Longest text that is divided into pieces; longer ones would take much memory."""
 
 _MAX_PIECES = 100_000
-"""Remembered at most, some 20 MB."""
+"""Most pieces that are remembered, some 20 MB."""
 
-_SPACE = "\u2581"  # what stands for a space in this tokenizer's vocabulary
+_SPACE = "\u2581"  # represents a space in this tokenizer's vocabulary
 _PIECE_OF_ASCII = re.compile(r" *[A-Za-z]+| *[^A-Za-z0-9 \n]+|[0-9]| +|\n+")
 _PIECE = re.compile(r" *[^ \n]+| +|\n+")
 _SPECIAL = re.compile("<s>|</s>|<unk>")
 
 
 def is_divisible(text: str) -> bool:
-    """Whether ``PieceTokenizer`` takes this text: it is not too long, and names no token that the model itself uses."""
+    """Whether ``PieceTokenizer`` accepts this text: it is not too long, and contains no special token of the model."""
     return len(text) <= MAX_CHARS and not _SPECIAL.search(text)
 
 
 class PieceTokenizer:
-    """Tokenizes the pieces of texts and remembers them; for one tokenizer, and safe to use from several threads."""
+    """Tokenizes pieces of texts and remembers the results; safe to use from several threads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        # The original writes each space as the mark and puts one in front of the text; here that is done to pieces.
+        # The original replaces each space by the mark and puts one before the text; here this is done with the pieces.
         self._tokenizer.normalizer = normalizers.Sequence([])
         self._known: dict[str, bytes] = {}
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of texts that are divisible, int32, an array each."""
+        """Token ids, one int32 array for each text; the texts must be divisible."""
         if len(self._known) > _MAX_PIECES:
             # Another thread may be using the old one.
             self._known = {}

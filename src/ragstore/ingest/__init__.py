@@ -1,1 +1,1 @@
-"""Source → document → chunks → nodes: decides what changed, and hands complete revisions to the protocol."""
+"""Ingest, from source to document, chunks and nodes: finds changes and hands whole revisions to the protocol."""

@@ -1,4 +1,4 @@
-"""Counts what an ingest does, and tells whoever watches."""
+"""Counter of what an ingest does, which also reports the progress to a listener."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ragstore.ingest.prefetch import Ahead
+from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.document import SourceItem
 from ragstore.model.report import IngestReport, Progress, SetAside
 
-TELL_EVERY_S = 0.1
+REPORT_EVERY_S = 0.1
 
 
-class Tally:
+class IngestCounter:
     """The counts of one ingest; used from several threads."""
 
     def __init__(self, tell: Callable[[Progress], None] | None = None) -> None:
@@ -22,30 +22,30 @@ class Tally:
         self._tell = tell
         self._lock = threading.Lock()
         self._started = time.monotonic()
-        self._told = self._started
+        self._reported_at = self._started
         self._n_done = 0
         self._bytes_done = 0
-        self._listing: Ahead[Any] | None = None
+        self._listing: PrefetchedListing[Any] | None = None
 
-    def watch(self, listing: Ahead[Any]) -> None:
-        """Take the size of the whole from this listing."""
+    def watch(self, listing: PrefetchedListing[Any]) -> None:
+        """Take the total number and size of documents from this listing."""
         self._listing = listing
 
     def unchanged(self, *items: SourceItem) -> None:
-        """The ledger already has their content."""
+        """Count documents that the ledger already has with the same content."""
         with self._lock:
             self.report.unchanged += len(items)
         self._did(*items)
 
     def failed(self, item: SourceItem, code: str, reason: str) -> None:
-        """The document is in quarantine."""
+        """Count a document that was put into quarantine."""
         with self._lock:
             self.report.failed += 1
             self.report.quarantined.append(SetAside(item.document_id, code, reason))
         self._did(item)
 
     def published(self, item: SourceItem, action: str, *, n_chunks: int, n_embedded: int) -> None:
-        """A new revision is live; ``action`` is added, updated or renamed."""
+        """Count a new live revision; ``action`` is added, updated or renamed."""
         with self._lock:
             setattr(self.report, action, getattr(self.report, action) + 1)
             self.report.chunks += n_chunks
@@ -54,22 +54,22 @@ class Tally:
         self._did(item)
 
     def finish(self) -> IngestReport:
-        """Tell the last time and return the counts."""
+        """Report the progress a last time and return the counts."""
         self.report.seconds = round(time.monotonic() - self._started, 3)
-        self._tell_now()
+        self._report_progress()
         return self.report
 
     def _did(self, *items: SourceItem) -> None:
         with self._lock:
             self._n_done += len(items)
             self._bytes_done += sum(item.size for item in items)
-            due = time.monotonic() - self._told >= TELL_EVERY_S
+            due = time.monotonic() - self._reported_at >= REPORT_EVERY_S
             if due:
-                self._told = time.monotonic()
+                self._reported_at = time.monotonic()
         if due:
-            self._tell_now()
+            self._report_progress()
 
-    def _tell_now(self) -> None:
+    def _report_progress(self) -> None:
         if self._tell is None:
             return
         listing = self._listing

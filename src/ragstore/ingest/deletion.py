@@ -1,4 +1,4 @@
-"""Deleting documents whose source is gone, and refusing to when too many of them seem to be."""
+"""Deletion of documents with a missing source; refused when suspiciously many sources are missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 
 from ragstore.errors import MassDeletionError, RefusedError
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Collection
 from ragstore.postgres import documents
 from ragstore.postgres.documents import KnownSource
@@ -20,69 +20,74 @@ from ragstore.sources.presence import Roots
 
 MAX_DELETED = 10
 MAX_DELETED_SHARE = 0.2
-"""A sync that would delete more than both is refused."""
+"""A sync is refused if it would delete more than ``MAX_DELETED`` documents and also more than this share of them."""
 
 DELETED_AT_ONCE = 100
 
+_OPTION, _ARGUMENT = "run the same command with --allow-mass-delete", "call it again with allow_mass_delete=True"
+_HINT = f"--dry-run names them; if they are to go, {_OPTION}"
+_IN_PYTHON = f"sync(..., dry_run=True).deleted_documents names them; if they are to go, {_ARGUMENT}"
+_HINT_EMPTIED = f"is it mounted? if it was emptied on purpose, {_OPTION}"
+
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """What is gone, of what the ledger knows.
+class MissingSources:
+    """Live documents in the ledger with a source that is certainly missing.
 
     Args:
-        n_live: live documents of the collection, wherever they came from; counted only where some are gone.
-        by_root: how many are gone below each folder; a file below two of them counts in both.
-        sources: what is gone, by name.
+        n_live: live documents of the collection from all sources; counted only if some sources are missing, else 0.
+        by_root: number of missing sources below each folder; a file below two of the folders counts in both.
+        sources: the missing sources themselves.
     """
 
     n_live: int = 0
-    n_lost: int = 0
+    n_missing: int = 0
     by_root: dict[str, int] = field(default_factory=dict)
     sources: list[KnownSource] = field(default_factory=list)
 
     @property
     def document_ids(self) -> list[str]:
-        """Of all that is gone."""
+        """Ids of the documents with a missing source."""
         return [source.document_id for source in self.sources]
 
 
+def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> MissingSources:
+    """Find the live documents below these folders with a missing source; only their names are kept in memory."""
+    lost = list(_missing(pool, collection, roots))
+    n_live = retry_transient(lambda: documents.count_live(pool, collection)) if lost else 0
+    return missing_by_root(lost, roots, n_live=n_live)
+
+
+def missing_by_root(lost: list[KnownSource], roots: Roots, *, n_live: int) -> MissingSources:
+    """Count these sources below each folder."""
+    by_root = Counter(root for source in lost for root in roots.of(source.source_uri))
+    return MissingSources(n_live, len(lost), dict(by_root), lost)
+
+
 def is_mass(n_deleted: int, n_live: int) -> bool:
-    """Whether so many deletions look like an accident."""
+    """Whether this many deletions look like an accident."""
     return n_deleted > MAX_DELETED and n_deleted > MAX_DELETED_SHARE * n_live
 
 
-def survey(pool: PostgresPool, collection: Collection, roots: Roots) -> Loss:
-    """The live documents below these folders whose source is certainly gone; only their names take memory."""
-    lost = list(_lost(pool, collection, roots))
-    n_live = patiently(lambda: documents.count_live(pool, collection)) if lost else 0
-    return loss_of(lost, roots, n_live=n_live)
-
-
-def loss_of(lost: list[KnownSource], roots: Roots, *, n_live: int) -> Loss:
-    """These sources, counted below each folder."""
-    by_root = Counter(root for source in lost for root in roots.of(source.source_uri))
-    return Loss(n_live, len(lost), dict(by_root), lost)
-
-
-def refusal(loss: Loss, silent: set[str]) -> MassDeletionError | None:
-    """Why these deletions must not be done unasked, if so.
+def refusal(missing: MissingSources, silent: set[str]) -> MassDeletionError | None:
+    """The error that refuses these deletions, or None if they can be done without a confirmation.
 
     Args:
-        silent: folders that showed no file at all: emptied on purpose, or not mounted.
+        silent: folders in which the listing found no file at all: emptied on purpose, or not mounted.
     """
-    facts = {"n_lost": loss.n_lost, "n_live": loss.n_live}
-    emptied = sorted(silent & loss.by_root.keys())
+    facts = {"n_lost": missing.n_missing, "n_live": missing.n_live}
+    emptied = sorted(silent & missing.by_root.keys())
     if emptied:
         return MassDeletionError(
-            f"{emptied[0]} shows no document any more, and {loss.by_root[emptied[0]]:,} came from there: "
+            f"{emptied[0]} shows no document any more, and {missing.by_root[emptied[0]]:,} came from there: "
             "nothing was deleted",
             hint=_HINT_EMPTIED,
             in_python=_HINT_EMPTIED.replace(_OPTION, _ARGUMENT),
             **facts,
         )
-    if is_mass(loss.n_lost, loss.n_live):
+    if is_mass(missing.n_missing, missing.n_live):
         return MassDeletionError(
-            f"{loss.n_lost:,} of {loss.n_live:,} documents are gone from their folders: nothing was deleted",
+            f"{missing.n_missing:,} of {missing.n_live:,} documents are gone from their folders: nothing was deleted",
             hint=_HINT,
             in_python=_IN_PYTHON,
             **facts,
@@ -91,7 +96,7 @@ def refusal(loss: Loss, silent: set[str]) -> MassDeletionError | None:
 
 
 def incomplete() -> RefusedError:
-    """Why nothing is deleted where a folder could not be listed."""
+    """The error that refuses all deletions because a folder could not be listed."""
     return RefusedError(
         "nothing was deleted: a folder could not be listed, so nobody knows what is gone",
         hint="see 'ragstore quarantine' for the folder, then run the same command again",
@@ -100,7 +105,7 @@ def incomplete() -> RefusedError:
 
 
 class Deletion:
-    """Deletes what a survey found, a batch at a time.
+    """Deletes documents with a missing source in batches, each checked again just before it is deleted.
 
     Args:
         alive: called after each batch.
@@ -126,36 +131,37 @@ class Deletion:
         self.returned: list[str] = []
         self.forgotten: list[str] = []
 
-    def run(self, loss: Loss, *, allow_mass_delete: bool) -> None:
-        """Delete what is gone now; ``deleted`` says which documents, ``returned`` what came back at the same moment.
+    def run(self, missing: MissingSources, *, allow_mass_delete: bool) -> None:
+        """Delete the documents with a source that is missing now.
 
-        ``forgotten`` says what left the quarantine, because its file is gone.
+        Afterwards ``deleted`` has their ids, ``returned`` the URIs of sources that came back during the deletion, and
+        ``forgotten`` the ids of documents that left the quarantine because their file is missing.
 
         Raises:
-            MassDeletionError: more is gone than a moment ago, or a folder is another one than at the beginning.
+            MassDeletionError: more sources are missing than the survey found, or a folder was replaced by another one.
 
         Crash safety:
-            Each batch is one transaction; what is left is found again by the next sync.
+            Each batch is one transaction; the next sync finds again what was not deleted.
         """
-        # Where nothing was gone a moment ago, looking at every document once more would find next to nothing.
-        lost = _lost(self._pool, self._collection, self._roots) if loss.n_lost else iter(())
+        # If the survey just found nothing missing, a second look at every document would find next to nothing.
+        lost = _missing(self._pool, self._collection, self._roots) if missing.n_missing else iter(())
         while batch := list(islice(lost, DELETED_AT_ONCE)):
-            self._check(loss, len(batch), allow_mass_delete)
+            self._check(missing, len(batch), allow_mass_delete)
             self._delete(batch)
-        gone = lost_in_quarantine(self._pool, self._collection, self._roots)
+        gone = missing_in_quarantine(self._pool, self._collection, self._roots)
         while batch := list(islice(gone, DELETED_AT_ONCE)):
-            self._check(loss, 0, allow_mass_delete)
+            self._check(missing, 0, allow_mass_delete)
             self._forget(batch)
 
-    def _check(self, loss: Loss, n_more: int, allow_mass_delete: bool) -> None:
-        """Look again right before each batch: a drive may be taken away between any two looks."""
+    def _check(self, missing: MissingSources, n_more: int, allow_mass_delete: bool) -> None:
+        """Check right before each batch, because a drive can be removed at any moment."""
         replaced = self._roots.replaced
         if replaced:
             raise MassDeletionError(
                 f"{replaced[0]} became another folder during the sync; {len(self.deleted):,} were deleted before",
                 hint="mount what belongs there, then run the same command again",
             )
-        if not allow_mass_delete and is_mass(len(self.deleted) + n_more, loss.n_live):
+        if not allow_mass_delete and is_mass(len(self.deleted) + n_more, missing.n_live):
             raise MassDeletionError(
                 f"more documents went during the sync; {len(self.deleted):,} were deleted before",
                 hint=_HINT,
@@ -164,44 +170,38 @@ class Deletion:
 
     def _delete(self, batch: Sequence[KnownSource]) -> None:
         planned_from = {source.document_id: source.revision for source in batch}
-        self.deleted += patiently(
+        self.deleted += retry_transient(
             lambda: self._publisher.delete_live(self._collection, list(planned_from), planned_from=planned_from)
         )
-        # Another worker may have found a file there again and its document unchanged, just before it was deleted.
-        self.returned += [s.source_uri for s in batch if not self._roots.lost(s.source_uri)]
-        patiently(self._recoverer.retire)
+        # Another worker may have seen that a file came back and is unchanged, just before its document was deleted.
+        self.returned += [s.source_uri for s in batch if not self._roots.source_missing(s.source_uri)]
+        retry_transient(self._recoverer.retire)
         self._alive()
 
     def _forget(self, batch: Sequence[KnownSource]) -> None:
         document_ids = [source.document_id for source in batch]
-        patiently(lambda: documents.forget_quarantined(self._pool, self._collection, document_ids))
+        retry_transient(lambda: documents.forget_quarantined(self._pool, self._collection, document_ids))
         self.forgotten += document_ids
 
 
-def lost_in_quarantine(pool: PostgresPool, collection: Collection, roots: Roots) -> Iterator[KnownSource]:
-    """What is in quarantine and has no file any more; a page at a time."""
-    return _lost(pool, collection, roots, quarantined=True)
+def missing_in_quarantine(pool: PostgresPool, collection: Collection, roots: Roots) -> Iterator[KnownSource]:
+    """Documents in quarantine with a missing source; read from the ledger a page at a time."""
+    return _missing(pool, collection, roots, quarantined=True)
 
 
-def _lost(
+def _missing(
     pool: PostgresPool, collection: Collection, roots: Roots, *, quarantined: bool = False
 ) -> Iterator[KnownSource]:
-    """What the ledger has below these folders and the folders have no more; a page at a time."""
+    """Documents of the ledger below these folders with a missing source; read from the ledger a page at a time."""
     after, folders = "", roots.uris
-    # With no folder nothing can be lost: named files are there, or the listing had refused them.
+    # Without folders no source can be missing: named files exist, otherwise the listing would have refused them.
     while folders:
-        page = patiently(
+        page = retry_transient(
             partial(documents.page_of_sources, pool, collection, folders, after=after, quarantined=quarantined)
         )
         for source in page:
-            if roots.lost(source.source_uri):
+            if roots.source_missing(source.source_uri):
                 yield source
         if len(page) < documents.PAGE:
             return
         after = page[-1].document_id
-
-
-_OPTION, _ARGUMENT = "run the same command with --allow-mass-delete", "call it again with allow_mass_delete=True"
-_HINT = f"--dry-run names them; if they are to go, {_OPTION}"
-_IN_PYTHON = f"sync(..., dry_run=True).deleted_documents names them; if they are to go, {_ARGUMENT}"
-_HINT_EMPTIED = f"is it mounted? if it was emptied on purpose, {_OPTION}"

@@ -1,4 +1,4 @@
-"""What a sync would do, found without changing anything."""
+"""Dry run of a sync: the report that the sync would give, made without changing anything."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import partial
 from itertools import islice
 
 from ragstore.errors import ContentError
-from ragstore.ingest.counter import Tally
-from ragstore.ingest.deletion import Loss, incomplete, loss_of, lost_in_quarantine, refusal, survey
-from ragstore.ingest.planning import LOOK_UP_AT_ONCE, Planner
-from ragstore.ingest.prefetch import Ahead
+from ragstore.ingest.counter import IngestCounter
+from ragstore.ingest.deletion import MissingSources, incomplete, missing_by_root, missing_in_quarantine, refusal, survey
+from ragstore.ingest.planner import LOOK_UP_AT_ONCE, Planner
+from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
 from ragstore.model.report import IngestReport, Progress, SetAside
@@ -19,7 +19,7 @@ from ragstore.postgres import documents
 from ragstore.postgres.documents import KnownSource
 from ragstore.postgres.pool import PostgresPool
 from ragstore.sources import Listing, Unlistable
-from ragstore.sources.opening import content_hash_of
+from ragstore.sources.file_bytes import content_hash_of
 from ragstore.sources.presence import Roots
 
 
@@ -32,16 +32,16 @@ def dry_run(
     allow_mass_delete: bool = False,
     tell: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
-    """What the report of a sync would say, with ``refused`` where it would refuse to delete.
+    """The report that a sync would give; it has ``refused`` if the sync would refuse to delete.
 
-    Files are hashed where size and time do not tell, and new ones where one that is gone may have been renamed; none
-    is parsed, so that one which cannot be read counts as added.
+    A file is hashed if its size and time do not decide whether it changed; a new file also if a missing one may have
+    been renamed to it. No file is parsed, so a file that cannot be read counts as added.
 
     Args:
-        collection: None where it does not exist yet.
+        collection: None if it does not exist yet.
     """
-    tally = Tally(tell)
-    report = tally.report
+    counter = IngestCounter(tell)
+    report = counter.report
     report.passed_over = listing.passed_over
     if collection is None:
         for entry in listing:
@@ -50,14 +50,14 @@ def dry_run(
                 report.quarantined.append(SetAside(entry.document_id, entry.error.code, entry.error.message))
             else:
                 _count(report, "added")
-        return tally.finish()
+        return counter.finish()
     begun_at = time.monotonic()
-    loss = survey(pool, collection, roots)
-    ahead: Ahead[SourceItem | Unlistable] = Ahead(roots.watching(listing))
-    tally.watch(ahead)
-    planner = Planner(pool, collection, tally, content_hash_of=partial(_content_hash, roots))
-    moved = _Moved(pool, collection, roots, loss)
-    for batch in _batches(planner.changed(ahead)):
+    missing = survey(pool, collection, roots)
+    prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(roots.watching(listing))
+    counter.watch(prefetched)
+    planner = Planner(pool, collection, counter, content_hash_of=partial(_content_hash, roots))
+    renamed = _RenamedFiles(pool, collection, roots, missing)
+    for batch in _batches(planner.changed(prefetched)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])
         new = []
         for item in batch:
@@ -66,55 +66,55 @@ def dry_run(
                 _count(report, "updated")
             else:
                 new.append(item)
-        n_renamed = moved.among(new)
+        n_renamed = renamed.count_in(new)
         _count(report, "renamed", n_renamed)
         _count(report, "added", len(new) - n_renamed)
     if listing.complete:
-        left = loss_of(moved.left(), roots, n_live=loss.n_live)
-        report.deleted, report.deleted_documents = left.n_lost, left.document_ids
+        left = missing_by_root(renamed.left(), roots, n_live=missing.n_live)
+        report.deleted, report.deleted_documents = left.n_missing, left.document_ids
         report.refused = None if allow_mass_delete else refusal(left, roots.silent)
         if report.refused is None:
-            gone = lost_in_quarantine(pool, collection, roots)
-            # Who deletes a document takes it out of quarantine too.
+            gone = missing_in_quarantine(pool, collection, roots)
+            # A deletion also takes the document out of quarantine.
             deleted = set(report.deleted_documents)
             report.forgotten_documents = [s.document_id for s in gone if s.document_id not in deleted]
     else:
         report.refused = incomplete()
-    report = tally.finish()
+    report = counter.finish()
     report.seconds = round(time.monotonic() - begun_at, 3)
     return report
 
 
-class _Moved:
-    """Tells of new files how many are those that are gone, under another name."""
+class _RenamedFiles:
+    """Counts how many new files are missing files under another name, each missing file once."""
 
-    def __init__(self, pool: PostgresPool, collection: Collection, roots: Roots, loss: Loss) -> None:
+    def __init__(self, pool: PostgresPool, collection: Collection, roots: Roots, missing: MissingSources) -> None:
         self._pool = pool
         self._collection = collection
         self._roots = roots
-        self._lost = loss.sources
-        self._n_left = loss.n_lost
-        self._taken: set[str] = set()
+        self._missing = missing.sources
+        self._n_left = missing.n_missing
+        self._matched: set[str] = set()
 
     def left(self) -> list[KnownSource]:
-        """What is gone and was found under no other name."""
-        return [source for source in self._lost if source.document_id not in self._taken]
+        """Missing sources that were not found under another name."""
+        return [source for source in self._missing if source.document_id not in self._matched]
 
-    def among(self, items: Sequence[SourceItem]) -> int:
-        """Files are read only while there is something gone that they may be."""
+    def count_in(self, items: Sequence[SourceItem]) -> int:
+        """How many of these files are renamed ones; they are read only while missing sources are left."""
         if not self._n_left:
             return 0
         hashes = [h for item in items if (h := _hash_or_none(self._roots, item))]
         by_content = documents.find_by_content(self._pool, self._collection, hashes)
-        n_moved = 0
+        n_renamed = 0
         for content_hash in hashes:
             for candidate in by_content.get(content_hash, []):
-                if candidate.document_id not in self._taken and self._roots.lost(candidate.source_uri):
-                    self._taken.add(candidate.document_id)
-                    n_moved += 1
+                if candidate.document_id not in self._matched and self._roots.source_missing(candidate.source_uri):
+                    self._matched.add(candidate.document_id)
+                    n_renamed += 1
                     break
-        self._n_left -= n_moved
-        return n_moved
+        self._n_left -= n_renamed
+        return n_renamed
 
 
 def _count(report: IngestReport, name: str, n: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Nodes from chunks, in LlamaIndex's form, built without importing LlamaIndex."""
+"""Nodes made from chunks, in LlamaIndex's form but without importing LlamaIndex, and a document's metadata."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FILE_KEYS = ["file_path", "file_name", "file_type"]
 
 
 MAX_NODES = 250_000
-"""Of one document: MongoDB's entry of it names them all, and may have 16 MB."""
+"""Most nodes of one document: its entry in MongoDB, which is limited to 16 MB, names them all."""
 
 
 def document_metadata(item: SourceItem, parsed: ParsedDocument) -> dict[str, Any]:
-    """What is known of the whole document; the names of the file keys are those of LlamaIndex's readers.
+    """Metadata of the whole document; the file keys have the names that LlamaIndex's readers use.
 
     Raises:
-        InvalidNodeError: metadata found in the document that the stores cannot hold.
+        InvalidNodeError: the document contains metadata that the stores cannot hold.
     """
     path = PurePath(item.document_id)
     own = {"file_path": item.document_id, "file_name": path.name, "file_type": path.suffix.lstrip(".").lower()}
@@ -33,7 +33,7 @@ def document_metadata(item: SourceItem, parsed: ParsedDocument) -> dict[str, Any
 
 
 def build_nodes(item: SourceItem, parsed: ParsedDocument) -> list[Node]:
-    """One node per chunk, with fresh ids.
+    """One node for each chunk, with new ids.
 
     Raises:
         InvalidNodeError: a node that one of the stores would refuse.
@@ -91,7 +91,7 @@ def _related(node_id: str, node_type: str, content_hash: str | None = None) -> d
 
 
 def _content(node_id: str, chunk: Chunk, metadata: dict[str, Any], relationships: dict[str, Any]) -> dict[str, Any]:
-    """``TextNode.to_dict()`` without its text; a test compares it with the real one."""
+    """The same as ``TextNode.to_dict()`` without its text; a test compares it with LlamaIndex's result."""
     return {
         "id_": node_id,
         "embedding": None,

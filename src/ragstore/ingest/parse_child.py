@@ -1,8 +1,9 @@
-"""The child process that reads and cuts files: whatever a hostile file does, it does here.
+"""Child process that reads and splits files, so that a hostile file can do harm only in this process.
 
-Started as ``python -m ragstore.ingest.parse_child OPTIONS``. On stdin, a socket, and stdout go frames: 8 bytes of
-length, big-endian, then JSON. The first frame out says that it is ready; then one frame in, one frame out. With each
-frame in comes the descriptor of the file, opened by the parent: the child opens nothing.
+Started as ``python -m ragstore.ingest.parse_child OPTIONS``. Requests arrive on stdin, which is a socket, and replies
+leave on stdout. Both are frames: 8 bytes of length, big-endian, then JSON. The first frame sent says that the child
+is ready; then it sends one frame for each frame that it receives. With each request comes the descriptor of the
+file, opened by the parent: the child opens no file itself.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from ragstore.ingest.splitting import split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.bounds import read_path
-from ragstore.sources.cleaning import clean_text
-from ragstore.sources.opening import content_hash, read_open
-from ragstore.sources.reading import load_readers, read
+from ragstore.sources.cleanup import clean_text
+from ragstore.sources.file_bytes import content_hash, read_open
+from ragstore.sources.readers import load_readers, read
 
 LENGTH = struct.Struct(">Q")
 MAX_CHUNKS = 100_000
-"""Of one document: some hundred MB on their way to the stores."""
+"""Most chunks of one document: they take some hundred MB on their way to the stores."""
 
 _MIB = 1024 * 1024
 _PR_SET_PDEATHSIG = 1
@@ -48,7 +49,7 @@ _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
 
 
 def frame(value: Any) -> bytes:
-    """One message as it goes through a pipe."""
+    """Encode one message."""
     body = orjson.dumps(value)
     return LENGTH.pack(len(body)) + body
 
@@ -67,7 +68,7 @@ def main() -> None:
     chunking = Chunking(options["chunk_size"], options["chunk_overlap"])
     while request := _next_request(requests):
         source_uri, fd = request
-        # The parent keeps the time; this one counts only where the parent is gone.
+        # The parent enforces the time limit; this timer only matters if the parent has died.
         signal.setitimer(signal.ITIMER_REAL, options["timeout_s"] + _GRACE_S)
         try:
             reply = _reply(source_uri, fd, chunking, limit)
@@ -75,7 +76,7 @@ def main() -> None:
             reply = b""
         finally:
             os.close(fd)
-        # The answer is made outside of the handler: there the traceback still holds all that the reader held.
+        # The reply is made outside of the handler, where the traceback would still hold the memory of the reader.
         replies.write(reply or _out_of_memory(limit))
         replies.flush()
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -110,7 +111,7 @@ def _reply(source_uri: str, fd: int, chunking: Chunking, limit: _MemoryLimit) ->
 
 
 def _out_of_memory(limit: _MemoryLimit) -> bytes:
-    # Trees whose parts know each other are still there, and with them not even a message may fit.
+    # Reference cycles of the reader still take memory, so that there may be no room even for a message.
     limit.lift()
     return _error(
         LimitExceededError(
@@ -144,25 +145,25 @@ def _row(chunk: Chunk) -> tuple[Any, ...]:
 
 
 def _error(error: ContentError, *, spent: bool = False) -> bytes:
-    """Args: spent: the heap may be in pieces, and the next file deserves a fresh process."""
+    """Encode an error; ``spent`` asks for a new process for the next file, because memory may be fragmented."""
     facts = {"code": error.code, "message": error.message, "hint": error.hint, "facts": error.facts}
     return frame({"error": facts, "spent": spent})
 
 
 class _MemoryLimit:
-    """At most ``memory_mb`` of address space beyond what the interpreter and the libraries take."""
+    """Limit of ``memory_mb`` MB of address space beyond what the interpreter and the libraries take."""
 
     def __init__(self, memory_mb: int) -> None:
         self.memory_mb = memory_mb
         _soft_limit(_size_bytes() + memory_mb * _MIB)
 
     def lift(self) -> None:
-        """No limit from here on."""
+        """Remove the limit."""
         _soft_limit(resource.getrlimit(resource.RLIMIT_AS)[1])
 
 
 def _soft_limit(n_bytes: int) -> None:
-    # macOS refuses this limit; there only the time is limited.
+    # macOS refuses this limit; on macOS only the time is limited.
     with suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         soft = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
@@ -177,7 +178,7 @@ def _size_bytes() -> int:
 
 
 def _own_pipes() -> tuple[socket.socket, BinaryIO]:
-    """Stdin and stdout for us alone: a library that prints must not write into the frames."""
+    """Keep stdin and stdout for the frames: what a library prints must not get into them."""
     requests, replies = socket.socket(fileno=os.dup(0)), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -186,12 +187,12 @@ def _own_pipes() -> tuple[socket.socket, BinaryIO]:
 
 
 def _silence() -> None:
-    """From here on only frames speak; until here stderr tells why the start failed."""
+    """Discard stderr from now on; before this, it shows why a start failed."""
     os.dup2(1, 2)
 
 
 def _bind() -> None:
-    """Nothing is left to do but to read and to answer: no file is written, no process started, no memory dumped."""
+    """Give up all rights that reading and answering do not need: no written files, processes or core dumps."""
     see_little()
     most = {
         resource.RLIMIT_FSIZE: 0,
@@ -205,9 +206,10 @@ def _bind() -> None:
 
 
 def see_little() -> bool:
-    """From here on no file can be opened but those that Python itself may need; returns whether the kernel can do that.
+    """Allow to open only the files that Python itself may need; returns whether the kernel supports this.
 
-    Landlock, of Linux 5.13 and later. A hole in a reader's library then finds neither passwords nor other documents.
+    Uses Landlock, of Linux 5.13 and later. An attack on a reader's library then finds neither passwords nor other
+    documents.
     """
     if sys.platform != "linux":
         return False
@@ -228,11 +230,11 @@ def see_little() -> bool:
 
 
 def _die_with(parent_pid: int) -> None:
-    """End with the parent also in the middle of a file (Linux; elsewhere the end of stdin or the timer does it)."""
+    """End when the parent ends, even in the middle of a file (Linux; elsewhere stdin's end or the timer does it)."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before we asked
+    if os.getppid() != parent_pid:  # the parent died before this call
         sys.exit(0)
 
 

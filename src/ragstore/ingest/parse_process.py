@@ -1,4 +1,4 @@
-"""The parent's end of one parsing child: starting, asking, and telling how it died."""
+"""Pool of child processes that parse files: start, requests, limits of time and memory, causes of death."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
 from ragstore.sources import Bounds
-from ragstore.sources.opening import content_hash_of, open_regular
+from ragstore.sources.file_bytes import content_hash_of, open_regular
 
 _START_TIMEOUT_S = 120.0
+_JOIN_S = 10.0
 _READ_BYTES = 1024 * 1024
 _STDERR_TAIL_BYTES = 1000
 _ERRORS = {error.code: error for error in ContentError.__subclasses__()}
-# What a parser needs to run; passwords of the databases are not among it.
+
+# Variables that a parser needs to run; the passwords of the databases are not among them.
 _ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -53,10 +55,120 @@ _ENVIRONMENT = (
     "LD_LIBRARY_PATH",
 )
 
+_Job = tuple[SourceItem, Future[ParsedDocument]]
+
+
+class ParserPool:
+    """Child processes, each parsing one file at a time; a child that died or was killed is replaced.
+
+    The first child starts with the first file, further ones by ``add_child``.
+
+    Args:
+        bounds: files that may be read.
+        timeout_s: seconds one file may take.
+        memory_mb: memory that one file may take, in addition to the memory of an idle child.
+        n_children: most children that run at the same time.
+    """
+
+    def __init__(
+        self, *, chunking: Chunking, bounds: Bounds, timeout_s: float, memory_mb: int, n_children: int = 1
+    ) -> None:
+        self._limits = ParseLimits(chunking, bounds, timeout_s, memory_mb)
+        self._n_children = n_children
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._processes: list[ParseProcess] = []
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
+        self.close()
+
+    def add_child(self) -> None:
+        """Start one more child if files are waiting and the pool is not full."""
+        with self._lock:
+            if not self._closed and not self._jobs.empty():
+                self._start()
+
+    def _start(self) -> None:
+        if len(self._threads) == self._n_children:
+            return
+        process = ParseProcess(self._limits)
+        self._processes.append(process)
+        # The kernel ends a child when the thread that started it ends, so each thread keeps its own child.
+        name = f"ragstore-parse-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, args=(process,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """End the children, even in the middle of a file."""
+        with self._lock:
+            self._closed = True
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._jobs.put(None)
+        for process in self._processes:
+            process.interrupt()
+        for thread in threads:
+            thread.join(_JOIN_S)
+
+    def parse(self, item: SourceItem) -> ParsedDocument:
+        """Read and split one file.
+
+        Raises:
+            UnreadableError: its bytes cannot be read.
+            UnsupportedTypeError: there is no reader for them.
+            ParseError: the reader failed on them, or crashed.
+            LimitExceededError: it took too long or too much memory.
+        """
+        return self.submit(item).result()
+
+    def submit(self, item: SourceItem) -> Future[ParsedDocument]:
+        """Read and split one file in the background; the future raises what ``parse`` raises."""
+        future: Future[ParsedDocument] = Future()
+        with self._lock:
+            if self._closed:
+                raise UsageError("this parser pool is closed", hint="make a new one")
+            if not self._threads:
+                self._start()
+            self._jobs.put((item, future))
+        return future
+
+    def hash_only(self, item: SourceItem) -> str:
+        """``content_hash`` of a file without parsing it.
+
+        Raises:
+            UnreadableError: its bytes cannot be read.
+            UnsupportedTypeError: it is not a regular file any more.
+        """
+        try:
+            return content_hash_of(item.source_uri, self._limits.bounds)
+        except ContentError as error:
+            raise type(error)(f"{item.document_id} {error.message}", hint=error.hint, **error.facts) from error
+
+    def _work(self, process: ParseProcess) -> None:
+        """Parse files in one thread until the pool is closed."""
+        process.start()
+        while job := self._jobs.get():
+            item, future = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                document = process.parse(item)
+            except BaseException as error:  # edge of the thread: the waiting thread gets the error
+                future.set_exception(error)
+            else:
+                future.set_result(document)
+        process.close()
+
 
 @dataclass(frozen=True, slots=True)
 class ParseLimits:
-    """What every child is started with."""
+    """Chunking, bounds and limits that every child is started with."""
 
     chunking: Chunking
     bounds: Bounds
@@ -64,20 +176,8 @@ class ParseLimits:
     memory_mb: int
 
 
-class _NotAskedError(Exception):
-    """The child had ended before it was asked."""
-
-
-class _DiedError(Exception):
-    """The child ended before it had answered."""
-
-    def __init__(self, returncode: int) -> None:
-        super().__init__(returncode)
-        self.returncode = returncode
-
-
 class ParseProcess:
-    """One child and its successors; used by one thread, closed by any."""
+    """One child process, replaced when it dies; used by one thread, may be closed by any thread."""
 
     def __init__(self, limits: ParseLimits) -> None:
         self._limits = limits
@@ -87,12 +187,12 @@ class ParseProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the present child."""
+        """Process id of the current child, None before the first start."""
         child = self._child
         return child.popen.pid if child else None
 
     def start(self) -> None:
-        """Start a child where none is running, without waiting for it."""
+        """Start a child if none is running, without waiting for it."""
         with self._lock:
             if self._closed or (self._child and self._child.popen.poll() is None):
                 return
@@ -101,20 +201,20 @@ class ParseProcess:
             self._child = _Child(self._limits)
 
     def interrupt(self) -> None:
-        """End the child now and start no other; any thread may call it."""
+        """End the child now and start no other one; any thread may call it."""
         with self._lock:
             self._closed = True
             if self._child:
                 self._child.popen.kill()
 
     def close(self) -> None:
-        """The same from the thread that uses it, and free its pipes."""
+        """End the child as ``interrupt`` does and free its pipes; only for the thread that uses it."""
         self.interrupt()
         if self._child:
             self._child.close()
 
     def parse(self, item: SourceItem) -> ParsedDocument:
-        """The document; raises as ``ParserPool.parse``."""
+        """Read and split one file; raises as ``ParserPool.parse``."""
         try:
             answer = self._ask(item)
         except (UnreadableError, UnsupportedTypeError) as refused:
@@ -129,7 +229,7 @@ class ParseProcess:
         return ParsedDocument(**{**document, "chunks": chunks})
 
     def _ask(self, item: SourceItem) -> dict[str, Any]:
-        """The child's answer, from a fresh one where what came before this file may be to blame."""
+        """The child's answer; asks a new child again if files before this one may be the cause of a failure."""
         child = self._ready_child()
         used = child.n_answers > 0
         try:
@@ -150,7 +250,7 @@ class ParseProcess:
         return answer
 
     def _ready_child(self) -> _Child:
-        """A child that waits for a request."""
+        """A child that is ready for a request, started if needed."""
         self.start()
         child = self._child
         if child is None or self._closed:
@@ -219,10 +319,10 @@ class _Child:
         self.n_answers = 0
 
     def await_ready(self) -> None:
-        """Return once it has imported what it needs.
+        """Wait until the child has imported its libraries.
 
         Raises:
-            RagstoreError: it cannot start here; no file's fault.
+            RagstoreError: it cannot start on this machine; no file is the cause.
         """
         if self._ready:
             return
@@ -238,7 +338,7 @@ class _Child:
         self._ready = True
 
     def ask(self, request: dict[str, Any], fd: int, timeout_s: float) -> dict[str, Any]:
-        """One answer about the file that is open there."""
+        """Send a request with the descriptor of an open file and return the answer."""
         try:
             socket.send_fds(self._requests, [frame(request)], [fd])
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -248,7 +348,7 @@ class _Child:
         return answer
 
     def close(self) -> None:
-        """End it at once and free what it held; more than once is fine."""
+        """End the child at once and free its pipes; may be called more than once."""
         self.popen.kill()
         self.popen.wait()
         for stream in (self._requests, self.popen.stdout, self._stderr):
@@ -274,6 +374,18 @@ class _Child:
         return answer
 
 
+class _NotAskedError(Exception):
+    """The child had ended before it received the request."""
+
+
+class _DiedError(Exception):
+    """The child ended before it answered."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+
 def _signal_name(returncode: int) -> str:
     if returncode >= 0:
         return f"exit status {returncode}"
@@ -281,116 +393,3 @@ def _signal_name(returncode: int) -> str:
         return signal.Signals(-returncode).name
     except ValueError:
         return f"signal {-returncode}"
-
-
-_JOIN_S = 10.0
-
-_Job = tuple[SourceItem, Future[ParsedDocument]]
-
-
-class ParserPool:
-    """Child processes that parse files one at a time each; one that died or was killed is replaced.
-
-    The first starts with the first file, further ones when they are asked for.
-
-    Args:
-        bounds: what may be read; the children check it again.
-        timeout_s: seconds one file may take.
-        memory_mb: memory one file may take, beyond what the child takes empty.
-        n_children: at most.
-    """
-
-    def __init__(
-        self, *, chunking: Chunking, bounds: Bounds, timeout_s: float, memory_mb: int, n_children: int = 1
-    ) -> None:
-        self._limits = ParseLimits(chunking, bounds, timeout_s, memory_mb)
-        self._n_children = n_children
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._processes: list[ParseProcess] = []
-        self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
-        self.close()
-
-    def add_child(self) -> None:
-        """Start one more child where files wait to be parsed and there may be one more."""
-        with self._lock:
-            if not self._closed and not self._jobs.empty():
-                self._start()
-
-    def _start(self) -> None:
-        if len(self._threads) == self._n_children:
-            return
-        process = ParseProcess(self._limits)
-        self._processes.append(process)
-        # The kernel ends a child with the thread that started it, so each thread keeps its own.
-        name = f"ragstore-parse-{len(self._threads)}"
-        thread = threading.Thread(target=self._work, args=(process,), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def close(self) -> None:
-        """End the children, also in the middle of a file."""
-        with self._lock:
-            self._closed = True
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self._jobs.put(None)
-        for process in self._processes:
-            process.interrupt()
-        for thread in threads:
-            thread.join(_JOIN_S)
-
-    def parse(self, item: SourceItem) -> ParsedDocument:
-        """Read and cut one file.
-
-        Raises:
-            UnreadableError: its bytes cannot be had.
-            UnsupportedTypeError: no reader for them.
-            ParseError: the reader failed on them, or crashed.
-            LimitExceededError: it took too long or too much memory.
-        """
-        return self.submit(item).result()
-
-    def submit(self, item: SourceItem) -> Future[ParsedDocument]:
-        """The same, later: the future raises what ``parse`` raises."""
-        future: Future[ParsedDocument] = Future()
-        with self._lock:
-            if self._closed:
-                raise UsageError("this parser pool is closed", hint="make a new one")
-            if not self._threads:
-                self._start()
-            self._jobs.put((item, future))
-        return future
-
-    def hash_only(self, item: SourceItem) -> str:
-        """``content_hash`` of a file without parsing it.
-
-        Raises:
-            UnreadableError: its bytes cannot be had.
-            UnsupportedTypeError: it is no regular file any more.
-        """
-        try:
-            return content_hash_of(item.source_uri, self._limits.bounds)
-        except ContentError as error:
-            raise type(error)(f"{item.document_id} {error.message}", hint=error.hint, **error.facts) from error
-
-    def _work(self, process: ParseProcess) -> None:
-        """Body of one thread."""
-        process.start()
-        while job := self._jobs.get():
-            item, future = job
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                document = process.parse(item)
-            except BaseException as error:  # edge of the thread: whoever waits gets it
-                future.set_exception(error)
-            else:
-                future.set_result(document)
-        process.close()

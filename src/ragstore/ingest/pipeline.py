@@ -1,8 +1,8 @@
-"""One ingest from listing to published revisions, its stages overlapping, in bounded memory.
+"""Pipeline of one ingest, from listing to published revisions: overlapping stages in bounded memory.
 
-One thread lists, one compares with the ledger and gives out files, child processes read and cut them, the calling
+One thread lists, one compares with the ledger and hands out files, child processes read and split them, the calling
 thread embeds, and two threads store, so that one batch is staged in MongoDB while another is published in PostgreSQL.
-Whatever is faster waits for whatever is slower: what was read and is not yet stored stays below a ceiling.
+A fast stage waits for a slow one: documents that are read but not yet stored stay within a memory budget.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from functools import partial
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ContentError
-from ragstore.ingest.counter import Tally
+from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.parse_process import ParserPool
-from ragstore.ingest.planning import Planner
-from ragstore.ingest.prefetch import Ahead, MemoryCeiling, Outcome, read_all
-from ragstore.ingest.retry import patiently
-from ragstore.ingest.storing import Storer
+from ragstore.ingest.planner import Planner
+from ragstore.ingest.prefetch import MemoryBudget, Outcome, PrefetchedListing, read_all
+from ragstore.ingest.retry import retry_transient
+from ragstore.ingest.storer import Storer
 from ragstore.ingest.vectors import Parsed, Vectorizer
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
@@ -38,16 +38,17 @@ from ragstore.sources import Unlistable
 
 STORED_AT_ONCE = 2
 _BATCHES_UNDER_WAY = STORED_AT_ONCE + 2
-"""One is put together and one is embedded meanwhile."""
+"""Batches at the same time: those that are stored, one that is collected, and one that is embedded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds an ingest.
+    """Limits of an ingest.
 
     Args:
         batch_chunks: chunks that are published together, about; a document is never divided.
-        memory_mb: what documents hold from when they are read until they are stored, about; a larger one goes alone.
+        memory_mb: memory of the documents that are read and not yet stored, about; a document that is larger is
+            processed alone.
     """
 
     batch_chunks: int = 1000
@@ -56,11 +57,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What an ingest works with.
+    """Stores, model and parsers that an ingest works with.
 
     Args:
-        is_lost: tells of a source URI whether its document is certainly not there any more, and so may have been
-            renamed.
+        source_missing: whether the file of a source URI is certainly missing, and so may have been renamed.
     """
 
     pool: PostgresPool
@@ -70,7 +70,7 @@ class Services:
     embedder: Callable[[], Embedder]
     parsers: ParserPool
     worker: str
-    is_lost: Callable[[str], bool]
+    source_missing: Callable[[str], bool]
 
 
 def ingest(
@@ -81,24 +81,24 @@ def ingest(
     limits: Limits,
     tell: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
-    """Bring a collection up to date with a listing; documents that the listing lacks stay.
+    """Bring a collection up to date with a listing; documents that are not in the listing stay.
 
     Args:
         tell: called about ten times a second, from several threads.
 
     Raises:
-        StoreError, ModelError: the ingest cannot go on; what was published stays, a later ingest goes on from there.
+        StoreError, ModelError: the ingest cannot continue; what was published stays, a later ingest continues there.
 
     Crash safety:
         Every batch is published as a whole or not at all; unchanged documents are not read again.
     """
-    tally, giving_up = Tally(tell), threading.Event()
-    ahead: Ahead[SourceItem | Unlistable] = Ahead(listing, giving_up=giving_up)
-    tally.watch(ahead)
+    counter, giving_up = IngestCounter(tell), threading.Event()
+    prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(listing, giving_up=giving_up)
+    counter.watch(prefetched)
     planner = Planner(
         services.pool,
         collection,
-        tally,
+        counter,
         content_hash_of=services.parsers.hash_only,
         worker=services.worker,
         giving_up=giving_up,
@@ -108,41 +108,41 @@ def ingest(
         collection,
         services.publisher,
         services.recoverer,
-        tally,
+        counter,
         worker=services.worker,
-        is_lost=services.is_lost,
+        source_missing=services.source_missing,
         giving_up=giving_up,
     )
-    ceiling = MemoryCeiling(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
-    flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, ceiling, limits)
+    budget = MemoryBudget(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
+    flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, budget, limits)
     with (
-        closing(read_all(planner.changed(ahead), services.parsers, ceiling)) as outcomes,
+        closing(read_all(planner.changed(prefetched), services.parsers, budget)) as outcomes,
         closing(flow.store_all(outcomes)) as stored,
     ):
         for n_chunks in stored:
             services.indexer.added(collection, n_chunks, in_bulk=True)
-    # Not only what is due: a worker that died meanwhile has left its run to whoever is alive.
-    patiently(services.publisher.settle)
-    patiently(services.recoverer.recover)
-    if tally.report.chunks:
-        patiently(lambda: vectors.refresh_statistics(services.pool, collection, n_changed=tally.report.chunks))
-    # Also where nothing changed: an ingest that died while it built the index has left that to the next one.
-    patiently(lambda: services.indexer.finish(collection))
-    return tally.finish()
+    # Also runs that are not of this ingest: a worker that died has left its run to any other process.
+    retry_transient(services.publisher.settle)
+    retry_transient(services.recoverer.recover)
+    if counter.report.chunks:
+        retry_transient(lambda: vectors.refresh_statistics(services.pool, collection, n_changed=counter.report.chunks))
+    # Also if nothing changed: an ingest that died while it built the index has left that work to the next one.
+    retry_transient(lambda: services.indexer.finish(collection))
+    return counter.finish()
 
 
 class _Flow:
-    """Embeds one batch while those before it are stored."""
+    """Embeds one batch while earlier batches are stored."""
 
-    def __init__(self, vectorizer: Vectorizer, storer: Storer, ceiling: MemoryCeiling, limits: Limits) -> None:
+    def __init__(self, vectorizer: Vectorizer, storer: Storer, budget: MemoryBudget, limits: Limits) -> None:
         self._vectorizer = vectorizer
         self._storer = storer
-        self._ceiling = ceiling
+        self._budget = budget
         self._limits = limits
         self._stored: deque[Future[None]] = deque()
 
     def store_all(self, outcomes: Iterable[Outcome | None]) -> Generator[int, None, None]:
-        """Store what was read; yields how many chunks each batch has."""
+        """Embed and store what was read; yields the number of chunks of each batch."""
         with ThreadPoolExecutor(STORED_AT_ONCE, thread_name_prefix="ragstore-store") as storing:
             try:
                 for batch in self._batches(outcomes):
@@ -157,23 +157,23 @@ class _Flow:
                 for future in self._stored:
                     future.result()
             except BaseException:
-                # An interrupt, too: the threads end with what they do now, and do not wait a minute for it to succeed.
+                # Also for an interrupt: the threads finish their current step and do not retry it for a minute.
                 self._storer.give_up()
                 raise
 
     def _batches(self, outcomes: Iterable[Outcome | None]) -> Iterator[Batch]:
-        max_bytes = self._ceiling.n_bytes // _BATCHES_UNDER_WAY
+        max_bytes = self._budget.n_bytes // _BATCHES_UNDER_WAY
         return batches(outcomes, max_chunks=self._limits.batch_chunks, max_bytes=max_bytes, is_idle=self._is_idle)
 
     def _stored_now(self, n_bytes: int, _: Future[None]) -> None:
-        self._ceiling.give_back(n_bytes)
+        self._budget.release(n_bytes)
 
     def _is_idle(self) -> bool:
         return all(future.done() for future in self._stored)
 
 
 MAX_WAIT_S = 0.5
-"""A batch that is not full goes after so long, where nothing else is being stored: nobody would gain by its wait."""
+"""A batch that is not full is sent after this time if nothing else is being stored, because waiting gains nothing."""
 
 
 @dataclass(slots=True)
@@ -181,7 +181,7 @@ class Batch:
     """Documents that are embedded and published together.
 
     Args:
-        n_bytes: what they hold of the memory ceiling.
+        n_bytes: bytes of the memory budget that these documents have acquired.
     """
 
     parsed: list[Parsed] = field(default_factory=list)
@@ -191,7 +191,6 @@ class Batch:
     begun_at: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
-        """Take one more."""
         self.begun_at = self.begun_at or time.monotonic()
         self.n_bytes += outcome.n_bytes
         if isinstance(outcome.result, ContentError):
@@ -202,17 +201,17 @@ class Batch:
 
     @property
     def has_waited(self) -> bool:
-        """Whether it has something that waits for long."""
+        """Whether its first document has waited longer than ``MAX_WAIT_S``."""
         return self.begun_at > 0 and time.monotonic() - self.begun_at > MAX_WAIT_S
 
 
 def batches(
     outcomes: Iterable[Outcome | None], *, max_chunks: int, max_bytes: int, is_idle: Callable[[], bool]
 ) -> Iterator[Batch]:
-    """All outcomes in batches.
+    """Group outcomes into batches.
 
     Args:
-        outcomes: None gives the opportunity to look at the time.
+        outcomes: None means that nothing came for a moment, so that the age of a batch can be checked.
         max_chunks: chunks of a batch, about; a document is never divided.
         is_idle: whether nothing is being stored.
     """

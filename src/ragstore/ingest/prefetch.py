@@ -1,4 +1,4 @@
-"""Reads files ahead of their use, as far as memory allows, and hands each document over as soon as it is read."""
+"""Prefetching of listings and of parsed files in threads, within a memory budget."""
 
 from __future__ import annotations
 
@@ -17,207 +17,19 @@ from ragstore.ingest.parse_process import ParserPool
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
 
-_COPIES_OF_TEXT = 4
-"""Of a text there are at once: the chunk, the row, the body, and what waits in a buffer."""
-
-_PER_CHUNK_BYTES = 6_000
-"""A node without text and vector, as objects and as bytes."""
-
-_COPIES_OF_VECTOR = 4
-_VALUE_BYTES = 4
-_CHARS_OF_CHUNK = 700
-_AT_LEAST_BYTES = 4_096
-_MAX_UNREAD = 256
-"""Files that wait to be read, at most: what was listed long ago may have changed."""
-
-
-class MemoryCeiling:
-    """Counts what documents under way hold, and lets a reader wait until there is room.
-
-    A document that is larger than the ceiling goes alone.
-
-    Args:
-        n_bytes: what they may hold together, about.
-        dim: length of the collection's vectors.
-        giving_up: ends all waiting.
-    """
-
-    def __init__(self, n_bytes: int, *, dim: int, giving_up: threading.Event) -> None:
-        self.n_bytes = n_bytes
-        self._per_chunk = _PER_CHUNK_BYTES + _COPIES_OF_VECTOR * _VALUE_BYTES * dim
-        self.giving_up = giving_up
-        self._changed = threading.Condition()
-        self._held = 0
-        self.most_held = 0
-
-    def of_file(self, size: int) -> int:
-        """Bytes to set apart for a file that is still to be read, as if all of it were text."""
-        return max(self.n_bytes // _MAX_UNREAD, size * (_COPIES_OF_TEXT + self._per_chunk // _CHARS_OF_CHUNK))
-
-    def of_document(self, document: ParsedDocument) -> int:
-        """Bytes that a document takes until it is stored."""
-        return _AT_LEAST_BYTES + document.n_chars * _COPIES_OF_TEXT + len(document.chunks) * self._per_chunk
-
-    def take(self, n_bytes: int) -> bool:
-        """Wait for room and hold it; False if the ingest gives up."""
-        with self._changed:
-            while self._held and self._held + n_bytes > self.n_bytes:
-                self._changed.wait(_POLL_S)
-                if self.giving_up.is_set():
-                    return False
-            self._add(n_bytes)
-        return not self.giving_up.is_set()
-
-    def change(self, held: int, now: int) -> None:
-        """Hold another amount for a document, known better by now, without waiting."""
-        with self._changed:
-            self._add(now - held)
-
-    def give_back(self, n_bytes: int) -> None:
-        """Let others have it."""
-        with self._changed:
-            self._add(-n_bytes)
-
-    def _add(self, n_bytes: int) -> None:
-        self._held += n_bytes
-        self.most_held = max(self.most_held, self._held)
-        if n_bytes < 0:
-            self._changed.notify_all()
-
-
-TICK_S = 0.25
-_STARVED_S = 0.5
-"""Time spent waiting for files to be read after which one more child reads them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A file that was read, or why not.
-
-    Args:
-        n_bytes: what it holds of the ceiling, to be given back by whoever takes it.
-    """
-
-    item: SourceItem
-    result: ParsedDocument | ContentError
-    n_bytes: int
-
-
-def read_all(
-    items: Iterable[SourceItem], parsers: ParserPool, ceiling: MemoryCeiling
-) -> Generator[Outcome | None, None, None]:
-    """Outcomes as they come, whatever the order of the items, so that a slow file holds up none but itself.
-
-    None says that nothing came for a moment. The items are iterated in a thread of their own; closing this generator
-    before its end gives up.
-
-    Raises:
-        whatever the items raise, and errors of the parsers that no file is to blame for.
-    """
-    feeder = _Feeder(items, parsers, ceiling)
-    starved_s = 0.0
-    try:
-        while not feeder.is_empty:
-            begun_at = time.monotonic()
-            outcome = feeder.next()
-            starved_s += time.monotonic() - begun_at
-            if starved_s > _STARVED_S:
-                starved_s = 0.0
-                parsers.add_child()
-            yield outcome
-    finally:
-        feeder.close()
-
-
-class _Feeder:
-    """One thread that gives the parsers files as there is room; what they make of them comes out of ``get``."""
-
-    def __init__(self, items: Iterable[SourceItem], parsers: ParserPool, ceiling: MemoryCeiling) -> None:
-        self._items = items
-        self._parsers = parsers
-        self._ceiling = ceiling
-        self._waiting: dict[Future[ParsedDocument], None] = {}
-        self._n_fed: int | None = None
-        self._n_got = 0
-        self._done: SimpleQueue[Outcome | BaseException | int] = SimpleQueue()
-        self._thread = threading.Thread(target=self._feed, name="ragstore-feeder", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing more will come."""
-        return self._n_got == self._n_fed
-
-    def next(self) -> Outcome | None:
-        """The next outcome, None where there was none for a moment."""
-        try:
-            done = self._done.get(timeout=TICK_S)
-        except Empty:
-            return None
-        if isinstance(done, BaseException):
-            raise done
-        if isinstance(done, Outcome):
-            self._n_got += 1
-            return done
-        self._n_fed = done
-        return None
-
-    def close(self) -> None:
-        """End the thread, and let the parsers forget what they have not begun."""
-        if self._n_fed is None:
-            self._ceiling.giving_up.set()
-        for future in list(self._waiting):
-            future.cancel()
-        self._thread.join()
-
-    def _feed(self) -> None:
-        n_fed = 0
-        try:
-            for item in self._items:
-                held = self._ceiling.of_file(item.size)
-                if not self._ceiling.take(held):
-                    break
-                future = self._parsers.submit(item)
-                self._waiting[future] = None
-                n_fed += 1
-                future.add_done_callback(partial(self._finish, item, held))
-            self._done.put(n_fed)
-        except BaseException as error:
-            # Whatever ends the listing or the planning must reach the thread that consumes it.
-            self._done.put(error)
-        finally:
-            if isinstance(self._items, Generator):
-                self._items.close()
-
-    def _finish(self, item: SourceItem, held: int, future: Future[ParsedDocument]) -> None:
-        """Called in the thread that read the file."""
-        self._waiting.pop(future, None)
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is not None and not isinstance(error, ContentError):
-            self._done.put(error)
-            return
-        result = future.result() if error is None else error
-        now = self._ceiling.of_document(result) if isinstance(result, ParsedDocument) else 0
-        self._ceiling.change(held, now)
-        self._done.put(Outcome(item, result, now))
-
-
 T = TypeVar("T")
-
-MAX_AHEAD = 50_000
-"""Entries waiting at most: some 15 MB, whatever the size of the corpus."""
+MAX_PREFETCHED = 50_000
+"""Most entries that wait: some 15 MB, independent of the size of the corpus."""
 
 _AT_ONCE = 250
 _AT_ONCE_S = 0.05
-"""Entries are handed over together, which costs a tenth; of a slow listing as many as this time gives."""
+"""Entries are handed over in groups, which takes a tenth of the time; a slow listing hands over after this time."""
 
 _POLL_S = 0.2
 
 
-class Ahead(Generic[T]):
-    """Iterates a listing in a thread of its own; counts what it has seen.
+class PrefetchedListing(Generic[T]):
+    """A listing that is iterated in a thread of its own, and counted.
 
     Args:
         giving_up: ends the iteration soon after it is set, also in the middle of a slow listing.
@@ -228,7 +40,7 @@ class Ahead(Generic[T]):
         self.bytes_listed = 0
         self.done = False
         self._listing = listing
-        self._queue: queue.Queue[list[T] | BaseException | None] = queue.Queue(MAX_AHEAD // _AT_ONCE)
+        self._queue: queue.Queue[list[T] | BaseException | None] = queue.Queue(MAX_PREFETCHED // _AT_ONCE)
         self._stopped = threading.Event()
         self._giving_up = giving_up or threading.Event()
 
@@ -268,7 +80,7 @@ class Ahead(Generic[T]):
             self._put(entries)
             self._put(None)
         except BaseException as error:
-            # Whatever ends the listing must reach the thread that consumes it.
+            # Any error of the listing must reach the thread that consumes it.
             self._put(entries)
             self._put(error)
 
@@ -280,3 +92,189 @@ class Ahead(Generic[T]):
                 continue
             return True
         return False
+
+
+TICK_S = 0.25
+_STARVED_S = 0.5
+"""One more child is started after this much time was spent waiting for files to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A file that was read, or the reason why it could not be.
+
+    Args:
+        n_bytes: bytes acquired from the memory budget; the receiver must release them.
+    """
+
+    item: SourceItem
+    result: ParsedDocument | ContentError
+    n_bytes: int
+
+
+def read_all(
+    items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget
+) -> Generator[Outcome | None, None, None]:
+    """Outcomes in the order in which files are finished, so that a slow file delays no other one.
+
+    None means that nothing came for a moment. The items are iterated in a thread of their own; closing this generator
+    before its end stops the reading.
+
+    Raises:
+        any error of the items, and errors of the parsers that no file has caused.
+    """
+    feeder = _Feeder(items, parsers, budget)
+    starved_s = 0.0
+    try:
+        while not feeder.is_empty:
+            begun_at = time.monotonic()
+            outcome = feeder.next()
+            starved_s += time.monotonic() - begun_at
+            if starved_s > _STARVED_S:
+                starved_s = 0.0
+                parsers.add_child()
+            yield outcome
+    finally:
+        feeder.close()
+
+
+class _Feeder:
+    """Thread that submits files to the parsers while the budget has room; ``next`` returns the outcomes."""
+
+    def __init__(self, items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget) -> None:
+        self._items = items
+        self._parsers = parsers
+        self._budget = budget
+        self._waiting: dict[Future[ParsedDocument], None] = {}
+        self._n_fed: int | None = None
+        self._n_got = 0
+        self._done: SimpleQueue[Outcome | BaseException | int] = SimpleQueue()
+        self._thread = threading.Thread(target=self._feed, name="ragstore-feeder", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all outcomes were returned."""
+        return self._n_got == self._n_fed
+
+    def next(self) -> Outcome | None:
+        """The next outcome, None if there was none for a moment."""
+        try:
+            done = self._done.get(timeout=TICK_S)
+        except Empty:
+            return None
+        if isinstance(done, BaseException):
+            raise done
+        if isinstance(done, Outcome):
+            self._n_got += 1
+            return done
+        self._n_fed = done
+        return None
+
+    def close(self) -> None:
+        """End the thread, and cancel the files that the parsers have not begun."""
+        if self._n_fed is None:
+            self._budget.giving_up.set()
+        for future in list(self._waiting):
+            future.cancel()
+        self._thread.join()
+
+    def _feed(self) -> None:
+        n_fed = 0
+        try:
+            for item in self._items:
+                acquired = self._budget.bytes_of_file(item.size)
+                if not self._budget.acquire(acquired):
+                    break
+                future = self._parsers.submit(item)
+                self._waiting[future] = None
+                n_fed += 1
+                future.add_done_callback(partial(self._finish, item, acquired))
+            self._done.put(n_fed)
+        except BaseException as error:
+            # Any error of the listing or the planner must reach the thread that consumes the outcomes.
+            self._done.put(error)
+        finally:
+            if isinstance(self._items, Generator):
+                self._items.close()
+
+    def _finish(self, item: SourceItem, acquired: int, future: Future[ParsedDocument]) -> None:
+        """Called in the thread that read the file."""
+        self._waiting.pop(future, None)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None and not isinstance(error, ContentError):
+            self._done.put(error)
+            return
+        result = future.result() if error is None else error
+        now = self._budget.bytes_of_document(result) if isinstance(result, ParsedDocument) else 0
+        self._budget.resize(acquired, now)
+        self._done.put(Outcome(item, result, now))
+
+
+_COPIES_OF_TEXT = 4
+"""Copies of a text at the same time: in the chunk, the row, MongoDB's document and a buffer."""
+
+_PER_CHUNK_BYTES = 6_000
+"""Size of a node without text and vector, as Python objects and as bytes."""
+
+_COPIES_OF_VECTOR = 4
+_VALUE_BYTES = 4
+_CHARS_OF_CHUNK = 700
+_AT_LEAST_BYTES = 4_096
+_MAX_UNREAD = 256
+"""Most files that wait to be read: a file that was listed long ago may have changed."""
+
+
+class MemoryBudget:
+    """Budget of memory for documents that are read and not yet stored; a reader waits until there is room.
+
+    A document that is larger than the budget is processed alone.
+
+    Args:
+        n_bytes: memory of all these documents together, about.
+        dim: length of the collection's vectors.
+        giving_up: ends all waiting.
+    """
+
+    def __init__(self, n_bytes: int, *, dim: int, giving_up: threading.Event) -> None:
+        self.n_bytes = n_bytes
+        self._per_chunk = _PER_CHUNK_BYTES + _COPIES_OF_VECTOR * _VALUE_BYTES * dim
+        self.giving_up = giving_up
+        self._changed = threading.Condition()
+        self._acquired = 0
+        self.peak_bytes = 0
+
+    def bytes_of_file(self, size: int) -> int:
+        """Bytes to acquire for a file that is not yet read, as if all of it were text."""
+        return max(self.n_bytes // _MAX_UNREAD, size * (_COPIES_OF_TEXT + self._per_chunk // _CHARS_OF_CHUNK))
+
+    def bytes_of_document(self, document: ParsedDocument) -> int:
+        """Bytes that a document takes until it is stored."""
+        return _AT_LEAST_BYTES + document.n_chars * _COPIES_OF_TEXT + len(document.chunks) * self._per_chunk
+
+    def acquire(self, n_bytes: int) -> bool:
+        """Wait for room and acquire it; False if the ingest gives up."""
+        with self._changed:
+            while self._acquired and self._acquired + n_bytes > self.n_bytes:
+                self._changed.wait(_POLL_S)
+                if self.giving_up.is_set():
+                    return False
+            self._add(n_bytes)
+        return not self.giving_up.is_set()
+
+    def resize(self, acquired: int, now: int) -> None:
+        """Change the amount of a document to its size ``now``, which is known once it is read, without waiting."""
+        with self._changed:
+            self._add(now - acquired)
+
+    def release(self, n_bytes: int) -> None:
+        with self._changed:
+            self._add(-n_bytes)
+
+    def _add(self, n_bytes: int) -> None:
+        self._acquired += n_bytes
+        self.peak_bytes = max(self.peak_bytes, self._acquired)
+        if n_bytes < 0:
+            self._changed.notify_all()

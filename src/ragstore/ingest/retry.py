@@ -1,4 +1,4 @@
-"""Waiting for databases that are away for a moment, so that a restart of one does not end a long ingest."""
+"""Retry of work that fails for a passing cause, so that a restart of a database does not end a long ingest."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ragstore.errors import ProtocolError, Retry, StoreError
 T = TypeVar("T")
 
 WAIT_FOR_STORES_S = 60.0
-"""A database that restarts is back within seconds; after this the ingest ends, and a later one goes on."""
+"""A database that restarts is back within seconds; after this time the ingest ends, and a later one continues."""
 
 
-def patiently(work: Callable[[], T], *, giving_up: threading.Event | None = None) -> T:
-    """Call again for a minute while it fails for a cause that passes by itself; the last error is raised.
+def retry_transient(work: Callable[[], T], *, giving_up: threading.Event | None = None) -> T:
+    """Call ``work`` again, for a minute, while it fails with a retryable error; then raise the last error.
 
     Args:
-        giving_up: ends the waiting at once when it is set, for a thread that others wait for.
+        giving_up: ends the waiting at once when it is set; for a thread that other threads wait for.
     """
     ending = giving_up or threading.Event()
     retrying = Retrying(

@@ -1,9 +1,9 @@
-"""Cutting a document's text into chunks that stay the same where the text stays the same.
+"""Splitting of a document's text into chunks that stay the same where the text stays the same.
 
 A splitter that fills one chunk after the other moves every later boundary when one sentence grows, and all of
 them are embedded again. Here each boundary is chosen among the places in the second half of a chunk: the end of a
 paragraph before the end of a sentence, and among equals the one with the largest hash of the words that follow. An
-edit therefore moves the boundaries beside it, and the others are found again.
+edit therefore moves only the boundaries next to it; all others are found again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zlib import crc32
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.markdown_sections import Section, sections_of
-from ragstore.sources.reading import ReadText
+from ragstore.sources.readers import ReadText
 
 # About one token each for common tokenizers: a short word or part of one, a CJK character, a mark.
 _TOKEN = re.compile(r"[A-Za-z0-9_]{1,8}|[^\W\u2e80-\U0010ffff]{1,4}|\S")
-# Not after a number ("1. First") and not before a small letter ("e.g. this"). The character comes first and what must
-# stand before it afterwards: so only these few places of a text are looked at.
+# Not after a number ("1. First") and not before a small letter ("e.g. this"). The pattern begins with the mark and then
+# looks back at what comes before it, so that only these few places of a text are examined.
 _AFTER_MARK = r"[\"')\]»”’*_]*\s++(?![a-z])"
 _SENTENCE_END = re.compile(
     rf"[.…!?。！？\n](?:(?:(?<=[^\W\d][.…])|(?<=[!?)\]\"'”»`*][.…])|(?<=[!?])){_AFTER_MARK}|(?<=[。！？])|(?<=\n)\s*\n)"
@@ -35,13 +35,13 @@ _AFTER_WORD, _AFTER_LINE, _AFTER_SENTENCE, _AFTER_PARAGRAPH = range(4)
 _HASHED_CHARS = 48
 _MIN_FILL = 0.5
 _MAX_GAP = 64
-# Bounds what a text without sentences takes in parts.
+# Limits the memory that a text without sentences takes while it is divided.
 _PIECE_CHARS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A span that is only cut again where it alone is too long; ``rank`` says what its end is."""
+    """A span that is divided only if it is too long for a chunk; ``rank`` says what its end is (``_AFTER_…``)."""
 
     start: int
     end: int
@@ -50,7 +50,7 @@ class _Unit:
 
 
 def split(read: ReadText, chunking: Chunking) -> list[Chunk]:
-    """Cut at headings, then at the ends of paragraphs, sentences, lines and words, in this order of preference.
+    """Split at headings, then at the ends of paragraphs, sentences, lines and words, in this order of preference.
 
     ``read.text[chunk.start_char:chunk.end_char] == chunk.text`` for every chunk, and every character that is not
     white space is in one.
@@ -68,14 +68,14 @@ def count_tokens(text: str) -> int:
 
 
 class _Cut:
-    """One section being cut."""
+    """Splits one section."""
 
     def __init__(self, read: ReadText, section: Section, chunking: Chunking) -> None:
         self._read = read
         self._section = section
         headings = count_tokens(" ".join(section.headings))
         self._size = max(1, chunking.chunk_size - min(headings, chunking.chunk_size // 2))
-        # A record stands for itself: the end of the one before would only be noise.
+        # A record is complete in itself: the end of the record before it would only be noise.
         self._overlap = 0 if read.shape == "records" else min(chunking.chunk_overlap, self._size // 2)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -86,7 +86,7 @@ class _Cut:
             last = self._boundary(units, first, self._size - n_repeated)
             if self._read.text[units[first].start : units[last - 1].end].strip():
                 yield self._chunk(start, units[last - 1].end)
-            # Where its text begins: blank units in front are stripped.
+            # The unit where the text of the chunk begins: blank units before it are stripped.
             previous = next((i for i in range(first, last) if units[i].n_tokens), first)
             first = last
 
@@ -98,9 +98,9 @@ class _Cut:
         return Chunk(text, start, start + len(text), self._section.headings, page)
 
     def _overlap_start(self, units: list[_Unit], previous: int, first: int) -> tuple[int, int]:
-        """Where a chunk begins that repeats the last whole units of the one before, and how many tokens these are."""
+        """Start of a chunk that repeats the last whole units of the chunk before, and the number of repeated tokens."""
         n_tokens, i = 0, first
-        # The first unit of the chunk before is never repeated: that chunk would then stand in this one whole.
+        # The first unit of the chunk before is never repeated: otherwise this chunk would contain all of that one.
         while i - 1 > previous and n_tokens + units[i - 1].n_tokens <= self._overlap:
             i -= 1
             n_tokens += units[i].n_tokens
@@ -109,7 +109,7 @@ class _Cut:
         return units[i].start, n_tokens
 
     def _boundary(self, units: list[_Unit], first: int, room: int) -> int:
-        """Index after the last unit of the chunk whose first new unit is ``first``."""
+        """Index after the last unit of the chunk that begins with the new unit ``first``."""
         n_tokens, end = 0, first
         best, best_key = 0, (-1, -1)
         while end < len(units) and (n_tokens + units[end].n_tokens <= room or end == first):
@@ -145,7 +145,7 @@ class _Cut:
             yield start, end
 
     def _lines(self, start: int, end: int) -> Iterator[_Unit]:
-        """A sentence that is too long for one chunk, such as a table or a listing."""
+        """Units of a sentence that is too long for one chunk, such as a table or a listing."""
         for line in _LINE.finditer(self._read.text, start, end):
             n_tokens = count_tokens(line.group())
             if n_tokens <= self._size:
@@ -154,7 +154,7 @@ class _Cut:
                 yield from self._words(line.start(), line.end())
 
     def _words(self, start: int, end: int) -> Iterator[_Unit]:
-        """A line that is too long for one chunk."""
+        """Units of a line that is too long for one chunk."""
         long_word = re.compile(rf"\S{{{self._size + 1},}}\s*")
         for word in long_word.finditer(self._read.text, start, end):
             yield from self._clauses(start, word.start())
@@ -167,9 +167,9 @@ class _Cut:
         while start < end:
             stop = end if end - start <= _PIECE_CHARS else text.rfind(" ", start, start + _PIECE_CHARS) + 1
             stop = stop if stop > start else min(end, start + _PIECE_CHARS)
-            # Units of a quarter of a chunk leave a choice of boundaries.
+            # Units of a quarter of a chunk leave several boundaries to choose from.
             for clause in clauses(text[start:stop], max(1, self._size // 4), count_tokens):
-                # Without overlap each clause follows the one before, white space apart.
+                # Clauses do not overlap: each follows the one before, with only white space between them.
                 first = text.index(clause, start)
                 yield _Unit(start, first + len(clause), count_tokens(clause), _AFTER_WORD)
                 start = first + len(clause)
@@ -178,7 +178,7 @@ class _Cut:
             start = stop
 
     def _tokens(self, start: int, end: int) -> Iterator[_Unit]:
-        """A word that is too long for one chunk."""
+        """Units of a word that is too long for one chunk."""
         n_tokens = 0
         for token in _TOKEN.finditer(self._read.text, start, end):
             if n_tokens == self._size:
@@ -190,7 +190,7 @@ class _Cut:
 
 Count = Callable[[str], int]
 
-# Up to eight words at once: time goes by the number of parts.
+# Up to eight words in one part, because the time depends on the number of parts.
 CLAUSE = r"(?:[^\s,;:、，；：]+\s*){1,8}[,;:、，；：]*\s*|[\s,;:、，；：]+"
 
 _CLAUSE = re.compile(CLAUSE)
@@ -212,7 +212,7 @@ def clauses(text: str, size: int, count: Count) -> Iterator[str]:
 
 
 def _parts(text: str, size: int, count: Count) -> Iterator[tuple[str, int]]:
-    """Parts and their tokens: clauses where they are short enough, else their words, else characters."""
+    """Parts with their numbers of tokens: clauses if they are short enough, else their words, else characters."""
     n_tokens = count(text)
     if n_tokens <= size:
         yield text, n_tokens

@@ -1,4 +1,4 @@
-"""A sync: an ingest, and then the deletion of what the source no longer has."""
+"""Sync: an ingest, then the deletion of documents that the source no longer has."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ragstore.sources.presence import Roots
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a sync makes a collection equal to.
+    """Source that a sync makes a collection equal to.
 
     Args:
-        relist: lists files that came back while they were being deleted.
+        relist: lists files that came back while their documents were being deleted.
     """
 
     listing: Listing
@@ -37,22 +37,22 @@ def sync(
     limits: Limits,
     tell: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
-    """Bring a collection up to date with a listing, and delete documents whose file is certainly gone.
+    """Bring a collection up to date with a listing, and delete documents with a file that is certainly missing.
 
-    Only documents that an ingest read from below the listed folders are deleted. Where a folder could not be listed,
-    nothing is, and the report has ``refused``.
+    Only documents that an ingest read from below the listed folders are deleted. If a folder could not be listed,
+    nothing is deleted, and the report has ``refused``.
 
     Raises:
-        MassDeletionError: too many are gone to be true; what was added and updated stays, ``facts`` has the report
-            and, as ``lost_documents``, the ids of what is gone.
+        MassDeletionError: suspiciously many files are missing; what was added and updated stays, ``facts`` has the
+            report and, as ``lost_documents``, the ids of the documents with a missing file.
         StoreError, ModelError: as ``ingest``.
 
     Crash safety:
         As ``ingest``; each batch of deletions is one transaction, and the next sync finds the rest again.
     """
     begun_at = time.monotonic()
-    told = _Told(tell)
-    report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=told)
+    relay = _ProgressRelay(tell)
+    report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=relay)
     report.passed_over = source.listing.passed_over
     if not source.listing.complete:
         report.refused = incomplete()
@@ -63,15 +63,15 @@ def sync(
         source.roots,
         publisher=services.publisher,
         recoverer=services.recoverer,
-        alive=told.again,
+        alive=relay.repeat_last,
     )
     try:
-        loss = survey(services.pool, collection, source.roots)
-        refused = None if allow_mass_delete else refusal(loss, source.roots.silent)
+        missing = survey(services.pool, collection, source.roots)
+        refused = None if allow_mass_delete else refusal(missing, source.roots.silent)
         if refused:
-            refused.facts["lost_documents"] = loss.document_ids
+            refused.facts["lost_documents"] = missing.document_ids
             raise refused
-        deletion.run(loss, allow_mass_delete=allow_mass_delete)
+        deletion.run(missing, allow_mass_delete=allow_mass_delete)
     except MassDeletionError as error:
         error.facts["report"] = report
         raise
@@ -85,8 +85,8 @@ def sync(
     return report
 
 
-class _Told:
-    """Passes on how far the ingest has come, and tells its end again while documents are deleted."""
+class _ProgressRelay:
+    """Forwards progress; repeats the last event as a keep-alive during deletion."""
 
     def __init__(self, tell: Callable[[Progress], None] | None) -> None:
         self._tell = tell
@@ -97,8 +97,7 @@ class _Told:
         if self._tell is not None:
             self._tell(progress)
 
-    def again(self) -> None:
-        """A sign of life."""
+    def repeat_last(self) -> None:
         if self._tell is not None and self._last is not None:
             self._tell(self._last)
 
@@ -110,7 +109,7 @@ def _paths(source_uris: Sequence[str]) -> list[str]:
 def _take_back(
     services: Services, collection: Collection, listing: Listing, limits: Limits, report: IngestReport
 ) -> None:
-    """Read again what was deleted and is there again."""
+    """Ingest files again that came back after their documents were deleted."""
     again = ingest(services, collection, listing, limits=limits)
     for count in ("added", "updated", "renamed", "failed", "chunks", "embedded", "reused"):
         setattr(report, count, getattr(report, count) + getattr(again, count))

@@ -1,4 +1,4 @@
-"""A vector for every chunk: reused where its text was embedded before, computed where not."""
+"""Vectors for every chunk: reused if the same text was embedded before, else computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ModelError, ModelMissingError, ModelUnavailableError
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.retry import retry_transient
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
@@ -21,7 +21,7 @@ from ragstore.postgres.pool import PostgresPool
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A document that was read and cut."""
+    """A document that was read and split."""
 
     item: SourceItem
     document: ParsedDocument
@@ -44,18 +44,18 @@ class Vectorizer:
         self._pool = pool
         self._collection = collection
         self._embedder = embedder
-        self._taken_text: str | None = None
+        self._accepted_text: str | None = None
 
     def prepare(self, batch: Sequence[Parsed]) -> tuple[list[Prepared], list[Failure]]:
         """Vectors for all chunks of a batch, each distinct text embedded once.
 
         Raises:
-            ModelUnavailableError, ModelMissingError: for the whole batch.
-            ModelError: the model refuses every document of the batch, so the documents are not to blame.
+            ModelUnavailableError, ModelMissingError: the model cannot be used; for the whole batch.
+            ModelError: the model refuses every document of the batch, so the documents are not the cause.
         """
         hashes = [[chunk.chunk_hash for chunk in parsed.document.chunks] for parsed in batch]
         every = [h for of_document in hashes for h in of_document]
-        known = patiently(lambda: vectors.reusable_vectors(self._pool, self._collection, every))
+        known = retry_transient(lambda: vectors.reusable_vectors(self._pool, self._collection, every))
         computed, failures = self._embed_missing(batch, hashes, known)
         refused = {failure.item.document_id for failure in failures}
         not_yet_counted = set(computed)
@@ -108,11 +108,11 @@ class Vectorizer:
         return computed, failures
 
     def _still_works(self) -> bool:
-        """Whether the model takes what it took before: a batch may be a single document, that is to blame itself."""
-        if self._taken_text is None:
+        """Whether the model still embeds a text that it embedded before; if so, the documents cause the error."""
+        if self._accepted_text is None:
             return False
         try:
-            self._embedder().embed_documents([self._taken_text])
+            self._embedder().embed_documents([self._accepted_text])
         except (ModelUnavailableError, ModelMissingError):
             raise
         except ModelError:
@@ -123,7 +123,7 @@ class Vectorizer:
         if not texts:
             return {}
         matrix = self._embedder().embed_documents(list(texts.values()))
-        self._taken_text = next(iter(texts.values()))
+        self._accepted_text = next(iter(texts.values()))
         return dict(zip(texts, matrix, strict=True))
 
 

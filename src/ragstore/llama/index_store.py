@@ -152,7 +152,7 @@ def _stored(struct: IndexStruct) -> Struct:
 
 
 def _loaded(found: Struct) -> IndexStruct:
-    struct: IndexStruct = json_to_index_struct({TYPE_KEY: found.kind, DATA_KEY: found.body})
+    struct: IndexStruct = json_to_index_struct({TYPE_KEY: found.kind, DATA_KEY: found.payload})
     if type(struct) is IndexDict:
         return RagstoreIndexDict(index_id=struct.index_id, summary=struct.summary, nodes_dict=NoNodes())
     return struct

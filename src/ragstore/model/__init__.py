@@ -1,1 +1,1 @@
-"""Pure values: what the words of ragstore mean, with no input or output."""
+"""Value types for the terms of ragstore, without input or output."""

@@ -1,4 +1,4 @@
-"""A chunk: a span of a document's text while it is cut and embedded."""
+"""Chunks, the spans of a document's text that are embedded, and the parsed document that they belong to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Chunk:
         text: the span itself.
         start_char: offset of its first character in the document's cleaned text, 0-based.
         end_char: offset after its last character.
-        headings: titles of the sections it stands in, outermost first.
+        headings: titles of the sections that contain it, outermost first.
         page: 1-based page for paged formats, else None.
     """
 
@@ -27,7 +27,7 @@ class Chunk:
 
     @property
     def embed_text(self) -> str:
-        """What is embedded: the section path, so that short spans keep their subject, and the text."""
+        """The text that is embedded: the path of headings, so that short spans keep their subject, then the text."""
         path = " > ".join(self.headings)
         return f"{path}\n\n{self.text}" if path else self.text
 
@@ -39,12 +39,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """What reading and cutting one source unit gave.
+    """Result of reading and splitting one source unit.
 
     Args:
         content_hash: blake2b-128 hex of the raw bytes.
         metadata: facts found in the document itself (``title``, ``pages``), JSON values only.
-        cleaned: what was removed to make the text storable, e.g. ``{"nul_bytes": 3}``.
+        cleaned: number of characters removed or replaced to make the text storable, e.g. ``{"nul_bytes": 3}``.
     """
 
     content_hash: str

@@ -1,4 +1,7 @@
-"""A collection: a named set of documents with one embedding space and one chunking."""
+"""Collections: named sets of documents with one embedding space and one chunking.
+
+Also the segments of a collection's vector table, the effort of searches in them, and checks of names and filter keys.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ VectorType = Literal["vector", "halfvec"]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpace:
-    """What makes two vectors comparable.
+    """Model, length and metric of vectors; only vectors of the same space can be compared.
 
     Args:
         model: the setting that named the model, e.g. ``wordllama`` or ``openai:text-embedding-3-small``;
             ``external`` when callers bring the vectors.
-        dim: length of each vector, 1 to 16,000.
+        dim: length of each vector, 1 to 4,000 (``MAX_INDEXED_DIM``) for a new collection.
     """
 
     model: str
@@ -38,7 +41,7 @@ class EmbeddingSpace:
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """How text is cut, in tokens of the splitter's tokenizer."""
+    """How text is split into chunks, in tokens of the splitter's tokenizer."""
 
     chunk_size: int
     chunk_overlap: int
@@ -46,7 +49,7 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class TableForm:
-    """What a collection's vector table is made with.
+    """Form of a collection's vector table when it is made.
 
     Args:
         vector_type: of the column: float32 or float16.
@@ -59,14 +62,14 @@ class TableForm:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A range of a vector table's ids whose vectors stand in a table of their own.
+    """A range of ids of a vector table; its vectors are also in a table of their own.
 
     Args:
-        number: names its table; never used again.
+        number: part of its table's name; never reused.
         above: nodes with greater ids are in it; 0 for the first segment, which has no lower end.
         upto: the last id that is in it.
-        n_nodes: how many were when it was made; those deleted since are still in its table.
-        n_cells: entries of its tree that stand for several; 0 where all its nodes are compared.
+        n_nodes: nodes in it when it was made; nodes deleted since then are still in its table.
+        n_cells: entries of its tree that represent several nodes; 0 if a search compares all its nodes.
     """
 
     number: int
@@ -77,18 +80,18 @@ class Segment:
 
 
 LOW_RECALL = 0.97
-"""Share of the 10 nearest nodes that the searches of every collection find, at least."""
+"""Least share of the 10 nearest nodes that searches of every collection find."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundInSegment:
-    """What searches find in one segment.
+    """Measured recall of searches in one segment.
 
     Args:
-        nodes: in it when it was made.
-        recall: of the nodes in it that are among the 10 nearest of a question, the share that was found; None where
-            none was.
-        self_recall: share of its nodes whose own vector found them, or an equal one, first.
+        nodes: nodes in it when it was made.
+        recall: share of its nodes among the 10 nearest of a question that searches found; None if it had no such
+            node.
+        self_recall: share of its nodes that a search with their own vector finds first, or an equal node.
     """
 
     nodes: int
@@ -98,13 +101,13 @@ class FoundInSegment:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What searches find of what an exact search finds, by a sample of questions.
+    """Measured recall of searches: what they find of what an exact search finds, for a sample of questions.
 
     Args:
-        recall: share of the 10 nearest.
-        self_recall: share of the nodes whose own vector found them, or an equal one, first.
-        asked_recall: share of the 10 nearest of the last questions that were asked; None where none was.
-        of_segments: in the order of ids.
+        recall: share of the 10 nearest nodes that was found.
+        self_recall: share of the nodes that a search with their own vector finds first, or an equal node.
+        asked_recall: as ``recall``, for the last questions that users asked; None if there were none.
+        of_segments: recall in each segment, in the order of ids.
     """
 
     recall: float
@@ -114,19 +117,19 @@ class Found:
 
     @property
     def is_low(self) -> bool:
-        """Whether searches find less than they promise."""
+        """Whether searches find less than they should."""
         return self.recall < LOW_RECALL or self.self_recall < 1
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How far a search looks into the segments, and what was measured with it.
+    """Effort of a search in the segments, and the recall measured with it.
 
     Args:
-        entries: of the nearest regions so many entries are compared.
-        members: of the nearest cells so many nodes are compared; 0 for a search that compares every node, because no
-            effort found enough of the nearest.
-        found: what was found with it; None where it was not measured.
+        entries: number of entries of the nearest regions that are compared.
+        members: number of nodes of the nearest cells that are compared; 0 for a search that compares every node,
+            because no effort found enough of the nearest.
+        found: recall measured with this effort; None if it was not measured.
         measured_at: epoch seconds.
         n_nodes: nodes of the segments when it was measured.
     """
@@ -139,12 +142,12 @@ class Effort:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every node is compared."""
+        """Whether a search compares every node."""
         return self.members == 0
 
 
 def default_effort(n_nodes: int) -> Effort:
-    """How far a search looks before anything was measured: for so many nodes in segments."""
+    """Effort of a search before anything was measured, for this number of nodes in segments."""
     return Effort(min(4_000 + n_nodes // 40, 32_000), 8_000)
 
 
@@ -153,11 +156,11 @@ class Collection:
     """One row of ``ragstore.collection``.
 
     Args:
-        segments: in the order of ids and without gaps; nodes above the last are fresh, in no segment.
+        segments: in the order of ids and without gaps; nodes above the last segment are fresh, in no segment.
         filter_keys: keys of the metadata that filters name often; each has indexes of its own.
         vector_type: of the column: float32 or float16.
-        epoch: in which this was read; whoever holds it writes in that epoch only.
-        effort: of a search; None before anything was measured.
+        epoch: epoch in which this was read; a writer that uses this value writes in that epoch only.
+        effort: effort of a search; None before anything was measured.
     """
 
     collection_id: int
@@ -179,26 +182,25 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class MadeCollection:
-    """A collection that had to be made, because there was none of that name."""
+    """A collection that was made because none of that name existed."""
 
     name: str
     model: str
     dim: int
 
     def as_dict(self) -> dict[str, str | int]:
-        """As JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionSummary:
-    """A collection and how much is live in it, as ``status`` shows it.
+    """A collection with the numbers of its live documents and nodes, as ``status`` shows it.
 
     Args:
         indexed: nodes that were in segments when those were made; the others are compared one by one.
-        segments: how many there are.
-        found: what searches found when it was measured; None where it was not.
-        exact: no effort found enough, so that searches compare every node.
+        segments: number of segments.
+        found: measured recall; None if it was not measured.
+        exact: whether searches compare every node, because no effort found enough.
     """
 
     name: str
@@ -226,7 +228,7 @@ def table_name(collection: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return the name, or raise UsageError when both databases could not carry it."""
+    """Return the name, or raise UsageError if it is not valid in both databases."""
     if NAME_PATTERN.fullmatch(name):
         return name
     raise UsageError(
@@ -238,7 +240,7 @@ def checked_name(name: str) -> str:
 
 
 def checked_filter_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys, each once, or raise UsageError when they cannot all have an index."""
+    """Return the keys, each once, or raise UsageError if they cannot all have an index."""
     if isinstance(keys, str):
         raise UsageError(f"filter keys are one string, {keys!r}", hint="give a list of strings", key=keys)
     distinct = tuple(dict.fromkeys(keys))

@@ -1,4 +1,4 @@
-"""Documents as the source has them and as the ledger has them."""
+"""Documents as the source and the ledger have them, their events, and entries of the quarantine."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 from ragstore.errors import LimitExceededError, Retry
 
 MAX_ENTRY_BYTES = 16 * 1024 * 1024 - 65_536
-"""Of MongoDB's entry of a document, which names all its nodes and may have 16 MB."""
+"""Largest entry of a document in MongoDB; it names all nodes of the document, and MongoDB's limit is 16 MB."""
 
 MAX_DOCUMENT_ID_BYTES = 1024
-"""Far below the 2,704 bytes that a btree entry takes, so that every index on it works."""
+"""Far below the limit of 2,704 bytes of a btree entry, so that every index on it works."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One source unit as a listing shows it, unread.
+    """One source unit of a listing, not yet read.
 
     Args:
-        document_id: id it has or would have in the ledger; for a local file its absolute path.
-        source_uri: where to read it from; for a local file its absolute path.
+        document_id: its id in the ledger, also if it is not there yet; for a local file its absolute path.
+        source_uri: URI to read it from; for a local file its absolute path.
         size: bytes.
-        mtime_ns: last change, nanoseconds since the epoch, None where the source has none.
-        etag: version tag where the source has one.
+        mtime_ns: last change, nanoseconds since the epoch, None if the source has none.
+        etag: version tag, None if the source has none.
     """
 
     document_id: str
@@ -54,12 +54,12 @@ class DocumentState:
 
     @property
     def live(self) -> bool:
-        """Whether readers can see it."""
+        """Whether readers can see the document."""
         return self.revision > 0 and self.deleted_at is None
 
 
 class SourceState(NamedTuple):
-    """What tells whether a source unit changed, from its row of ``ragstore.document``; as in ``DocumentState``."""
+    """Columns of a row of ``ragstore.document`` that show whether a source unit changed; as in ``DocumentState``."""
 
     document_id: str
     revision: int
@@ -72,7 +72,7 @@ class SourceState(NamedTuple):
 
 
 def check_entry_size(document_id: str, size: int) -> None:
-    """Raise LimitExceededError where MongoDB could not hold the entry that names a document's nodes."""
+    """Raise LimitExceededError if the entry that names a document's nodes is too large for MongoDB."""
     if size > MAX_ENTRY_BYTES:
         raise LimitExceededError(
             f"document {document_id[:100]} has more nodes than one entry of MongoDB can name: {size:,} bytes of ids "
@@ -85,10 +85,10 @@ def check_entry_size(document_id: str, size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of ``ragstore.event``: who did what to a document, and when by the database's clock.
+    """One row of ``ragstore.event``: an action on a document, its worker, and its time by the database's clock.
 
     Args:
-        document_id: None where the event concerns the whole collection.
+        document_id: None if the event concerns the whole collection.
         n_nodes: nodes of the new revision; ``n_embedded + n_reused`` of them have a vector.
     """
 
@@ -111,7 +111,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One row of ``ragstore.quarantine``: a document set aside, with the reason.
+    """One row of ``ragstore.quarantine``: a document that could not be ingested, with the reason.
 
     Args:
         code: the error's stable code, e.g. ``content.parse``.

@@ -1,4 +1,4 @@
-"""Drift: where ledger and stores disagree, and what was done about it."""
+"""Drift between ledger and stores: its kinds, findings, and the reports of verify, repair and reconcile."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from ragstore.model.collection import Found
 
 MAX_EXAMPLES = 20
-"""Of each kind of drift, so that a report stays small whatever was lost."""
+"""Most examples of each kind of drift, so that a report stays small."""
 
 
 class Kind(StrEnum):
-    """What can disagree."""
+    """Kinds of drift."""
 
     MISSING_IN_MONGO = "missing_in_mongo"
     ORPHAN_IN_MONGO = "orphans_in_mongo"
@@ -39,14 +39,14 @@ _OWN_COUNT = (Kind.MISSING_IN_MONGO, Kind.ORPHAN_IN_MONGO, Kind.MISSING_IN_POSTG
 
 
 @dataclass(slots=True)
-class Tally:
-    """Counts of findings by kind, with the first few of each."""
+class DriftFindings:
+    """Counts of drift by kind, with the first examples of each."""
 
     counts: dict[Kind, int] = field(default_factory=dict)
     examples: dict[Kind, list[str]] = field(default_factory=dict)
 
     def add(self, kind: Kind, found: Iterable[str]) -> None:
-        """Count these; the first are kept as examples."""
+        """Count these findings; the first are kept as examples."""
         kept = self.examples.setdefault(kind, [])
         n_found = 0
         for each in found:
@@ -58,8 +58,8 @@ class Tally:
         elif not kept:
             del self.examples[kind]
 
-    def merge(self, other: Tally) -> None:
-        """Add the counts of another tally."""
+    def merge(self, other: DriftFindings) -> None:
+        """Add the counts and examples of other findings."""
         for kind, count in other.counts.items():
             self.counts[kind] = self.counts.get(kind, 0) + count
             kept = self.examples.setdefault(kind, [])
@@ -67,7 +67,6 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """All findings."""
         return sum(self.counts.values())
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
@@ -77,20 +76,19 @@ class Tally:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What verify found.
+    """Result of verify.
 
     Args:
         documents: live documents.
         nodes: live nodes, with a vector or without.
-        pending: runs in flight and outbox rows; what they name is no drift.
-        found: of each collection whose segments have trees, what searches find of what an exact search finds; only a
-            deep look measures it.
+        pending: runs in progress and outbox rows; documents and nodes that they name are not drift.
+        found: measured recall of each collection with trees in its segments; only a deep verify measures it.
     """
 
     documents: int = 0
     nodes: int = 0
     pending: int = 0
-    drift: Tally = field(default_factory=Tally)
+    drift: DriftFindings = field(default_factory=DriftFindings)
     found: dict[str, Found] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -100,7 +98,7 @@ class VerifyReport:
         return not self.drift.counts
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape ``verify --json`` prints; what has no count of its own is ``mismatched``."""
+        """The shape ``verify --json`` prints; kinds without a count of their own are in ``mismatched``."""
         own = {kind.value: self.drift.counts.get(kind, 0) for kind in _OWN_COUNT}
         return {
             "ok": self.ok,
@@ -116,27 +114,27 @@ class VerifyReport:
 
 @dataclass(slots=True)
 class RepairReport:
-    """What repair did, or would do in a dry run.
+    """Result of repair, or in a dry run what it would do.
 
     Args:
-        repaired: drift that is gone.
+        repaired: drift that was repaired.
         kept: drift that stays, each example with the reason.
-        set_aside: what was moved to a place where nothing reads it.
-        places: names of those collections of MongoDB.
-        embedded: vectors that had to be computed; other lost ones were found beside equal text.
+        set_aside: data moved to collections of MongoDB that nothing reads.
+        places: names of those collections.
+        embedded: vectors that had to be computed; other missing vectors were copied from nodes with equal text.
     """
 
     dry_run: bool = False
-    repaired: Tally = field(default_factory=Tally)
-    kept: Tally = field(default_factory=Tally)
-    set_aside: Tally = field(default_factory=Tally)
+    repaired: DriftFindings = field(default_factory=DriftFindings)
+    kept: DriftFindings = field(default_factory=DriftFindings)
+    set_aside: DriftFindings = field(default_factory=DriftFindings)
     places: list[str] = field(default_factory=list)
     embedded: int = 0
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stays, and in a dry run whether there is nothing to do."""
+        """Whether no drift stays, and in a dry run whether there is nothing to do."""
         return not self.kept.counts and not (self.dry_run and (self.repaired.counts or self.set_aside.counts))
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,12 +153,12 @@ class RepairReport:
 
 @dataclass(slots=True)
 class ReconcileReport:
-    """What reconcile did, or would do in a dry run.
+    """Result of reconcile, or in a dry run what it would do.
 
     Args:
-        restored: which store was restored, in words; None where neither was, and nothing was done.
-        epoch: the present one.
-        repair: what was brought to PostgreSQL's state, and what was set aside.
+        restored: which store was restored, as a sentence; None if neither was, and nothing was done.
+        epoch: the current epoch.
+        repair: what was changed to PostgreSQL's state, and what was set aside.
     """
 
     restored: str | None
@@ -179,12 +177,12 @@ class ReconcileReport:
 
 @dataclass(frozen=True, slots=True)
 class AuditProgress:
-    """How far a verify or a repair has come in one collection.
+    """Progress of a verify or a repair in one collection.
 
     Args:
         nodes: nodes compared so far.
-        expected: live nodes by the ledger's counts.
-        seconds: since the start of the collection.
+        expected: number of live nodes in the ledger.
+        seconds: time since the start of this collection.
     """
 
     collection: str

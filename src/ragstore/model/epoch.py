@@ -1,4 +1,4 @@
-"""Epochs and marks: what two stores must agree on if neither was restored to another moment."""
+"""Epochs and marks, on which both stores agree unless one was restored to another moment."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Store = Literal["PostgreSQL", "MongoDB"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """An outbox row that is being carried out, or was.
+    """Mark of an outbox row that is, or was, carried out.
 
     Args:
-        number: the row's; 0 before the first one.
-        token: of the row alone: after a restore another row may get the same number.
+        number: number of the row; 0 before the first row.
+        token: unique for the row, because after a restore another row may get the same number.
     """
 
     number: int = 0
@@ -23,8 +23,8 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """How far a store is: its epoch, and the newest mark in it."""
+class StorePosition:
+    """Position of a store: its epoch, and the newest mark in that epoch."""
 
     epoch: int = 1
     mark: Mark = field(default_factory=Mark)
@@ -32,16 +32,16 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The finding that one store was restored to another moment than the other."""
+    """Finding that one store was restored to another moment than the other."""
 
     store: Store
     reason: str
-    postgres: Stand
-    mongo: Stand
+    postgres: StorePosition
+    mongo: StorePosition
 
     @property
     def message(self) -> str:
-        """One line, lower-case but for names."""
+        """One line, lower-case except for names."""
         return f"{self.store} was restored to another moment: {self.reason}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,15 +49,15 @@ class Restored:
         return {"restored": self.store, "postgres_epoch": self.postgres.epoch, "mongo_epoch": self.mongo.epoch}
 
 
-def compared(postgres: Stand, mongo: Stand, knows: Callable[[Mark], bool]) -> Restored | None:
-    """Which store was restored, if one was.
+def find_restored(postgres: StorePosition, mongo: StorePosition, knows: Callable[[Mark], bool]) -> Restored | None:
+    """Find out which store was restored; None if neither was.
 
-    MongoDB is given a row's mark before anything that the row asks for, and PostgreSQL notes the mark in the
-    transaction that deletes the row. So PostgreSQL has a row that waits, or a note, for whatever mark MongoDB shows.
+    A row's mark is written to MongoDB before any change that the row asks for, and PostgreSQL records the mark in the
+    transaction that deletes the row. So for every mark in MongoDB, PostgreSQL has a waiting row or a record.
 
     Args:
-        postgres: read before MongoDB was.
-        knows: whether PostgreSQL, asked now, has the row of a mark or has noted it or a later one.
+        postgres: must be read before ``mongo``.
+        knows: whether PostgreSQL, asked now, has the row of a mark, or has recorded this mark or a later one.
     """
     if mongo.epoch > postgres.epoch:
         reason = f"it is in epoch {postgres.epoch}, MongoDB in epoch {mongo.epoch}"

@@ -14,9 +14,9 @@ Joiner = Literal["and", "or", "not"]
 Scalar = str | int | float | bool | None
 
 DOCUMENT_KEYS = frozenset({"document_id", "doc_id", "ref_doc_id"})
-"""Keys of a condition that mean the id of a node's document, and the user's own value under that key as well.
+"""Keys of a condition that mean the id of a node's document, and also the user's own value under that key.
 
-A condition holds where it holds for one of the two; ``!=`` and ``nin`` where they hold for both, ``is_empty`` where
+A condition is true if it is true for one of the two; ``!=`` and ``nin`` if they are true for both, ``is_empty`` if
 both are empty. For ``any`` and ``all`` the id is a list of one.
 """
 
@@ -37,7 +37,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Conditions and groups joined; ``not`` is true where none of its parts is; an empty group is true."""
+    """Conditions and groups joined; ``not`` is true if none of its parts is; an empty group is true."""
 
     joiner: Joiner
     parts: Sequence[Filter]

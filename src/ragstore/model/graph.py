@@ -1,4 +1,4 @@
-"""What a property graph consists of, without LlamaIndex's classes."""
+"""Nodes, relations and selections of a property graph, without LlamaIndex's classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ragstore.errors import InvalidNodeError
 
 MAX_NAME_BYTES = 1024
-"""Of a subject, an object, a node's id."""
+"""Most bytes of a subject, an object or a node's id."""
 
 MAX_RELATION_BYTES = 512
 
@@ -33,7 +33,7 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class GraphRelation:
-    """An edge between two nodes; a second one of the same ends and label is the same one.
+    """An edge between two nodes; two edges with the same ends and label are the same edge.
 
     Args:
         sources: ids of the chunks that state it.
@@ -51,13 +51,13 @@ Path = tuple[GraphNode, GraphRelation, GraphNode]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which nodes or relations are meant; all that is given must hold, and an empty sequence allows none.
+    """Selection of nodes or relations; all given conditions must be true, and an empty sequence selects none.
 
     Args:
-        properties: one of these must be equal; None equals what is not there.
-        node_ids: of a relation, one of its ends.
-        names: the same; an id is found by the name that it was made from.
-        labels: of relations.
+        properties: at least one must be equal; None is equal to a missing property.
+        node_ids: ids of nodes; for a relation, ids of one of its ends.
+        names: names, in the same way; an id also matches the name that it was made from.
+        labels: labels of relations.
     """
 
     properties: dict[str, Any] | None = None
@@ -67,7 +67,7 @@ class Selection:
 
 
 def checked_key(text: str, what: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """Return what names a part of a graph, or raise InvalidNodeError where it is empty, too long or not text."""
+    """Return the name of a part of a graph, or raise InvalidNodeError if it is empty, too long or not text."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

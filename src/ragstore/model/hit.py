@@ -1,4 +1,4 @@
-"""A hit: one node that answers a query, with what a citation needs."""
+"""Hits, the nodes that answer a query, with what a citation needs and the meaning of their scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCORES: Mapping[ScoreKind, str] = {
     "rank_fusion": "w/(15 + place by meaning) + 1/(15 + place by words); says the order and nothing else",
     "mmr": "likeness to the question less likeness to the hits above; comparable within one answer only",
 }
-"""What a score means, by how it was made."""
+"""Meaning of a score, by its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class Hit:
     """One node that answers a query.
 
     Args:
-        score: higher is better; ``Hits.score_kind`` says what it is.
-        source: where the document was read from.
-        start_char: offset of the text in the document's cleaned text, None where unknown.
+        score: higher is better; ``Hits.score_kind`` is its kind.
+        source: URI that the document was read from.
+        start_char: offset of the text in the document's cleaned text, None if unknown.
         page: 1-based page, None for formats without pages.
         headings: section titles around the text, outermost first.
-        context: the text with its neighbours in the document; None where not asked for or positions are not known.
+        context: the text with its neighbours in the document; None if it was not requested or positions are not known.
     """
 
     score: float
@@ -51,8 +51,8 @@ class Hits(list[Hit]):
     """The hits of one question, best first.
 
     Attributes:
-        score_kind: what the scores are; ``SCORES`` says it in words.
-        notes: what may be wrong with the question where there are no hits, such as a key that no node has.
+        score_kind: kind of the scores; ``SCORES`` describes it.
+        notes: what may be wrong with the question if there are no hits, such as a filter key that no node has.
     """
 
     def __init__(self, hits: Iterable[Hit], score_kind: ScoreKind, notes: Iterable[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""A node: chunk, metadata and relationships as one unit of storage."""
+"""Nodes (chunk, metadata and relationships as one unit of storage) and index structs, as stores keep them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MAX_NODE_ID_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What both stores get of one node, without its vector.
+    """One node as it is written to both stores, without its vector.
 
     Args:
         document_id: the document it belongs to, None for a node that LlamaIndex code added without a source.
-        metadata: exactly the user's metadata, storable (see ``storable``).
+        metadata: exactly the user's metadata, in storable form (see ``storable``).
         content: LlamaIndex's ``BaseNode.to_dict()`` without text and embedding.
         class_name: LlamaIndex's class, e.g. ``TextNode``.
         type_key: LlamaIndex's ``ObjectType`` value, e.g. ``"1"``.
         ordinal: position in its document, 0-based.
-        chunk_hash: 16 bytes, equal where the embedded text is equal; None where unknown.
+        chunk_hash: 16 bytes, equal if the embedded text is equal; None if unknown.
     """
 
     node_id: str
@@ -45,18 +45,18 @@ TYPE_KEYS = {"TextNode": "1", "ImageNode": "2", "IndexNode": "3", "Document": "4
 
 
 def content_with_text(class_name: str, content: dict[str, Any], text: str) -> dict[str, Any]:
-    """The content with the text put back where that class keeps it."""
+    """The content with the text in the field in which the class keeps it."""
     if class_name in ("Node", "Document", "ImageDocument"):
         resource = content.get("text_resource")
         if resource is None and not text:
-            # No text and an empty one are two things to LlamaIndex, with two hashes.
+            # LlamaIndex distinguishes no text from empty text; they have different hashes.
             return content
         return content | {"text_resource": (resource or {}) | {"text": text}}
     return content | {"text": text}
 
 
 def content_and_text(class_name: str, content: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """What ``content_with_text`` was given: the content without its text, and the text."""
+    """The inverse of ``content_with_text``: the content without its text, and the text."""
     if class_name in ("Node", "Document", "ImageDocument"):
         resource = content.get("text_resource")
         if resource is None:
@@ -70,7 +70,7 @@ class LiveNode:
     """A live node as PostgreSQL keeps it.
 
     Args:
-        stamp: orders the writes of one node id, across both stores.
+        stamp: number that orders the writes of one node id in both stores.
         content: LlamaIndex's ``BaseNode.to_dict()`` with its text.
     """
 
@@ -81,7 +81,7 @@ class LiveNode:
 
 
 def check_node(node: Node) -> None:
-    """Raise InvalidNodeError for what one of the stores would refuse, so that neither gets it."""
+    """Raise InvalidNodeError for a node that one of the stores would refuse, so that neither gets it."""
     if not 1 <= len(node.node_id.encode()) <= MAX_NODE_ID_BYTES or "\0" in node.node_id:
         raise InvalidNodeError(
             f"node id of {len(node.node_id.encode())} bytes cannot be stored",
@@ -98,7 +98,7 @@ def check_node(node: Node) -> None:
 
 
 NAMESPACE = "index_store"
-"""Of the structs of all collections, in MongoDB and in the outbox."""
+"""Namespace of the structs of all collections, in MongoDB and in the outbox."""
 
 VECTOR_STORE = "vector_store"
 """LlamaIndex's type of a vector index."""
@@ -106,19 +106,19 @@ VECTOR_STORE = "vector_store"
 
 @dataclass(frozen=True, slots=True)
 class Struct:
-    """A struct as it is stored.
+    """An index struct as it is stored.
 
     Args:
         kind: LlamaIndex's type, e.g. ``list``.
-        body: as LlamaIndex writes it, JSON in ASCII.
-        stamp: orders the writes of one id, across both stores; None where something else than ragstore wrote it.
+        payload: the struct's JSON in ASCII, as LlamaIndex writes it.
+        stamp: number that orders the writes of one id in both stores; None if another program than ragstore wrote it.
     """
 
     index_id: str
     kind: str
-    body: str
+    payload: str
     stamp: int | None = None
 
     def is_same(self, other: Struct) -> bool:
-        """Whether it says the same."""
-        return (self.kind, self.body) == (other.kind, other.body)
+        """Whether both have the same kind and payload."""
+        return (self.kind, self.payload) == (other.kind, other.payload)

@@ -1,4 +1,4 @@
-"""What an ingest did, in the shape that ``ingest --json`` prints."""
+"""Reports and progress of ingests, imports and exports, in the shapes that ``--json`` prints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ragstore.errors import RagstoreError
 from ragstore.model.collection import MadeCollection
 
 MAX_EXAMPLES = 20
-"""Of each kind of finding, so that a report stays small whatever was found."""
+"""Most examples of each kind of finding, so that a report stays small."""
 
 
 class LeftBehind(StrEnum):
-    """What could not come over."""
+    """Kinds of data that a transfer could not take over."""
 
     VECTORS_WITHOUT_NODE = "vectors_without_node"
     UNUSABLE_VECTORS = "unusable_vectors"
@@ -26,7 +26,7 @@ class LeftBehind(StrEnum):
 
 
 class Noted(StrEnum):
-    """What came over, or stayed where it is by choice, and should be known."""
+    """Kinds of data that a transfer took over in another form, or left on purpose."""
 
     NODES_WITHOUT_VECTOR = "nodes_without_vector"
     DOUBLED_NODES = "doubled_nodes"
@@ -39,13 +39,13 @@ class Noted(StrEnum):
 
 @dataclass(slots=True)
 class Findings:
-    """Counts by kind, with the first few of each."""
+    """Counts by kind, with the first examples of each."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, found: Iterable[str], *, n_more: int = 0) -> None:
-        """Count these, and so many more that are not named; the first are kept as examples."""
+        """Count these findings and ``n_more`` without a name; the first are kept as examples."""
         kind = str(kind)
         kept = self.examples.get(kind, [])
         n_found = n_more
@@ -59,7 +59,6 @@ class Findings:
 
     @property
     def total(self) -> int:
-        """Of all kinds."""
         return sum(self.counts.values())
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
@@ -69,16 +68,16 @@ class Findings:
 
 @dataclass(slots=True)
 class TransferReport:
-    """What came over.
+    """Result of an import, an export or an adoption.
 
     Args:
-        documents: documents that got something, or that an export wrote.
+        documents: documents that got nodes or data, or that an export wrote.
         nodes: nodes written.
         embedded: vectors computed; always 0, because all are taken over.
-        skipped: nodes that were there already, and equal.
-        left_behind: what could not come over; where there is any, the exit status is 3.
-        noted: what came over in another way than one may think.
-        collection_made: that was made first.
+        skipped: nodes that existed already and are equal.
+        left_behind: data that could not be taken over; if there is any, the exit status is 3.
+        noted: data that was taken over in an unexpected way.
+        collection_made: the collection that was made first, if any.
     """
 
     documents: int = 0
@@ -92,7 +91,7 @@ class TransferReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything came over."""
+        """Whether everything was taken over."""
         return not self.left_behind.counts
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,13 +110,13 @@ class TransferReport:
 
 @dataclass(frozen=True, slots=True)
 class TransferProgress:
-    """How far it has come.
+    """Progress of an import, an export or an adoption.
 
     Args:
-        step: what is being done.
-        done: nodes or vectors of this step.
-        expected: how many there are, None where that is not known.
-        seconds: since the start.
+        step: the current step.
+        done: nodes or vectors of this step that are done.
+        expected: total number of them, None if unknown.
+        seconds: time since the start.
     """
 
     step: str
@@ -131,28 +130,27 @@ COUNTS = ("added", "updated", "renamed", "deleted", "unchanged", "failed", "chun
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A document that could not be taken in, and why; it is in quarantine."""
+    """A document that could not be ingested and is in quarantine, with the reason."""
 
     document_id: str
     code: str
     reason: str
 
     def as_dict(self) -> dict[str, str]:
-        """As JSON."""
         return {"document_id": self.document_id, "code": self.code, "reason": self.reason}
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """Counts of documents, then of chunks; ``embedded + reused == chunks``; then what they leave unsaid, by name.
+    """Result of an ingest or a sync: counts of documents and chunks (``embedded + reused == chunks``), and details.
 
     Args:
-        passed_over: entries of listed folders that nothing reads, by the reason.
-        collection_made: that was made first; in a dry run, that would be.
-        deleted_documents: ids of all that are counted as deleted.
-        forgotten_documents: ids of all that left the quarantine because their file is gone.
-        quarantined: one for each document that is counted as failed.
-        refused: why nothing was deleted, though what could be added was; in a dry run, why nothing would be.
+        passed_over: entries of listed folders that are not read, by reason.
+        collection_made: the collection that was made first, or in a dry run would be.
+        deleted_documents: ids of all documents that are counted as deleted.
+        forgotten_documents: ids of all documents that left the quarantine because their file is missing.
+        quarantined: one entry for each document that is counted as failed.
+        refused: why nothing was deleted, although documents were added; in a dry run, why nothing would be.
     """
 
     added: int = 0
@@ -188,16 +186,16 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Counts since the start of one ingest.
+    """Progress of an ingest: counts since its start.
 
     Args:
         listed: documents that the listing has shown so far.
         listing_done: whether ``listed`` and ``bytes_listed`` are final.
-        done: documents that are dealt with, unchanged and failed ones included.
-        failed: of these, the ones set aside in quarantine.
+        done: documents that are finished, including unchanged and failed ones.
+        failed: number of them that are in quarantine.
         chunks: chunks published.
         bytes_done: size of the documents in ``done``.
-        seconds: since the start.
+        seconds: time since the start.
     """
 
     listed: int

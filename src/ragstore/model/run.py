@@ -1,4 +1,4 @@
-"""A run: one attempt to bring a batch of documents to new revisions."""
+"""Runs, attempts to bring a batch of documents to new revisions; outbox items; and new ids of runs and nodes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import numpy as np
 
 from ragstore.model.node import Node
 
+DocumentId = NewType("DocumentId", str)
+NodeId = NewType("NodeId", str)
+RunId = NewType("RunId", str)
 Action = Literal["added", "updated", "renamed", "deleted"]
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -22,11 +25,11 @@ class PlannedRevision:
     """A document's next revision, complete but invisible.
 
     Args:
-        planned_from: the revision the ledger showed when this was planned, 0 for a document it did not know.
+        planned_from: the revision in the ledger when this was planned, 0 for a document that was not in it.
         vectors: shape ``(len(nodes), dim)``, float32, in node order.
-        replaces: for a renamed document the old id and the revision it was planned from; deleted in the same
-            transaction.
-        n_embedded: nodes whose vector was computed for this revision; the others were reused.
+        replaces: for a renamed document, the old id and the revision it was planned from; the old document is deleted
+            in the same transaction.
+        n_embedded: nodes with a vector computed for this revision; the other vectors were reused.
     """
 
     document_id: str
@@ -48,7 +51,7 @@ class PlannedRevision:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A begun run, as its owner knows it."""
+    """A run that has begun, as the process that owns it knows it."""
 
     run_id: RunId
     worker: str
@@ -57,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """Which of a run's documents readers see now, and which had moved on and must be planned again."""
+    """Documents of a run that readers see now, and documents with a newer revision that must be planned again."""
 
     published: list[str]
     moved_on: list[str]
@@ -65,11 +68,11 @@ class PublishResult:
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """Something that must still happen in MongoDB.
+    """A change that must still be made in MongoDB.
 
     Args:
-        stamp: of ``delete_nodes``: nothing newer is deleted. Of what is put: how often it was tried, this time
-            included; -1 where it was put, and what came late is to go.
+        stamp: for ``delete_nodes``, the limit: nothing newer is deleted. For the other actions, the number of tries,
+            including this one; -1 if it was put, and only what arrived late must be deleted.
     """
 
     outbox_id: int
@@ -82,16 +85,16 @@ class OutboxItem:
 
     @property
     def is_put(self) -> bool:
-        """Whether it puts something into MongoDB."""
+        """Whether it puts nodes or entries into MongoDB."""
         return self.action != "delete_nodes" and self.stamp >= 0
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Nodes that a committed transaction put with their vectors, as its process still has them.
+    """Nodes with vectors that a committed transaction wrote, still in memory of the process that wrote them.
 
     Args:
-        transaction: PostgreSQL's number of it; a row that it wrote, and nobody since, bears it.
+        transaction: PostgreSQL's number of the transaction; a row has it if no later transaction changed the row.
     """
 
     transaction: str
@@ -100,7 +103,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class RefDoc:
-    """What MongoDB's per-document entries must say; ``node_ids`` is None for a document that is gone."""
+    """Content of MongoDB's entries of a document; ``node_ids`` is None for a deleted document."""
 
     document_id: str
     revision: int
@@ -109,21 +112,9 @@ class RefDoc:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-DocumentId = NewType("DocumentId", str)
-NodeId = NewType("NodeId", str)
-RunId = NewType("RunId", str)
-
 _RANDOM_BITS = 74
 _VERSION_7 = 0x7 << 76
 _VARIANT_RFC = 0b10 << 62
-
-
-def _uuid7() -> str:
-    """A version 7 UUID (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits."""
-    millis = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big") & ((1 << _RANDOM_BITS) - 1)
-    rand_a, rand_b = random >> 62, random & ((1 << 62) - 1)
-    return str(UUID(int=(millis << 80) | _VERSION_7 | (rand_a << 64) | _VARIANT_RFC | rand_b))
 
 
 def new_run_id() -> RunId:
@@ -134,3 +125,11 @@ def new_run_id() -> RunId:
 def new_node_id() -> NodeId:
     """An id that no other node has or will have."""
     return NodeId(_uuid7())
+
+
+def _uuid7() -> str:
+    """A version 7 UUID (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits."""
+    millis = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big") & ((1 << _RANDOM_BITS) - 1)
+    rand_a, rand_b = random >> 62, random & ((1 << 62) - 1)
+    return str(UUID(int=(millis << 80) | _VERSION_7 | (rand_a << 64) | _VARIANT_RFC | rand_b))

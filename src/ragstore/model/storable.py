@@ -1,4 +1,4 @@
-"""What both stores can hold: one meaning for every value that either would change or refuse.
+"""Conversion of metadata and text to values that both stores can hold without changing or refusing them.
 
 ===========================  =================================================
 value in metadata            stored, in both stores
@@ -43,11 +43,11 @@ _INT64 = range(-(2**63), 2**63)
 _MANY_DIGITS = re.compile("[0-9]{19}")
 
 _Path = tuple[Any, str | int] | None
-"""Of a value: the path of what it stands in, and its key or position there."""
+"""Path of a value: the path of its container, and its key or position there."""
 
 
 def storable_text(text: str) -> str:
-    """Text that PostgreSQL and BSON both take: no NUL, no lone surrogate."""
+    """Text that PostgreSQL and BSON both accept: without NUL and lone surrogates."""
     if "\0" in text:
         text = text.replace("\0", "")
     # isascii is O(1), and most text is ASCII.
@@ -61,9 +61,10 @@ def storable_text(text: str) -> str:
 
 
 def stored_json(text: str | bytes) -> Any:
-    """Stored values out of the JSON in which PostgreSQL sends them.
+    """Parse the JSON in which PostgreSQL sends stored values.
 
-    PostgreSQL writes all digits of a large float, which then reads as an integer that nothing could have stored.
+    PostgreSQL writes all digits of a large float, which then looks like an integer that is too large to be storable;
+    such integers are converted back to floats.
     """
     value = orjson.loads(text)
     return _with_floats(value) if _MANY_DIGITS.search(text if isinstance(text, str) else text.decode()) else value
@@ -94,7 +95,7 @@ def storable_metadata(metadata: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def storable_content(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """A whole node by the same rules; metadata may stand a few levels deeper in it than by itself.
+    """A whole node by the same rules; its metadata is a few levels deeper than in ``storable_metadata``.
 
     Raises:
         InvalidNodeError: a value that no rule covers; names the key.
@@ -103,7 +104,7 @@ def storable_content(content: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _storable(value: Any, path: _Path, depth: int) -> Any:
-    """By exact type what needs no change, first: this is called for each value of every node."""
+    """Convert one value; called for each value of every node, so common types are checked first, by exact type."""
     if depth > MAX_DEPTH:
         raise _refused(path, f"is nested deeper than {MAX_DEPTH}")
     kind = type(value)
@@ -159,7 +160,7 @@ def _storable_dict(mapping: Mapping[Any, Any], path: _Path, depth: int) -> dict[
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a text that stays as it is, as most values are; isascii is O(1)."""
+    """Whether it is text that needs no change, as most values are; isascii is O(1)."""
     return type(value) is str and value.isascii() and "\0" not in value
 
 
@@ -180,7 +181,7 @@ def _storable_decimal(value: Decimal, path: _Path) -> int | float:
         raise _refused(path, f"is {value}, which JSON cannot hold")
     if value != value.to_integral_value():
         return _storable_float(float(value), path)
-    # Measured before it is converted: the integer of a large exponent would fill the memory.
+    # Checked before the conversion: the integer of a large exponent would fill the memory.
     if not _INT64.start <= value < _INT64.stop:
         raise _refused(path, "is an integer of more than 64 bits")
     return _storable_int(int(value), path)
@@ -190,7 +191,7 @@ def _storable_scalar(value: np.generic, path: _Path, depth: int) -> Any:
     if isinstance(value, np.datetime64) and not np.isnat(value):
         return str(value)
     plain = value.item()
-    # Some have no counterpart in Python, and a time span in nanoseconds would come out as a bare number.
+    # Some have no counterpart in Python, and a time span in nanoseconds would become a plain number.
     if isinstance(plain, np.generic) or isinstance(value, (np.datetime64, np.timedelta64)):
         raise _refused(path, f"is a {type(value).__name__}, which neither JSON nor BSON can hold")
     return _storable(plain, path, depth)

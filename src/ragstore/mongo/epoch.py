@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ragstore.model.epoch import Mark, Stand
+from ragstore.model.epoch import Mark, StorePosition
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 
@@ -12,25 +12,25 @@ _REGISTRY = "ragstore/registry"
 _KEY: Document = {"_id": "deployment"}
 
 
-def stand(database: MongoDatabase) -> Stand | None:
+def stand(database: MongoDatabase) -> StorePosition | None:
     """How far MongoDB is; None where it does not say which deployment it belongs to."""
     with translation():
         found = database[_REGISTRY].find_one(_KEY)
     return None if found is None else _stand(found)
 
 
-def advance(database: MongoDatabase, found: Stand, mark: Mark) -> bool:
+def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
     """Move the mark on; False where MongoDB is not as it was found, and nothing was changed.
 
     Crash safety:
         One acknowledged update of one entry.
     """
     with translation():
-        done = database[_REGISTRY].update_one(_condition(found), {"$set": fields(Stand(found.epoch, mark))})
+        done = database[_REGISTRY].update_one(_condition(found), {"$set": fields(StorePosition(found.epoch, mark))})
     return done.matched_count == 1
 
 
-def put(database: MongoDatabase, stand: Stand, *, deployment: str) -> None:
+def put(database: MongoDatabase, stand: StorePosition, *, deployment: str) -> None:
     """Say how far MongoDB is, whatever it said before.
 
     Crash safety:
@@ -41,17 +41,17 @@ def put(database: MongoDatabase, stand: Stand, *, deployment: str) -> None:
         database[_REGISTRY].update_one(_KEY, {"$set": named | fields(stand)}, upsert=True)
 
 
-def fields(stand: Stand) -> dict[str, Any]:
+def fields(stand: StorePosition) -> dict[str, Any]:
     """The fields of the entry."""
     return {"epoch": stand.epoch, "mark": {"number": stand.mark.number, "token": stand.mark.token}}
 
 
-def _stand(found: Document) -> Stand:
+def _stand(found: Document) -> StorePosition:
     mark = found.get("mark") or {}
-    return Stand(found.get("epoch") or 1, Mark(mark.get("number") or 0, mark.get("token")))
+    return StorePosition(found.get("epoch") or 1, Mark(mark.get("number") or 0, mark.get("token")))
 
 
-def _condition(found: Stand) -> Document:
+def _condition(found: StorePosition) -> Document:
     own = fields(found)
     # Entries of before there were epochs have neither field.
     if found.epoch == 1:

@@ -116,5 +116,5 @@ def struct_of(found: Document) -> Struct:
 
 
 def _entry(namespace: str, struct: Struct, stamp: int) -> Document:
-    own = {"_id": struct.index_id, "__type__": struct.kind, "__data__": struct.body}
+    own = {"_id": struct.index_id, "__type__": struct.kind, "__data__": struct.payload}
     return own | {_OWNER: namespace, "stamp": stamp}

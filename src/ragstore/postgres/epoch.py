@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ragstore.model.epoch import Mark, Stand
+from ragstore.model.epoch import Mark, StorePosition
 from ragstore.postgres.pool import Cursor, PostgresPool
 
 STAND = """
@@ -47,13 +47,13 @@ WHERE NOT EXISTS (SELECT FROM ragstore.collection WHERE name = %(name)s)
 """
 
 
-def stand(pool: PostgresPool) -> Stand:
+def stand(pool: PostgresPool) -> StorePosition:
     """The epoch, and the newest mark that was noted."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(STAND)
         row = cursor.fetchone()
         assert row is not None
-        return Stand(row[0], Mark(row[1], row[2]))
+        return StorePosition(row[0], Mark(row[1], row[2]))
 
 
 def knows(cursor: Cursor, mark: Mark) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from orjson import loads
 
 from ragstore.model.collection import Collection
-from ragstore.model.epoch import Mark, Stand
+from ragstore.model.epoch import Mark, StorePosition
 from ragstore.model.node import TYPE_KEYS, LiveNode, Struct, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
 from ragstore.postgres import epoch, statements
@@ -31,7 +31,7 @@ class TakenOutbox:
         self._cursor = cursor
         self._held: dict[str, Collection] = {}
         self.items = [OutboxItem(*row[:7]) for row in rows]
-        self.stand = Stand(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else Stand()
+        self.stand = StorePosition(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else StorePosition()
         """How far PostgreSQL was before these rows were taken."""
         self.mark = max((Mark(item.outbox_id, item.token) for item in self.items), default=Mark())
 

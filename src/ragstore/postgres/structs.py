@@ -110,7 +110,7 @@ def ids_of_kind(pool: PostgresPool, collection: Collection, kind: str) -> list[s
 
 
 def _values(struct: Struct) -> dict[str, str]:
-    return {"index_id": struct.index_id, "kind": struct.kind, "body": struct.body}
+    return {"index_id": struct.index_id, "kind": struct.kind, "body": struct.payload}
 
 
 def _stamp(rows: list[tuple[Any, ...]]) -> int | None:

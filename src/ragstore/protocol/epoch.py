@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ragstore.errors import EmptyStoreError, RestoredStoreError, StoreUnavailableError
-from ragstore.model.epoch import Restored, Stand, compared
+from ragstore.model.epoch import Restored, StorePosition, find_restored
 from ragstore.mongo import epoch as in_mongo
 from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.set_aside import largest_stamp
@@ -40,7 +40,7 @@ class EpochWatch:
             there = in_mongo.stand(self._database)
             if there is None:
                 return None
-            found = compared(before, there, lambda mark: in_postgres.is_known(self._pool, mark))
+            found = find_restored(before, there, lambda mark: in_postgres.is_known(self._pool, mark))
             if found is None or in_postgres.stand(self._pool).epoch == before.epoch:
                 return found
 
@@ -78,7 +78,7 @@ class EpochWatch:
             there = in_mongo.stand(self._database)
             if there is None:
                 raise emptied(self._database)
-            finding = compared(taken.stand, there, taken.knows)
+            finding = find_restored(taken.stand, there, taken.knows)
             if finding is not None:
                 raise restored(finding)
             if there.mark.number >= mark.number or in_mongo.advance(self._database, there, mark):
@@ -132,7 +132,7 @@ class Reconciler:
         Crash safety:
             One transaction; begun again, another epoch begins, which harms nobody.
         """
-        there = in_mongo.stand(self._database) or Stand()
+        there = in_mongo.stand(self._database) or StorePosition()
         seen = max(largest_stamp(self._database, at_most=_CREDIBLE), min(there.mark.number, _CREDIBLE))
         epoch = in_postgres.begin(self._pool, mongo_epoch=there.epoch, bound=seen + _MARGIN, worker=self._worker)
         reached(Failpoint.EPOCH_BEGUN)

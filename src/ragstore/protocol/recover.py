@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from ragstore.embedded.processes import started, this_boot
+from ragstore.embedded.processes import start_id, this_boot
 from ragstore.errors import RagstoreError
 from ragstore.model.node import NAMESPACE as STRUCTS
 from ragstore.model.run import OutboxItem, Written
@@ -200,7 +200,7 @@ _SEPARATOR = "/"
 def this_worker() -> str:
     """``host/pid-namespace/pid/start``: unique to this process, for its whole life."""
     pid = os.getpid()
-    return _SEPARATOR.join((socket.gethostname(), _pid_namespace(), str(pid), started(pid)))
+    return _SEPARATOR.join((socket.gethostname(), _pid_namespace(), str(pid), start_id(pid)))
 
 
 def is_dead(worker: str) -> bool:
@@ -216,7 +216,7 @@ def is_dead(worker: str) -> bool:
         return False
     try:
         pid = int(parts[2])
-        return started(pid) != parts[3] or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return start_id(pid) != parts[3] or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

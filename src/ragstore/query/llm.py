@@ -108,7 +108,7 @@ class OpenAiLlm:
         except _BrokenOffError as broken:
             raise self._service.failure(broken.why) from broken.why
         if not text:
-            raise self._service.nonsense("no text")
+            raise self._service.unusable_answer("no text")
         return text
 
     def _answer(self, prompt: str, tell: Tell | None) -> str:

@@ -1,4 +1,4 @@
-"""Options: where they come from, what they may be, and what is said when one is wrong."""
+"""Options of ragstore: their sources, allowed values, and errors for wrong ones."""
 
 from __future__ import annotations
 

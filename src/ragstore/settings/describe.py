@@ -1,4 +1,4 @@
-"""All options with their values, as ``ragstore status --settings`` shows them."""
+"""Table of all options with their values, as ``ragstore status --settings`` shows it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SettingRow:
 
     Args:
         name: the environment variable; in ``ragstore.toml`` the same in lower case without ``RAGSTORE_``.
-        value: as it is used, secrets covered.
-        allowed: what it takes, e.g. ``a whole number from 1 to 1000``.
+        value: the value in use, with secrets masked.
+        allowed: allowed values, e.g. ``a whole number from 1 to 1000``.
     """
 
     name: str

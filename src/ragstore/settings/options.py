@@ -1,4 +1,4 @@
-"""Every option of ragstore: its type, default, range and help."""
+"""Declaration of every option of ragstore: its type, default, range and help."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _lower(value: object) -> object:
 
 
 def _without_driver(value: object) -> object:
-    """SQLAlchemy's URLs name the driver, which is always psycopg2 here."""
+    """Remove the driver that SQLAlchemy's URLs name; ragstore always uses psycopg2."""
     if isinstance(value, SecretStr):
         return SecretStr(without_driver(value.get_secret_value()))
     return without_driver(value) if isinstance(value, str) else value
@@ -54,14 +54,14 @@ class Settings(BaseModel):
     """All options, from the call, then the environment, ``.env``, ``ragstore.toml``, secret files, defaults.
 
     Raises:
-        SettingsError: a value cannot be used, or a name is unknown; nothing is started with half of the options.
+        SettingsError: a value cannot be used, or a name is unknown.
     """
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         validate_default=True,
-        hide_input_in_errors=True,  # an error's text must not carry a secret
+        hide_input_in_errors=True,  # the text of an error must not contain a secret
         protected_namespaces=(),
         allow_inf_nan=False,
     )
@@ -196,12 +196,12 @@ class Settings(BaseModel):
         self._places = places
 
     def origin(self, option: str) -> Origin:
-        """The place that an option's value comes from."""
+        """The kind of place that an option's value comes from."""
         return next((place.origin for place in self._places if option in place.values), "default")
 
     @property
     def places(self) -> list[Path]:
-        """The files and the folder that options were read from: they may hold passwords."""
+        """The files and the folder that options were read from; they may contain passwords."""
         files = (place for place in self._places if place.origin not in {"call", "environment"} and not place.note)
         return [Path(place.where) for place in files]
 
@@ -218,7 +218,7 @@ class Settings(BaseModel):
     @field_validator("chunk_overlap")
     @classmethod
     def _overlap_is_below_size(cls, value: int, info: ValidationInfo) -> int:
-        size: int | None = info.data.get("chunk_size")  # absent when it is wrong itself
+        size: int | None = info.data.get("chunk_size")  # absent if it is wrong itself
         if size is not None and value >= size:
             raise ValueError(f"must be smaller than chunk_size, which is {size}")
         return value
@@ -227,7 +227,7 @@ class Settings(BaseModel):
     @classmethod
     def _password_belongs_to_a_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         name = str(info.field_name).replace("password", "url")
-        url: SecretStr | None = info.data.get(name)  # absent when it is wrong itself
+        url: SecretStr | None = info.data.get(name)  # absent if it is wrong itself
         if value is not None and name in info.data and (url is None or not takes_password(url.get_secret_value())):
             raise ValueError(f"must go with a RAGSTORE_{name.upper()} that names a user and no password")
         return value

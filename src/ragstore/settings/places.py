@@ -1,4 +1,4 @@
-"""The places where options are looked for, and what each of them holds."""
+"""Places that options are read from (call, environment, files, secrets), and passwords in their URLs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Origin = Literal["call", "environment", ".env", "ragstore.toml", "secret file", 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place that was looked at.
+    """One place that was searched for options.
 
     Args:
-        where: what a person would open, e.g. the path of the file.
-        values: option → value as it stands there, unchecked.
-        names: option or unknown name → how it is spelled there.
-        note: why it holds nothing, e.g. ``not there``.
+        where: the place as shown to users, e.g. the path of the file.
+        values: option → unchecked value in this place.
+        names: option or unknown name → its spelling in this place.
+        note: why the place has no options, e.g. ``not there``.
     """
 
     origin: Origin
@@ -42,14 +42,14 @@ class Place:
 
 
 def read_places(options: Collection[str], call: Mapping[str, Any]) -> list[Place]:
-    """Everything that is set anywhere, the place that wins first.
+    """All places with the options that are set in them, in order of precedence, highest first.
 
     Args:
         options: the names of all options, lower-case, without prefix.
         call: what the caller passed from Python.
 
     Raises:
-        SettingsError: a place that somebody named is not there, or cannot be read.
+        SettingsError: a file or folder that was named explicitly does not exist, or a place cannot be read.
     """
     dotenv = _dotenv_place()
     return [
@@ -62,12 +62,12 @@ def read_places(options: Collection[str], call: Mapping[str, Any]) -> list[Place
 
 
 def _pointer(name: str, dotenv: Place) -> str | None:
-    """RAGSTORE_CONFIG and RAGSTORE_SECRETS_DIR: they say where to look, so they are no options themselves."""
+    """Value of RAGSTORE_CONFIG or RAGSTORE_SECRETS_DIR, which name places and are not options themselves."""
     return os.environ.get(PREFIX + name.upper()) or dotenv.values.get(name) or None
 
 
 def _place(origin: Origin, where: str, variables: Mapping[str, str | None]) -> Place:
-    """Keep what has our prefix; an empty value counts as unset, because compose files pass ``${NAME:-}`` on."""
+    """Variables with our prefix; an empty value counts as unset, because compose files pass on ``${NAME:-}``."""
     ours = {name: value for name, value in variables.items() if name.upper().startswith(PREFIX) and value}
     return Place(
         origin,
@@ -101,9 +101,9 @@ def _toml_place(named: str | None) -> Place:
 
 
 def _secrets_place(options: Collection[str], named: str | None) -> Place:
-    """Files ``ragstore_NAME`` and ``ragstore/NAME``; without the prefix too in a folder that was named for us.
+    """Files ``ragstore_NAME`` and ``ragstore/NAME``; also ``NAME`` in a folder that was named explicitly.
 
-    Files of others are not opened: /run/secrets is shared, and what lies there may be large or no text.
+    Files of other programs are not opened: /run/secrets is shared, and its files may be large or not text.
     """
     folder = Path(named or SECRETS_DIR).expanduser().absolute()
     if not folder.is_dir():
@@ -153,8 +153,7 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
 
 MASK = "********"
 
-# Greedy up to the last '@': a password may hold '@' and '/' that somebody forgot to encode, and to cover
-# too much is the safe mistake.
+# Greedy up to the last '@': a password may contain '@' and '/' that were not encoded, and to mask too much is safe.
 _PASSWORD_IN_AUTHORITY = re.compile(r"://([^:@/?#]*):.*@", re.DOTALL)
 _PASSWORD_IN_QUERY = re.compile(r"(?i)([?&](?:ssl|tlsCertificateKeyFile)?password=)[^&#]*")
 _AUTHORITY = re.compile(r"[a-z0-9+]+://([^/?#]*)(.*)", re.DOTALL)
@@ -163,34 +162,37 @@ _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def is_encoded(url: str) -> bool:
-    """Whether the password ends where drivers will see its end; else they quote the rest of it in their errors."""
+    """Whether drivers will find the correct end of the password; else their errors would show the rest of it."""
     found = _AUTHORITY.fullmatch(url)
     return bool(found and found[1].count("@") <= 1 and "@" not in found[2] and not _LONE_PERCENT.search(found[1]))
 
 
 def without_driver(url: str) -> str:
-    """A URL of PostgreSQL as libpq reads it, of one that names SQLAlchemy's driver as LlamaIndex's stores take it."""
+    """Remove the name of SQLAlchemy's driver from a URL of PostgreSQL, so that libpq can read it.
+
+    LlamaIndex's stores take URLs with the driver's name.
+    """
     scheme, separator, rest = url.partition("://")
     name, plus, driver = scheme.partition("+")
     if name not in ("postgresql", "postgres") or not plus:
         return url
     if driver == "asyncpg":
-        # Its own name for it.
+        # The name of this option in asyncpg.
         rest = re.sub(r"([?&])ssl=", r"\1sslmode=", rest)
     return f"{name}{separator}{rest}"
 
 
 def masked_url(url: str) -> str:
-    """The URL with its password covered; other text, and a URL without a password, come back as they are."""
+    """The URL with its password masked; other text, and a URL without a password, are returned unchanged."""
     return _PASSWORD_IN_QUERY.sub(rf"\g<1>{MASK}", _PASSWORD_IN_AUTHORITY.sub(rf"://\g<1>:{MASK}@", url))
 
 
 def takes_password(url: str) -> bool:
-    """Whether the URL names a user and no password."""
+    """Whether the URL has a user and no password."""
     return _USER_ALONE.fullmatch(url) is not None
 
 
 def with_password(url: str, password: str) -> str:
-    """The URL with this password for its user; one that names no user, or has a password, comes back as it is."""
+    """The URL with this password added; unchanged if it has no user, or has a password already."""
     found = _USER_ALONE.fullmatch(url)
     return f"{found[1]}:{quote(password, safe='')}{found[2]}" if found else url

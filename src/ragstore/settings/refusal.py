@@ -1,4 +1,7 @@
-"""What is said about a wrong value or an unknown name: the option, the value, what is allowed, where it was found."""
+"""Errors for wrong values and unknown names of options.
+
+They say the option, its value, what is allowed, and where the value was found.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Fields = Mapping[str, FieldInfo]
 
 _NOT_OPTIONS = re.compile(
     r"FAILPOINT|TEST_.*|CONFIG|SECRETS_DIR"
-    # Kubernetes puts these into every pod for a service that is called ragstore or ragstore-something.
+    # Kubernetes sets these in every pod for a service that is called ragstore or ragstore-something.
     r"|(.+_)?SERVICE_HOST|(.+_)?SERVICE_PORT(_.+)?|(.+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
 )
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -25,19 +28,19 @@ _URL_OPTIONS = ("postgres_url", "mongo_url")
 
 
 def refuse_unknown_names(places: Iterable[Place], fields: Fields) -> None:
-    """Raise SettingsError for the first name that is no option, with the nearest one that is."""
+    """Raise SettingsError for the first name that is not an option; it suggests the most similar option."""
     for place in places:
         for name in place.names:
             if name in fields or _is_no_option(name, place):
                 continue
             nearest = difflib.get_close_matches(name, list(fields), n=1, cutoff=0.6)
             if place.origin == "secret file" and not difflib.get_close_matches(name, list(fields), n=1, cutoff=0.8):
-                continue  # a secret of another program whose name happens to begin with ours
+                continue  # a secret of another program with a name that happens to begin with our prefix
             raise _unknown(place, name, nearest[0] if nearest else None)
 
 
 def refuse_values(error: ValidationError, places: Sequence[Place], fields: Fields) -> SettingsError:
-    """The error that says what pydantic found; the first wrong value in full, the others by name."""
+    """Translate pydantic's error: the first wrong value in full, the others by name."""
     problems = [_problem(detail, places, fields) for detail in error.errors(include_url=False)]
     first = problems[0]
     others = [str(problem["option"]) for problem in problems[1:]]
@@ -56,7 +59,7 @@ def refuse_values(error: ValidationError, places: Sequence[Place], fields: Field
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """What an option takes, e.g. ``a whole number from 1 to 1000``."""
+    """Allowed values of an option, e.g. ``a whole number from 1 to 1000``."""
     kind = value_type(field)
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(repr(value) for value in get_args(kind))
@@ -80,7 +83,7 @@ def value_type(field: FieldInfo) -> Any:
 
 
 def shown(value: Any, field: FieldInfo | None) -> str:
-    """A value as people may see it: secrets covered, passwords inside URLs too."""
+    """A value as it may be shown: secrets are masked, also passwords in URLs."""
     if isinstance(value, SecretStr):
         return shown(value.get_secret_value(), field)
     text = str(value)
@@ -91,7 +94,7 @@ def shown(value: Any, field: FieldInfo | None) -> str:
 
 
 def _well_formed(url: str) -> bool:
-    """Whether a secret is so clearly a URL that the rest of it may be shown."""
+    """Whether a secret is certainly a URL, so that it may be shown with only its password masked."""
     return re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", url) is not None
 
 
@@ -134,9 +137,9 @@ def _winning_value(option: str, places: Sequence[Place]) -> Any:
 
 
 def _looked_at(option: str, places: Sequence[Place], field: FieldInfo) -> str:
-    """Every place in its order, with what it holds for this option."""
+    """Every searched place in order of precedence, with its value of this option."""
     found = [
-        f"{place.where}: {_held(option, place, field)}"
+        f"{place.where}: {_value_at(option, place, field)}"
         for place in places
         if place.origin != "call" or option in place.values
     ]
@@ -144,7 +147,7 @@ def _looked_at(option: str, places: Sequence[Place], field: FieldInfo) -> str:
     return ", ".join([*found, f"default: {default}"])
 
 
-def _held(option: str, place: Place, field: FieldInfo) -> str:
+def _value_at(option: str, place: Place, field: FieldInfo) -> str:
     if option in place.values:
         return repr(shown(place.values[option], field))
     return place.note or "nothing"

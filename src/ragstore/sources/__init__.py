@@ -1,4 +1,4 @@
-"""Where documents come from: listing local files, and reading each format to clean text."""
+"""Sources of documents: listing of local files, and a reader of each format that returns clean text."""
 
 from ragstore.sources.bounds import Bounds, read_path
 from ragstore.sources.formats import SUFFIXES

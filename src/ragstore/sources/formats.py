@@ -1,4 +1,4 @@
-"""Which file is read how: by its name, and by what its bytes really are."""
+"""Formats of files, found by their names and by their real bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ _ZIP_TAIL_BYTES = 65_557
 _BOM = b"\xef\xbb\xbf"
 _CONTAINERS: frozenset[Format] = frozenset({"pdf", "docx"})
 
-# What these bytes start has no reader. Some of them could start a text too, so they count only beside a NUL.
+# There is no reader for files that begin with these bytes. Text can begin with some of them too, so they count only
+# if the head of the file contains a NUL.
 _FOREIGN = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -64,16 +65,16 @@ _FOREIGN_TEXT = (
 
 
 def format_of(data: bytes, name: str) -> Format:
-    """What the bytes are; the name decides only between kinds of text.
+    """The format of the bytes; the name decides only between kinds of text.
 
     Raises:
-        UnsupportedTypeError: they are something without a reader; says what.
+        UnsupportedTypeError: there is no reader for them; the message says what they are.
     """
     named = SUFFIXES.get(os.path.splitext(name)[1].lower(), "text")
     head = data[:_HEAD_BYTES]
     if head.startswith(b"PK\x03\x04"):
         return _format_of_zip(data, named)
-    # Readers of PDF allow junk before the mark; a text may speak of it.
+    # Readers of PDF allow other bytes before the mark; a text may also contain the mark.
     if head.lstrip().startswith(b"%PDF-") or (named == "pdf" and b"%PDF-" in head):
         return "pdf"
     for magic, what in _FOREIGN if b"\0" in head else _FOREIGN_TEXT:
@@ -89,7 +90,7 @@ def format_of(data: bytes, name: str) -> Format:
 
 
 def _format_of_zip(data: bytes, named: Format) -> Format:
-    # Names of members stand uncompressed in the archive, so nothing is unpacked here.
+    # Names of members are not compressed in the archive, so nothing is unpacked here.
     if b"word/document" in data:
         return "docx"
     for member, what in (
@@ -101,5 +102,5 @@ def _format_of_zip(data: bytes, named: Format) -> Format:
         if member in data:
             raise UnsupportedTypeError(f"is {what}", hint="convert it to a type with a reader, or leave it out")
     if named == "docx" and _ZIP_END not in data[-_ZIP_TAIL_BYTES:]:
-        return "docx"  # a truncated one, and its reader says so
+        return "docx"  # a truncated document; its reader reports that
     raise UnsupportedTypeError("is a zip archive", hint="unpack it, and name the folder instead")

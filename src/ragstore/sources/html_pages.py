@@ -1,4 +1,4 @@
-"""HTML: what a reader of the page sees, as Markdown."""
+"""Reader of HTML: the visible content of a page, as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup, Tag
 from markdownify import MarkdownConverter
 
 from ragstore.sources.plain_text import decode
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 _HEAD_BYTES = 4096
@@ -22,29 +22,29 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def read_html(data: bytes) -> RawText:
-    """A page without its scripts, styles and navigation; its title in the metadata."""
+    """A page without its scripts, styles and navigation; its title is in the metadata."""
     html, cleaned = _decode_html(data)
     markdown, title = html_to_markdown(html)
     return RawText([markdown], "markdown", metadata={"title": title}, cleaned=cleaned)
 
 
 def html_to_markdown(html: str) -> tuple[str, str]:
-    """Markdown of an HTML text, and its title or ''."""
+    """Markdown of an HTML text, and its title, or an empty string without one."""
     soup = BeautifulSoup(html, "html.parser")
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
-    # find_all() with a function takes a quarter of the time that all the rest takes.
+    # find_all() with a function would take a quarter of the time of all other steps.
     for element in [each for each in soup.descendants if isinstance(each, Tag) and _is_unseen(each)]:
         element.decompose()
     try:
         markdown = _Converter().convert_soup(soup)
     except RecursionError:
-        # Thousands of tags inside each other: their text without its structure.
+        # Thousands of nested tags: keep only their text.
         markdown = soup.get_text("\n", strip=True)
     return _EMPTY_LINES.sub("\n\n", markdown).strip(), title
 
 
 class _Converter(MarkdownConverter):
-    """Links and images as their words: addresses would drown the text they stand in."""
+    """Converts links and images to their words only: addresses would hide the text around them."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class _Converter(MarkdownConverter):
             escape_misc=False,
         )
 
-    # The library names these arguments when it calls.
+    # The library passes these arguments by name.
     def convert_a(self, el: Tag, text: str, parent_tags: Any) -> str:  # noqa: ARG002
         return text
 
@@ -73,5 +73,5 @@ def _decode_html(data: bytes) -> tuple[str, dict[str, int]]:
         try:
             return data.decode(declared[1].decode("ascii")), {}
         except (LookupError, UnicodeDecodeError):
-            pass  # a wrong declaration: the bytes themselves decide
+            pass  # a wrong declaration: detect the encoding from the bytes
     return decode(data)

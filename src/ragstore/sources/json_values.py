@@ -1,4 +1,4 @@
-"""JSON and JSON lines: flattened to ``path: value`` lines, a record for each object."""
+"""Readers of JSON and JSON lines: flattened to ``path: value`` lines, a record for each object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 _TEXT_KEYS = frozenset({"text", "content", "body", "page_content"})
 _EMPTY_LINES = re.compile(r"[ \t]*\n\s*")
@@ -19,13 +19,13 @@ def read_json(data: bytes) -> RawText:
     """One record for each element of an array, or each member of an object.
 
     Raises:
-        ParseError: no JSON; names line and column.
+        ParseError: the file is not JSON; the message has line and column.
     """
     text, cleaned = decode(data)
     try:
         value = _parse(text)
     except json.JSONDecodeError as error:
-        # Two values one after the other are JSON lines under another name.
+        # Several values one after the other: the file is JSON lines with another suffix.
         if error.msg == "Extra data" and "\n" in text.strip():
             return read_json_lines(data)
         raise _invalid(error.msg, error.lineno, error.colno) from error
@@ -43,7 +43,7 @@ def read_json_lines(data: bytes) -> RawText:
     """One record for each line.
 
     Raises:
-        ParseError: a line is no JSON; names it.
+        ParseError: a line is not JSON; the message has its number.
     """
     text, cleaned = decode(data)
     records = []
@@ -58,7 +58,7 @@ def read_json_lines(data: bytes) -> RawText:
 
 
 def _parse(text: str) -> Any:
-    # Numbers stay as they are written: 1.10 is no 1.1, and a long one is no error.
+    # Numbers stay as they are written: 1.10 does not become 1.1, and a long number is no error.
     return json.loads(text.removeprefix("\ufeff"), parse_int=str, parse_float=str)
 
 
@@ -72,14 +72,14 @@ def _invalid(reason: str, line: int, column: int) -> ParseError:
 
 
 def _members(value: dict[str, Any]) -> list[str]:
-    """Plain members together, each nested one as a record of its own."""
+    """Records of an object: one for all plain members, and one for each nested member."""
     plain = {key: member for key, member in value.items() if not isinstance(member, dict | list)}
     nested = [{key: member} for key, member in value.items() if isinstance(member, dict | list)]
     return [_record(plain), *(_record(member) for member in nested)]
 
 
 def _record(value: Any) -> str:
-    """Lines of one object; its main text last and without a name, as it is what matters."""
+    """Lines of one object; its main text comes last and without its key, because it is the most important."""
     if not isinstance(value, dict):
         return "\n".join(_lines("", value))
     texts = [key for key in value if key in _TEXT_KEYS and isinstance(value[key], str)]

@@ -1,4 +1,4 @@
-"""Walking local files and folders, in constant memory and a stable order."""
+"""Listing of local files and folders, in constant memory and a stable order."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from ragstore.sources.bounds import (
     shortened,
     source_uri_of,
 )
+from ragstore.sources.file_bytes import NEVER_HINT
 from ragstore.sources.formats import SUFFIXES
-from ragstore.sources.opening import NEVER_HINT
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -41,10 +41,10 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Unlistable:
-    """A path that is there but cannot become a document.
+    """A path that exists but cannot become a document.
 
     Args:
-        is_folder: documents below it stay unseen, so nobody may conclude that they were deleted.
+        is_folder: whether it is a folder; documents below it are not seen, so they must not count as deleted.
     """
 
     document_id: str
@@ -54,34 +54,34 @@ class Unlistable:
 
 
 PASSED_OVER_LINK = f"{LEADS_OUT}; --follow-links reads it"
-"""The reason as a report has it, with what to do about it."""
+"""The reason as it is shown in a report, with advice."""
 
 
 def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None = None) -> Listing:
     """List files of known types in the given files and folders.
 
-    Files that were named themselves come first, then the folders; within a folder its files by name, then its
-    subfolders. Hidden entries below a folder are passed over. What several paths reach is listed once. Links are
-    followed as far as the bounds go.
+    Files that were named directly come first, then the folders; within a folder its files by name, then its
+    subfolders. Hidden entries below a folder are passed over. A file that several paths lead to is listed once. Links
+    are followed within the bounds.
 
     Args:
         max_bytes: larger files come back as Unlistable.
-        bounds: None for those of the paths.
+        bounds: None for the bounds of the paths.
 
     Raises:
         PathNotFoundError: a path does not exist.
-        UsageError: a path is never read.
+        UsageError: a path is in a place that is never read.
     """
     roots = []
     bounds = bounds or Bounds.of(paths)
     for path in paths:
         given = os.fspath(path)
         absolute = os.path.abspath(given)
-        if not given or "\0" in given or not _is_there(absolute):
+        if not given or "\0" in given or not _exists(absolute):
             raise PathNotFoundError(
                 f"path {given!r} does not exist", hint="check the spelling, or leave it out", path=absolute
             )
-        # A pattern of the shell may have named a link to a file; the listing keeps that one out.
+        # A pattern of the shell may have named a link to a file; the listing itself leaves such a link out.
         is_link = os.path.islink(absolute) and not os.path.isdir(absolute)
         if place := bounds.never_read(absolute if is_link else os.path.realpath(absolute)):
             raise UsageError(
@@ -94,11 +94,11 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None =
 
 
 class Listing:
-    """What a walk finds; iterate it once, then read its counts.
+    """Files found by a walk; iterate it once, then read its counts.
 
     Attributes:
-        passed_over: entries of folders that nothing reads, by the reason: ``type .png``, or where they lead.
-        complete: whether every folder could be read; until then a missing file may only be unseen.
+        passed_over: entries of folders that are not read, by reason: ``type .png``, or where a link leads.
+        complete: whether every folder could be read; if not, a file that is not listed may still exist.
     """
 
     def __init__(self, roots: Sequence[str], max_bytes: int, bounds: Bounds) -> None:
@@ -109,7 +109,7 @@ class Listing:
         self._folders: list[str] = []
         self._linked_folders: list[str] = []
         self._seen_folders: set[tuple[int, int]] = set()
-        # Only named files need remembering, by the real name of their folder: no folder is entered twice.
+        # Only named files must be remembered, by the real name of their folder, because no folder is entered twice.
         self._named_files: set[str] = set()
         self._iterator = self._walk(roots)
 
@@ -131,7 +131,7 @@ class Listing:
                 yield from self._named_file(path)
         self._folders = folders[::-1]
         while self._folders or self._linked_folders:
-            # Links wait until every real folder is done, so that a new link renames no document.
+            # Linked folders come after all real ones, so that a new link does not change the ids of documents.
             folder = self._folders.pop() if self._folders else self._linked_folders.pop(0)
             yield from self._folder(folder)
 
@@ -142,7 +142,7 @@ class Listing:
         try:
             status = os.stat(path)
         except OSError as error:
-            # It may be a folder; only a link that leads nowhere certainly hides nothing.
+            # It may be a folder; only a link without a target certainly hides no documents.
             self.complete = isinstance(error, FileNotFoundError) and self.complete
             yield _unreadable(path, error)
             return
@@ -197,7 +197,7 @@ class Listing:
         try:
             status = entry.status()
         except FileNotFoundError as error:
-            # Deleted while we walked; a link that points nowhere is still there.
+            # Deleted during the walk; a link without a target still exists.
             return _unreadable(entry.path, error) if entry.is_link else None
         except OSError as error:
             return _unreadable(entry.path, error)
@@ -236,7 +236,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of a folder that is open; what it is, is asked of the folder and not of its path."""
+    """One entry of an open folder; its kind is read through the open folder, not through its path."""
 
     path: str
     is_link: bool
@@ -257,12 +257,12 @@ class _Entry:
 
 
 def _real_name(folder: str, name: str) -> str:
-    """One name however the folder was reached; a link to a file stays a name of its own."""
+    """The same name for all paths to the folder; a link to a file keeps its own name."""
     return os.path.join(os.path.realpath(folder), name)
 
 
-def _is_there(path: str) -> bool:
-    """Also true for a link that points nowhere, and where we may not look."""
+def _exists(path: str) -> bool:
+    """Whether the path exists; also true for a link without a target, and if permission is denied."""
     try:
         os.lstat(path)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""Markdown's sections: which heading holds which span of the text."""
+"""Sections of a Markdown text: its headings, and the span of text that belongs to each."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading's own span, up to the next heading.
+    """The span of text of a heading, up to the next heading.
 
     Args:
-        headings: its title and those above it, outermost first.
+        headings: its title and the titles of the sections around it, outermost first.
         fences: spans of the document's code blocks, in order.
     """
 
@@ -38,7 +38,7 @@ class Section:
     fences: list[Span] = field(default_factory=list)
 
     def in_fence(self, offset: int) -> bool:
-        """Whether a cut at this offset would cut a code block."""
+        """Whether this offset is inside a code block."""
         i = bisect_right(self.fences, (offset, -1)) - 1
         return i >= 0 and self.fences[i][0] < offset < self.fences[i][1]
 
@@ -52,9 +52,9 @@ class _Heading:
 
 
 def sections_of(text: str, *, markdown: bool) -> Iterator[Section]:
-    """Sections that together are the whole text; one without headings where it is no Markdown.
+    """Sections that together are the whole text; one without headings if the text is not Markdown.
 
-    A heading with nothing below it but a deeper heading is part of that one's section.
+    A heading directly followed by a deeper heading has no section of its own: it is in the section of the deeper one.
     """
     if not markdown:
         yield Section(0, len(text))
@@ -84,7 +84,7 @@ def _scan(text: str) -> tuple[list[_Heading], list[Span]]:
     for mark in _MARK.finditer(text):
         if found := mark["fence"]:
             if not fence:
-                # An inline code span may look like the start of a fence, but not with a backtick after it.
+                # An inline code span can look like the start of a fence, but then a backtick follows in the same line.
                 if found[0] == "~" or "`" not in mark["info"]:
                     fence, fence_start = found, mark.start()
             elif found.startswith(fence) and not mark["info"].strip():
@@ -102,9 +102,11 @@ def _heading(text: str, mark: re.Match[str]) -> _Heading | None:
         return _Heading(mark.start(), mark.end(), len(hashes), _title(mark["title"] or ""))
     line_start = text.rfind("\n", 0, max(0, mark.start() - 1)) + 1
     line = text[line_start : max(line_start, mark.start() - 1)]
-    alone = line_start == 0 or text[line_start - 2 : line_start] == "\n\n" or text[: line_start - 1].isspace()
-    # An underline below anything but a paragraph of one line is a rule, a table or part of a list.
-    if not alone or _NO_PARAGRAPH.match(line):
+    is_own_paragraph = (
+        line_start == 0 or text[line_start - 2 : line_start] == "\n\n" or text[: line_start - 1].isspace()
+    )
+    # Only an underline below a paragraph of one line makes a heading; others are rules, tables or parts of lists.
+    if not is_own_paragraph or _NO_PARAGRAPH.match(line):
         return None
     return _Heading(line_start, mark.end(), 1 if mark["underline"][0] == "=" else 2, _title(line))
 

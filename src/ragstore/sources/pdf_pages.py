@@ -1,4 +1,4 @@
-"""PDF: the text of each page."""
+"""Reader of PDF: the text of each page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 import pypdfium2
 
 from ragstore.errors import ParseError
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 _TAIL_BYTES = 2048
-# pdfium marks a hyphen that only breaks a word at a line's end by one of these.
+# pdfium uses one of these characters for a hyphen that only divides a word at the end of a line.
 _SOFT_BREAK = re.compile("[\x02\ufffe](?:\r?\n)?")
 
 
@@ -25,7 +25,7 @@ def read_pdf(data: bytes) -> RawText:
     except pypdfium2.PdfiumError as error:
         raise _cannot_open(data, error) from error
     try:
-        # pdfium repairs a file that lost its end, but only what is left of it.
+        # pdfium repairs a truncated file, but returns only the part that is left.
         if b"%%EOF" not in data[-_TAIL_BYTES:]:
             raise _truncated()
         pages = [_page_text(document, number) for number in range(len(document))]

@@ -1,4 +1,4 @@
-"""Plain text and Markdown: finding out the encoding, and setting front matter apart."""
+"""Readers of plain text and Markdown: detection of the encoding, and front matter as metadata."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 from ragstore.errors import UnsupportedTypeError
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
-# UTF-32 stands first: its little-endian mark begins with that of UTF-16.
+# UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -43,13 +43,12 @@ def read_markdown(data: bytes) -> RawText:
 
 
 def decode(data: bytes) -> tuple[str, dict[str, int]]:
-    """Text of bytes in an unknown encoding, and what was replaced to get it.
+    """Text of bytes in an unknown encoding, and counts of what was replaced to decode it.
 
-    A byte order mark decides; else UTF-16 shows by its NULs; else UTF-8, also where some bytes of it are damaged;
-    else Windows-1252.
+    A byte order mark decides; else NULs show UTF-16; else UTF-8, even if some bytes are damaged; else Windows-1252.
 
     Raises:
-        UnsupportedTypeError: the bytes are no text.
+        UnsupportedTypeError: the bytes are not text.
     """
     for mark, marked in _MARKS:
         if data.startswith(mark):
@@ -81,7 +80,7 @@ def _decode_known(data: bytes, encoding: str) -> tuple[str, dict[str, int]]:
 def _decode_other(data: bytes) -> tuple[str, dict[str, int]]:
     text = data.decode("utf-8", "replace")
     n_bad = text.count("\ufffd")
-    # In Windows-1252 almost no two bytes happen to make a character of UTF-8.
+    # In text in Windows-1252, bytes are almost never a valid character of UTF-8 by chance.
     n_good = sum(len(run) for run in re.findall(r"[^\x00-\x7f]+", text)) - n_bad
     if n_good >= n_bad:
         return text, {"invalid_utf8": n_bad}
@@ -112,7 +111,7 @@ def _without_front_matter(text: str) -> tuple[dict[str, Any], str]:
         if not line.strip() or line.startswith("#"):
             continue
         fact = _FACT.fullmatch(line.strip())
-        # Nested values need a YAML reader; such a header is rather kept whole than read wrong.
+        # Nested values would need a YAML reader; such a header stays in the text instead of being read wrongly.
         if not fact or line[0] in " \t" or fact[2][0] in "[{|>&*!" or len(facts) >= _MAX_FACTS:
             return {}, text
         facts[fact[1]] = fact[2].strip().strip("\"'")

@@ -1,4 +1,4 @@
-"""Whether a source unit that the ledger knows is still there."""
+"""Presence of source files that the ledger knows: which of them are certainly missing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Roots:
     """The files and folders that one ingest was asked to list.
 
     Args:
-        bounds: what the listing reads; None for those of the paths.
+        bounds: bounds of the listing; None for the bounds of the paths.
     """
 
     def __init__(self, paths: Sequence[str | Path], bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds.of(paths)
         folders = [os.path.abspath(path) for path in paths if os.path.isdir(path)]
-        # Another folder under the same name is another one's absence: a drive that was taken away.
+        # If another folder has the same name now, the original one is absent, e.g. on a drive that was unmounted.
         self._identities = {folder: _identity(folder) for folder in folders}
         self._prefixes = {folder: os.path.join(folder, "") for folder in folders}
         self._beginnings = tuple(self._prefixes.values())
@@ -30,36 +30,36 @@ class Roots:
 
     @property
     def uris(self) -> list[str]:
-        """Beginnings of the URIs of files below the folders; those that are escaped begin as all escaped ones do."""
+        """Prefixes of the URIs of files below the folders; for a path that is not UTF-8, of its escaped URI."""
         return [source_uri_of(prefix) for prefix in self._prefixes.values()]
 
     @property
     def silent(self) -> set[str]:
-        """Folders below which a watched listing has shown nothing so far."""
+        """Folders below which a watched listing has found nothing so far."""
         return set(self._silent)
 
     @property
     def replaced(self) -> list[str]:
-        """Folders that are not the ones they were at the beginning."""
+        """Folders that were replaced by another folder since the beginning."""
         return [folder for folder, identity in self._identities.items() if _identity(folder) != identity]
 
     def watching(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem | Unlistable]:
-        """The same listing; what it shows is remembered, a word for each folder."""
+        """Pass the listing on, and remember below which folders it found something."""
         for entry in listing:
             if self._silent and not (isinstance(entry, Unlistable) and entry.is_folder):
                 self._silent.difference_update(self.of(entry.source_uri))
             yield entry
 
     def of(self, source_uri: str) -> list[str]:
-        """The folders that this file stands or stood below."""
+        """The folders that contain, or contained, this file."""
         path = _path(source_uri)
         return [folder for folder, prefix in self._prefixes.items() if path.startswith(prefix)]
 
-    def lost(self, source_uri: str) -> bool:
-        """Whether a file that stood below one of these folders is certainly not there any more.
+    def source_missing(self, source_uri: str) -> bool:
+        """Whether a file that was below one of these folders is certainly missing now.
 
-        False for files elsewhere: a drive that is not mounted looks empty too; and behind a link that leads nowhere,
-        or where the listing does not look.
+        False for files elsewhere, because a drive that is not mounted also looks empty; for files behind a link
+        without a target; and for files that the listing does not read.
         """
         path = _path(source_uri)
         if not path.startswith(self._beginnings):
@@ -73,10 +73,10 @@ class Roots:
 
 
 def size_and_time(source_uri: str) -> tuple[int, int] | None:
-    """Size in bytes and time of the last change in nanoseconds, as they are now; None where nothing is there.
+    """Current size in bytes and time of the last change in nanoseconds; None if the file does not exist.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: they cannot be read.
     """
     try:
         status = os.stat(_path(source_uri))
@@ -86,7 +86,7 @@ def size_and_time(source_uri: str) -> tuple[int, int] | None:
 
 
 def _path(source_uri: str) -> str:
-    # Most URIs are their path; a sync asks for every document it knows.
+    # Most URIs are paths; this is a fast case, because a sync calls it for every document in the ledger.
     is_path = source_uri.isascii() and not source_uri.startswith("file://")
     return source_uri if is_path else os.fspath(read_path(source_uri))
 
@@ -100,7 +100,7 @@ def _identity(folder: str) -> tuple[int, int] | None:
 
 
 def _is_behind_dead_link(path: str) -> bool:
-    """Whether the nearest thing on the way to it that is there is a link, and not to a folder."""
+    """Whether the nearest existing part of the path above it is a link that does not lead to a folder."""
     folder = os.path.dirname(path)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""CSV and TSV: each row as ``header: value`` lines that can be read on their own."""
+"""Reader of CSV and TSV: each row as ``header: value`` lines that can be understood without the other rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 _DELIMITERS = ",\t;|"
 _SAMPLE_CHARS = 32_768
@@ -21,10 +21,10 @@ _MAX_HEADER_CHARS = 100
 
 
 def read_table(data: bytes) -> RawText:
-    """One record for each row; the delimiter and whether there is a header are found out.
+    """One record for each row; the delimiter and the presence of a header are detected.
 
     Raises:
-        ParseError: no rows can be made of it.
+        ParseError: it cannot be divided into rows.
     """
     text, cleaned = decode(data)
     # NUL ends a row for the csv module in some versions and is an error in others.
@@ -51,7 +51,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _delimiter(sample: str) -> str:
-    """The one that cuts most rows into the same number of columns, more than one."""
+    """The delimiter that divides most rows into the same number of columns, at least two."""
 
     def score(delimiter: str) -> tuple[float, int]:
         widths = Counter(len(row) for _, row in zip(range(_SAMPLE_ROWS), _rows(sample, delimiter), strict=False))
@@ -62,7 +62,7 @@ def _delimiter(sample: str) -> str:
 
 
 def _header(row: list[str]) -> list[str] | None:
-    """The first row, if it reads like names: words, all different, none of them long."""
+    """Names of the columns if the row looks like a header (different, short words, no numbers), else None."""
     names = [" ".join(cell.split()) for cell in row]
     words = [name for name in names if name]
     plausible = all(len(name) <= _MAX_HEADER_CHARS and not _NUMBER.fullmatch(name) for name in words)

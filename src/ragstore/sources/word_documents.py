@@ -1,4 +1,4 @@
-"""Word documents (docx): headings, paragraphs and tables as Markdown."""
+"""Reader of Word documents (docx): headings, paragraphs and tables as Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import mammoth
 
 from ragstore.errors import LimitExceededError, ParseError
 from ragstore.sources.html_pages import html_to_markdown
-from ragstore.sources.reading import RawText
+from ragstore.sources.readers import RawText
 
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 _MAX_RATIO = 200
@@ -28,8 +28,8 @@ def read_docx(data: bytes) -> RawText:
     """A document's text; images are left out.
 
     Raises:
-        LimitExceededError: a zip bomb; found before anything is unpacked.
-        ParseError: damaged.
+        LimitExceededError: it is a zip bomb; detected before anything is unpacked.
+        ParseError: it is damaged.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -45,7 +45,7 @@ def read_docx(data: bytes) -> RawText:
 
 
 def _refuse_bomb(archive: zipfile.ZipFile, packed_bytes: int) -> None:
-    """The directory's sizes bind: unpacking a member stops at the size it names."""
+    """Refuse a zip bomb by the sizes in the archive's directory: unpacking a member stops at that size."""
     members = archive.infolist()
     unpacked = sum(member.file_size for member in members)
     too_dense = unpacked > _RATIO_COUNTS_FROM_BYTES and unpacked > _MAX_RATIO * packed_bytes
@@ -65,7 +65,7 @@ def _title(archive: zipfile.ZipFile) -> str:
     if member.file_size > _MAX_PROPERTIES_BYTES:
         return ""
     try:
-        # Its size is known and expat refuses entities that multiply; nothing outside of it is ever loaded.
+        # Its size is checked, expat refuses entities that expand without limit, and nothing outside of it is loaded.
         return ET.fromstring(archive.read(member)).findtext(_TITLE) or ""  # noqa: S314
     except ET.ParseError:
         return ""

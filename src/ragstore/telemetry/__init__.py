@@ -1,1 +1,1 @@
-"""Logs, and the places where tests may kill the process."""
+"""Structured logs, and failpoints at which tests kill the process."""

@@ -1,4 +1,4 @@
-"""Named places after a durable step, where a test may kill the process."""
+"""Failpoints: named places after a durable step, at which a test can kill the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Log lines that a person and a machine can read: what was done (``action``), to what, with which numbers."""
+"""Structured log lines as text or JSON, and the escaping of invisible characters.
+
+Each line says what was done (``action``), to what, and with which numbers.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
 )
-"""Controls, line separators, marks of direction and of no width, lone surrogates."""
+"""Control characters, line separators, marks of direction, characters without width, lone surrogates."""
 _OF_THE_CALL = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
-    """A standard logger whose unknown keyword arguments become fields of the line.
+    """A standard logger that turns unknown keyword arguments into fields of the line.
 
     ``log.info("run published", action="publish", run_id=run_id, n_nodes=12)``
     """
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Set the fields apart from what the standard library knows."""
+        """Move unknown keyword arguments into ``extra``, which the standard library accepts."""
         fields = {name: value for name, value in kwargs.items() if name not in _OF_THE_CALL}
         standard = {name: value for name, value in kwargs.items() if name in _OF_THE_CALL}
         return msg, standard | {"extra": {**(kwargs.get("extra") or {}), "fields": fields}}
@@ -57,7 +60,7 @@ class TextFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.000+00:00 INFO ragstore.protocol publish: run published n_nodes=12``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as text; a traceback follows on lines of its own."""
+        """Format a record as one line; a traceback follows on separate lines."""
         fields = dict(_fields(record))
         action = fields.pop("action", None)
         message = f"{action}: {record.getMessage()}" if action else record.getMessage()
@@ -72,7 +75,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``at``, ``level``, ``logger``, ``action``, ``message``, then the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as JSON, a traceback as a value of it."""
+        """Format a record as one JSON object, which also contains the traceback."""
         fields = dict(_fields(record))
         line: dict[str, Any] = {
             "at": _at(record),
@@ -87,17 +90,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def visible(text: str) -> str:
-    """Text that cannot steer a terminal or pass for another: what is not seen is escaped, but tabs and line ends."""
+    """Escape invisible characters but tabs and line ends, so that text can neither control a terminal nor deceive."""
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def visible_json(text: str) -> str:
-    """The same JSON, in which nothing unseen stands."""
+    """The same JSON with all invisible characters escaped."""
     return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 class _StandardErrorHandler(logging.Handler):
-    """Looks ``sys.stderr`` up for each line, because a progress bar replaces it while it is drawn."""
+    """Handler that looks up ``sys.stderr`` for each line, because a progress bar replaces it for a time."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

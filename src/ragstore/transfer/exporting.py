@@ -160,7 +160,7 @@ def _struct(now: Snapshot, struct: Struct) -> Iterable[bytes]:
     """The entry of a struct, in pieces: that of a vector index names every node."""
     yield f'{{"__type__": {json.dumps(struct.kind)}, "__data__": "'.encode()
     if struct.kind != VECTOR_STORE:
-        yield _escaped(struct.body)
+        yield _escaped(struct.payload)
     else:
         before, behind = around_nodes(struct)
         yield _escaped(before)

@@ -223,7 +223,7 @@ def own_struct(collection: str) -> Struct:
 
 def around_nodes(struct: Struct) -> tuple[str, str]:
     """What stands before and behind the entries of ``nodes_dict`` in the JSON of a vector index's struct."""
-    data = _loaded(struct.body) or {}
+    data = _loaded(struct.payload) or {}
     rest = {name: value for name, value in data.items() if name != "nodes_dict"} or {"index_id": struct.index_id}
     return f'{json.dumps(rest)[:-1]}, "nodes_dict": {{', "}}"
 

@@ -1,4 +1,4 @@
-"""Decides which listed documents must be read: by size and time first, then by content."""
+"""Selection of the listed documents that must be read: by size and time first, then by content hash."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TypeVar
 
 from ragstore.errors import ContentError, Retry
-from ragstore.ingest.counter import Tally
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.counter import IngestCounter
+from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Chunking, Collection
 from ragstore.model.document import DocumentState, SourceItem, SourceState
 from ragstore.postgres import documents
@@ -24,18 +24,19 @@ LOOK_UP_AT_ONCE = 1_000
 
 
 class Planner:
-    """Compares a listing with the ledger, a batch of documents per round trip.
+    """Compares a listing with the ledger, a batch of documents for each round trip.
 
     Args:
-        worker: who sets documents aside; None only looks: nothing is set aside, and no new time is noted.
-        giving_up: ends the waiting for a database that is away.
+        worker: name under which documents are put into quarantine; None only compares: nothing is put into
+            quarantine and no new modification time is recorded.
+        giving_up: ends the waiting for a database that is unavailable.
     """
 
     def __init__(
         self,
         pool: PostgresPool,
         collection: Collection,
-        tally: Tally,
+        counter: IngestCounter,
         *,
         content_hash_of: Callable[[SourceItem], str],
         worker: str | None = None,
@@ -43,22 +44,21 @@ class Planner:
     ) -> None:
         self._pool = pool
         self._collection = collection
-        self._tally = tally
+        self._counter = counter
         self._content_hash_of = content_hash_of
         self._worker = worker
         self._giving_up = giving_up
 
     @property
     def chunking(self) -> Chunking:
-        """How this collection cuts text."""
         return self._collection.chunking
 
     def changed(self, listing: Iterable[SourceItem | Unlistable]) -> Iterator[SourceItem]:
-        """The items that must be read; all others are counted and, where they cannot be read, set aside."""
+        """The items that must be read; all others are counted, and unlistable ones are put into quarantine."""
         entries = iter(listing)
         batch = list(islice(entries, LOOK_UP_AT_ONCE))
-        # What others set aside from now on is merely tried once more.
-        has_quarantine = bool(batch) and self._patiently(
+        # Documents that other workers put into quarantine from now on are only tried once more.
+        has_quarantine = bool(batch) and self._retry_transient(
             lambda: documents.has_quarantined(self._pool, self._collection)
         )
         while batch:
@@ -69,64 +69,66 @@ class Planner:
 
     def _changed(self, items: Sequence[SourceItem], *, has_quarantine: bool) -> Iterator[SourceItem]:
         ids = [item.document_id for item in items]
-        states = self._patiently(lambda: documents.get_source_states(self._pool, self._collection, ids))
+        states = self._retry_transient(lambda: documents.get_source_states(self._pool, self._collection, ids))
         quarantined: dict[str, documents.Held] = {}
         if has_quarantine:
-            quarantined = self._patiently(lambda: documents.get_quarantined(self._pool, self._collection, ids))
+            quarantined = self._retry_transient(lambda: documents.get_quarantined(self._pool, self._collection, ids))
         unchanged, others = [], []
         for item in items:
-            held = quarantined.get(item.document_id)
-            if held and held.retry == Retry.NEVER and held.seen == (item.size, item.mtime_ns, item.etag):
-                self._tally.failed(item, held.code, held.reason)
-            elif held is None and is_unread_same(states.get(item.document_id), item, self.chunking):
+            entry = quarantined.get(item.document_id)
+            if entry and entry.retry == Retry.NEVER and entry.seen == (item.size, item.mtime_ns, item.etag):
+                self._counter.failed(item, entry.code, entry.reason)
+            elif entry is None and is_unread_same(states.get(item.document_id), item, self.chunking):
                 unchanged.append(item)
             else:
                 others.append(item)
-        self._tally.unchanged(*unchanged)
+        self._counter.unchanged(*unchanged)
         touched: dict[str, tuple[int, SourceItem]] = {}
         for item in others:
             state = states.get(item.document_id)
             if state is not None and self._has_same_content(state, item):
                 touched[item.document_id] = (state.revision, item)
-                self._tally.unchanged(item)
+                self._counter.unchanged(item)
             else:
                 yield item
         if self._worker is not None:
-            self._patiently(lambda: documents.touch_documents(self._pool, self._collection, touched))
+            self._retry_transient(lambda: documents.touch_documents(self._pool, self._collection, touched))
 
-    def _patiently(self, work: Callable[[], T]) -> T:
-        return patiently(work, giving_up=self._giving_up)
+    def _retry_transient(self, work: Callable[[], T]) -> T:
+        return retry_transient(work, giving_up=self._giving_up)
 
     def _has_same_content(self, state: SourceState, item: SourceItem) -> bool:
-        # A document of another size was edited; reading it once more to be sure would be wasted.
+        # A document of another size was edited; hashing it as well would be wasted work.
         if not state.live or state.size != item.size:
             return False
         try:
             return is_same(state, self._content_hash_of(item), self.chunking)
         except ContentError:
-            # The reader meets the same error again, and sets the document aside with its reason.
+            # The reader will meet the same error, and put the document into quarantine with its reason.
             return False
 
     def _set_aside(self, entries: Sequence[Unlistable]) -> None:
         failures = [Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries]
         if (worker := self._worker) is not None:
-            self._patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker))
+            self._retry_transient(
+                lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker)
+            )
         for failure in failures:
-            self._tally.failed(failure.item, failure.error.code, failure.error.message)
+            self._counter.failed(failure.item, failure.error.code, failure.error.message)
 
 
 READING_VERSION = 1
-"""Raise it when readers, splitting or node metadata change: every document is then read again, once."""
+"""Increase it when readers, splitting or node metadata change: every document is then read again, once."""
 
 
 def fingerprint(content_hash: str, chunking: Chunking) -> str:
-    """Hash of a document's content and of what shapes its nodes."""
+    """Hash of a document's content and of all that determines its nodes."""
     shape = f"{READING_VERSION}/{chunking.chunk_size}/{chunking.chunk_overlap}/{content_hash}"
     return hashlib.blake2b(shape.encode(), digest_size=16).hexdigest()
 
 
 def is_unread_same(state: SourceState | None, item: SourceItem, chunking: Chunking) -> bool:
-    """Whether size and time alone say that this document need not even be read."""
+    """Whether size, time and etag show that the document is unchanged, without reading it."""
     return (
         state is not None
         and state.size == item.size
@@ -137,7 +139,7 @@ def is_unread_same(state: SourceState | None, item: SourceItem, chunking: Chunki
 
 
 def is_same(state: DocumentState | SourceState | None, content_hash: str | None, chunking: Chunking) -> bool:
-    """Whether the live revision was made from this content, in the way it would be made now."""
+    """Whether the live revision was made from this content, with the current chunking and reading version."""
     return (
         state is not None
         and state.live
@@ -147,11 +149,11 @@ def is_same(state: DocumentState | SourceState | None, content_hash: str | None,
 
 
 def is_overtaken(state: DocumentState, item: SourceItem, now: tuple[int, int] | None) -> bool:
-    """Whether the ledger follows the source more closely than what was read of it some time ago.
+    """Whether the ledger has a newer state of the source than this item, which was read some time ago.
 
     Args:
         item: as it was when it was read.
-        now: size and time of the source unit after ``state`` was looked up, None where it is gone.
+        now: size and time of the source unit after ``state`` was looked up, None if the unit is missing.
     """
     if now == (item.size, item.mtime_ns):
         return False

@@ -1,4 +1,4 @@
-"""Raw bytes of one file → its clean text, with what the reader knows about it."""
+"""Conversion of a file's bytes to clean text by the reader of its format, with facts found in the file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, Literal, get_args
 
 from ragstore.errors import ParseError
-from ragstore.sources.cleaning import clean_text
+from ragstore.sources.cleanup import clean_text
 from ragstore.sources.formats import Format, format_of
 
 Shape = Literal["prose", "markdown", "records"]
@@ -19,13 +19,13 @@ _MAX_FACT_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class RawText:
-    """What a format's reader gives back, not yet cleaned.
+    """Result of a format's reader, not yet cleaned.
 
     Args:
         parts: the pages of a paged format, else one part.
-        shape: ``markdown`` has headings; ``records`` are separated by one empty line and stand for themselves.
+        shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line.
         metadata: facts found in the file (``title``, ``pages``), JSON values only.
-        cleaned: what the reader had to replace, as in ``ParsedDocument``.
+        cleaned: counts of what the reader had to replace, as in ``ParsedDocument``.
     """
 
     parts: list[str]
@@ -51,14 +51,14 @@ class ReadText:
 
 
 def read(data: bytes, name: str) -> ReadText:
-    """Read a file's bytes as what they are, whatever its name says.
+    """Read a file by the real format of its bytes, even if its name says another one.
 
     Raises:
-        UnsupportedTypeError: no reader for them.
-        ParseError: damaged, encrypted, or without text.
-        LimitExceededError: would unpack to too much.
+        UnsupportedTypeError: there is no reader for them.
+        ParseError: they are damaged, encrypted, or without text.
+        LimitExceededError: they would unpack to too many bytes.
 
-    Messages lack the file's name, so that they can follow it: ``is empty``.
+    Messages do not contain the file's name, so that they can follow it: ``is empty``.
     """
     if not data:
         raise ParseError("is empty", hint="write something into it, or leave it out", reason="empty")
@@ -77,7 +77,7 @@ def read(data: bytes, name: str) -> ReadText:
 
 
 def load_readers() -> None:
-    """Import every reader's library now, so that later no file pays for it."""
+    """Import the libraries of all readers now, so that no file waits for an import later."""
     for format_ in get_args(Format):
         _reader(format_)
 
@@ -100,7 +100,7 @@ def _clean_facts(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reader(format_: Format) -> Callable[[bytes], RawText]:
-    """Imported here, one by one: most of them load a library that few runs need."""
+    """The reader of a format; imported only when needed, because most readers load a library that few runs use."""
     match format_:
         case "text":
             from ragstore.sources.plain_text import read_text as reader

@@ -1,4 +1,4 @@
-"""Hands prepared documents to the protocol until each is published, unchanged after all, or set aside."""
+"""Storage of prepared documents: each is published, found to be unchanged, or put into quarantine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ragstore.errors import ContentError, Retry, StoreError
-from ragstore.ingest.counter import Tally
+from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.nodes import build_nodes, document_metadata
-from ragstore.ingest.planning import fingerprint, is_overtaken, is_same
-from ragstore.ingest.retry import patiently
+from ragstore.ingest.planner import fingerprint, is_overtaken, is_same
+from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.vectors import Prepared
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState, SourceItem
@@ -27,54 +27,54 @@ from ragstore.sources.presence import size_and_time
 class Storer:
     """Publishes batches of prepared documents."""
 
-    def __init__(  # noqa: PLR0913 - what is worked with, put together once
+    def __init__(  # noqa: PLR0913 - the parts it works with, given in one place
         self,
         pool: PostgresPool,
         collection: Collection,
         publisher: Publisher,
         recoverer: Recoverer,
-        tally: Tally,
+        counter: IngestCounter,
         *,
         worker: str,
-        is_lost: Callable[[str], bool],
+        source_missing: Callable[[str], bool],
         giving_up: threading.Event,
     ) -> None:
         self._pool = pool
         self._collection = collection
         self._publisher = publisher
         self._recoverer = recoverer
-        self._tally = tally
+        self._counter = counter
         self._worker = worker
-        self._is_lost = is_lost
+        self._source_missing = source_missing
         self._giving_up = giving_up
 
     def give_up(self) -> None:
-        """Let no thread wait any longer for a database that is away."""
+        """End all waiting for a database that is unavailable."""
         self._giving_up.set()
 
     def store(self, batch: Sequence[Prepared]) -> None:
-        """Publish all of a batch; a document that a store refuses for good is set aside, the others go on.
+        """Publish a batch; only a document that a store refuses permanently is put into quarantine.
 
         Raises:
-            StoreError, LeaseLostError: it did not pass within a minute; what is published stays.
+            StoreError, LeaseLostError: it still failed after a minute of retries; what is published stays.
 
         Crash safety:
             As ``Publisher.publish``; a run is planned again from the ledger after every failure.
         """
         remaining = list(batch)
         try:
-            patiently(lambda: self._store_once(remaining), giving_up=self._giving_up)
+            retry_transient(lambda: self._store_once(remaining), giving_up=self._giving_up)
         except StoreError as error:
-            # With nothing left to store no document is to blame.
+            # With nothing left to store, no document can be the cause.
             if error.retry is not Retry.NEVER or not remaining:
                 raise
             self._isolate(remaining, error)
 
     def set_aside(self, failures: Sequence[Failure]) -> None:
         """Put documents into quarantine."""
-        patiently(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
+        retry_transient(lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=self._worker))
         for failure in failures:
-            self._tally.failed(failure.item, failure.error.code, failure.error.message)
+            self._counter.failed(failure.item, failure.error.code, failure.error.message)
 
     def _isolate(self, batch: Sequence[Prepared], error: StoreError) -> None:
         if len(batch) == 1:
@@ -85,7 +85,7 @@ class Storer:
         self.store(batch[middle:])
 
     def _store_once(self, batch: list[Prepared]) -> None:
-        """Store what is left of a batch, taking away what is done, so that it can be called again."""
+        """Store the documents of a batch and remove from it those that are done, so that it can be called again."""
         while batch:
             planned = self._plan(batch)
             batch[:] = [prepared for prepared, _ in planned]
@@ -93,7 +93,7 @@ class Storer:
             published = set(result.published)
             for prepared, revision in planned:
                 if revision.document_id in published:
-                    self._tally.published(
+                    self._counter.published(
                         prepared.item,
                         revision.action,
                         n_chunks=len(revision.nodes),
@@ -110,11 +110,11 @@ class Storer:
         for prepared in batch:
             state = states.get(prepared.item.document_id)
             if is_same(state, prepared.document.content_hash, self._collection.chunking):
-                # Another worker was faster, or a commit succeeded whose answer was lost.
-                self._tally.unchanged(prepared.item)
+                # Another worker was faster, or a commit succeeded but its answer was lost.
+                self._counter.unchanged(prepared.item)
                 continue
             if state is not None and state.revision and is_overtaken_now(state, prepared.item):
-                self._tally.unchanged(prepared.item)
+                self._counter.unchanged(prepared.item)
                 continue
             try:
                 old = renamed.get(prepared.item.document_id)
@@ -125,27 +125,27 @@ class Storer:
         return planned
 
     def _renamed(self, batch: Sequence[Prepared], states: dict[str, DocumentState]) -> dict[str, DocumentState]:
-        """For new documents: the live document of the same content whose source is gone, each used once."""
+        """For each new document, a live document with the same content and a missing source; each is used once."""
         new = [p for p in batch if not (p.item.document_id in states and states[p.item.document_id].live)]
         if not new:
             return {}
         hashes = list({p.document.content_hash for p in new})
         by_content = documents.find_by_content(self._pool, self._collection, hashes)
-        # A document of the batch was there a moment ago, and is about to get a revision of its own.
-        here = {p.item.document_id for p in batch}
+        # A document of the batch has just been read, so its source exists, and it gets a revision of its own.
+        in_batch = {p.item.document_id for p in batch}
         renamed = {}
         for prepared in new:
             candidates = by_content.get(prepared.document.content_hash, [])
             while candidates:
                 candidate = candidates.pop(0)
-                if candidate.document_id not in here and self._is_lost(candidate.source_uri):
+                if candidate.document_id not in in_batch and self._source_missing(candidate.source_uri):
                     renamed[prepared.item.document_id] = candidate
                     break
         return renamed
 
 
 def is_overtaken_now(state: DocumentState, item: SourceItem) -> bool:
-    """Whether a worker that was faster read the source unit after we did, so that ours would bring old text back."""
+    """Whether another worker stored a later state of the source, so that this one would bring old text back."""
     try:
         return is_overtaken(state, item, size_and_time(item.source_uri))
     except OSError:

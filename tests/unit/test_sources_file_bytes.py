@@ -11,7 +11,7 @@ import pytest
 
 from ragstore.errors import LimitExceededError, UnreadableError, UnsupportedTypeError
 from ragstore.sources import Bounds
-from ragstore.sources.opening import content_hash, content_hash_of, read_bytes
+from ragstore.sources.file_bytes import content_hash, content_hash_of, read_bytes
 
 ANYWHERE = Bounds(frozenset(["/"]))
 
@@ -72,7 +72,7 @@ def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from ragstore.errors import UnreadableError\n"
-        "from ragstore.sources.opening import content_hash_of\n"
+        "from ragstore.sources.file_bytes import content_hash_of\n"
         "if os.geteuid() == 0: os.seteuid(65534)\n"
         "from ragstore.sources import Bounds\n"
         "try: content_hash_of(sys.argv[1], Bounds.of([sys.argv[1]]))\n"

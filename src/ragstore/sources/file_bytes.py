@@ -1,4 +1,4 @@
-"""Reading the bytes of a local file that may have become anything since it was listed."""
+"""Bytes and content hashes of local files, which may have changed in any way since they were listed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def read_bytes(source_uri: str, bounds: Bounds, *, max_bytes: int) -> bytes:
     """The whole file.
 
     Raises:
-        UnreadableError: gone, no permission, out of bounds, or changed while it was read.
-        UnsupportedTypeError: no regular file.
-        LimitExceededError: more than ``max_bytes``.
+        UnreadableError: missing, no permission, out of bounds, or changed while it was read.
+        UnsupportedTypeError: it is not a regular file.
+        LimitExceededError: it has more than ``max_bytes``.
     """
     with open_regular(source_uri, bounds) as fd:
         return read_open(fd, max_bytes=max_bytes)
 
 
 def read_open(fd: int, *, max_bytes: int) -> bytes:
-    """The same of a file that is open."""
+    """All bytes of an open file; raises as ``read_bytes``."""
     blocks = []
     n_bytes = 0
     for block in _blocks(fd):
@@ -52,7 +52,7 @@ def content_hash(data: bytes) -> str:
 
 
 def content_hash_of(source_uri: str, bounds: Bounds) -> str:
-    """The same of a file, without holding it; raises as ``read_bytes``."""
+    """``content_hash`` of a file, computed without keeping its bytes in memory; raises as ``read_bytes``."""
     digest = hashlib.blake2b(digest_size=_HASH_BYTES)
     with open_regular(source_uri, bounds) as fd:
         for block in _blocks(fd):
@@ -78,9 +78,9 @@ def _read(fd: int) -> bytes:
 
 @contextmanager
 def open_regular(source_uri: str, bounds: Bounds) -> Iterator[int]:
-    """A descriptor of a file; raises as ``read_bytes``."""
+    """A descriptor of a regular file; raises as ``read_bytes``."""
     with ExitStack() as closing:
-        # Only what opening it raises is about the file.
+        # Only errors of opening concern the file; errors in the caller's block must pass through.
         try:
             fd = closing.enter_context(bounds.open_file(os.fspath(read_path(source_uri))))
             if not stat.S_ISREG(os.fstat(fd).st_mode):

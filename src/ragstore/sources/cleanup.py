@@ -1,4 +1,4 @@
-"""Making any text one that PostgreSQL and BSON can both hold."""
+"""Cleanup of text, so that PostgreSQL and BSON can both hold it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufe
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:
-    r"""Text with ``\n`` line ends and without characters that no store or reader wants, and how many went.
+    r"""Text with ``\n`` line ends and without unstorable and useless characters, and how many were changed.
 
     Line ends of every kind become ``\n``; NUL, other control characters and byte order marks are removed; lone
     surrogates become U+FFFD. Everything else stays as it is. Counts are under ``nul_bytes``, ``control_chars``,
@@ -23,7 +23,7 @@ def clean_text(text: str) -> tuple[str, dict[str, int]]:
         counts[kind] = counts.get(kind, 0) + 1
         return new
 
-    # Removing comes first: a NUL inside "\r\n" must not make two line ends of it.
+    # Characters are removed first, so that a NUL inside "\r\n" does not turn it into two line ends.
     text = _UNSTORABLE.sub(replacement, text)
     return _LINE_ENDS.sub("\n", text), counts
 
