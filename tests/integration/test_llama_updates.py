@@ -17,7 +17,7 @@ from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.schema import BaseNode, TransformComponent
 from pymongo.database import Database
 
-from ragstore.llama.writing import Writing
+from ragstore.llama.writer import Writing
 from tests.support.internals import failpoints_watched
 from tests.support.kills import passes
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on

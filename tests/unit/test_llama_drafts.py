@@ -14,8 +14,7 @@ from llama_index_instrumentation.span import active_span_id
 
 from ragstore.llama.draft import Embedded, Part
 from ragstore.llama.drafts import Drafts
-from ragstore.llama.nodes import to_node
-from ragstore.llama.rewriting import (
+from ragstore.llama.instrumentation import (
     announcing_operation,
     is_run,
     new_operation,
@@ -23,6 +22,7 @@ from ragstore.llama.rewriting import (
     this_operation,
     writing_whole,
 )
+from ragstore.llama.nodes import to_node
 from ragstore.protocol.completion import Closing
 
 ME, OTHER = 1, 2

@@ -12,7 +12,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.answer import Answer, Tell, ask
-from ragstore.query.known import AskedQuestions, KnownCollections
+from ragstore.query.caches import AskedQuestions, KnownCollections
 from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
 from ragstore.settings import Settings

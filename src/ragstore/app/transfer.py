@@ -19,7 +19,7 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings, without_driver
-from ragstore.transfer.loading import Destination
+from ragstore.transfer.loader import Destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Transfers:
 
     def import_(self, persist_dir: str, goal: Goal, tell: Tell, *, namespace: str) -> TransferReport:
         """Bring a persist_dir into a collection."""
-        from ragstore.transfer.importing import import_persist_dir
+        from ragstore.transfer.import_ import import_persist_dir
         from ragstore.transfer.persist_dir import open_persist_dir
 
         source = open_persist_dir(persist_dir)
@@ -62,7 +62,7 @@ class Transfers:
 
     def export(self, found: Collection, target: str, tell: Tell, *, overwrite: bool) -> TransferReport:
         """Write a collection as a persist_dir."""
-        from ragstore.transfer.exporting import export_collection
+        from ragstore.transfer.export import export_collection
         from ragstore.transfer.persist_dir import open_folder
 
         structs = self._structs(found).all()
@@ -70,7 +70,7 @@ class Transfers:
 
     def adopt(self, stack: PlainStack, goal: Goal, tell: Tell) -> TransferReport:
         """Bring plain stores into a collection."""
-        from ragstore.transfer.adopting import adopt
+        from ragstore.transfer.adoption import adopt
 
         with (
             self._plain_pool(stack) as pool,

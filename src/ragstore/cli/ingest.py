@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY, EXIT_REFUSED, MAX_NAMES
+from ragstore.cli.exit_status import EXIT_PARTLY, EXIT_REFUSED, MAX_NAMES
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption, QuietOption
 from ragstore.cli.output import counted, first_of, one_line, say, without_name, write, write_json

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from ragstore.cli.edge import (
+from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli.exit_status import (
     EXIT_OUTPUT_CLOSED,
     EXIT_USAGE,
     InterruptedBySignal,
@@ -24,7 +25,6 @@ from ragstore.cli.edge import (
     tell_unexpected,
     tell_usage,
 )
-from ragstore.cli.entry import STOP_SIGNALS
 from ragstore.cli.invocation import Invocation, split_off
 from ragstore.cli.output import OutputClosedError, flush
 from ragstore.errors import RagstoreError

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
+from ragstore.cli.long_running import MetricsOption, ended_by_signal, settings_that_log
 from ragstore.cli.options import QuietOption
 from ragstore.cli.output import write
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.exit_status import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, JsonOption, QuietOption, spellings
 from ragstore.cli.output import counted, one_line, say, without_name, write, write_json, write_json_list

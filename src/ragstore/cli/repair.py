@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
-from ragstore.cli.edge import EXIT_DRIFT
+from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragstore.cli.edge import EXIT_DRIFT
+from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import breaking_width, counted, fitted, one_line, say, table, write, write_json

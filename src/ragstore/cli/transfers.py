@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.exit_status import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.output import counted, one_line, say, write, write_json
 from ragstore.cli.progress import LINE_EVERY_S

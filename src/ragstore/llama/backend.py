@@ -18,7 +18,7 @@ from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
-from ragstore.query.known import AskedQuestions
+from ragstore.query.caches import AskedQuestions
 from ragstore.query.no_hits import Advice
 
 

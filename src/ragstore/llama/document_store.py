@@ -13,8 +13,8 @@ from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
 from ragstore.llama.backend import Backend, NotCopied, not_made_so
+from ragstore.llama.instrumentation import announcing_operation, this_operation
 from ragstore.llama.nodes import from_body, from_live
-from ragstore.llama.rewriting import announcing_operation, this_operation
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import is_built_by_summaries, vectors_of_two_kinds
 from ragstore.model.collection import Collection

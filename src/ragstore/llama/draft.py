@@ -10,8 +10,8 @@ from typing import Literal
 
 from llama_index.core.schema import BaseNode, NodeRelationship
 
+from ragstore.llama.instrumentation import inserting, pipeline_run, place, rewriting
 from ragstore.llama.nodes import named_by, source_hash
-from ragstore.llama.rewriting import inserting, pipeline_run, place, rewriting
 from ragstore.model.node import Node
 from ragstore.model.run import Vectors
 from ragstore.protocol.completion import Closing

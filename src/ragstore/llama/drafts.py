@@ -41,7 +41,7 @@ from ragstore.llama.draft import (
     is_of_another,
     new_of,
 )
-from ragstore.llama.rewriting import inserting, pipeline_run, writing_whole
+from ragstore.llama.instrumentation import inserting, pipeline_run, writing_whole
 from ragstore.protocol.completion import Closing
 
 Key = str | tuple[str, int]

@@ -16,7 +16,7 @@ from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
 from ragstore.llama.backend import Backend, NotCopied, not_made_so
 from ragstore.llama.index import NoNodes, RagstoreIndexDict
-from ragstore.llama.rewriting import this_operation
+from ragstore.llama.instrumentation import this_operation
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import leave_out_missing
 from ragstore.model.collection import Collection

@@ -13,9 +13,9 @@ from llama_index_instrumentation.span import active_span_id
 
 from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.structs import OpenStructs
-from ragstore.llama.writing import Writing
+from ragstore.llama.writer import Writing
 from ragstore.model.collection import Collection
-from ragstore.query.known import AskedQuestions
+from ragstore.query.caches import AskedQuestions
 from ragstore.query.no_hits import Advice
 
 

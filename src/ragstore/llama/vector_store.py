@@ -23,8 +23,8 @@ from ragstore.errors import UsageError
 from ragstore.llama.backend import Backend, CurrentCollection, NotCopied, engine_on, not_made_so
 from ragstore.llama.document_store import all_ref_doc_info
 from ragstore.llama.filters import to_restriction
+from ragstore.llama.instrumentation import this_operation
 from ragstore.llama.nodes import from_live, from_row
-from ragstore.llama.rewriting import this_operation
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import (
     is_called_by_summaries,

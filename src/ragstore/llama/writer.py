@@ -13,8 +13,8 @@ from llama_index.core.schema import BaseNode
 from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.draft import Embedded, Part, Run, Runs
 from ragstore.llama.drafts import Drafts
+from ragstore.llama.instrumentation import inserting, is_run, rewriting
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
-from ragstore.llama.rewriting import inserting, is_run, rewriting
 from ragstore.model.node import Node
 from ragstore.postgres import live
 from ragstore.protocol.completion import Closing, Completion

@@ -16,7 +16,7 @@ from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferR
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.postgres.triplets import Triplet, put_triplets
-from ragstore.transfer.loading import CHARS_AT_ONCE, NODES_AT_ONCE, Destination, Loader, Tell, usable
+from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, Destination, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,

@@ -12,7 +12,7 @@ from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres.plain_table import PlainRow, PlainTable
-from ragstore.transfer.loading import Destination, Loader, Tell, usable
+from ragstore.transfer.loader import Destination, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body, node_of_row
 from ragstore.transfer.spill import Spill
 

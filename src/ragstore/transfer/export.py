@@ -21,7 +21,7 @@ from ragstore.model.report import TransferProgress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.snapshot import Snapshot, StoredNode, snapshot
-from ragstore.transfer.loading import Tell
+from ragstore.transfer.loader import Tell
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,
     DOCSTORE,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import InterruptedBySignal
 from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli.exit_status import InterruptedBySignal
 from ragstore.cli.invocation import Invocation
 from ragstore.telemetry.logging import get_logger
 
