@@ -41,7 +41,7 @@ class Backend:
     indexer: Indexer
 
 
-def not_made_so(name: str) -> UsageError:
+def single_database_error(name: str) -> UsageError:
     """For constructors of LlamaIndex's stores that know one database."""
     return UsageError(
         f"a {name} cannot be made from the parameters of one database",

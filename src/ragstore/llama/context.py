@@ -55,7 +55,7 @@ def vector_index(
         UsageError: the collection's vectors come from outside and no model was given.
     """
     context = storage_context(backend, collection)
-    shared_by_faces(backend, collection).writing.has_index = True
+    shared_by_faces(backend, collection).writer.has_index = True
     embed_model = embed_model or own_embed_model(backend, collection)
     struct = RagstoreIndexDict(index_id=collection.name, nodes_dict=NoNodes())
     return RagstoreVectorIndex(index_struct=struct, storage_context=context, embed_model=embed_model)

@@ -12,11 +12,11 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, NotCopied, not_made_so
-from ragstore.llama.instrumentation import announcing_operation, this_operation
+from ragstore.llama.backend import Backend, NotCopied, single_database_error
+from ragstore.llama.instrumentation import own_operation, this_operation
 from ragstore.llama.nodes import from_body, from_live
 from ragstore.llama.shared import Shared
-from ragstore.llama.structs import is_built_by_summaries, vectors_of_two_kinds
+from ragstore.llama.structs import is_built_by_summaries, mixed_vectors_error
 from ragstore.model.collection import Collection
 from ragstore.model.run import RefDoc
 from ragstore.postgres import live
@@ -34,22 +34,22 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     def __init__(self, backend: Backend, shared: Shared) -> None:
         self._backend = backend
-        self._current = current = shared.writing.current
-        self._writing = shared.writing
+        self._current = current = shared.writer.current
+        self._writer = shared.writer
         self._opened = shared.opened
-        self._ahead = shared.ahead
+        self._prefetch = shared.prefetch
         kvstore = MongoDBKVStore(backend.client, db_name=backend.database.name)
         super().__init__(kvstore, namespace=current.get().name, batch_size=_AT_ONCE)
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused: it is made of both databases."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_host_and_port(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_uri``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     # Nodes
 
@@ -116,8 +116,8 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     def delete_document(self, doc_id: str, raise_error: bool = True) -> None:
         """Delete the document of that id with all its nodes, or else the node, from both stores."""
-        self._ahead.forget()
-        n_deleted = self._writing.delete_document_or_node(doc_id)
+        self._prefetch.forget()
+        n_deleted = self._writer.delete_document_or_node(doc_id)
         if not self._opened.leave_out([doc_id]) and n_deleted:
             self._opened.deleted(self._missing)
         if not n_deleted and raise_error:
@@ -143,16 +143,16 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """Say a document's hash; it is recorded once all its nodes are in both stores."""
-        self._writing.asked()
-        self._set_hash(doc_id, doc_hash, announcing_operation())
+        self._writer.docstore_used()
+        self._set_hash(doc_id, doc_hash, own_operation())
 
     def set_document_hashes(self, doc_hashes: dict[str, str]) -> None:
         """Say the hashes of documents that are added next."""
-        self._set_hashes(doc_hashes, announcing_operation())
+        self._set_hashes(doc_hashes, own_operation())
 
     def get_document_hash(self, doc_id: str) -> str | None:
         """The hash of a document that is complete, or of a node."""
-        self._writing.asked()
+        self._writer.docstore_used()
         return self._hash(doc_id)
 
     def get_all_document_hashes(self) -> dict[str, str]:
@@ -161,7 +161,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         LlamaIndex looks hashes up in the keys and takes the values for all ids. So where documents have the same
         hash, the keys of the others carry their id behind it.
         """
-        self._writing.asked()
+        self._writer.docstore_used()
         return self._hashes()
 
     # The same for event loops: in a thread, because a connection must not be bound to one loop
@@ -210,33 +210,33 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     async def aset_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """As ``set_document_hash``."""
-        self._writing.asked()
-        await asyncio.to_thread(self._set_hash, doc_id, doc_hash, announcing_operation())
+        self._writer.docstore_used()
+        await asyncio.to_thread(self._set_hash, doc_id, doc_hash, own_operation())
 
     async def aset_document_hashes(self, doc_hashes: dict[str, str]) -> None:
         """As ``set_document_hashes``."""
-        await asyncio.to_thread(self._set_hashes, doc_hashes, announcing_operation())
+        await asyncio.to_thread(self._set_hashes, doc_hashes, own_operation())
 
     async def aget_document_hash(self, doc_id: str) -> str | None:
         """As ``get_document_hash``."""
-        self._writing.asked()
+        self._writer.docstore_used()
         return await asyncio.to_thread(self._hash, doc_id)
 
     async def aget_all_document_hashes(self) -> dict[str, str]:
         """As ``get_all_document_hashes``."""
-        self._writing.asked()
+        self._writer.docstore_used()
         return await asyncio.to_thread(self._hashes)
 
     def _hash(self, doc_id: str) -> str | None:
-        self._writing.settle()
-        hashes = self._ahead.find(doc_id, partial(live.hashes_from, self._backend.pool, self._current.get()))
+        self._writer.flush_hashes()
+        hashes = self._prefetch.find(doc_id, partial(live.hashes_from, self._backend.pool, self._current.get()))
         if doc_id in hashes:
             return hashes[doc_id]
         node = self.get_document(doc_id, raise_error=False)
         return node.hash if node is not None else None
 
     def _hashes(self) -> dict[str, str]:
-        self._writing.settle()
+        self._writer.flush_hashes()
         pool, collection = self._backend.pool, self._current.get()
         hashes: dict[str, str] = {}
         for document_id, doc_hash in live.iter_hashes(pool, collection):
@@ -252,23 +252,23 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
             return
         pool, collection = self._backend.pool, self._current.get()
         if is_built_by_summaries() and live.has_vectors_but_of_summaries(pool, collection):
-            raise vectors_of_two_kinds(collection)
+            raise mixed_vectors_error(collection)
         if not allow_update:
             self._refuse_existing([node.node_id for node in docs])
-        self._ahead.forget([each for node in docs for each in (node.node_id, node.ref_doc_id)])
-        self._writing.add_documents(docs, store_text=store_text, owner=owner)
+        self._prefetch.forget([each for node in docs for each in (node.node_id, node.ref_doc_id)])
+        self._writer.add_documents(docs, store_text=store_text, owner=owner)
 
     def _set_hash(self, doc_id: str, doc_hash: str, owner: int) -> None:
-        self._ahead.forget([doc_id])
-        self._writing.set_hash(doc_id, doc_hash, owner=owner)
+        self._prefetch.forget([doc_id])
+        self._writer.set_hash(doc_id, doc_hash, owner=owner)
 
     def _set_hashes(self, doc_hashes: dict[str, str], owner: int) -> None:
-        self._ahead.forget(doc_hashes)
-        self._writing.set_hashes(doc_hashes, owner=owner)
+        self._prefetch.forget(doc_hashes)
+        self._writer.set_hashes(doc_hashes, owner=owner)
 
     def _delete_ref_doc(self, ref_doc_id: str, raise_error: bool, owner: int) -> None:
-        self._ahead.forget([ref_doc_id])
-        was_live = self._writing.delete_or_replace(ref_doc_id, owner=owner)
+        self._prefetch.forget([ref_doc_id])
+        was_live = self._writer.delete_or_replace(ref_doc_id, owner=owner)
         self._opened.deleted(self._missing)
         if not was_live and raise_error:
             raise ValueError(f"ref_doc_id {ref_doc_id} not found.")

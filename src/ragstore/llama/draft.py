@@ -10,7 +10,7 @@ from typing import Literal
 
 from llama_index.core.schema import BaseNode, NodeRelationship
 
-from ragstore.llama.instrumentation import inserting, pipeline_run, place, rewriting
+from ragstore.llama.instrumentation import current_insert, current_update, pipeline_run, thread_and_task
 from ragstore.llama.nodes import named_by, source_hash
 from ragstore.model.node import Node
 from ragstore.model.run import Vectors
@@ -92,7 +92,7 @@ class Part:
     neighbours: frozenset[str] = frozenset()
 
 
-def is_of_another(draft: Draft, part: Part, call: object) -> bool:
+def is_from_another_call(draft: Draft, part: Part, call: object) -> bool:
     """Whether the draft has nodes that another call brought than the one that brings these, and all of them."""
     if draft.inserted:
         return draft.call is not call
@@ -101,42 +101,42 @@ def is_of_another(draft: Draft, part: Part, call: object) -> bool:
     return draft.announced is None and bool(nodes) and draft.call is not call and part.neighbours.isdisjoint(nodes)
 
 
-def begins(draft: Draft | None, part: Part, kind: Kind, owner: int) -> bool:
+def starts_document(draft: Draft | None, part: Part, kind: Kind, owner: int) -> bool:
     """Whether these are the first nodes of that kind, which replace former ones."""
     if draft is None or not draft.is_expected or draft.of(kind):
         return False
-    return bool(new_of(draft, part, kind)) and belongs(draft, part, owner)
+    return bool(countable(draft, part, kind)) and is_expected_part(draft, part, owner)
 
 
-def goes_on(draft: Draft | None, group: Sequence[Embedded], ids: set[str], owner: int) -> bool:
+def has_more_nodes(draft: Draft | None, group: Sequence[Embedded], ids: set[str], owner: int) -> bool:
     """Whether more nodes of an announced or replaced document come."""
     if draft is None or not draft.is_expected:
         return False
     more, part = group[-1].node.next_node, Part([], source_hash(group[-1].node))
-    return more is not None and more.node_id not in ids and belongs(draft, part, owner)
+    return more is not None and more.node_id not in ids and is_expected_part(draft, part, owner)
 
 
-def is_cut_off(draft: Draft, group: Sequence[Embedded]) -> bool:
+def lacks_nodes(draft: Draft, group: Sequence[Embedded]) -> bool:
     """Whether nodes of an insert that has written none name others of their document which are not here."""
     there = {each.stored.node_id for each in group}
     return not draft.is_begun and not named_by([each.node for each in group], _LATER) <= there
 
 
-def new_of(draft: Draft, part: Part, kind: Kind) -> list[str]:
+def countable(draft: Draft, part: Part, kind: Kind) -> list[str]:
     """The nodes of a part that count as that kind: one that was just put with its vector is no body."""
     return [i for i in part.node_ids if kind == "vectors" or i not in draft.vectors]
 
 
-def belongs(draft: Draft, part: Part, owner: int) -> bool:
+def is_expected_part(draft: Draft, part: Part, owner: int) -> bool:
     """Whether these nodes are of the operation, or of the version, that was announced."""
     if draft.replaced_in is not None:
-        return rewriting() == draft.replaced_in
+        return current_update() == draft.replaced_in
     if draft.inserted:
-        return inserting() is not None
+        return current_insert() is not None
     return draft.owner == owner or part.source_hash in (None, draft.announced)
 
 
-def agrees(draft: Draft, doc_hash: str, owner: int) -> bool:
+def hash_matches(draft: Draft, doc_hash: str, owner: int) -> bool:
     """Whether that hash is told of the nodes that the draft has."""
     return draft.owner == owner or draft.source_hash in (None, doc_hash)
 
@@ -170,12 +170,12 @@ class Runs:
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, Run] = OrderedDict()
 
-    def asked(self) -> None:
+    def docstore_used(self) -> None:
         """The document store was asked; where a run does, it also gives the documents at its end."""
         name = pipeline_run()
         if name is None:
             return
-        here = place()
+        here = thread_and_task()
         with self._lock:
             if name in self._runs:
                 return
@@ -194,7 +194,7 @@ class Runs:
                 run.nodes += nodes
             return run is not None
 
-    def told(self, hashes: Mapping[str, str]) -> dict[str, str]:
+    def set_hashes(self, hashes: Mapping[str, str]) -> dict[str, str]:
         """The run told hashes; returns those of documents of which it has brought no nodes."""
         with self._lock:
             run = self._run()

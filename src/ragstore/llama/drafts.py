@@ -33,20 +33,20 @@ from ragstore.llama.draft import (
     Embedded,
     Kind,
     Part,
-    agrees,
-    begins,
-    belongs,
-    goes_on,
-    is_cut_off,
-    is_of_another,
-    new_of,
+    countable,
+    has_more_nodes,
+    hash_matches,
+    is_expected_part,
+    is_from_another_call,
+    lacks_nodes,
+    starts_document,
 )
-from ragstore.llama.instrumentation import inserting, pipeline_run, writing_whole
+from ragstore.llama.instrumentation import current_insert, pipeline_run, whole_document_call
 from ragstore.protocol.completion import Closing
 
 Key = str | tuple[str, int]
 
-_MAX_UNTOLD = 10_000
+_MAX_WITHOUT_HASH = 10_000
 
 _SOME = 10
 
@@ -54,7 +54,7 @@ _MAX_UPDATES = 1_000
 """Those that failed stay known until so many others came."""
 
 
-class Drafts:
+class PendingDocuments:
     """The documents in the making of one collection; safe to use from several threads."""
 
     def __init__(self) -> None:
@@ -65,19 +65,24 @@ class Drafts:
         self._announced: dict[int, set[str]] = {}
         self._waiting: set[str] = set()
         self._holding: set[Key] = set()
-        self._untold: OrderedDict[Key, None] = OrderedDict()
+        self._without_hash: OrderedDict[Key, None] = OrderedDict()
         self._replaced: dict[str, set[str]] = {}
 
-    def told(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
+    def hash_set(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
         """A hash was set: returns the closing if the document's nodes came before it."""
         with self._lock:
             key = self._key(document_id, owner)
             draft = self._drafts.get(key)
-            if draft is not None and draft.is_begun and draft.announced is None and agrees(draft, doc_hash, owner):
+            if (
+                draft is not None
+                and draft.is_begun
+                and draft.announced is None
+                and hash_matches(draft, doc_hash, owner)
+            ):
                 if draft.inserted:
                     self._forget(key)
                 return draft.closing(document_id, doc_hash)
-            if inserting() is not None:
+            if current_insert() is not None:
                 # It brought no nodes.
                 self._forget(key)
                 return None
@@ -113,13 +118,13 @@ class Drafts:
         with self._lock:
             return [each for _, draft in self._drafts_in(update, document_id) for each in draft.held]
 
-    def deleted_first(self, document_ids: Iterable[str]) -> set[str]:
+    def deleted_unwritten(self, document_ids: Iterable[str]) -> set[str]:
         """Which of these documents an update deleted, and has written nothing of."""
         with self._lock:
             drafts = {i: self._drafts.get(i) for i in document_ids}
             return {i for i, d in drafts.items() if d is not None and d.replaced_in is not None and not d.is_begun}
 
-    def told_before_the_document(self, hashes: Mapping[str, str], *, owner: int) -> None:
+    def hashes_set(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Hashes were set by a caller that is likely to write the documents themselves next."""
         with self._lock:
             for document_id, doc_hash in hashes.items():
@@ -132,7 +137,7 @@ class Drafts:
                 else:
                     self._announce(document_id, doc_hash, owner)
 
-    def leave_earlier(self, parts: Mapping[str, Part], *, owner: int, is_first: bool = True) -> None:
+    def drop_stale(self, parts: Mapping[str, Part], *, owner: int, is_first: bool = True) -> None:
         """Forget what another call, which failed or goes on at the same time, added of these documents.
 
         What an insert brings is a draft of its own from here on.
@@ -140,22 +145,22 @@ class Drafts:
         Args:
             is_first: False for nodes that may follow others of the same insert after a trace within it has ended.
         """
-        call, insert = writing_whole(), inserting()
+        call, insert = whole_document_call(), current_insert()
         with self._lock:
             for document_id, part in parts.items():
                 key = self._key(document_id, owner)
                 draft = self._drafts.get(key)
-                if is_first and call is not None and draft is not None and is_of_another(draft, part, call):
+                if is_first and call is not None and draft is not None and is_from_another_call(draft, part, call):
                     self._forget(key)
                     key = self._key(document_id, owner)
                 if insert is not None and key not in self._drafts:
                     self._drafts[key] = Draft(owner=owner, call=insert, inserted=True)
-                    self._untold[key] = None
+                    self._without_hash[key] = None
 
-    def begun_by(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> set[str]:
+    def starting(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> set[str]:
         """Which of these documents begin with these nodes, so that their former nodes of that kind go."""
         with self._lock:
-            return {i for i, part in parts.items() if begins(self._get(i, owner), part, kind, owner)}
+            return {i for i, part in parts.items() if starts_document(self._get(i, owner), part, kind, owner)}
 
     def release(self, incoming: Sequence[Embedded], *, owner: int, ends: bool = True) -> list[Embedded]:
         """Of these nodes and of those held back the ones to write now; the others are held back from here on.
@@ -175,7 +180,9 @@ class Drafts:
                 if draft is not None and draft.held and (draft.inserted or group[0].node.prev_node is not None):
                     whole = draft.held + group
                 more = (
-                    is_cut_off(draft, whole) and ends if draft and draft.inserted else goes_on(draft, group, ids, owner)
+                    lacks_nodes(draft, whole) and ends
+                    if draft and draft.inserted
+                    else has_more_nodes(draft, group, ids, owner)
                 )
                 # Nodes come in the order of their documents: only the last document can go on in the next call.
                 if document_id is not None and group[-1] is incoming[-1] and more:
@@ -189,19 +196,19 @@ class Drafts:
         with self._lock:
             return [each for i in document_ids if i in self._holding for each in self._drafts[i].held]
 
-    def held_of_insert(self, document_id: str, *, owner: int) -> list[Embedded]:
+    def held_by_insert(self, document_id: str, *, owner: int) -> list[Embedded]:
         """What is held of a document that an insert brings, which is at its end."""
         with self._lock:
             draft = self._get(document_id, owner)
             return list(draft.held) if draft is not None and draft.inserted else []
 
-    def before(self, document_ids: Iterable[str], *, owner: int) -> dict[str, list[str]]:
+    def written_before(self, document_ids: Iterable[str], *, owner: int) -> dict[str, list[str]]:
         """Some nodes that the call which brings these documents has written of each already."""
         with self._lock:
             drafts = {i: self._get(i, owner) for i in document_ids}
             return {i: sorted(d.vectors)[:_SOME] for i, d in drafts.items() if d and d.is_expected and d.vectors}
 
-    def held_by(self, owner: int) -> list[str]:
+    def documents_held_by(self, owner: int) -> list[str]:
         """The documents that this operation announced and that are held."""
         with self._lock:
             return [i for i in self._holding if isinstance(i, str) and self._drafts[i].owner == owner]
@@ -220,31 +227,31 @@ class Drafts:
 
     def added(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> None:
         """These nodes are written."""
-        call = writing_whole()
+        call = whole_document_call()
         with self._lock:
             for document_id, part in parts.items():
                 key = self._key(document_id, owner)
                 draft = self._drafts.get(key)
-                if draft is not None and not new_of(draft, part, kind):
+                if draft is not None and not countable(draft, part, kind):
                     continue
-                if draft is None or (draft.is_expected and not belongs(draft, part, owner)):
+                if draft is None or (draft.is_expected and not is_expected_part(draft, part, owner)):
                     # Of another version, and from elsewhere: what was announced was given up.
                     self._forget(key)
                     draft = self._drafts[key] = Draft(owner=owner)
-                    self._untold[key] = None
+                    self._without_hash[key] = None
                 if draft.replaced_in is not None:
                     # The delete may have come from a task of its own.
                     draft.owner = owner
                 draft.source_hash = part.source_hash or draft.source_hash
                 draft.call = draft.call if draft.inserted else call
-                draft.of(kind).update(new_of(draft, part, kind))
+                draft.of(kind).update(countable(draft, part, kind))
                 if kind == "vectors":
                     self._hold(key, [])
-            while len(self._untold) > _MAX_UNTOLD:
+            while len(self._without_hash) > _MAX_WITHOUT_HASH:
                 # A program that adds nodes for ever and never tells a hash must not fill the memory.
-                self._forget(next(iter(self._untold)))
+                self._forget(next(iter(self._without_hash)))
 
-    def completed_by(self, documents: Mapping[str, str]) -> tuple[list[Closing], dict[str, str]]:
+    def completed_with(self, documents: Mapping[str, str]) -> tuple[list[Closing], dict[str, str]]:
         """Documents themselves are being written, id → hash.
 
         Returns:
@@ -255,12 +262,12 @@ class Drafts:
         with self._lock:
             for document_id, doc_hash in documents.items():
                 draft = self._drafts.get(document_id)
-                told = None if draft is None else draft.waiting or draft.announced
-                if draft is None or told is None:
+                known_hash = None if draft is None else draft.waiting or draft.announced
+                if draft is None or known_hash is None:
                     own[document_id] = doc_hash
                 elif draft.is_begun:
-                    closings.append(draft.closing(document_id, told))
-                elif told != doc_hash:
+                    closings.append(draft.closing(document_id, known_hash))
+                elif known_hash != doc_hash:
                     own[document_id] = doc_hash
                 else:
                     closings.append(Closing(document_id, doc_hash, emptied=True))
@@ -272,7 +279,7 @@ class Drafts:
             drafts = {i: self._drafts.get(i) for i in document_ids}
             return {i: draft.announced for i, draft in drafts.items() if draft is not None and draft.announced}
 
-    def ended_by(self, owner: int) -> list[Closing]:
+    def completed_at_end(self, owner: int) -> list[Closing]:
         """An operation ended: the closings of what it announced and wrote whole."""
         with self._lock:
             announced = [(i, self._drafts[i]) for i in sorted(self._announced.get(owner, ()))]
@@ -282,7 +289,7 @@ class Drafts:
                 if draft.announced is not None and draft.is_begun and not draft.held
             ]
 
-    def give_up_announced(self, owner: int) -> None:
+    def drop_announced(self, owner: int) -> None:
         """An operation ended: what it announced and did not write will not come."""
         with self._lock:
             for document_id in list(self._announced.get(owner, ())):
@@ -323,7 +330,7 @@ class Drafts:
 
     def _key(self, document_id: str, owner: int) -> Key:
         """Where the draft of a document is, or would be."""
-        if inserting() is None:
+        if current_insert() is None:
             return document_id
         draft = self._drafts.get(document_id)
         is_own = draft is not None and draft.replaced_in is not None and draft.owner == owner
@@ -356,11 +363,11 @@ class Drafts:
 
     def _held_by_others(self, document_ids: set[str], owner: int) -> list[Embedded]:
         """What was held of other documents, and is whole after all, because the operation went on to these."""
-        goes_on = not document_ids.isdisjoint(self._announced.get(owner, ()))
+        continues = not document_ids.isdisjoint(self._announced.get(owner, ()))
         now: list[Embedded] = []
         these = {self._key(i, owner) for i in document_ids}
         for key in [i for i in self._holding - these if self._drafts[i].owner == owner]:
-            if goes_on and isinstance(key, str):
+            if continues and isinstance(key, str):
                 now += self._drafts[key].held
             else:
                 # Another operation: the one that held them back failed.
@@ -372,7 +379,7 @@ class Drafts:
         if draft is None:
             return
         self._holding.discard(key)
-        self._untold.pop(key, None)
+        self._without_hash.pop(key, None)
         if not isinstance(key, str):
             return
         document_id = key

@@ -14,7 +14,7 @@ from llama_index.core.storage.index_store.utils import json_to_index_struct
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, NotCopied, not_made_so
+from ragstore.llama.backend import Backend, NotCopied, single_database_error
 from ragstore.llama.index import NoNodes, RagstoreIndexDict
 from ragstore.llama.instrumentation import this_operation
 from ragstore.llama.shared import Shared
@@ -41,18 +41,18 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         self.named_index: str | None = None
         """The name that a program has given to the collection's vector index by this store."""
         self._name = collection.name
-        self._writing = shared.writing
+        self._writer = shared.writer
         self._structs = StructWriter(backend.pool, backend.database, collection, backend.recoverer)
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused: it is made of both databases."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_host_and_port(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_uri``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     def add_index_struct(self, index_struct: IndexStruct) -> None:
         """Keep a struct; one that did not change is not written. Ends the operation that built it.
@@ -72,7 +72,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
 
     def get_index_struct(self, struct_id: str | None = None) -> IndexStruct | None:
         """The struct of that id, or the only one."""
-        self._writing.has_index = True
+        self._writer.has_index = True
         if struct_id is None:
             structs = self.index_structs()
             if len(structs) != 1:
@@ -85,7 +85,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
 
     def index_structs(self) -> list[IndexStruct]:
         """The collection's indexes; its vector index too when nothing was ever built with LlamaIndex."""
-        self._writing.has_index = True
+        self._writer.has_index = True
         return self._given(self._structs.all()) or [self._own()]
 
     # The same for event loops
@@ -112,13 +112,13 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         if is_vector:
             cast("IndexDict", struct).nodes_dict = NoNodes()
             if _stored(struct) == self._last_vector_index:
-                self._writing.end_operation(owner=owner, built=is_generated)
+                self._writer.end_operation(owner=owner, built=is_generated)
                 return
             self._name_vector_index(struct, is_generated=is_generated)
         stored = _stored(struct)
         # Before the operation ends, which writes.
         self._structs.check(stored)
-        has_added = self._writing.end_operation(owner=owner, built=is_generated)
+        has_added = self._writer.end_operation(owner=owner, built=is_generated)
         if is_vector and stored.index_id == self._name and not has_added and self._structs.find(self._name) is None:
             # Loaded without having been built: it can be loaded so again.
             return

@@ -22,7 +22,7 @@ _RUNS = ("IngestionPipeline.run-", "IngestionPipeline.arun-")
 _OF_A_TRANSFORMATION = ".__call__-"
 
 
-def rewriting() -> str | None:
+def current_update() -> str | None:
     """What the caller is part of, if that writes anew what it deletes: a trace, or a span of one pipeline's run.
 
     A transformation that deletes a document means it.
@@ -34,7 +34,7 @@ def rewriting() -> str | None:
     return update or (span if span.startswith(_RUNS) else None)
 
 
-def is_run(name: str | None) -> bool:
+def is_pipeline_run(name: str | None) -> bool:
     """Whether that is one run of a pipeline, with a beginning and an end of its own."""
     return name is not None and name not in _UPDATES
 
@@ -45,16 +45,16 @@ def pipeline_run() -> str | None:
     return span if span.startswith(_RUNS) else None
 
 
-def inserting() -> object | None:
+def current_insert() -> object | None:
     """The insert that the caller is part of, which brings all nodes of a document; compare by ``is``."""
     # LlamaIndex makes a new list where a trace begins: this one is that of the one insert_nodes in an insert.
     traces = global_stack_trace_ids.get()
     return None if pipeline_run() or _INSERTS.isdisjoint(traces) else traces
 
 
-def writing_whole() -> object | None:
+def whole_document_call() -> object | None:
     """The call that the caller is part of, if it brings all nodes of a document; compare by ``is``."""
-    return pipeline_run() or inserting()
+    return pipeline_run() or current_insert()
 
 
 class _Operation(NamedTuple):
@@ -68,27 +68,27 @@ _current: ContextVar[_Operation | None] = ContextVar("ragstore_operation", defau
 
 def this_operation() -> int:
     """The operation that the caller is part of."""
-    if inserting() is not None:
+    if current_insert() is not None:
         # Several tasks may insert at once.
-        return announcing_operation()
+        return own_operation()
     current = _current.get()
     return new_operation() if current is None else current.number
 
 
-def announcing_operation() -> int:
+def own_operation() -> int:
     """The same, unless it was only inherited from the thread or task that started this one."""
     current = _current.get()
-    return new_operation() if current is None or current.begun_in != place() else current.number
+    return new_operation() if current is None or current.begun_in != thread_and_task() else current.number
 
 
 def new_operation() -> int:
     """Begin an operation: calls from here on are part of it."""
-    current = _Operation(next(_numbers), place())
+    current = _Operation(next(_numbers), thread_and_task())
     _current.set(current)
     return current.number
 
 
-def place() -> tuple[int, int]:
+def thread_and_task() -> tuple[int, int]:
     """The thread and the task of the caller, who is in one call at a time there."""
     try:
         task = asyncio.current_task()

@@ -13,7 +13,7 @@ from llama_index_instrumentation.span import active_span_id
 
 from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.structs import OpenStructs
-from ragstore.llama.writer import Writing
+from ragstore.llama.writer import CollectionWriter
 from ragstore.model.collection import Collection
 from ragstore.query.caches import AskedQuestions
 from ragstore.query.no_hits import Advice
@@ -25,9 +25,9 @@ class Shared:
     document the other must know.
     """
 
-    writing: Writing
+    writer: CollectionWriter
     opened: OpenStructs
-    ahead: HashesAhead
+    prefetch: HashPrefetch
 
 
 # Kept by the faces alone, so that nothing outlives them.
@@ -42,11 +42,11 @@ def shared_by_faces(backend: Backend, collection: Collection) -> Shared:
         shared = _shared.get(key)
         if shared is None:
             current = CurrentCollection(collection, AskedQuestions(backend.pool), Advice(backend.pool))
-            writing = Writing(backend, current)
-            shared = _shared[key] = Shared(writing, OpenStructs(), HashesAhead())
-        elif collection.epoch > shared.writing.current.get().epoch:
+            writer = CollectionWriter(backend, current)
+            shared = _shared[key] = Shared(writer, OpenStructs(), HashPrefetch())
+        elif collection.epoch > shared.writer.current.get().epoch:
             # Read after a reconcile; who still has faces of before may go on with it too.
-            shared.writing.current.learn(collection)
+            shared.writer.current.learn(collection)
         return shared
 
 
@@ -63,7 +63,7 @@ Read = Callable[[str, int], dict[str, str | None]]
 """Reads the hash of a document and of so many in all that follow it."""
 
 
-class HashesAhead:
+class HashPrefetch:
     """Hashes of one collection that were read and not asked for yet; safe to use from several threads."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ def is_built_by_summaries() -> bool:
     return index is not None and bool(index._embed_summaries) and "_index_struct" not in vars(index)
 
 
-def name_beside_which_one_is_built() -> str | None:
+def name_of_existing_index() -> str | None:
     """The name of a context's vector index, where another one is just being made on that context."""
     index = _caller(VectorStoreIndex)
     if index is None or "_index_struct" in vars(index):
@@ -48,7 +48,7 @@ def name_beside_which_one_is_built() -> str | None:
     return getattr(index.storage_context.index_store, "named_index", None)
 
 
-def second_vector_index(collection: Collection, name: str) -> UsageError:
+def second_vector_index_error(collection: Collection, name: str) -> UsageError:
     """For an index of other documents, whose own name would be refused when they are stored."""
     return UsageError(
         f"collection {collection.name!r} has one vector index, of all its nodes, which this context named {name!r}, "
@@ -79,7 +79,7 @@ def _caller(kind: type[T]) -> T | None:
     return None
 
 
-def vectors_of_two_kinds(collection: Collection) -> UsageError:
+def mixed_vectors_error(collection: Collection) -> UsageError:
     """For an index that would find the other's nodes, and replace them."""
     return UsageError(
         f"collection {collection.name!r} would hold vectors of nodes and of a DocumentSummaryIndex's summaries",

@@ -20,7 +20,7 @@ from llama_index.vector_stores.postgres import PGVectorStore
 from sqlalchemy.orm import Session, sessionmaker
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend, CurrentCollection, NotCopied, engine_on, not_made_so
+from ragstore.llama.backend import Backend, CurrentCollection, NotCopied, engine_on, single_database_error
 from ragstore.llama.document_store import all_ref_doc_info
 from ragstore.llama.filters import to_restriction
 from ragstore.llama.instrumentation import this_operation
@@ -28,10 +28,10 @@ from ragstore.llama.nodes import from_live, from_row
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import (
     is_called_by_summaries,
-    name_beside_which_one_is_built,
-    second_vector_index,
+    mixed_vectors_error,
+    name_of_existing_index,
+    second_vector_index_error,
     summaries_asked,
-    vectors_of_two_kinds,
 )
 from ragstore.model.storable import storable_text
 from ragstore.postgres import live
@@ -55,7 +55,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
     _shared: Shared = PrivateAttr()
 
     def __init__(self, backend: Backend, shared: Shared) -> None:
-        current = shared.writing.current
+        current = shared.writer.current
         collection = current.get()
         super().__init__(
             table_name=collection.name,
@@ -76,17 +76,17 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
     @classmethod
     def from_params(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused: it is made of both databases."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_dict(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_params``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_json(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_params``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @property
     def client(self) -> Any:
@@ -105,7 +105,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         Crash safety:
             Readers see all of it or none; once it returns both stores hold it.
         """
-        return self._add(nodes, this_operation(), beside=name_beside_which_one_is_built())
+        return self._add(nodes, this_operation(), existing_index=name_of_existing_index())
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """Delete a document, its hash and all its nodes from both stores.
@@ -127,14 +127,14 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
             found = self._found(node_ids or None, filters, with_embeddings=False)
             node_ids = [node.node_id for node in found]
         if node_ids:
-            self._shared.ahead.forget()
-            self._shared.writing.delete_nodes(node_ids)
+            self._shared.prefetch.forget()
+            self._shared.writer.delete_nodes(node_ids)
             self._shared.opened.leave_out(node_ids)
 
     def clear(self) -> None:
         """Delete everything in the collection from both stores."""
-        self._shared.ahead.forget()
-        self._shared.writing.clear()
+        self._shared.prefetch.forget()
+        self._shared.writer.clear()
         self._shared.opened.deleted(set)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
@@ -164,8 +164,8 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
         """As ``add``."""
-        beside = name_beside_which_one_is_built()
-        return await asyncio.to_thread(self._add, nodes, this_operation(), beside=beside)
+        existing_index = name_of_existing_index()
+        return await asyncio.to_thread(self._add, nodes, this_operation(), existing_index=existing_index)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """As ``delete``."""
@@ -191,7 +191,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         """As ``query``."""
         return await asyncio.to_thread(self.query, query, **kwargs)
 
-    def _add(self, nodes: Sequence[BaseNode], owner: int, *, beside: str | None) -> list[str]:
+    def _add(self, nodes: Sequence[BaseNode], owner: int, *, existing_index: str | None) -> list[str]:
         if not nodes:
             return []
         pool, collection = self._backend.pool, self._current.get()
@@ -199,12 +199,12 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         ids = [node.node_id for node in nodes if node.node_id == storable_text(node.node_id)]
         given, is_of_summaries = live.before_adding(pool, collection, ids)
         if is_of_summaries and not is_called_by_summaries():
-            raise vectors_of_two_kinds(collection)
-        if beside is not None and self._shared.writing.joining != owner:
-            self._refuse_second_index(nodes, beside)
-            self._shared.writing.joining = owner
-        self._shared.ahead.forget(node.ref_doc_id for node in nodes)
-        return self._shared.writing.add(nodes, owner=owner, given=given)
+            raise mixed_vectors_error(collection)
+        if existing_index is not None and self._shared.writer.joining != owner:
+            self._refuse_second_index(nodes, existing_index)
+            self._shared.writer.joining = owner
+        self._shared.prefetch.forget(node.ref_doc_id for node in nodes)
+        return self._shared.writer.add(nodes, owner=owner, given=given)
 
     def _refuse_second_index(self, nodes: Sequence[BaseNode], name: str) -> None:
         """Refuse an index of other documents than the named one's; to build that one again is allowed."""
@@ -212,11 +212,11 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         ids = list({node.ref_doc_id or node.node_id for node in nodes})
         is_joined = live.document_hashes(pool, collection, ids) or len(live.missing(pool, collection, ids)) < len(ids)
         if not is_joined and live.hashes_from(pool, collection, "", 2):
-            raise second_vector_index(collection, name)
+            raise second_vector_index_error(collection, name)
 
     def _delete(self, ref_doc_id: str, owner: int) -> None:
-        self._shared.ahead.forget([ref_doc_id])
-        self._shared.writing.delete_or_replace(ref_doc_id, owner=owner)
+        self._shared.prefetch.forget([ref_doc_id])
+        self._shared.writer.delete_or_replace(ref_doc_id, owner=owner)
         self._shared.opened.deleted(lambda ids: live.missing(self._backend.pool, self._current.get(), ids))
 
     def _initialize(self) -> None:

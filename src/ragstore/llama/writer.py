@@ -12,8 +12,8 @@ from llama_index.core.schema import BaseNode
 
 from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.draft import Embedded, Part, Run, Runs
-from ragstore.llama.drafts import Drafts
-from ragstore.llama.instrumentation import inserting, is_run, rewriting
+from ragstore.llama.drafts import PendingDocuments
+from ragstore.llama.instrumentation import current_insert, current_update, is_pipeline_run
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
 from ragstore.model.node import Node
 from ragstore.postgres import live
@@ -24,14 +24,14 @@ _DOCUMENTS_AT_ONCE = 500
 """Closed in one transaction, which locks them."""
 
 
-class Writing:
+class CollectionWriter:
     """Writes to one collection; safe to use from several threads."""
 
     def __init__(self, backend: Backend, current: CurrentCollection) -> None:
         self._backend = backend
         self.current = current
         self._writer = DirectWriter(backend.pool, backend.recoverer, worker=backend.worker)
-        self._drafts = Drafts()
+        self._drafts = PendingDocuments()
         self._runs = Runs()
         self._has_added = False
         self.has_index = False
@@ -51,13 +51,13 @@ class Writing:
         Raises:
             InvalidNodeError, EmbeddingSpaceError: nothing was written.
         """
-        self.settle()
+        self.flush_hashes()
         # Before any is held back: one that cannot be stored is refused by the call that brings it.
         embedded = to_vectors(nodes, self.current.get().space.dim)
         stored = [to_node(node, embedding=(given or {}).get(node.node_id)) for node in nodes]
         incoming = [Embedded(*each) for each in zip(nodes, stored, embedded, strict=True)]
         if not self._runs.hold(incoming):
-            self._drafts.leave_earlier(_parts_of(incoming), owner=owner)
+            self._drafts.drop_stale(_parts_of(incoming), owner=owner)
             self._put(self._drafts.release(incoming, owner=owner, ends=self.has_index), owner)
         return [node.node_id for node in nodes]
 
@@ -74,11 +74,11 @@ class Writing:
         nodes = [node for node in nodes if not self._drafts.is_held(node.ref_doc_id, node.node_id, owner=owner)]
         bodies = [to_node(node, own_document=True) for node in nodes]
         parts = _parts(nodes, [node.ref_doc_id for node in nodes]) if store_text else {}
-        self._drafts.leave_earlier(parts, owner=owner, is_first=False)
+        self._drafts.drop_stale(parts, owner=owner, is_first=False)
         brought = self._brought(run, own) if run is not None else []
         closed = {closing.document_id for closing in brought}
-        closings, own_hashes = self._drafts.completed_by({i: h for i, h in own.items() if i not in closed})
-        begun = self._drafts.begun_by(parts, "bodies", owner=owner)
+        closings, own_hashes = self._drafts.completed_with({i: h for i, h in own.items() if i not in closed})
+        begun = self._drafts.starting(parts, "bodies", owner=owner)
         bare = own_hashes.keys() if run is not None else ()
         completion = Completion(begun, [*brought, *closings], own_hashes, bare)
         if run is not None:
@@ -91,33 +91,33 @@ class Writing:
         self._drafts.closed([*brought, *closings])
         # Hashes of parts of documents were told too, and mean nothing.
         self._drafts.forget_documents([n.node_id for n in nodes if n.ref_doc_id is not None])
-        self.settle()
-        if is_run(update := rewriting()):
+        self.flush_hashes()
+        if is_pipeline_run(update := current_update()):
             self._delete_not_written(self._drafts.not_written(update))
 
     def set_hash(self, document_id: str, doc_hash: str, *, owner: int) -> None:
         """A document's hash, told before its nodes or after."""
-        self.settle()
-        update = rewriting()
+        self.flush_hashes()
+        update = current_update()
         held = self._drafts.held_in(update, document_id)
-        self._put(held or self._drafts.held_of_insert(document_id, owner=owner), owner)
+        self._put(held or self._drafts.held_by_insert(document_id, owner=owner), owner)
         self._delete_not_written(self._drafts.not_written(update, document_id))
-        is_bare = inserting() is not None and not self._drafts.is_known(document_id, owner=owner)
-        closing = self._drafts.told(document_id, doc_hash, owner=owner)
+        is_bare = current_insert() is not None and not self._drafts.is_known(document_id, owner=owner)
+        closing = self._drafts.hash_set(document_id, doc_hash, owner=owner)
         self._close([closing] if closing else [])
         if is_bare and live.revisions(self._backend.pool, self.current.get(), [document_id]):
             self._writer.close(self.current.get(), [], {document_id: doc_hash})
 
     def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Hashes of documents that are written next."""
-        self._put(self._drafts.held_in(rewriting()), owner)
-        self._drafts.told_before_the_document(self._runs.told(hashes), owner=owner)
+        self._put(self._drafts.held_in(current_update()), owner)
+        self._drafts.hashes_set(self._runs.set_hashes(hashes), owner=owner)
 
-    def asked(self) -> None:
+    def docstore_used(self) -> None:
         """The document store was asked about documents, or was told of them."""
-        self._runs.asked()
+        self._runs.docstore_used()
 
-    def settle(self) -> None:
+    def flush_hashes(self) -> None:
         """Record the hashes that waited for their documents, which did not come."""
         self._close(self._drafts.waiting())
 
@@ -128,13 +128,13 @@ class Writing:
             built: an index was built, so that no more nodes come.
         """
         self.has_index = True
-        if built and (unsure := self._drafts.held_by(owner)):
+        if built and (unsure := self._drafts.documents_held_by(owner)):
             # Their last nodes were left out on the way, or what built the index is not what held them back: they
             # are stored, and have no hash.
             self._put(self._drafts.held(unsure), owner)
             self._drafts.forget_documents(unsure)
-        self._close([*self._drafts.ended_by(owner), *self._drafts.waiting()])
-        self._drafts.give_up_announced(owner)
+        self._close([*self._drafts.completed_at_end(owner), *self._drafts.waiting()])
+        self._drafts.drop_announced(owner)
         return self._has_added
 
     def delete_or_replace(self, document_id: str, *, owner: int) -> bool:
@@ -143,7 +143,7 @@ class Writing:
         Returns:
             Whether it was live.
         """
-        update = rewriting()
+        update = current_update()
         if update is not None:
             found = live.revisions(self._backend.pool, self.current.get(), [document_id])
             if document_id in found:
@@ -185,16 +185,16 @@ class Writing:
             whole: documents of which these are all nodes, as their own nodes, which come with them, prove.
         """
         parts = _parts_of(ready)
-        self._drafts.leave_earlier(parts, owner=owner)
-        anew = self._drafts.begun_by(parts, "vectors", owner=owner).union(whole)
+        self._drafts.drop_stale(parts, owner=owner)
+        anew = self._drafts.starting(parts, "vectors", owner=owner).union(whole)
         n_nodes = partial(self._drafts.n_nodes, owner=owner)
         return NewVectors(
             _numbered([each.stored for each in ready], lambda i: 0 if i in anew else n_nodes(i)),
             np.stack([each.vector for each in ready]),
             anew=anew,
-            deleted=self._drafts.deleted_first(anew),
+            deleted=self._drafts.deleted_unwritten(anew),
             source_hashes={i: part.source_hash for i, part in parts.items() if part.source_hash is not None},
-            before=self._drafts.before(parts.keys() - anew, owner=owner),
+            before=self._drafts.written_before(parts.keys() - anew, owner=owner),
         )
 
     def _added(self, written: Sequence[Embedded], owner: int) -> None:
@@ -209,8 +209,8 @@ class Writing:
             document_id = each.stored.document_id
             if document_id is not None and document_id in own:
                 ids.setdefault(document_id, set()).add(each.stored.node_id)
-        told = run.hashes | self._drafts.announced(ids.keys() - run.hashes.keys())
-        return [Closing(i, told.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
+        hashes = run.hashes | self._drafts.announced(ids.keys() - run.hashes.keys())
+        return [Closing(i, hashes.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
 
     def _delete_not_written(self, former: Mapping[str, int]) -> None:
         """Delete what an update deleted and has no new version of; not what others wrote since."""
