@@ -32,7 +32,7 @@ _CONNECTIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class AuditSession:
     """The two databases, however few connections the settings give to other work."""
 
     pool: PostgresPool
@@ -50,7 +50,7 @@ class Audited:
 
 
 @contextmanager
-def opened_for_audit(settings: Settings, addresses: Addresses) -> Iterator[Audited]:
+def open_audit_session(settings: Settings, addresses: Addresses) -> Iterator[AuditSession]:
     """Both databases, for the length of the block; only a MongoDB of another deployment is refused.
 
     Raises:
@@ -60,13 +60,13 @@ def opened_for_audit(settings: Settings, addresses: Addresses) -> Iterator[Audit
     try:
         with mongo_database(settings, addresses) as mongo:
             check_deployment(mongo, pool)
-            yield Audited(pool, mongo, settings.grace_s)
+            yield AuditSession(pool, mongo, settings.grace_s)
     finally:
         pool.close()
 
 
 @contextmanager
-def repairing(audited: Audited) -> Iterator[tuple[Repairer, bool]]:
+def repairing(session: AuditSession) -> Iterator[tuple[Repairer, bool]]:
     """What repairs, alone and after dead runs were recovered; and whether MongoDB had to be registered first.
 
     Raises:
@@ -74,19 +74,19 @@ def repairing(audited: Audited) -> Iterator[tuple[Repairer, bool]]:
         RestoredStoreError: one of the two was restored; what only one has may be what the other lost, or never had.
         SchemaVersionError, StoreError
     """
-    pool, mongo = audited.pool, audited.database
+    pool, mongo = session.pool, session.database
     with alone(pool):
         registered = register_mongo(mongo, pool)
         if registered:
             reached(Failpoint.REPAIR_REGISTERED)
-        audited.watch.check()
-        recoverer = Recoverer(pool, Ledger(pool), NodeStore(mongo), grace_s=audited.grace_s)
+        session.watch.check()
+        recoverer = Recoverer(pool, Ledger(pool), NodeStore(mongo), grace_s=session.grace_s)
         recoverer.recover()
         yield Repairer(pool, mongo, recoverer, worker=this_worker()), registered
 
 
 def reconcile(
-    audited: Audited,
+    session: AuditSession,
     collections: Callable[[], Sequence[tuple[Collection, int]]],
     options: RepairOptions,
     *,
@@ -105,30 +105,30 @@ def reconcile(
     Crash safety:
         Killed anywhere, the stores are in two epochs, which is noticed as a restore is; the next one does all again.
     """
-    pool, mongo = audited.pool, audited.database
-    found = audited.watch.find()
+    pool, mongo = session.pool, session.database
+    found = session.watch.find()
     if found is None and stand(mongo) is not None:
         return ReconcileReport(None, in_postgres.stand(pool).epoch, RepairReport(dry_run=dry_run))
     reason = found.message if found is not None else f"MongoDB database {mongo.name!r} was emptied"
     if dry_run:
         planned = repair(pool, mongo, collections(), options, None, tell)
         return ReconcileReport(reason, in_postgres.stand(pool).epoch, planned)
-    with _reconciling(audited) as (repairer, epoch):
+    with _reconciling(session) as (repairer, epoch):
         # Only now, because collections are read in the new epoch.
         return ReconcileReport(reason, epoch, repair(pool, mongo, collections(), options, repairer, tell))
 
 
 @contextmanager
-def _reconciling(audited: Audited) -> Iterator[tuple[Repairer, int]]:
+def _reconciling(session: AuditSession) -> Iterator[tuple[Repairer, int]]:
     """What repairs while a new epoch begins, alone, and the epoch; MongoDB is in it once the block has ended."""
-    pool, mongo, worker = audited.pool, audited.database, this_worker()
+    pool, mongo, worker = session.pool, session.database, this_worker()
     with alone(pool):
         check_deployment(mongo, pool)
         migrate_mongo(mongo)
         reconciler = Reconciler(pool, mongo, worker=worker)
         epoch = reconciler.begin()
         ledger, nodes = Ledger(pool), NodeStore(mongo)
-        recoverer = Recoverer(pool, ledger, nodes, grace_s=audited.grace_s, watch=Unwatched(pool, mongo))
+        recoverer = Recoverer(pool, ledger, nodes, grace_s=session.grace_s, watch=Unwatched(pool, mongo))
         yield Repairer(pool, mongo, recoverer, worker=worker), epoch
         reconciler.end(deployment_of(pool))
-        Recoverer(pool, ledger, nodes, grace_s=audited.grace_s).recover()
+        Recoverer(pool, ledger, nodes, grace_s=session.grace_s).recover()

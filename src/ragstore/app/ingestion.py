@@ -59,7 +59,7 @@ def target(settings: Settings, paths: Paths, *, follow_links: bool | None = None
     return Target(paths, bounds, settings.max_file_mb * 2**20)
 
 
-class Ingesting:
+class Ingestion:
     """Ingests and syncs into one collection."""
 
     def __init__(self, settings: Settings, pool: PostgresPool, models: Models, writer: Writer) -> None:
@@ -109,7 +109,7 @@ class Ingesting:
             )
 
 
-def foretell(
+def preview_sync(
     pool: PostgresPool,
     collection: Collection | None,
     read: Target,

@@ -12,7 +12,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.answer import Answer, Tell, ask
-from ragstore.query.caches import AskedQuestions, KnownCollections
+from ragstore.query.caches import AskedQuestions, CollectionCache
 from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
 from ragstore.settings import Settings
@@ -25,13 +25,13 @@ _SCORES: Mapping[str, ScoreKind] = {
 }
 
 
-class Asking:
+class Queries:
     """Answers questions in one round trip each; safe to use from several threads."""
 
     def __init__(self, pool: PostgresPool, models: Models) -> None:
         self._pool = pool
         self._models = models
-        self._known = KnownCollections(pool)
+        self._collections = CollectionCache(pool)
         self._asked = AskedQuestions(pool)
         self._advice = Advice(pool)
 
@@ -44,13 +44,13 @@ class Asking:
         Raises:
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
         """
-        return self._known.ask(collection, partial(self._hits, question))
+        return self._collections.ask(collection, partial(self._hits, question))
 
     def _hits(self, question: Question, collection: Collection) -> Hits:
         self._models.check(collection)
         embedded = self._with_vector(question, collection)
         found = find(self._pool, collection, embedded)
-        self._known.learn(found.collection)
+        self._collections.learn(found.collection)
         self._asked.note(found.collection, embedded.vector)
         filters = question.filters
         notes = self._advice.notes(found.collection, filters) if filters is not None and not found.rows else []

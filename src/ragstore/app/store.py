@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from ragstore.app.queries import Asking
-    from ragstore.app.transfer import Goal, PlainStack, Transfers
+    from ragstore.app.queries import Queries
+    from ragstore.app.transfer import PlainStack, TargetCollection, Transfers
     from ragstore.app.writer import Writer
     from ragstore.llama import Backend
     from ragstore.model.document import DocumentState, Event, QuarantineEntry
@@ -173,13 +173,13 @@ class Ragstore:
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
         """
-        from ragstore.app.ingestion import Ingesting, target
+        from ragstore.app.ingestion import Ingestion, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
         into, made = self._collection_or_new(collection, filter_keys)
-        ingesting = Ingesting(self.settings, self._pool, self._models, self._writer())
-        report = ingesting.ingest(into, read, listing, progress)
+        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer())
+        report = ingestion.ingest(into, read, listing, progress)
         report.collection_made = made
         return report
 
@@ -208,7 +208,7 @@ class Ragstore:
             MassDeletionError: nothing was deleted; what was added and updated stays.
             PathNotFoundError, UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingestion import Ingesting, foretell, target
+        from ragstore.app.ingestion import Ingestion, preview_sync, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
@@ -217,15 +217,15 @@ class Ragstore:
             found = collections.find_collection(self._pool, wanted)
             if found is not None:
                 self._models.check(found)
-            report = foretell(self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete)
+            report = preview_sync(self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete)
             if found is None:
                 space = chosen_space(self._models, self.settings.model, None)
                 report.collection_made = MadeCollection(wanted, space.model, space.dim)
             return report
         into, made = self._collection_or_new(collection, filter_keys)
-        syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
+        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer())
         try:
-            report = syncing.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
+            report = ingestion.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
         except MassDeletionError as error:
             error.facts["report"].collection_made = made
             raise
@@ -283,8 +283,8 @@ class Ragstore:
             EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
             StoreError: run it again, it goes on.
         """
-        goal = self._goal(collection, model, filter_keys)
-        return self._transfers().import_(os.fspath(persist_dir), goal, progress, namespace=namespace)
+        target_collection = self._target_collection(collection, model, filter_keys)
+        return self._transfers().import_(os.fspath(persist_dir), target_collection, progress, namespace=namespace)
 
     def adopt(
         self,
@@ -301,7 +301,7 @@ class Ragstore:
             UsageError: there is no such table or document store.
             EmbeddingSpaceError, StoreError: as ``import_``.
         """
-        return self._transfers().adopt(stack, self._goal(collection, model, filter_keys), progress)
+        return self._transfers().adopt(stack, self._target_collection(collection, model, filter_keys), progress)
 
     def export(
         self,
@@ -339,13 +339,13 @@ class Ragstore:
             EmptyStoreError: MongoDB belongs to another PostgreSQL database.
             CollectionNotFoundError, StoreError
         """
-        from ragstore.app.audit_session import opened_for_audit
+        from ragstore.app.audit_session import open_audit_session
         from ragstore.audit.verify import verify
 
-        wanted = self._audited(collection)
-        with opened_for_audit(self.settings, self._addresses) as audited:
+        wanted = self._collections_to_audit(collection)
+        with open_audit_session(self.settings, self._addresses) as session:
             return verify(
-                audited.pool, audited.database, wanted, deep=deep, everything=collection is None, tell=progress
+                session.pool, session.database, wanted, deep=deep, everything=collection is None, tell=progress
             )
 
     def repair(
@@ -370,20 +370,20 @@ class Ragstore:
             ModelError: vectors must be computed and the model cannot be used; what was done by then stays.
             CollectionNotFoundError, StoreError
         """
-        from ragstore.app.audit_session import opened_for_audit, repairing
+        from ragstore.app.audit_session import open_audit_session, repairing
         from ragstore.audit.repair import RepairOptions, repair
 
-        wanted = self._audited(collection)
+        wanted = self._collections_to_audit(collection)
         of, min_nodes = self._models.of, self.settings.index_min_nodes
-        with opened_for_audit(self.settings, self._addresses) as audited:
-            aside = audited.aside(dry_run=dry_run) if set_aside else None
+        with open_audit_session(self.settings, self._addresses) as session:
+            aside = session.aside(dry_run=dry_run) if set_aside else None
             options = RepairOptions(of, min_nodes, set_aside=aside, whole=collection is None)
             if dry_run:
-                audited.watch.check()
-                return repair(audited.pool, audited.database, wanted, options, None, progress)
-            with repairing(audited) as (repairer, registered):
+                session.watch.check()
+                return repair(session.pool, session.database, wanted, options, None, progress)
+            with repairing(session) as (repairer, registered):
                 options = replace(options, registered=registered)
-                return repair(audited.pool, audited.database, wanted, options, repairer, progress)
+                return repair(session.pool, session.database, wanted, options, repairer, progress)
 
     def reconcile(
         self, *, dry_run: bool = False, progress: Callable[[AuditProgress], None] | None = None
@@ -400,13 +400,13 @@ class Ragstore:
             EmptyStoreError: MongoDB belongs to another PostgreSQL database.
             RefusedError, StoreError: a repair or another reconcile is at work, or a database away.
         """
-        from ragstore.app.audit_session import opened_for_audit, reconcile
+        from ragstore.app.audit_session import open_audit_session, reconcile
         from ragstore.audit.repair import RepairOptions
 
         of, min_nodes = self._models.of, self.settings.index_min_nodes
-        with opened_for_audit(self.settings, self._addresses) as audited:
-            options = RepairOptions(of, min_nodes, set_aside=audited.aside(dry_run=dry_run), by_postgres=True)
-            return reconcile(audited, lambda: self._audited(None), options, dry_run=dry_run, tell=progress)
+        with open_audit_session(self.settings, self._addresses) as session:
+            options = RepairOptions(of, min_nodes, set_aside=session.aside(dry_run=dry_run), by_postgres=True)
+            return reconcile(session, lambda: self._collections_to_audit(None), options, dry_run=dry_run, tell=progress)
 
     def upkeep(self, health: Health | None = None, *, is_last: bool = False) -> Upkeep:
         """What ``ragstore maintain`` does, a round at a time.
@@ -466,7 +466,7 @@ class Ragstore:
             mmr_lambda=mmr_lambda,
             n_context=context,
         )
-        hits = self._asking.hits(collection or self.settings.collection, question)
+        hits = self._queries.hits(collection or self.settings.collection, question)
         for note in hits.notes:
             _notes.warning(note, action="query")
         return hits
@@ -544,22 +544,24 @@ class Ragstore:
         )
 
     @cached_property
-    def _asking(self) -> Asking:
-        from ragstore.app.queries import Asking
+    def _queries(self) -> Queries:
+        from ragstore.app.queries import Queries
 
-        return Asking(self._pool, self._models)
+        return Queries(self._pool, self._models)
 
-    def _goal(self, collection: str | None, model: str | None, filter_keys: Sequence[str]) -> Goal:
-        from ragstore.app.transfer import Goal
+    def _target_collection(
+        self, collection: str | None, model: str | None, filter_keys: Sequence[str]
+    ) -> TargetCollection:
+        from ragstore.app.transfer import TargetCollection
 
-        return Goal(collection or self.settings.collection, model, filter_keys)
+        return TargetCollection(collection or self.settings.collection, model, filter_keys)
 
     def _transfers(self) -> Transfers:
         from ragstore.app.transfer import Transfers
 
         return Transfers(self.settings, self._pool, self._writer(), self.create_collection)
 
-    def _audited(self, name: str | None) -> list[tuple[Collection, int]]:
+    def _collections_to_audit(self, name: str | None) -> list[tuple[Collection, int]]:
         """The collection of that name, or all, each with the ledger's count of its nodes."""
         wanted = None if name is None else collections.get_collection(self._pool, name).name
         return [

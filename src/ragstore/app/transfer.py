@@ -19,11 +19,11 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings, without_driver
-from ragstore.transfer.loader import Destination
+from ragstore.transfer.loader import ImportContext
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class TargetCollection:
     """The collection that something comes into, and what it is made with where there is none of that name."""
 
     name: str
@@ -49,14 +49,16 @@ class Transfers:
     writer: Writer
     create_collection: Callable[..., Collection]
 
-    def import_(self, persist_dir: str, goal: Goal, tell: Tell, *, namespace: str) -> TransferReport:
+    def import_(
+        self, persist_dir: str, target_collection: TargetCollection, tell: Tell, *, namespace: str
+    ) -> TransferReport:
         """Bring a persist_dir into a collection."""
         from ragstore.transfer.import_ import import_persist_dir
         from ragstore.transfer.persist_dir import open_persist_dir
 
         source = open_persist_dir(persist_dir)
         made = _Made()
-        report = import_persist_dir(source, namespace, self._into(goal, made), tell)
+        report = import_persist_dir(source, namespace, self._into(target_collection, made), tell)
         report.collection_made = made.collection
         return report
 
@@ -68,7 +70,7 @@ class Transfers:
         structs = self._structs(found).all()
         return export_collection(self.pool, found, structs, open_folder(target), overwrite=overwrite, tell=tell)
 
-    def adopt(self, stack: PlainStack, goal: Goal, tell: Tell) -> TransferReport:
+    def adopt(self, stack: PlainStack, target_collection: TargetCollection, tell: Tell) -> TransferReport:
         """Bring plain stores into a collection."""
         from ragstore.transfer.adoption import adopt
 
@@ -78,29 +80,29 @@ class Transfers:
             plain_table(pool, stack.schema, stack.table) as table,
         ):
             made = _Made()
-            report = adopt(table, docstore, self._into(goal, made), tell)
+            report = adopt(table, docstore, self._into(target_collection, made), tell)
         report.collection_made = made.collection
         return report
 
-    def _into(self, goal: Goal, made: _Made) -> Destination:
-        checked_name(goal.name)
-        checked_filter_keys(goal.filter_keys)
+    def _into(self, target_collection: TargetCollection, made: _Made) -> ImportContext:
+        checked_name(target_collection.name)
+        checked_filter_keys(target_collection.filter_keys)
 
         def collection(dim: int | None) -> Collection:
-            is_new = collections.find_collection(self.pool, goal.name) is None
-            found = self._collection(goal, dim)
+            is_new = collections.find_collection(self.pool, target_collection.name) is None
+            found = self._collection(target_collection, dim)
             if is_new:
                 made.collection = MadeCollection(found.name, found.space.model, found.space.dim)
             return found
 
         direct = DirectWriter(self.pool, self.writer.recoverer, worker=self.writer.worker)
-        return Destination(self.pool, direct, collection, self._structs, self.writer.indexer)
+        return ImportContext(self.pool, direct, collection, self._structs, self.writer.indexer)
 
     def _structs(self, collection: Collection) -> StructWriter:
         return StructWriter(self.pool, self.writer.database, collection, self.writer.recoverer)
 
-    def _collection(self, goal: Goal, dim: int | None) -> Collection:
-        name, model, filter_keys = goal.name, goal.model, goal.filter_keys
+    def _collection(self, target_collection: TargetCollection, dim: int | None) -> Collection:
+        name, model, filter_keys = target_collection.name, target_collection.model, target_collection.filter_keys
         if dim is not None:
             return self.create_collection(name, model=model or EXTERNAL, dim=dim, filter_keys=filter_keys)
         found = collections.find_collection(self.pool, name)

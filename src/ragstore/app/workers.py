@@ -22,8 +22,8 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn
 from ragstore.settings import Settings
 from ragstore.worker.health import Health, serving
-from ragstore.worker.metrics import Impatient, Metrics, Probes
-from ragstore.worker.rounds import Done, Rounds
+from ragstore.worker.metrics import Metrics, Probes, TimedProbe
+from ragstore.worker.rounds import RoundResult, Rounds
 from ragstore.worker.upkeep import Upkeep
 from ragstore.worker.worker import Worker
 
@@ -36,7 +36,7 @@ _ANSWER_S = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class LoopOptions:
     """How a process lives.
 
     Args:
@@ -55,7 +55,7 @@ def run_worker(
     collection: str | None,
     filter_keys: Sequence[str] = (),
     follow_links: bool | None = None,
-    manner: Manner,
+    options: LoopOptions,
 ) -> None:
     """Keep a collection equal to its paths for ever.
 
@@ -71,64 +71,64 @@ def run_worker(
     target(settings, paths).listing()
     checked_filter_keys(filter_keys)
     name = checked_name(collection or settings.collection)
-    health = Health(manner.every_s)
+    health = Health(options.every_s)
     turns = _Turns(settings, name, paths)
-    with closing(turns), _Opened(settings) as opened, serving_metrics(settings, manner, health) as metrics:
+    with closing(turns), _Opened(settings) as opened, serving_metrics(settings, options, health) as metrics:
 
-        def told(_progress: Progress) -> None:
+        def report_alive(_progress: Progress) -> None:
             health.alive()
 
         def sync() -> IngestReport:
             return opened.store().sync(
-                *paths, collection=name, filter_keys=filter_keys, follow_links=follow_links, progress=told
+                *paths, collection=name, filter_keys=filter_keys, follow_links=follow_links, progress=report_alive
             )
 
         worker = Worker(
             collection=name,
             turns=turns,
             sync=sync,
-            every_s=manner.every_s,
+            every_s=options.every_s,
             metrics=metrics,
         )
-        Rounds(every_s=manner.every_s, health=health, watcher=metrics).run(worker.go_round)
+        Rounds(every_s=options.every_s, health=health, watcher=metrics).run(worker.go_round)
 
 
-def run_maintain(settings: Settings, *, manner: Manner, once: bool) -> None:
+def run_maintain(settings: Settings, *, options: LoopOptions, once: bool) -> None:
     """Do what a deployment needs beside its workers, for ever or once.
 
     Raises:
         UsageError: nothing can listen where metrics are wanted.
         RagstoreError: once: whatever goes wrong; else what would fail the same way for ever.
     """
-    health = Health(manner.every_s)
-    with _Opened(settings) as opened, serving_metrics(settings, manner, health) as metrics:
+    health = Health(options.every_s)
+    with _Opened(settings) as opened, serving_metrics(settings, options, health) as metrics:
         upkeeps: list[Upkeep] = []
 
-        def go_round() -> Done:
+        def go_round() -> RoundResult:
             if not upkeeps:
                 upkeeps.append(opened.store().upkeep(health, is_last=once))
             changed = upkeeps[0].go_round()
-            return Done("changed" if changed else "idle", manner.every_s)
+            return RoundResult("changed" if changed else "idle", options.every_s)
 
         metrics.working(True)
         if once:
             go_round()
             return
-        Rounds(every_s=manner.every_s, health=health, watcher=metrics).run(go_round)
+        Rounds(every_s=options.every_s, health=health, watcher=metrics).run(go_round)
 
 
 @contextmanager
-def serving_metrics(settings: Settings, manner: Manner, health: Health) -> Iterator[Metrics]:
+def serving_metrics(settings: Settings, options: LoopOptions, health: Health) -> Iterator[Metrics]:
     """Metrics of this process, served if the manner says where."""
     with ExitStack() as closing:
-        looks = _Looks(settings, closing)
+        stores = _StoreProbes(settings, closing)
         probes = Probes(
-            Impatient(looks.postgres, within_s=_ANSWER_S),
-            Impatient(looks.mongo, within_s=_ANSWER_S),
-            Impatient(looks.ledger, within_s=_ANSWER_S),
+            TimedProbe(stores.postgres, within_s=_ANSWER_S),
+            TimedProbe(stores.mongo, within_s=_ANSWER_S),
+            TimedProbe(stores.ledger, within_s=_ANSWER_S),
         )
         metrics = Metrics(version=ragstore.__version__, probes=probes)
-        with serving(manner.metrics_at, metrics.registry, health):
+        with serving(options.metrics_at, metrics.registry, health):
             yield metrics
 
 
@@ -179,7 +179,7 @@ class _Turns:
             self._turn.close()
 
 
-class _Looks:
+class _StoreProbes:
     """Looks at both databases, on connections of their own and with little patience."""
 
     def __init__(self, settings: Settings, closing: ExitStack) -> None:

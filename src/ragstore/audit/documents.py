@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragstore.audit.nodes import ahead, aligned
+from ragstore.audit.nodes import aligned, prefetched
 from ragstore.model.run import RefDoc
 from ragstore.mongo.client import Document
 from ragstore.mongo.scan import Entries, MongoScan
@@ -74,7 +74,7 @@ class DocumentSurvey:
             yield from self._entry_drift(kind)
 
     def _ledger_drift(self) -> Iterator[DocumentDrift]:
-        for lines in ahead(self._postgres.ledger()):
+        for lines in prefetched(self._postgres.ledger()):
             self.n_documents += sum(line.live for line in lines)
             unknown = [line for line in lines if not line.live]
             miscounted = [line for line in lines if line.live and line.n_rows != line.n_nodes]
@@ -105,8 +105,8 @@ class DocumentSurvey:
     def _entry_drift(self, kind: Entries) -> Iterator[DocumentDrift]:
         suspects: list[str] = []
         pieces = aligned(
-            ahead(self._postgres.live_documents()),
-            ahead(self._mongo.entries(kind)),
+            prefetched(self._postgres.live_documents()),
+            prefetched(self._mongo.entries(kind)),
             left_key=lambda line: line.document_id,
             right_key=lambda entry: str(entry["_id"]),
         )

@@ -81,7 +81,7 @@ class NodeSurvey:
         if self._deep:
             yield from self._deep_differences()
             return
-        for live, stored in aligned(ahead(self._postgres.node_ids()), ahead(self._mongo.node_ids())):
+        for live, stored in aligned(prefetched(self._postgres.node_ids()), prefetched(self._mongo.node_ids())):
             self._count(len(live))
             if live != stored:
                 here, there = set(live), set(stored)
@@ -89,8 +89,8 @@ class NodeSurvey:
 
     def _deep_differences(self) -> Iterator[tuple[list[str], list[str]]]:
         pieces = aligned(
-            ahead(self._postgres.nodes()),
-            ahead(self._mongo.bodies()),
+            prefetched(self._postgres.nodes()),
+            prefetched(self._mongo.bodies()),
             left_key=lambda node: node.node_id,
             right_key=lambda body: str(body["_id"]),
         )
@@ -189,7 +189,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-def ahead(pages: Iterator[T]) -> Iterator[T]:
+def prefetched(pages: Iterator[T]) -> Iterator[T]:
     """The same pages, each read in a thread while the one before is worked on; of few, two at most, none is."""
     first, second = next(pages, None), next(pages, None)
     if first is not None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ragstore.audit.collection_repair import CollectionRepair, Findings, Means
+from ragstore.audit.collection_repair import CollectionRepair, RepairContext, RoundFindings
 from ragstore.audit.structures import has_registry, remove_leftovers
-from ragstore.audit.verify import Listener, told
+from ragstore.audit.verify import Listener, survey_listener
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
 from ragstore.model.drift import Kind, RepairReport, Tally
@@ -72,19 +72,19 @@ def repair(
     report = RepairReport(dry_run=repairer is None)
     if options.registered or not has_registry(database):
         report.repaired.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
-    means = Means(
+    context = RepairContext(
         pool, database, repairer, options.index_min_nodes, set_aside=options.set_aside, by_postgres=options.by_postgres
     )
     for _ in range(_MAX_ROUNDS):
-        found = Findings()
+        found = RoundFindings()
         if repairer is not None and options.by_postgres:
             repairer.retire()
         for collection, expected in collections:
-            one = CollectionRepair(means, collection, partial(options.embedder, collection), found)
-            one.run(told(tell, collection, expected))
+            one = CollectionRepair(context, collection, partial(options.embedder, collection), found)
+            one.run(survey_listener(tell, collection, expected))
             report.embedded += one.n_embedded
         if options.whole and options.set_aside is not None:
-            _set_namespaces_aside(means, options.set_aside, found.set_aside)
+            _set_namespaces_aside(context, options.set_aside, found.set_aside)
         elif options.whole:
             remove_leftovers(pool, database, repairer, found.done, found.kept)
         report.kept = found.kept
@@ -98,14 +98,14 @@ def repair(
     return report
 
 
-def _set_namespaces_aside(means: Means, aside: SetAside, tally: Tally) -> None:
+def _set_namespaces_aside(context: RepairContext, aside: SetAside, tally: Tally) -> None:
     """Move what is in MongoDB of collections that PostgreSQL does not have; what other programs wrote stays."""
     for namespace in aside.namespaces():
         for name, page in aside.ours(namespace):
             # Made meanwhile: what a run stages there comes after its collection.
-            if find_collection(means.pool, namespace) is not None:
+            if find_collection(context.pool, namespace) is not None:
                 break
-            if means.repairer and name.endswith("/ref_doc_info"):
-                means.repairer.raise_revisions(namespace, {str(each["_id"]): int(each["stamp"]) for each in page})
+            if context.repairer and name.endswith("/ref_doc_info"):
+                context.repairer.raise_revisions(namespace, {str(each["_id"]): int(each["stamp"]) for each in page})
             moved = aside.move(name, page)
             tally.add(Kind.LEFT_OVER_NAMESPACE, (f"{name}: {each}" for each in moved))

@@ -44,7 +44,9 @@ def verify(
     if not has_registry(database):
         report.drift.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
     for collection, expected in collections:
-        _verify_collection(pool, database, collection, report, deep=deep, tell=told(tell, collection, expected))
+        _verify_collection(
+            pool, database, collection, report, deep=deep, tell=survey_listener(tell, collection, expected)
+        )
     if everything:
         count_leftovers(pool, database, report.drift)
         report.pending += count_pending_elsewhere(pool)
@@ -52,7 +54,7 @@ def verify(
     return report
 
 
-def told(tell: Listener | None, collection: Collection, expected: int) -> Callable[[int], None]:
+def survey_listener(tell: Listener | None, collection: Collection, expected: int) -> Callable[[int], None]:
     """A listener for the survey of one collection."""
     began = time.monotonic()
 

@@ -29,8 +29,8 @@ def maintain(
     with ended_by_signal():
         settings = settings_that_log(invocation_of(ctx))
 
-        from ragstore.app.workers import Manner, run_maintain
+        from ragstore.app.workers import LoopOptions, run_maintain
 
-        run_maintain(settings, manner=Manner(every, metrics), once=once)
+        run_maintain(settings, options=LoopOptions(every, metrics), once=once)
     if once:
         write("done")

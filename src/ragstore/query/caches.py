@@ -23,7 +23,7 @@ T = TypeVar("T")
 _KEPT_EACH_S = 60.0
 
 
-class KnownCollections:
+class CollectionCache:
     """What a process remembers of collections by their names; safe to use from several threads.
 
     Others may have dropped one since, have made another of its name, or have built indexes. A search is right with any

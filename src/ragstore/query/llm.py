@@ -128,10 +128,10 @@ class OpenAiLlm:
         content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         with self._client.stream("POST", f"{self._service.url}/{path}", content=content, headers=headers) as response:
             if "text/event-stream" in response.headers.get("Content-Type", ""):
-                return _told(_pieces(response), tell)
+                return _spoken_text(_pieces(response), tell)
             response.read()
             # Also of a server that does not stream.
-            return _told(iter([_text_of(response.json(), "message")]), tell)
+            return _spoken_text(iter([_text_of(response.json(), "message")]), tell)
 
 
 class _BrokenOffError(Exception):
@@ -174,23 +174,23 @@ def _text_of(answer: dict[str, Any], part: str) -> str:
     return text or ""
 
 
-def _told(pieces: Iterator[str], tell: Tell | None) -> str:
+def _spoken_text(pieces: Iterator[str], tell: Tell | None) -> str:
     """All pieces as one text without thoughts, each told as it comes."""
-    text, n_told = "", 0
+    text, n_passed = "", 0
     try:
         for piece in pieces:
             text += piece
             spoken = _spoken(text)
-            if tell is not None and len(spoken) > n_told:
-                tell(spoken[n_told:])
-                n_told = len(spoken)
+            if tell is not None and len(spoken) > n_passed:
+                tell(spoken[n_passed:])
+                n_passed = len(spoken)
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if n_told:
+        if n_passed:
             raise _BrokenOffError(error) from error
         raise
     whole = _THOUGHTS.sub("", text).lstrip()
-    if tell is not None and len(whole) > n_told:
-        tell(whole[n_told:])
+    if tell is not None and len(whole) > n_passed:
+        tell(whole[n_passed:])
     return whole
 
 

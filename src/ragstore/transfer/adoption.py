@@ -12,12 +12,12 @@ from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres.plain_table import PlainRow, PlainTable
-from ragstore.transfer.loader import Destination, Loader, Tell, usable
+from ragstore.transfer.loader import ImportContext, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body, node_of_row
 from ragstore.transfer.spill import Spill
 
 
-def adopt(table: PlainTable, docstore: PlainDocstore | None, into: Destination, tell: Tell = None) -> TransferReport:
+def adopt(table: PlainTable, docstore: PlainDocstore | None, into: ImportContext, tell: Tell = None) -> TransferReport:
     """Bring nodes and vectors of the table, and hashes and further nodes of the document store, into a collection.
 
     Raises:

@@ -16,7 +16,7 @@ from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferR
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.postgres.triplets import Triplet, put_triplets
-from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, Destination, Loader, Tell, usable
+from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, ImportContext, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,
@@ -43,7 +43,7 @@ class _Survey:
     other_stores: list[str] = field(default_factory=list)
 
 
-def import_persist_dir(source: PersistDir, namespace: str, into: Destination, tell: Tell = None) -> TransferReport:
+def import_persist_dir(source: PersistDir, namespace: str, into: ImportContext, tell: Tell = None) -> TransferReport:
     """Bring nodes, vectors, hashes and index structs into a collection.
 
     Everything is read twice, never held whole: first vectors and hashes go to a file of their own and all files are
@@ -211,7 +211,7 @@ def _report_vectors(loader: Loader, spill: Spill, collection: Collection) -> Non
     )
 
 
-def _put_structs(loader: Loader, into: Destination, survey: _Survey) -> None:
+def _put_structs(loader: Loader, into: ImportContext, survey: _Survey) -> None:
     """Keep them; a collection has one vector index, so that of several the largest gives it its name."""
     left, writer = loader.report.left_behind, into.structs(loader.collection)
     left.add(LeftBehind.INDEX_STRUCTS, (f"{i}: cannot be read" for i in survey.unreadable_structs))
@@ -237,7 +237,7 @@ def _put_structs(loader: Loader, into: Destination, survey: _Survey) -> None:
                 left.add(LeftBehind.INDEX_STRUCTS, [f"{index_id}: {error.message}"])
 
 
-def _put_triplets(loader: Loader, into: Destination, source: PersistDir) -> None:
+def _put_triplets(loader: Loader, into: ImportContext, source: PersistDir) -> None:
     """Add those that are not there."""
     for batch in triplets(source):
         put_triplets(into.pool, loader.collection, [each for each in batch if not isinstance(each, str)])

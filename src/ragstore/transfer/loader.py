@@ -37,7 +37,7 @@ Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class ImportContext:
     """Where it goes.
 
     Args:
@@ -63,7 +63,7 @@ def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
 class Loader:
     """Writes batches of nodes into one collection, and closes their documents."""
 
-    def __init__(self, into: Destination, collection: Collection, spill: Spill, tell: Tell = None) -> None:
+    def __init__(self, into: ImportContext, collection: Collection, spill: Spill, tell: Tell = None) -> None:
         self.report = TransferReport()
         self.collection = collection
         self._into = into

@@ -66,7 +66,7 @@ class Health:
                 self._n_long -= 1
                 self._alive_at = self._clock()
 
-    def ill(self) -> str | None:
+    def unhealthy_reason(self) -> str | None:
         """One line that says why, None for a process that is well."""
         with self._lock:
             now = self._clock()
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             self._answer(200, generate_latest(self.server.registry), CONTENT_TYPE_PLAIN_0_0_4)
         elif path == "/health":
-            reason = self.server.health.ill()
+            reason = self.server.health.unhealthy_reason()
             self._answer(503 if reason else 200, f"{reason or 'ok'}\n".encode(errors="replace"), _TEXT)
         else:
             self._answer(404, b"see /metrics and /health\n", _TEXT)

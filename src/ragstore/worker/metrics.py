@@ -195,7 +195,7 @@ def _ledger_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
 T = TypeVar("T")
 
 
-class Impatient(Generic[T]):
+class TimedProbe(Generic[T]):
     """Asks in a thread of its own, and waits for the answer no longer than it says.
 
     A database that was stopped in the middle of an answer holds its clients for as long as it stays so; no time-out of

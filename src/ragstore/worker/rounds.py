@@ -17,7 +17,7 @@ Outcome = Literal["changed", "idle", "refused", "failed", "standing_by"]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RoundResult:
     """How a round ended, and how long to wait for the next."""
 
     outcome: Outcome
@@ -45,10 +45,10 @@ class Rounds:
         self._health = health
         self._watcher = watcher
         self._wait = wait
-        self._pauses = Pauses()
-        self._once = Once()
+        self._backoff = Backoff()
+        self._log_once = LogOnce()
 
-    def run(self, go_round: Callable[[], Done]) -> None:
+    def run(self, go_round: Callable[[], RoundResult]) -> None:
         """Never returns.
 
         Raises:
@@ -57,7 +57,7 @@ class Rounds:
         while True:
             self._wait(self.one(go_round))
 
-    def one(self, go_round: Callable[[], Done]) -> float:
+    def one(self, go_round: Callable[[], RoundResult]) -> float:
         """One round; returns the pause until the next. Raises as ``run``."""
         begun_at = time.monotonic()
         try:
@@ -65,33 +65,33 @@ class Rounds:
         except MassDeletionError as error:
             # What was added and updated stays, so the worker is of use as long as nobody has decided.
             self._tell("deleted nothing", "sync_refused", error)
-            done = Done("refused", self._every_s)
+            done = RoundResult("refused", self._every_s)
         except RagstoreError as error:
             if error.retry is Retry.NEVER and not isinstance(error, ContentError):
                 _log.error("gave up", action="gave_up", code=error.code, error=error.message, hint=error.hint)
                 raise
-            done = Done("failed", self._pauses.next_s())
+            done = RoundResult("failed", self._backoff.next_s())
             self._health.failed(error.message)
             self._tell("failed, will try again", "failed", error)
         if done.outcome != "failed":
-            self._pauses.reset()
+            self._backoff.reset()
             self._health.succeeded()
             if done.outcome != "refused":
-                self._once.reset()
+                self._log_once.reset()
         self._watcher.passed(done.outcome, time.monotonic() - begun_at)
         return done.pause_s
 
     def _tell(self, message: str, action: str, error: RagstoreError) -> None:
-        if self._once.is_new(f"{action} {error.code} {error.message}"):
+        if self._log_once.is_new(f"{action} {error.code} {error.message}"):
             _log.warning(message, action=action, code=error.code, error=error.message, hint=error.hint)
 
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-TELL_AGAIN_S = 300.0
+LOG_AGAIN_S = 300.0
 
 
-class Pauses:
+class Backoff:
     """Growing pauses: 1 s, 2 s, 4 s … 30 s, from the start again after a success."""
 
     def __init__(self) -> None:
@@ -107,20 +107,20 @@ class Pauses:
         self._next_s = FIRST_PAUSE_S
 
 
-class Once:
+class LogOnce:
     """Lets a message through when it is another one than the last, or that was long ago."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._message = ""
-        self._told_at = 0.0
+        self._logged_at = 0.0
 
     def is_new(self, message: str) -> bool:
         """Whether this is worth a line."""
         now = self._clock()
-        if message == self._message and now - self._told_at < TELL_AGAIN_S:
+        if message == self._message and now - self._logged_at < LOG_AGAIN_S:
             return False
-        self._message, self._told_at = message, now
+        self._message, self._logged_at = message, now
         return True
 
     def reset(self) -> None:

@@ -9,7 +9,7 @@ from ragstore.errors import MassDeletionError, StoreError
 from ragstore.model.report import Findings, IngestReport
 from ragstore.telemetry.logging import get_logger
 from ragstore.worker.metrics import Metrics
-from ragstore.worker.rounds import Done
+from ragstore.worker.rounds import RoundResult
 
 STAND_BY_S = 1.0
 """Between two looks of a worker that stands by: so long it takes until it takes over."""
@@ -46,7 +46,7 @@ class Worker:
         self._n_failed = 0
         self._passed_over: Mapping[str, int] = {}
 
-    def go_round(self) -> Done:
+    def go_round(self) -> RoundResult:
         """Raises what ``sync`` raises."""
         try:
             self._note(self._turns.mine())
@@ -54,7 +54,7 @@ class Worker:
             self._note(False)
             raise
         if not self._at_work:
-            return Done("standing_by", STAND_BY_S)
+            return RoundResult("standing_by", STAND_BY_S)
         try:
             report = self._sync()
         except MassDeletionError as error:
@@ -65,7 +65,7 @@ class Worker:
         changed = self._tell(report)
         if report.refused is not None:
             _log.warning(report.refused.message, action="sync_incomplete", hint=report.refused.hint)
-        return Done("changed" if changed else "idle", self._every_s)
+        return RoundResult("changed" if changed else "idle", self._every_s)
 
     def _note(self, at_work: bool) -> None:
         if at_work is not self._at_work:
