@@ -110,7 +110,7 @@ def _unusable(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     is_building = scan.is_building(LOCK_SPACE)
     broken = _broken(pool, scan)
     if is_building or scan.is_building(LOCK_SPACE):
-        return {name: reason for name, reason in broken.items() if not _is_built_beside(name)}
+        return {name: reason for name, reason in broken.items() if not _is_built_concurrently(name)}
     return broken
 
 
@@ -123,7 +123,7 @@ def _broken(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     return broken | {name: "is invalid" for name, valid in indexes.items() if not valid}
 
 
-def _is_built_beside(name: str) -> bool:
+def _is_built_concurrently(name: str) -> bool:
     return filter_keys.is_index_name(name)
 
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's MongoDB document store, on ragstore's two databases."""
+"""Document store of a collection: LlamaIndex's MongoDB document store on ragstore's two databases."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _AT_ONCE = 1_000
 class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
     """The nodes and documents of a collection, live ones only.
 
-    A node is read from MongoDB where that has its present state, else from PostgreSQL. Hashes, and which nodes a
-    document has, come from the ledger: a hash is there only for a document that is complete in both stores.
+    A node is read from MongoDB if MongoDB has its current state, else from PostgreSQL. Hashes and the list of a
+    document's nodes come from the ledger; a document has a hash there only once it is complete in both stores.
     """
 
     def __init__(self, backend: Backend, shared: Shared) -> None:
@@ -43,7 +43,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
-        """Refused: it is made of both databases."""
+        """Refused: the store uses two databases."""
         raise single_database_error(cls.__name__)
 
     @classmethod
@@ -55,7 +55,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     @property
     def docs(self) -> dict[str, BaseNode]:
-        """All live nodes in the order in which they were put; reads the whole collection."""
+        """All live nodes in the order in which they were added; reads the whole collection."""
         nodes: dict[str, BaseNode] = {}
         ids = live.node_ids_as_put(self._backend.pool, self._current.get())
         for i in range(0, len(ids), _AT_ONCE):
@@ -67,10 +67,10 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         self,
         docs: Sequence[BaseNode],
         allow_update: bool = True,
-        batch_size: int | None = None,  # noqa: ARG002 - all go at once
+        batch_size: int | None = None,  # noqa: ARG002 - all are written at once
         store_text: bool = True,
     ) -> None:
-        """Put nodes into both stores, with their embeddings; a node that the vector store has keeps its vector.
+        """Add nodes to both stores, with their embeddings; a node that the vector store has keeps its vector.
 
         Raises:
             InvalidNodeError: names the node; nothing was written.
@@ -79,7 +79,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         self._add(docs, allow_update, store_text, this_operation())
 
     def get_document(self, doc_id: str, raise_error: bool = True) -> BaseNode | None:
-        """The node or document of that id."""
+        """The node or document with this id."""
         found = self._found([doc_id]).get(doc_id)
         if found is None:
             self._opened.leave_out([doc_id])
@@ -88,9 +88,9 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         return found
 
     def get_nodes(self, node_ids: list[str], raise_error: bool = True) -> list[BaseNode]:
-        """The nodes of these ids, in their order, read in batches.
+        """The nodes with these ids, in the same order, read in batches.
 
-        One that an index in memory named, and that another process deleted, is left out and the index goes on without.
+        If an index in memory names a node that another process deleted, the node is left out here and in the index.
         """
         nodes: list[BaseNode] = []
         for i in range(0, len(node_ids), _AT_ONCE):
@@ -106,7 +106,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         return nodes
 
     def get_node_dict(self, node_id_dict: dict[int, str]) -> dict[int, BaseNode]:
-        """The nodes of these ids, by the given keys."""
+        """The nodes with these ids, under the given keys."""
         found = {node.node_id: node for node in self.get_nodes(list(node_id_dict.values()))}
         return {key: found[node_id] for key, node_id in node_id_dict.items() if node_id in found}
 
@@ -115,7 +115,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         return bool(live.stamps(self._backend.pool, self._current.get(), [doc_id]))
 
     def delete_document(self, doc_id: str, raise_error: bool = True) -> None:
-        """Delete the document of that id with all its nodes, or else the node, from both stores."""
+        """Delete the document with this id and all its nodes, or else the node with this id, from both stores."""
         self._prefetch.forget()
         n_deleted = self._writer.delete_document_or_node(doc_id)
         if not self._opened.leave_out([doc_id]) and n_deleted:
@@ -128,43 +128,43 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
     def delete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
         """Delete a document, its hash and all its nodes from both stores.
 
-        Within ``update_ref_doc`` and a pipeline's upserts it stays until its new version takes its place.
+        Within ``update_ref_doc`` and a pipeline's upserts the old version stays until the new one replaces it.
         """
         self._delete_ref_doc(ref_doc_id, raise_error, this_operation())
 
     def get_ref_doc_info(self, ref_doc_id: str) -> RefDocInfo | None:
-        """Nodes and metadata of a document that was cut into nodes."""
+        """Nodes and metadata of a document that was split into nodes."""
         found = live.ref_docs(self._backend.pool, self._current.get(), [ref_doc_id])
         return next((info for _, info in _infos(found)), None)
 
     def get_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
-        """The same of all documents."""
+        """Nodes and metadata of all documents that were split into nodes."""
         return all_ref_doc_info(self._backend.pool, self._current.get())
 
     def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
-        """Say a document's hash; it is recorded once all its nodes are in both stores."""
+        """Set a document's hash; it is recorded once all its nodes are in both stores."""
         self._writer.docstore_used()
         self._set_hash(doc_id, doc_hash, own_operation())
 
     def set_document_hashes(self, doc_hashes: dict[str, str]) -> None:
-        """Say the hashes of documents that are added next."""
+        """Set the hashes of documents that are added next."""
         self._set_hashes(doc_hashes, own_operation())
 
     def get_document_hash(self, doc_id: str) -> str | None:
-        """The hash of a document that is complete, or of a node."""
+        """The hash of a complete document, or of a node."""
         self._writer.docstore_used()
         return self._hash(doc_id)
 
     def get_all_document_hashes(self) -> dict[str, str]:
-        """Hash → id of all documents that LlamaIndex code put; those that an ingest read are not among them.
+        """Hash → id of all documents that LlamaIndex code added; without those that an ingest read.
 
-        LlamaIndex looks hashes up in the keys and takes the values for all ids. So where documents have the same
-        hash, the keys of the others carry their id behind it.
+        LlamaIndex looks hashes up in the keys and takes the values as all ids. So if several documents have the same
+        hash, the keys of all but the first are the hash followed by the id.
         """
         self._writer.docstore_used()
         return self._hashes()
 
-    # The same for event loops: in a thread, because a connection must not be bound to one loop
+    # Asynchronous forms. They run in a thread, because a connection must not be bound to one event loop.
 
     async def async_add_documents(
         self,
@@ -288,7 +288,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
                 found[body["_id"]] = from_body(body["__type__"], body["__data__"])
         behind = [node_id for node_id in stamps if node_id not in found]
         if behind:
-            # MongoDB gets them in a moment: PostgreSQL keeps every node whole.
+            # MongoDB gets their current state soon; PostgreSQL has every node in full.
             found |= {node.node_id: from_live(node) for node in live.live_nodes(pool, collection, behind)}
         return found
 
@@ -299,7 +299,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
 
 def all_ref_doc_info(pool: PostgresPool, collection: Collection) -> dict[str, RefDocInfo]:
-    """Nodes and metadata of all documents that were cut into nodes."""
+    """Nodes and metadata of all documents that were split into nodes."""
     return dict(_infos(live.iter_ref_docs(pool, collection)))
 
 

@@ -1,8 +1,9 @@
-"""What LlamaIndex is doing when it calls, as its own instrumentation says.
+"""The running LlamaIndex call, read from LlamaIndex's own instrumentation, and the operation it is part of.
 
-``update_ref_doc`` and the upserts of an ``IngestionPipeline`` delete a document, then cut and embed its new version.
-Meanwhile nobody would find it, and for good where they fail. ``insert`` and a pipeline's run bring all nodes of a
-document; where they fail before they say so, they are called again with other nodes of the same text.
+``update_ref_doc`` and the upserts of an ``IngestionPipeline`` delete a document, then split and embed its new version.
+If the delete took effect at once, readers would not find the document until then, or ever if the update fails.
+``insert`` and a pipeline's run bring all nodes of a document; if one fails before it says that it is done, it is called
+again, with other nodes of the same text.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ _OF_A_TRANSFORMATION = ".__call__-"
 
 
 def current_update() -> str | None:
-    """What the caller is part of, if that writes anew what it deletes: a trace, or a span of one pipeline's run.
+    """The id of the running update (``update_ref_doc`` or pipeline upsert), or None.
 
-    A transformation that deletes a document means it.
+    It is the name of a trace, or of the span of one pipeline run. None inside a transformation: one that deletes a
+    document will not write it again.
     """
     span = active_span_id.get() or ""
     if _OF_A_TRANSFORMATION in span:
@@ -35,25 +37,25 @@ def current_update() -> str | None:
 
 
 def is_pipeline_run(name: str | None) -> bool:
-    """Whether that is one run of a pipeline, with a beginning and an end of its own."""
+    """Whether this id of an update names one run of a pipeline, which has a beginning and an end."""
     return name is not None and name not in _UPDATES
 
 
 def pipeline_run() -> str | None:
-    """The pipeline's run that the caller is part of, outside of its transformations."""
+    """The name of the pipeline run that calls, not from within a transformation; or None."""
     span = active_span_id.get() or ""
     return span if span.startswith(_RUNS) else None
 
 
 def current_insert() -> object | None:
-    """The insert that the caller is part of, which brings all nodes of a document; compare by ``is``."""
-    # LlamaIndex makes a new list where a trace begins: this one is that of the one insert_nodes in an insert.
+    """The running insert, which brings all nodes of a document, or None; compare with ``is``."""
+    # LlamaIndex makes a new list when a trace begins: this list belongs to the one insert_nodes in an insert.
     traces = global_stack_trace_ids.get()
     return None if pipeline_run() or _INSERTS.isdisjoint(traces) else traces
 
 
 def whole_document_call() -> object | None:
-    """The call that the caller is part of, if it brings all nodes of a document; compare by ``is``."""
+    """The running call that brings all nodes of a document (pipeline run or insert), or None; compare with ``is``."""
     return pipeline_run() or current_insert()
 
 
@@ -67,29 +69,29 @@ _current: ContextVar[_Operation | None] = ContextVar("ragstore_operation", defau
 
 
 def this_operation() -> int:
-    """The operation that the caller is part of."""
+    """The number of the operation that calls; begins one if there is none."""
     if current_insert() is not None:
-        # Several tasks may insert at once.
+        # Several tasks of one operation may insert at once.
         return own_operation()
     current = _current.get()
     return new_operation() if current is None else current.number
 
 
 def own_operation() -> int:
-    """The same, unless it was only inherited from the thread or task that started this one."""
+    """As ``this_operation``, but begins a new one if that was inherited from another thread or task."""
     current = _current.get()
     return new_operation() if current is None or current.begun_in != thread_and_task() else current.number
 
 
 def new_operation() -> int:
-    """Begin an operation: calls from here on are part of it."""
+    """Begin an operation, which later calls are part of; returns its number."""
     current = _Operation(next(_numbers), thread_and_task())
     _current.set(current)
     return current.number
 
 
 def thread_and_task() -> tuple[int, int]:
-    """The thread and the task of the caller, who is in one call at a time there."""
+    """The current thread and task, in which only one call runs at a time."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""All that the faces of a collection write, and when a document counts as complete."""
+"""Writer of a collection for all its LlamaIndex stores; it decides when a document is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ragstore.protocol.completion import Closing, Completion
 from ragstore.protocol.direct import DirectWriter, NewVectors
 
 _DOCUMENTS_AT_ONCE = 500
-"""Closed in one transaction, which locks them."""
+"""Documents that are closed in one transaction, which locks them."""
 
 
 class CollectionWriter:
@@ -35,24 +35,24 @@ class CollectionWriter:
         self._runs = Runs()
         self._has_added = False
         self.has_index = False
-        """Whether an index of this process keeps its struct here, so that the end of its inserts is known."""
+        """Whether an index of this process stores its struct here, so that the end of its inserts is known."""
         self.joining: int | None = None
-        """The operation that builds on what the named index has."""
+        """The operation that was found to build on the documents of the named index; it is not checked again."""
 
     def add(
         self, nodes: Sequence[BaseNode], *, owner: int, given: Mapping[str, list[float]] | None = None
     ) -> list[str]:
-        """Put nodes with their embeddings into both stores; returns their ids.
+        """Add nodes with their embeddings to both stores; returns their ids.
 
         Args:
             owner: the operation that they are part of.
-            given: embeddings that the document store was given with some of them, and goes on giving back.
+            given: node id → embedding with which the document store got the node, and which it must still return.
 
         Raises:
             InvalidNodeError, EmbeddingSpaceError: nothing was written.
         """
         self.flush_hashes()
-        # Before any is held back: one that cannot be stored is refused by the call that brings it.
+        # Convert before any node is held back: a node that cannot be stored is refused by the call that brings it.
         embedded = to_vectors(nodes, self.current.get().space.dim)
         stored = [to_node(node, embedding=(given or {}).get(node.node_id)) for node in nodes]
         incoming = [Embedded(*each) for each in zip(nodes, stored, embedded, strict=True)]
@@ -62,7 +62,7 @@ class CollectionWriter:
         return [node.node_id for node in nodes]
 
     def add_documents(self, nodes: Sequence[BaseNode], *, store_text: bool, owner: int) -> None:
-        """Put nodes without embeddings; a node without a source is a document of its own, with a hash of its own.
+        """Add nodes without embeddings; a node without a source is a document of its own, with its own hash.
 
         Raises:
             InvalidNodeError: nothing was written.
@@ -70,7 +70,7 @@ class CollectionWriter:
         run = self._runs.take()
         own = {node.node_id: node.hash for node in nodes if node.ref_doc_id is None}
         self._put(self._drafts.held(own), owner)
-        # One that is held back is written with its vector.
+        # A node that is held back will be written with its vector.
         nodes = [node for node in nodes if not self._drafts.is_held(node.ref_doc_id, node.node_id, owner=owner)]
         bodies = [to_node(node, own_document=True) for node in nodes]
         parts = _parts(nodes, [node.ref_doc_id for node in nodes]) if store_text else {}
@@ -89,14 +89,14 @@ class CollectionWriter:
             self._added(run.nodes, owner)
         self._drafts.added(parts, "bodies", owner=owner)
         self._drafts.closed([*brought, *closings])
-        # Hashes of parts of documents were told too, and mean nothing.
+        # LlamaIndex also sets hashes of nodes that are parts of documents; they mean nothing.
         self._drafts.forget_documents([n.node_id for n in nodes if n.ref_doc_id is not None])
         self.flush_hashes()
         if is_pipeline_run(update := current_update()):
             self._delete_not_written(self._drafts.not_written(update))
 
     def set_hash(self, document_id: str, doc_hash: str, *, owner: int) -> None:
-        """A document's hash, told before its nodes or after."""
+        """Set a document's hash, before its nodes come or after."""
         self.flush_hashes()
         update = current_update()
         held = self._drafts.held_in(update, document_id)
@@ -109,12 +109,12 @@ class CollectionWriter:
             self._writer.close(self.current.get(), [], {document_id: doc_hash})
 
     def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
-        """Hashes of documents that are written next."""
+        """Set the hashes of documents that are written next."""
         self._put(self._drafts.held_in(current_update()), owner)
         self._drafts.hashes_set(self._runs.set_hashes(hashes), owner=owner)
 
     def docstore_used(self) -> None:
-        """The document store was asked about documents, or was told of them."""
+        """Note that the document store was used."""
         self._runs.docstore_used()
 
     def flush_hashes(self) -> None:
@@ -122,15 +122,15 @@ class CollectionWriter:
         self._close(self._drafts.waiting())
 
     def end_operation(self, *, owner: int, built: bool) -> bool:
-        """An operation is complete; returns whether nodes were ever added here.
+        """Complete an operation; returns whether this process ever added nodes to the collection.
 
         Args:
-            built: an index was built, so that no more nodes come.
+            built: an index was built, so no more nodes come.
         """
         self.has_index = True
         if built and (unsure := self._drafts.documents_held_by(owner)):
-            # Their last nodes were left out on the way, or what built the index is not what held them back: they
-            # are stored, and have no hash.
+            # Their last nodes were dropped on the way, or the build of the index did not hold them back: they are
+            # stored, without a hash.
             self._put(self._drafts.held(unsure), owner)
             self._drafts.forget_documents(unsure)
         self._close([*self._drafts.completed_at_end(owner), *self._drafts.waiting()])
@@ -138,7 +138,7 @@ class CollectionWriter:
         return self._has_added
 
     def delete_or_replace(self, document_id: str, *, owner: int) -> bool:
-        """Delete a document with all its nodes, or keep it until its new version comes where an update is what deletes.
+        """Delete a document with all its nodes; within an update, keep it until its new version comes.
 
         Returns:
             Whether it was live.
@@ -162,7 +162,7 @@ class CollectionWriter:
         return self._writer.delete_nodes(self.current.get(), node_ids)
 
     def delete_document_or_node(self, id: str) -> int:  # noqa: A002 - LlamaIndex has one name space for both
-        """Delete the document of that id with all its nodes, or else the node; returns how many were live."""
+        """Delete the document with this id and all its nodes, or else the node; returns how many were live."""
         if id in live.document_hashes(self._backend.pool, self.current.get(), [id]):
             return self.delete_documents([id])
         return self.delete_nodes([id])
@@ -179,10 +179,10 @@ class CollectionWriter:
             self._added(ready, owner)
 
     def _new_vectors(self, ready: Sequence[Embedded], owner: int, whole: Ids[str] = ()) -> NewVectors:
-        """What is written of these nodes, and what it replaces.
+        """These nodes in the form to write, with the documents that they replace.
 
         Args:
-            whole: documents of which these are all nodes, as their own nodes, which come with them, prove.
+            whole: documents of which these are all nodes; the documents themselves come with them.
         """
         parts = _parts_of(ready)
         self._drafts.drop_stale(parts, owner=owner)
@@ -203,7 +203,7 @@ class CollectionWriter:
         self._has_added = True
 
     def _brought(self, run: Run, own: Mapping[str, str]) -> list[Closing]:
-        """The documents of a run of which it has brought all nodes, and themselves."""
+        """Closings of the documents that a run has brought whole: all their nodes, and the documents themselves."""
         ids: dict[str, set[str]] = {}
         for each in run.nodes:
             document_id = each.stored.document_id
@@ -213,7 +213,7 @@ class CollectionWriter:
         return [Closing(i, hashes.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
 
     def _delete_not_written(self, former: Mapping[str, int]) -> None:
-        """Delete what an update deleted and has no new version of; not what others wrote since."""
+        """Delete documents that an update deleted and did not write again, unless another writer changed them since."""
         if former:
             now = live.revisions(self._backend.pool, self.current.get(), list(former))
             self.delete_documents([i for i, revision in former.items() if now.get(i) == revision])
@@ -226,7 +226,7 @@ class CollectionWriter:
 
 
 def _as_documents(nodes: Sequence[Embedded], bodies: Sequence[Node]) -> list[Embedded]:
-    """The same nodes, with the embedding in those that are documents too: one state of each in both stores."""
+    """These nodes; one that is also a document keeps the embedding in its content, so that both stores agree."""
     kept = {body.node_id: body.content["embedding"] for body in bodies if body.content.get("embedding") is not None}
     return [
         replace(
@@ -243,7 +243,7 @@ def _parts_of(ready: Sequence[Embedded]) -> dict[str, Part]:
 
 
 def _parts(nodes: Sequence[BaseNode], document_ids: Sequence[str | None]) -> dict[str, Part]:
-    """The nodes by document, without those that have none."""
+    """The nodes grouped by document, without nodes that have no document."""
     grouped: dict[str, list[BaseNode]] = {}
     for node, document_id in zip(nodes, document_ids, strict=True):
         if document_id is not None:
@@ -257,7 +257,11 @@ def _parts(nodes: Sequence[BaseNode], document_ids: Sequence[str | None]) -> dic
 
 
 def _numbered(nodes: Sequence[Node], first: Callable[[str], int]) -> list[Node]:
-    """The nodes with their position in their document."""
+    """The nodes with their positions in their documents.
+
+    Args:
+        first: returns the position of the first of these nodes in a document.
+    """
     numbers: dict[str, int] = {}
     numbered = []
     for node in nodes:

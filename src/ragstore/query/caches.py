@@ -35,8 +35,8 @@ class CollectionCache:
         self._lock = threading.Lock()
         self._by_name: dict[str, Collection] = {}
 
-    def ask(self, name: str, asking: Callable[[Collection], T]) -> T:
-        """What ``asking`` returns for the collection of that name.
+    def ask(self, name: str, run_query: Callable[[Collection], T]) -> T:
+        """What ``run_query`` returns for the collection of that name.
 
         It is called with what is remembered. Where it raises, and the name means another collection by now, it is
         called again with that one.
@@ -46,16 +46,16 @@ class CollectionCache:
         """
         known = self._by_name.get(name)
         if known is None:
-            return asking(self._read(name))
+            return run_query(self._read(name))
         try:
-            return asking(known)
+            return run_query(known)
         except (FilterError, StoreUnavailableError):
             raise  # the same of any collection
         except RagstoreError:
             now = self._read(name)
             if now.collection_id == known.collection_id:
                 raise
-        return asking(now)
+        return run_query(now)
 
     def learn(self, seen: Collection) -> None:
         """Remember a collection as a search has seen it."""

@@ -107,13 +107,13 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
     return Found(rows, found.collection)
 
 
-def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connection, Collection], Found]) -> Found:
+def _read(pool: PostgresPool, collection: Collection, run_search: Callable[[Connection, Collection], Found]) -> Found:
     """Ask, and once more where a segment's table is gone: merged into another since the caller learned of it, or lost.
 
     Without segments every node is compared, which is right in any case.
     """
     try:
-        return pool.read(lambda connection: finding(connection, collection))
+        return pool.read(lambda connection: run_search(connection, collection))
     except MissingTableError:
         if not collection.segments:
             raise
@@ -121,7 +121,7 @@ def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connect
     if now is None or now.collection_id != collection.collection_id:
         raise dropped(collection)
     known = now if now.segments != collection.segments else replace(now, segments=())
-    return pool.read(lambda connection: finding(connection, known))
+    return pool.read(lambda connection: run_search(connection, known))
 
 
 def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) -> list[tuple[int, float]]:

@@ -197,7 +197,7 @@ class Target:
     def __init__(self, folder: Folder, *, overwrite: bool) -> None:
         self._folder = folder
         self._written: list[str] = []
-        with self._told(""):
+        with self._translated_errors(""):
             names = folder.names()
         # What a killed export left behind is nobody's: the document store is the last to lose its other name.
         is_left_over = f"{DOCSTORE}{PARTIAL}" in names and DOCSTORE not in names
@@ -213,7 +213,7 @@ class Target:
     @contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
         """A file to write."""
-        with self._told(name):
+        with self._translated_errors(name):
             self._folder.make()
             with self._folder.fs.open(self._folder.at(f"{name}{PARTIAL}"), "wb") as stream:
                 if self._folder.is_local:
@@ -228,7 +228,7 @@ class Target:
             While ``last`` has not got its name the folder does not load; run again, the export writes all anew.
         """
         fs, at = self._folder.fs, self._folder.at
-        with self._told(""):
+        with self._translated_errors(""):
             # Together with new vectors an old document store would load, and be wrong.
             for name in self._former(first=last):
                 fs.rm_file(at(name))
@@ -247,7 +247,7 @@ class Target:
         return sorted(found, key=lambda name: (name != first, name))
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _translated_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except file_errors() as error:

@@ -205,7 +205,7 @@ class TimedProbe(Generic[T]):
     def __init__(self, ask: Callable[[], T], *, within_s: float) -> None:
         self._ask = ask
         self._within_s = within_s
-        self._asking = threading.Lock()
+        self._busy = threading.Lock()
 
     def __call__(self) -> T:
         """The answer.
@@ -213,7 +213,7 @@ class TimedProbe(Generic[T]):
         Raises:
             StoreError: what asking raised, or that there was no answer in time, now or to the question before.
         """
-        if not self._asking.acquire(timeout=self._within_s):
+        if not self._busy.acquire(timeout=self._within_s):
             raise self._too_late()
         answers: queue.SimpleQueue[T | StoreError] = queue.SimpleQueue()
         threading.Thread(target=self._put_answer, args=(answers,), name="ragstore-look", daemon=True).start()
@@ -231,7 +231,7 @@ class TimedProbe(Generic[T]):
         except StoreError as error:
             answers.put(error)
         finally:
-            self._asking.release()
+            self._busy.release()
 
     def _too_late(self) -> StoreUnavailableError:
         return StoreUnavailableError(
