@@ -1,4 +1,4 @@
-"""Both databases opened to be looked at and repaired, also where one of them was emptied."""
+"""Audit session: both databases opened for verify, repair and reconcile, even if one of them was emptied."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _CONNECTIONS = 5
-"""A scan, the questions it raises, a repair, and what recovery does meanwhile."""
+"""For a scan, the look-ups that it needs, a repair, and a recovery at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditSession:
-    """The two databases, however few connections the settings give to other work."""
+    """The two databases, with enough connections for an audit whatever the settings say."""
 
     pool: PostgresPool
     database: MongoDatabase
@@ -41,17 +41,17 @@ class AuditSession:
 
     @property
     def watch(self) -> EpochWatch:
-        """Over restores of either."""
+        """The watch for a restore of either database."""
         return EpochWatch(self.pool, self.database)
 
     def aside(self, *, dry_run: bool) -> SetAside:
-        """A place of its own for what is set aside now."""
+        """A new place, named by the time, for what is set aside."""
         return SetAside(self.database, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", dry_run=dry_run)
 
 
 @contextmanager
 def open_audit_session(settings: Settings, addresses: Addresses) -> Iterator[AuditSession]:
-    """Both databases, for the length of the block; only a MongoDB of another deployment is refused.
+    """Open both databases for the length of the block; only a MongoDB of another deployment is refused.
 
     Raises:
         StoreError, EmptyStoreError
@@ -67,11 +67,11 @@ def open_audit_session(settings: Settings, addresses: Addresses) -> Iterator[Aud
 
 @contextmanager
 def repairing(session: AuditSession) -> Iterator[tuple[Repairer, bool]]:
-    """What repairs, alone and after dead runs were recovered; and whether MongoDB had to be registered first.
+    """A repairer, under the lock of repairs and after dead runs were recovered; and whether it registered MongoDB.
 
     Raises:
-        RefusedError: another repair is at work.
-        RestoredStoreError: one of the two was restored; what only one has may be what the other lost, or never had.
+        RefusedError: another repair is running.
+        RestoredStoreError: one store was restored: data that only one store has may be lost in the other, or new.
         SchemaVersionError, StoreError
     """
     pool, mongo = session.pool, session.database
@@ -96,14 +96,15 @@ def reconcile(
     """Bring MongoDB to PostgreSQL's state if one of the two was restored, or MongoDB emptied.
 
     Args:
-        collections: all that PostgreSQL has, as they are when asked.
+        collections: returns all collections of PostgreSQL, as they are when it is called.
 
     Raises:
-        RefusedError: a repair or another reconcile is at work.
+        RefusedError: a repair or another reconcile is running.
         SchemaVersionError, StoreError
 
     Crash safety:
-        Killed anywhere, the stores are in two epochs, which is noticed as a restore is; the next one does all again.
+        If it is killed at any point, the stores are in two epochs, which is noticed like a restore; the next reconcile
+        does everything again.
     """
     pool, mongo = session.pool, session.database
     found = session.watch.find()
@@ -114,13 +115,13 @@ def reconcile(
         planned = repair(pool, mongo, collections(), options, None, tell)
         return ReconcileReport(reason, in_postgres.stand(pool).epoch, planned)
     with _reconciling(session) as (repairer, epoch):
-        # Only now, because collections are read in the new epoch.
+        # Not earlier, because collections must be read in the new epoch.
         return ReconcileReport(reason, epoch, repair(pool, mongo, collections(), options, repairer, tell))
 
 
 @contextmanager
 def _reconciling(session: AuditSession) -> Iterator[tuple[Repairer, int]]:
-    """What repairs while a new epoch begins, alone, and the epoch; MongoDB is in it once the block has ended."""
+    """A repairer under the lock of repairs, and the new epoch that it begins; MongoDB enters it when the block ends."""
     pool, mongo, worker = session.pool, session.database, this_worker()
     with alone(pool):
         check_deployment(mongo, pool)

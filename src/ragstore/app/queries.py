@@ -1,4 +1,4 @@
-"""Questions to collections, each by its own model and without asking for the collection first."""
+"""Queries to collections in one round trip, with each collection's own model, and answers from a language model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCORES: Mapping[str, ScoreKind] = {
 
 
 class Queries:
-    """Answers questions in one round trip each; safe to use from several threads."""
+    """Finds the hits of a question in one round trip; safe to use from several threads."""
 
     def __init__(self, pool: PostgresPool, models: Models) -> None:
         self._pool = pool
@@ -39,7 +39,7 @@ class Queries:
         """The nodes that answer best, best first.
 
         Args:
-            question: with a vector only where the caller brings it.
+            question: has a vector only if the caller gives one; otherwise the collection's model makes it.
 
         Raises:
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
@@ -73,7 +73,7 @@ class Queries:
 
 
 def answered(settings: Settings, text: str, hits: Hits, stream: Tell | None) -> Answer:
-    """What the configured language model says to these hits; the hits alone where there is none.
+    """The answer of the configured language model from these hits; without a model, the hits alone.
 
     Raises:
         ModelError: it gave no answer.

@@ -1,4 +1,4 @@
-"""Import, adopt and export of collections: what they need, put together."""
+"""Import, adopt and export of collections, with all the parts that they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ragstore.transfer.loader import ImportContext
 
 @dataclass(frozen=True, slots=True)
 class TargetCollection:
-    """The collection that something comes into, and what it is made with where there is none of that name."""
+    """The collection to import into; if there is none with that name, it is made with this model and these keys."""
 
     name: str
     model: str | None
@@ -41,7 +41,7 @@ class Transfers:
     """Transfers into and out of one pair of databases.
 
     Args:
-        create_collection: as that of the store: makes one, or finds it and checks that it is of that model and length.
+        create_collection: ``Ragstore.create_collection``: makes a collection, or finds it and checks model and length.
     """
 
     settings: Settings
@@ -52,7 +52,7 @@ class Transfers:
     def import_(
         self, persist_dir: str, target_collection: TargetCollection, tell: Tell, *, namespace: str
     ) -> TransferReport:
-        """Bring a persist_dir into a collection."""
+        """Import a persist_dir into a collection."""
         from ragstore.transfer.import_ import import_persist_dir
         from ragstore.transfer.persist_dir import open_persist_dir
 
@@ -71,7 +71,7 @@ class Transfers:
         return export_collection(self.pool, found, structs, open_folder(target), overwrite=overwrite, tell=tell)
 
     def adopt(self, stack: PlainStack, target_collection: TargetCollection, tell: Tell) -> TransferReport:
-        """Bring plain stores into a collection."""
+        """Import the content of plain LlamaIndex stores into a collection."""
         from ragstore.transfer.adoption import adopt
 
         with (
@@ -148,13 +148,15 @@ Tell = Callable[[TransferProgress], None] | None
 
 @dataclass(frozen=True, slots=True)
 class PlainStack:
-    """Where plain LlamaIndex keeps vectors and nodes; ``repr`` leaves the URLs out, which may hold passwords.
+    """The stores of plain LlamaIndex; ``repr`` leaves out the URLs, which may contain passwords.
 
     Args:
-        table: of a PGVectorStore, with its ``data_``.
-        postgres_url: ragstore's own database where None.
-        mongo_url: ragstore's own server where None.
-        mongo_database: of a MongoDocumentStore; None where there is none.
+        table: table of a PGVectorStore, with its prefix ``data_``.
+        schema: schema of the table.
+        postgres_url: URL of the table's database; None for ragstore's own.
+        mongo_url: URL of the document store's server; None for ragstore's own.
+        mongo_database: database of a MongoDocumentStore; None if there is none.
+        namespace: namespace of the document store.
     """
 
     table: str

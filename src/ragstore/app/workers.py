@@ -1,4 +1,4 @@
-"""Processes that live long, put together: ``worker`` and ``maintain``."""
+"""Long-running processes ``worker`` and ``maintain``, with all the parts that they need."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 _PROBE_S = 2.0
 _ANSWER_S = 2.5
-"""For each of three questions; Prometheus gives up after 10 seconds."""
+"""Time-out of each of three probes, in seconds; Prometheus gives up after 10 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """How a process lives.
+    """Options of a long-running command.
 
     Args:
-        every_s: pause between two rounds.
-        metrics_at: HOST:PORT to serve metrics and health at, None for nowhere.
+        every_s: seconds between two rounds.
+        metrics_at: HOST:PORT at which to serve metrics and health; None to serve none.
     """
 
     every_s: float
@@ -65,8 +65,8 @@ def run_worker(
 
     Raises:
         PathNotFoundError: a path does not exist.
-        UsageError: a path is never read, or nothing can listen where metrics are wanted.
-        RagstoreError: the same would fail the same way for ever.
+        UsageError: a path is never read, or the address of the metrics cannot be used.
+        RagstoreError: an error that would come back in every round.
     """
     target(settings, paths).listing()
     checked_filter_keys(filter_keys)
@@ -94,11 +94,11 @@ def run_worker(
 
 
 def run_maintain(settings: Settings, *, options: LoopOptions, once: bool) -> None:
-    """Do what a deployment needs beside its workers, for ever or once.
+    """Do the work that a deployment needs in addition to its workers, for ever or once.
 
     Raises:
-        UsageError: nothing can listen where metrics are wanted.
-        RagstoreError: once: whatever goes wrong; else what would fail the same way for ever.
+        UsageError: the address of the metrics cannot be used.
+        RagstoreError: with ``once``, any error; else an error that would come back in every round.
     """
     health = Health(options.every_s)
     with _Opened(settings) as opened, serving_metrics(settings, options, health) as metrics:
@@ -119,7 +119,7 @@ def run_maintain(settings: Settings, *, options: LoopOptions, once: bool) -> Non
 
 @contextmanager
 def serving_metrics(settings: Settings, options: LoopOptions, health: Health) -> Iterator[Metrics]:
-    """Metrics of this process, served if the manner says where."""
+    """Metrics of this process, served if the options have an address."""
     with ExitStack() as closing:
         stores = _StoreProbes(settings, closing)
         probes = Probes(
@@ -133,7 +133,7 @@ def serving_metrics(settings: Settings, options: LoopOptions, health: Health) ->
 
 
 class _Opened:
-    """The stores and the turn, opened when first needed: at the start of a process they may be away."""
+    """The stores, opened when first needed: they may be unreachable when the process starts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -147,7 +147,7 @@ class _Opened:
             self._store.close()
 
     def store(self) -> Ragstore:
-        """Both databases; once open they stay so, whatever becomes of them.
+        """Both databases; once opened, they stay open even if they become unreachable.
 
         Raises:
             StoreError, RefusedError
@@ -158,7 +158,7 @@ class _Opened:
 
 
 class _Turns:
-    """The turn of this process among those that have the same paths."""
+    """The turn of this process among all workers with the same paths; only one of them works at a time."""
 
     def __init__(self, settings: Settings, collection: str, paths: Sequence[str]) -> None:
         self._settings = settings
@@ -174,13 +174,13 @@ class _Turns:
         return self._turn.mine()
 
     def close(self) -> None:
-        """Let another one work."""
+        """Give the turn to another process."""
         if self._turn is not None:
             self._turn.close()
 
 
 class _StoreProbes:
-    """Looks at both databases, on connections of their own and with little patience."""
+    """Probes of both databases, on separate connections and with short time-outs."""
 
     def __init__(self, settings: Settings, closing: ExitStack) -> None:
         self._settings = settings
@@ -190,15 +190,15 @@ class _StoreProbes:
         self._client: Client | None = None
 
     def postgres(self) -> None:
-        """Raises StoreError where PostgreSQL does not answer."""
+        """Probe PostgreSQL; raises StoreError if it does not answer."""
         ping(self._postgres())
 
     def ledger(self) -> LedgerGauges:
-        """What the ledger holds."""
+        """The gauges of the ledger."""
         return read_gauges(self._postgres())
 
     def mongo(self) -> None:
-        """Raises StoreError where no member of MongoDB's set can be written to."""
+        """Probe MongoDB; raises StoreError if no member of its replica set accepts writes."""
         from ragstore.mongo.client import check_server, connect
 
         url = self._addresses().mongo_url
@@ -224,7 +224,7 @@ class _StoreProbes:
             return self._pool
 
     def _addresses(self) -> Addresses:
-        """Of servers that are there: a look starts none."""
+        """Addresses of running servers; a probe starts none."""
         found = configured(self._settings)
         if found:
             return found

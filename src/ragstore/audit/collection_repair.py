@@ -1,4 +1,4 @@
-"""One round of repair in one collection: kind by kind, in the order in which evidence is used up."""
+"""One round of repair in one collection, kind by kind: no step destroys evidence that a later step needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KINDS: tuple[Entries, Entries] = ("ref_doc_info", "metadata")
 
 @dataclass(frozen=True, slots=True)
 class RepairContext:
-    """What a repair works with; without a repairer it only says what it would do."""
+    """The stores and options of a repair; without a repairer it only reports what it would do."""
 
     pool: PostgresPool
     database: MongoDatabase
@@ -42,7 +42,7 @@ class RepairContext:
 
 @dataclass(slots=True)
 class RoundFindings:
-    """What a round finds: repaired, kept as it is with the reason, or set aside."""
+    """Drift that a round found: repaired, kept as it is with the reason, or set aside."""
 
     done: Tally = field(default_factory=Tally)
     kept: Tally = field(default_factory=Tally)
@@ -50,7 +50,7 @@ class RoundFindings:
 
 
 class CollectionRepair:
-    """Repairs one collection, and adds to the findings."""
+    """Repairs one collection, and adds to the findings of the round."""
 
     def __init__(
         self, context: RepairContext, collection: Collection, embedder: Callable[[], Embedder], findings: RoundFindings
@@ -67,7 +67,7 @@ class CollectionRepair:
         self.n_embedded = 0
 
     def run(self, tell: Callable[[int], None]) -> None:
-        """One round. Nodes come first: the entries of documents are evidence of which of them were lost."""
+        """Repair once. Nodes come first: the entries of documents are evidence of which nodes were lost."""
         self._make_table()
         for nodes in NodeSurvey(self._postgres, self._mongo, deep=True, tell=tell).drift():
             self._repair_nodes(nodes)
@@ -140,7 +140,7 @@ class CollectionRepair:
             self._repairer.delete_bodies(self._collection, stamps)
 
     def _restore(self, lost: Sequence[UnknownBody]) -> None:
-        """Bring back nodes of documents that the ledger knows; whole documents follow with the documents."""
+        """Restore nodes of documents that the ledger knows; documents that it lost are restored as a whole, later."""
         lost = [each for each in lost if each.document_id is None or (each.line and each.line.live)]
         can = [each for each in lost if self._revival.can_revive(has_vector=each.has_vector)]
         ids = {each.origin.node_id for each in can}
@@ -216,10 +216,10 @@ class CollectionRepair:
         if self._repairer and stale:
             self._repairer.put_entries(self._collection, kind, [(each.found, each.expected) for each in stale])
 
-    # What somebody must decide, and did where it is to be set aside
+    # Data that only a person can decide about; with set_aside the decision was to move it away
 
     def _keep(self, kind: Kind, reasons: Mapping[str, str]) -> bool:
-        """Report what stays as it is, by its id; returns whether it is to be set aside instead."""
+        """Report, by id, data that is kept or set aside; returns whether the caller must set it aside."""
         tally = self._kept if self._context.set_aside is None else self._set_aside
         tally.add(kind, (f"{key}: {reason}" for key, reason in reasons.items()))
         return self._context.set_aside is not None and bool(reasons)
@@ -246,7 +246,7 @@ class CollectionRepair:
                 self._repairer.delete_rows(self._collection, {row.node_id: row.row_id for row in rows}, owners)
 
     def _set_entries_aside(self, stale: Sequence[StaleEntry]) -> None:
-        """Entries of documents that PostgreSQL does not have; and no revision is used that MongoDB has seen."""
+        """Set aside entries of documents that PostgreSQL lacks; no revision that MongoDB has seen is used again."""
         gone = [each for each in stale if each.expected.node_ids is None and each.found is not None]
         reason = "PostgreSQL does not have its document"
         for kind in _KINDS:

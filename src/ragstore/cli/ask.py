@@ -1,4 +1,4 @@
-"""``ragstore ask``: an answer with its sources."""
+"""``ragstore ask``: answer a question, with sources."""
 
 from __future__ import annotations
 
@@ -79,19 +79,18 @@ def ask(  # noqa: PLR0913, PLR0917 - one argument for each option of the command
 
 
 class _AnswerPrinter:
-    """Writes an answer as it comes."""
+    """Prints an answer as it comes."""
 
     def __call__(self, piece: str) -> None:
-        """The next piece."""
         write(plain(piece), end="")
         flush()
 
 
 def answer_lines(answer: Answer, width: int, *, text_shown: bool = False) -> list[str]:
-    """The answer and the list of its sources; the hits where there is no answer.
+    """The answer and the list of its sources; the hits if there is no answer.
 
     Args:
-        text_shown: the text of the answer stands there already.
+        text_shown: the text of the answer was printed already; only the sources follow.
     """
     if answer.text is None:
         score = score_lines(answer.score_kind, width) if answer.hits and answer.score_kind else []
@@ -103,7 +102,7 @@ def answer_lines(answer: Answer, width: int, *, text_shown: bool = False) -> lis
 
 
 def notes(answer: Answer) -> list[str]:
-    """What a reader of the answer has to know about it."""
+    """Remarks about the answer for its reader."""
     found = []
     if answer.text is None and answer.hits:  # with hits, only a missing model leaves no answer
         found.append(NO_MODEL)

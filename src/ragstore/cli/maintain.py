@@ -1,4 +1,4 @@
-"""``ragstore maintain``: what a deployment needs beside its workers."""
+"""``ragstore maintain``: recover, clean, build indexes and refresh statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ragstore quarantine``: documents that could not be taken in, and trying them again."""
+"""``ragstore quarantine``: list documents that could not be ingested, or let them be tried again."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _retry(store: Ragstore, documents: Sequence[str], collection: str | None, *,
 
 
 def entry_lines(entries: Sequence[QuarantineEntry]) -> list[str]:
-    """Each document with its reason and what to do about it."""
+    """Lines with each document, the reason, and its hint."""
     if not entries:
         return ["nothing is in quarantine"]
     lines: list[str] = []

@@ -46,7 +46,6 @@ def reconcile(
 
 
 def reconcile_lines(report: ReconcileReport) -> list[str]:
-    """The report for people."""
     if report.restored is None:
         return [f"ok: nothing to reconcile, both stores are in epoch {report.epoch}"]
     begun = "a new epoch would begin" if report.repair.dry_run else f"epoch {report.epoch} has begun"

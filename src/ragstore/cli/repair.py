@@ -47,7 +47,6 @@ def repair(
 
 
 def repair_lines(report: RepairReport) -> list[str]:
-    """The report for people."""
     done = "would repair" if report.dry_run else "repaired"
     if not (report.repaired.counts or report.kept.counts or report.set_aside.counts):
         return ["ok: nothing to repair"]

@@ -1,4 +1,4 @@
-"""State that all LlamaIndex stores of a collection share in one process: writer, open structs, prefetched hashes."""
+"""State that the LlamaIndex stores of a collection share in one process: writer, open structs, hashes."""
 
 from __future__ import annotations
 

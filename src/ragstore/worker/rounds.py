@@ -1,4 +1,4 @@
-"""One round after the other for ever, whatever becomes of the databases."""
+"""Endless loop of rounds that survives database failures, with its pauses and its logging of repeated errors."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ Outcome = Literal["changed", "idle", "refused", "failed", "standing_by"]
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """How a round ended, and how long to wait for the next."""
+    """The outcome of a round, and the seconds until the next one."""
 
     outcome: Outcome
     pause_s: float
 
 
 class Watcher(Protocol):
-    """Who counts the rounds."""
+    """Counter of rounds."""
 
     def passed(self, outcome: Outcome, seconds: float) -> None:
-        """A round ended."""
+        """Count a round."""
 
 
 class Rounds:
-    """Runs rounds; what fails for a cause that passes, or that somebody may mend, is tried again.
+    """Runs rounds; a round is tried again if its error may pass by itself or can be repaired from outside.
 
     Args:
-        wait: sleeps; whatever stops the process must be able to end it.
+        every_s: seconds between two rounds.
+        wait: sleeps; a signal that stops the process must be able to end it.
     """
 
     def __init__(
@@ -49,21 +50,21 @@ class Rounds:
         self._log_once = LogOnce()
 
     def run(self, go_round: Callable[[], RoundResult]) -> None:
-        """Never returns.
+        """Run rounds for ever.
 
         Raises:
-            RagstoreError: the same would fail the same way for ever.
+            RagstoreError: an error that would come back in every round.
         """
         while True:
             self._wait(self.one(go_round))
 
     def one(self, go_round: Callable[[], RoundResult]) -> float:
-        """One round; returns the pause until the next. Raises as ``run``."""
+        """Run one round; returns the seconds until the next. Raises as ``run``."""
         begun_at = time.monotonic()
         try:
             done = go_round()
         except MassDeletionError as error:
-            # What was added and updated stays, so the worker is of use as long as nobody has decided.
+            # Added and updated documents stay, so the worker is useful until a person decides about the deletion.
             self._tell("deleted nothing", "sync_refused", error)
             done = RoundResult("refused", self._every_s)
         except RagstoreError as error:
@@ -92,7 +93,7 @@ LOG_AGAIN_S = 300.0
 
 
 class Backoff:
-    """Growing pauses: 1 s, 2 s, 4 s … 30 s, from the start again after a success."""
+    """Growing pauses after failures: 1 s, 2 s, 4 s … 30 s; 1 s again after a success."""
 
     def __init__(self) -> None:
         self._next_s = FIRST_PAUSE_S
@@ -103,12 +104,11 @@ class Backoff:
         return pause_s
 
     def reset(self) -> None:
-        """It works again."""
         self._next_s = FIRST_PAUSE_S
 
 
 class LogOnce:
-    """Lets a message through when it is another one than the last, or that was long ago."""
+    """Filter of log messages: a repeated message passes again only after ``LOG_AGAIN_S`` seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -116,7 +116,7 @@ class LogOnce:
         self._logged_at = 0.0
 
     def is_new(self, message: str) -> bool:
-        """Whether this is worth a line."""
+        """Whether the message differs from the last one, or that is old."""
         now = self._clock()
         if message == self._message and now - self._logged_at < LOG_AGAIN_S:
             return False
@@ -124,5 +124,5 @@ class LogOnce:
         return True
 
     def reset(self) -> None:
-        """What was told is over."""
+        """Forget the last message, because its cause is over."""
         self._message = ""
