@@ -201,8 +201,8 @@ class CollectionRepair:
         return {node.document_id for node in nodes if node.content is None and node.document_id is not None}
 
     def _let_read_again(self, lines: Sequence[LedgerLine]) -> None:
-        gone = "{} of its nodes are in neither store; ingest it again"
-        found = {line.document_id: gone.format(line.n_nodes - line.n_rows) for line in lines}
+        reason = "{} of its nodes are in neither store; ingest it again"
+        found = {line.document_id: reason.format(line.n_nodes - line.n_rows) for line in lines}
         self._keep(Kind.WRONG_COUNT, found)
         if self._repairer and lines and self._context.set_aside:
             self._repairer.accept_loss(self._collection, list(found))
@@ -247,10 +247,12 @@ class CollectionRepair:
 
     def _set_entries_aside(self, stale: Sequence[StaleEntry]) -> None:
         """Set aside entries of documents that PostgreSQL lacks; no revision that MongoDB has seen is used again."""
-        gone = [each for each in stale if each.expected.node_ids is None and each.found is not None]
+        orphaned = [each for each in stale if each.expected.node_ids is None and each.found is not None]
         reason = "PostgreSQL does not have its document"
         for kind in _KINDS:
-            of_kind = {each.document_id: each.found for each in gone if each.kind == kind and each.found is not None}
+            of_kind = {
+                each.document_id: each.found for each in orphaned if each.kind == kind and each.found is not None
+            }
             self._keep(Kind.STALE_ENTRY, {f"{i}: {kind}": reason for i in of_kind})
             self._move(kind, list(of_kind.values()))
         seen = {each.document_id: _revision(each.found) for each in stale}

@@ -93,12 +93,12 @@ class DocumentSurvey:
         }
         here = [line for line in lines if line.n_rows < line.n_nodes and line.document_id in named]
         ids = [i for line in here for i in named[line.document_id]]
-        gone = set(ids).difference(self._postgres.states(ids).live) if ids else set()
-        held = self._mongo.present(list(gone)) if gone else set()
+        missing = set(ids).difference(self._postgres.states(ids).live) if ids else set()
+        in_mongo = self._mongo.present(list(missing)) if missing else set()
         explained = {
             line.document_id
             for line in here
-            if len(held.intersection(named[line.document_id])) == line.n_nodes - line.n_rows
+            if len(in_mongo.intersection(named[line.document_id])) == line.n_nodes - line.n_rows
         }
         return [line for line in lines if line.document_id not in explained]
 

@@ -194,8 +194,8 @@ def find_lost(pool: PostgresPool, postgres: PostgresScan, mongo: MongoScan, docu
     first = (first_rows(pool, postgres.collection, [document_id]) if postgres.has_table else {}).get(document_id)
     doc_hash = mongo.entries_of("metadata", [document_id]).get(document_id, {}).get("doc_hash")
     document = _document(document_id, entry, first or _first(lost), str(doc_hash) if doc_hash else None)
-    held = states.live.keys() | {each.body["_id"] for each in lost}
-    if first is None and not held.issuperset(named):
+    found_ids = states.live.keys() | {each.body["_id"] for each in lost}
+    if first is None and not found_ids.issuperset(named):
         return FoundDocument(document, [], "some of its nodes are in neither store; ingest it again")
     if first is None and not lost:
         return FoundDocument(document, [], "none of its nodes is left; ingest it again")

@@ -84,8 +84,8 @@ class NodeSurvey:
         for live, stored in aligned(prefetched(self._postgres.node_ids()), prefetched(self._mongo.node_ids())):
             self._count(len(live))
             if live != stored:
-                here, there = set(live), set(stored)
-                yield [i for i in live if i not in there], [i for i in stored if i not in here]
+                live_ids, stored_ids = set(live), set(stored)
+                yield [i for i in live if i not in stored_ids], [i for i in stored if i not in live_ids]
 
     def _deep_differences(self) -> Iterator[tuple[list[str], list[str]]]:
         pieces = aligned(

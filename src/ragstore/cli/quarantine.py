@@ -55,8 +55,8 @@ def _retry(store: Ragstore, documents: Sequence[str], collection: str | None, *,
     if not documents:
         n_released, missing = store.retry_quarantine(collection=collection), []
     else:
-        there = {entry.document_id for entry in store.quarantined(collection)}
-        meant = {document: there.intersection(spellings(document)) for document in documents}
+        in_quarantine = {entry.document_id for entry in store.quarantined(collection)}
+        meant = {document: in_quarantine.intersection(spellings(document)) for document in documents}
         missing = [document for document, found in meant.items() if not found]
         if len(missing) == len(meant):
             raise DocumentNotFoundError(

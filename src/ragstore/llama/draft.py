@@ -124,8 +124,8 @@ def has_more_nodes(draft: Draft | None, group: Sequence[Embedded], ids: set[str]
 
 def lacks_nodes(draft: Draft, group: Sequence[Embedded]) -> bool:
     """Whether an insert has written no nodes yet, and these name later nodes that are not among them."""
-    there = {each.stored.node_id for each in group}
-    return not draft.is_begun and not named_by([each.node for each in group], _LATER) <= there
+    group_ids = {each.stored.node_id for each in group}
+    return not draft.is_begun and not named_by([each.node for each in group], _LATER) <= group_ids
 
 
 def countable(draft: Draft, part: Part, kind: Kind) -> list[str]:

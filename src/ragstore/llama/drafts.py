@@ -325,11 +325,11 @@ class PendingDocuments:
 
     def forget_nodes(self, node_ids: Sequence[str]) -> None:
         """Forget nodes that were deleted."""
-        gone = set(node_ids)
+        deleted = set(node_ids)
         with self._lock:
             for draft in self._drafts.values():
-                draft.vectors -= gone
-                draft.bodies -= gone
+                draft.vectors -= deleted
+                draft.bodies -= deleted
 
     def clear(self) -> None:
         """Forget all documents but those of inserts, after all was deleted."""

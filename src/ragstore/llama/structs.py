@@ -107,44 +107,44 @@ def named_nodes(struct: IndexStruct) -> set[str]:
     return set()
 
 
-def remove_nodes(struct: IndexStruct, gone: Ids[str]) -> None:
+def remove_nodes(struct: IndexStruct, removed: Ids[str]) -> None:
     """Remove nodes from a struct. Its containers are replaced, not changed: another thread may be reading them."""
     match struct:
         case IndexList():
-            struct.nodes = [node_id for node_id in struct.nodes if node_id not in gone]
+            struct.nodes = [node_id for node_id in struct.nodes if node_id not in removed]
         case KeywordTable() | KG():
-            left = {keyword: ids.difference(gone) for keyword, ids in struct.table.items()}
+            left = {keyword: ids.difference(removed) for keyword, ids in struct.table.items()}
             struct.table = {keyword: ids for keyword, ids in left.items() if ids}
         case IndexGraph():
-            _remove_from_tree(struct, set(gone))
+            _remove_from_tree(struct, set(removed))
         case IndexDocumentSummary():
-            _remove_from_summaries(struct, gone)
+            _remove_from_summaries(struct, removed)
 
 
-def _remove_from_tree(struct: IndexGraph, gone: set[str]) -> None:
+def _remove_from_tree(struct: IndexGraph, removed: set[str]) -> None:
     children = struct.node_id_to_children_ids
     while True:
         # A summary without any remaining child still has the deleted text, so it is removed too.
-        empty = {i for i, below in children.items() if below and gone.issuperset(below)} - gone
+        empty = {i for i, below in children.items() if below and removed.issuperset(below)} - removed
         if not empty:
             break
-        gone |= empty
-    left = [(number, node_id) for number, node_id in sorted(struct.all_nodes.items()) if node_id not in gone]
+        removed |= empty
+    left = [(number, node_id) for number, node_id in sorted(struct.all_nodes.items()) if node_id not in removed]
     # LlamaIndex numbers the next node by the count of nodes, so numbers must have no gaps.
     renumbered = {number: i for i, (number, _) in enumerate(left)}
     roots = [(number, node_id) for number, node_id in struct.root_nodes.items() if number in renumbered]
     struct.root_nodes = {renumbered[number]: node_id for number, node_id in roots}
     struct.all_nodes = {renumbered[number]: node_id for number, node_id in left}
     struct.node_id_to_children_ids = {
-        i: [child for child in below if child not in gone] for i, below in children.items() if i not in gone
+        i: [child for child in below if child not in removed] for i, below in children.items() if i not in removed
     }
 
 
-def _remove_from_summaries(struct: IndexDocumentSummary, gone: Ids[str]) -> None:
+def _remove_from_summaries(struct: IndexDocumentSummary, removed: Ids[str]) -> None:
     summaries = {
-        summary: [node_id for node_id in ids if node_id not in gone]
+        summary: [node_id for node_id in ids if node_id not in removed]
         for summary, ids in struct.summary_id_to_node_ids.items()
-        if summary not in gone
+        if summary not in removed
     }
     struct.summary_id_to_node_ids = {summary: ids for summary, ids in summaries.items() if ids}
     struct.node_id_to_summary_id = {i: summary for summary, ids in summaries.items() for i in ids}
@@ -194,13 +194,13 @@ class OpenStructs:
             for struct in structs:
                 remove_nodes(struct, missing)
 
-    def leave_out(self, gone: Iterable[str]) -> set[str]:
+    def leave_out(self, removed: Iterable[str]) -> set[str]:
         """Remove these nodes, which are not live, from all structs; returns those that a struct named."""
-        gone, named = set(gone), set()
+        removed, named = set(removed), set()
         for struct in self._alive():
-            if found := named_nodes(struct) & gone:
+            if found := named_nodes(struct) & removed:
                 named |= found
-                remove_nodes(struct, gone)
+                remove_nodes(struct, removed)
         return named
 
     def _alive(self) -> list[IndexStruct]:

@@ -186,15 +186,15 @@ class CollectionWriter:
         """
         parts = _parts_of(ready)
         self._drafts.drop_stale(parts, owner=owner)
-        anew = self._drafts.starting(parts, "vectors", owner=owner).union(whole)
+        replaced = self._drafts.starting(parts, "vectors", owner=owner).union(whole)
         n_nodes = partial(self._drafts.n_nodes, owner=owner)
         return NewVectors(
-            _numbered([each.stored for each in ready], lambda i: 0 if i in anew else n_nodes(i)),
+            _numbered([each.stored for each in ready], lambda i: 0 if i in replaced else n_nodes(i)),
             np.stack([each.vector for each in ready]),
-            anew=anew,
-            deleted=self._drafts.deleted_unwritten(anew),
+            anew=replaced,
+            deleted=self._drafts.deleted_unwritten(replaced),
             source_hashes={i: part.source_hash for i, part in parts.items() if part.source_hash is not None},
-            before=self._drafts.written_before(parts.keys() - anew, owner=owner),
+            before=self._drafts.written_before(parts.keys() - replaced, owner=owner),
         )
 
     def _added(self, written: Sequence[Embedded], owner: int) -> None:

@@ -130,9 +130,9 @@ def _condition(key: str, operator: Operator, value: str) -> Filter:
     return _joined("and" if operator == "!=" else "or", conditions, conditions[0])
 
 
-def _joined(joiner: Joiner, conditions: list[Condition], alone: Condition) -> Filter:
+def _joined(joiner: Joiner, conditions: list[Condition], single: Condition) -> Filter:
     if not conditions:
-        return alone
+        return single
     return conditions[0] if len(conditions) == 1 else Group(joiner, tuple(conditions))
 
 

@@ -86,11 +86,11 @@ def _named_source(row: PlainRow) -> str | None:
 def _bodies(docstore: PlainDocstore, loader: Loader, spill: Spill) -> Iterator[list[Node]]:
     """Batches of nodes of the document store that the table does not have."""
     for page in docstore.bodies():
-        there = spill.seen([storable_text(each["_id"]) for each in page])
+        existing = spill.seen([storable_text(each["_id"]) for each in page])
         nodes = []
         for entry in page:
             node_id = entry["_id"]
-            if node_id in there:
+            if node_id in existing:
                 continue
             try:
                 nodes.append(node_of_body(node_id, entry))

@@ -82,11 +82,11 @@ def import_persist_dir(source: PersistDir, namespace: str, into: ImportContext, 
 def _check_namespace(source: PersistDir, namespace: str) -> None:
     if namespace in source.vector_stores or (namespace == DEFAULT_NAMESPACE and source.has(DOCSTORE)):
         return
-    there = ", ".join(sorted(source.vector_stores)) or "none"
+    namespaces = ", ".join(sorted(source.vector_stores)) or "none"
     raise NotFoundError(
         f"{source.folder.url} has no vector store {namespace!r}",
-        hint=f"name one that is there with --namespace: {there}",
-        in_python=f"give namespace= one that is there: {there}",
+        hint=f"name one that is there with --namespace: {namespaces}",
+        in_python=f"give namespace= one that is there: {namespaces}",
         namespaces=sorted(source.vector_stores),
     )
 

@@ -155,10 +155,10 @@ class Loader:
     def _not_there(self, nodes: Sequence[Node], vectors: Mapping[str, Vectors]) -> list[Node]:
         query = live.NodeQuery(node_ids=[node.node_id for node in nodes])
         found = live.find_nodes(self._into.pool, self.collection, query, with_embeddings=True) if nodes else []
-        there = {node.node_id: (node.type_key, node.content, vector) for node, vector in found}
+        existing = {node.node_id: (node.type_key, node.content, vector) for node, vector in found}
         new = []
         for node in nodes:
-            type_key, content, vector = there.get(node.node_id, ("", {}, None))
+            type_key, content, vector = existing.get(node.node_id, ("", {}, None))
             is_same = type_key == node.type_key and content == _whole(node)
             expected = as_stored(self.collection, vectors[node.node_id])
             if not (is_same and vector is not None and np.array_equal(vector, expected)):
@@ -168,8 +168,8 @@ class Loader:
 
     def _bodies_not_there(self, nodes: Sequence[Node]) -> list[Node]:
         found = live.live_nodes(self._into.pool, self.collection, [n.node_id for n in nodes]) if nodes else []
-        there = {node.node_id: (node.type_key, node.content) for node in found}
-        new = [node for node in nodes if there.get(node.node_id) != (node.type_key, _whole(node))]
+        existing = {node.node_id: (node.type_key, node.content) for node in found}
+        new = [node for node in nodes if existing.get(node.node_id) != (node.type_key, _whole(node))]
         self.report.skipped += len(nodes) - len(new)
         return new
 
