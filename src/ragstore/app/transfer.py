@@ -21,6 +21,32 @@ from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings, without_driver
 from ragstore.transfer.loader import ImportContext
 
+Tell = Callable[[TransferProgress], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainStack:
+    """The stores of plain LlamaIndex; ``repr`` leaves out the URLs, which may contain passwords.
+
+    Args:
+        table: table of a PGVectorStore, with its prefix ``data_``.
+        schema: schema of the table.
+        postgres_url: URL of the table's database; None for ragstore's own.
+        mongo_url: URL of the document store's server; None for ragstore's own.
+        mongo_database: database of a MongoDocumentStore; None if there is none.
+        namespace: namespace of the document store.
+    """
+
+    table: str
+    schema: str = "public"
+    postgres_url: str | None = None
+    mongo_url: str | None = None
+    mongo_database: str | None = None
+    namespace: str = "docstore"
+
+    def __repr__(self) -> str:
+        return f"PlainStack({self.schema}.{self.table})"
+
 
 @dataclass(frozen=True, slots=True)
 class TargetCollection:
@@ -141,30 +167,3 @@ class Transfers:
                 yield PlainDocstore(database(client, stack.mongo_database), stack.namespace)
             finally:
                 client.close()
-
-
-Tell = Callable[[TransferProgress], None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class PlainStack:
-    """The stores of plain LlamaIndex; ``repr`` leaves out the URLs, which may contain passwords.
-
-    Args:
-        table: table of a PGVectorStore, with its prefix ``data_``.
-        schema: schema of the table.
-        postgres_url: URL of the table's database; None for ragstore's own.
-        mongo_url: URL of the document store's server; None for ragstore's own.
-        mongo_database: database of a MongoDocumentStore; None if there is none.
-        namespace: namespace of the document store.
-    """
-
-    table: str
-    schema: str = "public"
-    postgres_url: str | None = None
-    mongo_url: str | None = None
-    mongo_database: str | None = None
-    namespace: str = "docstore"
-
-    def __repr__(self) -> str:
-        return f"PlainStack({self.schema}.{self.table})"
