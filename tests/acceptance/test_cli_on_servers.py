@@ -158,6 +158,9 @@ def test_databases_without_a_schema_are_refused_until_they_are_migrated(
         assert cli("migrate", "status").returncode == 1
         planned = json_of(cli("migrate", "plan", "--json"))["planned"]
         assert {step["store"] for step in planned} == {"postgres", "mongo"}
+        script = cli("migrate", "plan", "--sql").stdout
+        assert "CREATE TABLE ragstore.document" in script
+        assert json_of(cli("migrate", "plan", "--sql", "--json")) == {"planned": planned, "sql": script}
         assert json_of(cli("migrate", "--json"))["applied"] == planned
         assert json_of(cli("migrate", "status", "--json"))["ok"]
         assert json_of(cli("migrate", "plan", "--json"))["planned"] == []

@@ -44,6 +44,7 @@ def assert_told(done: Done, *words: str) -> None:
         (("delete",), ("DOCUMENT", "ragstore delete --help")),
         (("quarantine", "burn"), ("burn", "ragstore quarantine --help")),
         (("migrate", "back"), ("back", "ragstore migrate --help")),
+        (("migrate", "apply", "--sql"), ("apply shows no SQL", "ragstore migrate plan --sql")),
     ],
 )
 def test_a_call_that_cannot_be_understood_starts_nothing(

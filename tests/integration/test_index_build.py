@@ -23,7 +23,7 @@ from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
 from tests.support.children import until
 from tests.support.corpus import a_text
-from tests.support.internals import seal_waits, trees_above
+from tests.support.internals import trees_above
 from tests.support.parts import DIM, Parts, a_revision, execute, open_parts, postgres_url
 from tests.support.segments import AGED, AT_REST, OTHERS, ROOM, SEGMENTS, SIZES, merge_at_rest, seal
 
@@ -33,6 +33,10 @@ NODES_OF_A_TREE = 12
 WAITING = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 AND query LIKE %s AND clock_timestamp() - query_start > %s * interval '1 second'
+"""
+ASKING_FOR_WRITERS = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+AND state ^@ 'idle in transaction' AND position('array_agg(virtualtransaction)' IN query) > 0
 """
 COPYING = "COPY (SELECT id, pairs, embedding%"
 SEGMENT_TABLES = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname ^@ 'seg_' ORDER BY oid"
@@ -193,7 +197,7 @@ def test_a_large_collection_is_sealed_in_parts_that_fit_into_memory(settings: Se
 def test_no_node_is_passed_over_that_has_a_low_id_and_commits_late(
     settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seal_waits(monkeypatch, "100ms")
+    monkeypatch.setattr(segments, "WAIT_FOR_WRITERS_S", 0.1)
     with a_writer(settings, node_id="late") as writer:
         publish(parts, "b", 30)
         # Drawn before those of b, and not to be seen yet.
@@ -252,16 +256,31 @@ def test_writers_of_every_kind_hold_off_the_sealing_of_their_ids(settings: Setti
 def test_others_seal_nothing_while_it_is_sealed(
     settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seal_waits(monkeypatch, "60s")
+    monkeypatch.setattr(segments, "WAIT_FOR_WRITERS_S", 60.0)
     with ThreadPoolExecutor(1) as threads:
         with a_writer(settings):
             sealed = threads.submit(seal, parts.pool, parts.collection)
-            until(lambda: execute(settings, WAITING, ["%pg_advisory_xact_lock(%", 0]), what="it waits for the writer")
+            until(lambda: execute(settings, ASKING_FOR_WRITERS), what="it waits for the writer")
             assert not seal(parts.pool, parts.collection)
             assert execute(settings, SEGMENTS) == []
         assert sealed.result(30) == 8
     parts.publisher.publish(parts.collection, [a_revision("b", a_text("b"))])
     assert are_there(settings) == [True]
+
+
+def test_while_sealing_waits_for_a_writer_others_write_on(
+    settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "WAIT_FOR_WRITERS_S", 60.0)
+    with ThreadPoolExecutor(1) as threads:
+        with a_writer(settings):
+            sealed = threads.submit(seal, parts.pool, parts.collection)
+            until(lambda: execute(settings, ASKING_FOR_WRITERS), what="it waits for the writer")
+            publish(parts, "b", 5)
+            assert len(all_nodes(settings)) == 13
+        assert sealed.result(30) == 13
+    assert sizes(settings) == [13]
+    assert_finds_all(settings, now(parts))
 
 
 # Merging

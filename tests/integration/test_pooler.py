@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.app.migrations import apply_postgres
 from ragstore.errors import RefusedError, StoreSetupError, StoreUnavailableError
+from ragstore.migrate import versions
 from ragstore.migrate.versions import steps
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn, exclusive
@@ -209,6 +211,19 @@ def test_a_fresh_database_is_migrated_through_a_pooler(pooler: Pooler, settings:
     execute(settings, "DROP SCHEMA ragstore CASCADE")
     assert len(apply_postgres(pooler.url)) == len(steps("postgres"))
     assert apply_postgres(pooler.url) == []
+
+
+def test_a_step_without_a_transaction_is_run_through_a_pooler(
+    pooler: Pooler, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(versions.folder(), tmp_path / "migrations")
+    monkeypatch.setattr(versions, "folder", lambda: copy)
+    (copy / "postgres" / "9999_post_index_event.sql").write_text(
+        "-- Why: a test\n-- transaction: none\nCREATE INDEX CONCURRENTLY event_at_idx ON ragstore.event (at);\n"
+    )
+    assert [step.version for step in apply_postgres(pooler.url)] == ["9999"]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ragstore.event_at_idx'::regclass"
+    assert execute(settings, valid) == [(True,)]
 
 
 def test_of_two_turns_one_has_it(pooler: Pooler) -> None:

@@ -1,6 +1,6 @@
 """The catalog of a migrated PostgreSQL database as text, for comparing and for review.
 
-Alembic's own check sees neither operator classes nor WITH options nor functions; this is what PostgreSQL says itself.
+With operator classes, WITH options and functions, as PostgreSQL itself shows them.
 ``python -m tests.migration.catalog`` rewrites the expected text after a migration.
 """
 
@@ -49,7 +49,7 @@ _QUERIES = {
 }
 
 
-def catalog_of(url: str) -> str:
+def catalog_of(url: str, schema: str = "ragstore") -> str:
     """The ledger and one collection with its indexes, as PostgreSQL describes them."""
     lines: list[str] = []
     connection = psycopg2.connect(url)
@@ -58,7 +58,7 @@ def catalog_of(url: str) -> str:
             # Else the names would depend on that of the user, whose own schema is searched first.
             cursor.execute("SET search_path = public")
             for title, query in _QUERIES.items():
-                cursor.execute(query)
+                cursor.execute(query.replace("'ragstore'", f"'{schema}'"))
                 lines += ["", f"[{title}]", *(" | ".join(row) for row in cursor.fetchall())]
     finally:
         connection.close()

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,55 +20,18 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Query, vector_search
 from ragstore.settings import Settings
 from tests.migration.catalog import EXPECTED, add_a_collection, catalog_of
-from tests.support import servers
+from tests.migration.steps import (
+    LAST,
+    NEXT,
+    a_step,
+    execute,
+    recorded_in,
+    until,
+    version_of,
+    waiting_for_locks,
+    without_steps,
+)
 from tests.support.segments import seal
-from tests.support.servers import Servers
-
-
-@pytest.fixture
-def empty_database(test_servers: Servers) -> Iterator[str]:
-    with servers.cloned_database(test_servers, None) as url:
-        yield url
-
-
-@pytest.fixture
-def own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder of steps, used instead of the real one."""
-    copy = shutil.copytree(versions.folder(), tmp_path / "migrations")
-    monkeypatch.setattr(versions, "folder", lambda: copy)
-    monkeypatch.setattr(postgres, "folder", lambda: copy)
-    return copy / "postgres" / "versions"
-
-
-def execute(url: str, statement: str) -> list[tuple[object, ...]]:
-    connection = psycopg2.connect(url)
-    try:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    waiting, deadline = threading.Event(), time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was never met"
-        waiting.wait(0.02)
-
-
-LAST = versions.head("postgres")
-NEXT = f"{int(LAST) + 1:04d}"
-
-
-def a_step(folder: Path, sql: str) -> None:
-    """The one after the real ones."""
-    name = f"{NEXT}_pre_add_step"
-    (folder / f"{name}.sql").write_text(f"-- Why: a test\n{sql}")
-    text = (folder / "0001_pre_create_ledger.py").read_text()
-    text = text.replace('revision = "0001"', f'revision = "{NEXT}"')
-    (folder / f"{name}.py").write_text(text.replace("down_revision = None", f'down_revision = "{LAST}"'))
 
 
 def test_the_catalog_after_all_migrations_is_the_expected_one(postgres_database: str) -> None:
@@ -107,19 +68,13 @@ def test_a_new_step_is_planned_and_applied(postgres_database: str, own_steps: Pa
         assert [step.name for step in postgres.pending(connection)] == [f"{NEXT}_pre_add_step"]
     connection.close()
     assert [step.name for step in apply_postgres(postgres_database)] == [f"{NEXT}_pre_add_step"]
-    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [(NEXT,)]
+    assert version_of(postgres_database) == NEXT
     assert execute(postgres_database, "INSERT INTO ragstore.second DEFAULT VALUES RETURNING *") == [("100 %: all",)]
 
 
-def test_the_keywords_of_older_collections_are_written_again(
-    empty_database: str, own_steps: Path, tmp_path: Path
-) -> None:
-    later = tmp_path / "later"
-    later.mkdir()
-    for path in [*own_steps.glob("*.sql"), *own_steps.glob("*.py")]:
-        if path.name >= "0009":
-            path.rename(later / path.name)
-    apply_postgres(empty_database)
+def test_the_keywords_of_older_collections_are_written_again(empty_database: str, own_steps: Path) -> None:
+    with without_steps(own_steps, "0009"):
+        apply_postgres(empty_database)
     execute(
         empty_database,
         "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config)"
@@ -133,8 +88,6 @@ def test_the_keywords_of_older_collections_are_written_again(
     )
     asked = "SELECT count(*) FROM ragstore.data_old WHERE text_search_tsv @@ '4711 & e-4711 & 東京'::tsquery"
     assert execute(empty_database, asked) == [(0,)]
-    for path in later.iterdir():
-        path.rename(own_steps / path.name)
     apply_postgres(empty_database)
     assert execute(empty_database, asked) == [(5,)]
     indexes = execute(empty_database, "SELECT indexname FROM pg_indexes WHERE tablename = 'data_old' ORDER BY 1")
@@ -145,12 +98,10 @@ def test_the_keywords_of_older_collections_are_written_again(
 
 
 def test_hnsw_indexes_of_before_are_dropped_and_their_nodes_are_found_and_sealed(
-    empty_database: str, own_steps: Path, tmp_path: Path
+    empty_database: str, own_steps: Path
 ) -> None:
-    later = [path for path in own_steps.iterdir() if path.name[:4].isdigit() and path.name > "0006"]
-    for path in later:
-        path.rename(tmp_path / path.name)
-    apply_postgres(empty_database)
+    with without_steps(own_steps, "0006"):
+        apply_postgres(empty_database)
     execute(
         empty_database,
         "INSERT INTO ragstore.collection (name, model, dim, metric, chunk_size, chunk_overlap, text_search_config)"
@@ -165,8 +116,6 @@ def test_hnsw_indexes_of_before_are_dropped_and_their_nodes_are_found_and_sealed
     index = "hnsw_1_0_ff ON ragstore.data_docs USING hnsw (embedding vector_cosine_ops) WHERE (id <= 255)"
     execute(empty_database, f"CREATE INDEX {index}")
     execute(empty_database, "UPDATE ragstore.collection SET segments = '[[0, 255, 9]]'")
-    for path in later:
-        (tmp_path / path.name).rename(path)
     apply_postgres(empty_database)
     assert execute(empty_database, "SELECT relname FROM pg_class WHERE relname ^@ 'hnsw_'") == []
     pool = PostgresPool(empty_database)
@@ -183,8 +132,9 @@ def test_a_step_that_fails_leaves_the_version_before_it(postgres_database: str, 
     a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT 1 / 0;")
     with pytest.raises(StoreError, match="division by zero"):
         apply_postgres(postgres_database)
-    assert execute(postgres_database, "SELECT version_num FROM ragstore.schema_version") == [(LAST,)]
+    assert version_of(postgres_database) == LAST
     assert execute(postgres_database, "SELECT to_regclass('ragstore.second')") == [(None,)]
+    assert len(recorded_in(postgres_database)) == int(LAST)
 
 
 def test_a_database_newer_than_the_program_is_refused(settings: Settings, postgres_database: str) -> None:
@@ -239,13 +189,7 @@ def test_a_migrator_that_waits_too_long_says_for_what(postgres_database: str) ->
 
 def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_database: str, own_steps: Path) -> None:
     a_step(own_steps, "CREATE TABLE ragstore.second (a int); SELECT pg_sleep(600);")
-    script = (
-        "import sys; from pathlib import Path; from ragstore.migrate import postgres, versions\n"
-        "from ragstore.app.migrations import apply_postgres\n"
-        "versions.folder = postgres.folder = lambda: Path(sys.argv[2])\n"
-        "apply_postgres(sys.argv[1])"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script, empty_database, str(own_steps.parents[1])])
+    child = a_migrator(empty_database, own_steps)
     try:
         sleeping = (
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
@@ -256,7 +200,114 @@ def test_a_migration_killed_in_the_middle_goes_on_where_it_stopped(empty_databas
         child.kill()
         child.wait()
     execute(empty_database, f"SELECT pg_terminate_backend(pid) FROM ({sleeping}) AS s")
-    assert execute(empty_database, "SELECT version_num FROM ragstore.schema_version") == [(LAST,)]
+    assert version_of(empty_database) == LAST
     a_step(own_steps, "CREATE TABLE ragstore.second (a int);")
     until(lambda: not execute(empty_database, sleeping))
+    assert len(recorded_in(empty_database)) == int(LAST)
     assert [step.version for step in apply_postgres(empty_database)] == [NEXT]
+
+
+def a_migrator(url: str, own_steps: Path) -> subprocess.Popen[bytes]:
+    """A process that migrates by these steps."""
+    script = (
+        "import sys; from pathlib import Path; from ragstore.migrate import versions\n"
+        "from ragstore.app.migrations import apply_postgres\n"
+        "versions.folder = lambda: Path(sys.argv[2])\n"
+        "apply_postgres(sys.argv[1])"
+    )
+    return subprocess.Popen([sys.executable, "-c", script, url, str(own_steps.parent)])
+
+
+@contextmanager
+def a_transaction(url: str, statement: str) -> Iterator[None]:
+    """It is open for the length of the block."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+        yield
+    finally:
+        connection.close()
+
+
+def end_who_waits(url: str) -> None:
+    for (pid,) in waiting_for_locks(url):
+        execute(url, f"SELECT pg_terminate_backend({pid}, 10000)")
+
+
+def test_a_step_whose_migrator_is_killed_while_it_records_it_is_not_done(
+    postgres_database: str, own_steps: Path
+) -> None:
+    a_step(own_steps, "CREATE TABLE ragstore.second (a int);")
+    step = versions.steps("postgres")[-1]
+    with a_transaction(postgres_database, f"INSERT INTO ragstore.migration VALUES ('{step.name}', '')"):
+        child = a_migrator(postgres_database, own_steps)
+        try:
+            until(lambda: len(waiting_for_locks(postgres_database)) == 1)
+        finally:
+            child.kill()
+            child.wait()
+        end_who_waits(postgres_database)
+    assert version_of(postgres_database) == LAST
+    assert execute(postgres_database, "SELECT to_regclass('ragstore.second')") == [(None,)]
+    assert apply_postgres(postgres_database) == [step]
+    assert recorded_in(postgres_database)[-1] == (step.name, step.checksum)
+
+
+def test_two_migrators_that_both_have_the_lock_run_a_step_once(postgres_database: str, own_steps: Path) -> None:
+    """As when the first one was paused for longer than its lease."""
+    a_step(own_steps, "SELECT pg_advisory_xact_lock(7); CREATE TABLE ragstore.second (a int);")
+    pool = PostgresPool(postgres_database)
+    with ThreadPoolExecutor(2) as migrators:
+        with a_transaction(postgres_database, "SELECT pg_advisory_xact_lock(7)"):
+            both = [migrators.submit(postgres.apply, pool.unlent, schema="ragstore") for _ in range(2)]
+            until(lambda: len(waiting_for_locks(postgres_database)) == 2)
+        assert sorted(len(each.result(timeout=30)) for each in both) == [0, 1]
+    pool.close()
+    assert version_of(postgres_database) == NEXT
+
+
+INDEX = """-- transaction: none
+DROP INDEX CONCURRENTLY IF EXISTS ragstore.event_at_idx;
+
+-- Concurrently, as workers go on adding events.
+CREATE INDEX CONCURRENTLY event_at_idx ON ragstore.event (at);
+"""
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ragstore.event_at_idx')"
+
+
+def test_a_step_without_a_transaction_is_recorded_after_its_last_statement(
+    postgres_database: str, own_steps: Path
+) -> None:
+    a_step(own_steps, INDEX)
+    with a_transaction(
+        postgres_database, "INSERT INTO ragstore.event (worker, collection, action) VALUES ('', '', '')"
+    ):
+        child = a_migrator(postgres_database, own_steps)
+        try:
+            until(lambda: execute(postgres_database, IS_VALID) == [(False,)])
+            until(lambda: len(waiting_for_locks(postgres_database)) == 1)
+        finally:
+            child.kill()
+            child.wait()
+        end_who_waits(postgres_database)
+        assert execute(postgres_database, IS_VALID) == [(False,)]
+        assert version_of(postgres_database) == LAST and len(recorded_in(postgres_database)) == int(LAST)
+    assert [step.version for step in apply_postgres(postgres_database)] == [NEXT]
+    assert execute(postgres_database, IS_VALID) == [(True,)]
+    assert version_of(postgres_database) == NEXT and len(recorded_in(postgres_database)) == int(NEXT)
+
+
+def test_a_checksum_that_an_earlier_program_did_not_come_to_record_is_recorded(postgres_database: str) -> None:
+    before = recorded_in(postgres_database)
+    execute(postgres_database, f"DELETE FROM ragstore.migration WHERE name ^@ '{LAST}'")
+    assert apply_postgres(postgres_database) == []
+    assert recorded_in(postgres_database) == before
+
+
+def test_every_file_in_the_folders_is_a_step_and_their_numbers_have_no_gap() -> None:
+    for store, suffix in (("postgres", ".sql"), ("mongo", ".py")):
+        found = versions.steps(store)  # type: ignore[arg-type]
+        files = [path for path in (versions.folder() / store).iterdir() if path.name != "__pycache__"]
+        assert {step.path for step in found} == set(files) and {path.suffix for path in files} == {suffix}
+        assert [step.version for step in found] == [f"{number:04d}" for number in range(1, len(found) + 1)]

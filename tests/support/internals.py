@@ -196,13 +196,6 @@ def keyword_searches_rank(n: int) -> Iterator[None]:
 # Times
 
 
-def seal_waits(patch: pytest.MonkeyPatch, time: str) -> None:
-    """For the lock that writers share, so long."""
-    from ragstore.postgres import segments
-
-    patch.setattr(segments, "_LOCK_TIMEOUT", f"SET LOCAL lock_timeout = '{time}'")
-
-
 def indexers_rest_after(patch: pytest.MonkeyPatch, seconds: float) -> None:
     from ragstore.protocol import indexing
 

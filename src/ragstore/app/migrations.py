@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ragstore.app.wiring import Addresses, mongo_database, postgres_pool, reachable
@@ -15,7 +16,7 @@ from ragstore.migrate.versions import Step, head
 from ragstore.postgres.epoch import stand
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
-from ragstore.postgres.session import SCHEMA
+from ragstore.postgres.session import SCHEMA, SETTINGS, in_schema
 from ragstore.postgres.turn import exclusive
 from ragstore.settings import Settings
 
@@ -36,11 +37,24 @@ class SchemaStatus:
 
 def plan(settings: Settings) -> list[Step]:
     """The steps that ``apply`` would run."""
+    return _plan(settings, with_sql=False)[0]
+
+
+def plan_sql(settings: Settings) -> tuple[list[Step], str]:
+    """The steps that ``apply`` would run, and a script of PostgreSQL's steps to review and to run with psql."""
+    return _plan(settings, with_sql=True)
+
+
+def _plan(settings: Settings, *, with_sql: bool) -> tuple[list[Step], str]:
     addresses = reachable(settings)
     with _connected(settings, addresses) as connection, mongo_database(settings, addresses) as database:
         from ragstore.migrate import mongo as mongo_steps
+        from ragstore.migrate.script import Session, script
 
-        return [*postgres_steps.pending(connection), *mongo_steps.pending(database)]
+        planned = [*postgres_steps.pending(connection), *mongo_steps.pending(database)]
+        schema = settings.postgres_schema
+        named = partial(in_schema, schema) if schema != SCHEMA else str
+        return planned, script(connection, Session(schema, named, SETTINGS), planned) if with_sql else ""
 
 
 def apply(settings: Settings) -> list[Step]:
@@ -52,7 +66,7 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     """As ``apply``, on databases at known addresses."""
     from ragstore.migrate import mongo as mongo_steps
 
-    with mongo_database(settings, addresses) as database:  # first: both must be usable before either is changed
+    with mongo_database(settings, addresses) as database:  # opened first: both databases must be usable before either is changed
         done = apply_postgres(addresses.postgres_url, schema=settings.postgres_schema)
         done += mongo_steps.apply(database)
         with closing(postgres_pool(settings, addresses)) as pool:

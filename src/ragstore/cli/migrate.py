@@ -18,14 +18,19 @@ def migrate(
     step: Annotated[
         Step, typer.Argument(help="apply: do it; plan: show it; status: is anything left to do.")
     ] = "apply",
+    as_sql: Annotated[
+        bool, typer.Option("--sql", help="With plan: the SQL of PostgreSQL's steps, to be reviewed and run by psql.")
+    ] = False,
     as_json: JsonOption = False,
     _quiet: QuietOption = False,
 ) -> None:
     """Bring both schemas up to date.
 
-    --json: apply {"applied": [{"store", "name", "summary"}]}, plan {"planned": [the same]}, status
-    {"ok", "current", "head"}. status leaves with 1 when something is left to do.
+    --json: apply {"applied": [{"store", "name", "summary"}]}, plan {"planned": [the same]}, with --sql
+    also "sql", status {"ok", "current", "head"}. status leaves with 1 when something is left to do.
     """
+    if as_sql and step != "plan":
+        raise typer.BadParameter(f"{step} shows no SQL: say 'ragstore migrate plan --sql'")
     settings = invocation_of(ctx).settings()
 
     from ragstore.app import migrations
@@ -40,11 +45,17 @@ def migrate(
         if not found.ok:
             raise typer.Exit(1)
         return
-    steps = migrations.plan(settings) if step == "plan" else migrations.apply(settings)
+    script = ""
+    if as_sql:
+        steps, script = migrations.plan_sql(settings)
+    else:
+        steps = migrations.plan(settings) if step == "plan" else migrations.apply(settings)
     key = "planned" if step == "plan" else "applied"
     rows = [{"store": each.store, "name": each.name, "summary": each.summary} for each in steps]
     if as_json:
-        write_json({key: rows})
+        write_json({key: rows, "sql": script} if as_sql else {key: rows})
+    elif as_sql:
+        write(script, end="")
     elif not rows:
         write("up to date, nothing to do")
     else:

@@ -1,26 +1,42 @@
-"""Migrations of PostgreSQL, by Alembic with raw SQL."""
+"""Migrations of PostgreSQL: numbered files of SQL, each run once and recorded in the same transaction."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
 
 from ragstore.errors import SchemaVersionError, StoreSetupError
 from ragstore.migrate.requirements import check_encoding, check_vector, require_available_vector
-from ragstore.migrate.versions import Step, folder, head, steps
+from ragstore.migrate.versions import Step, head, steps
 
 LOCK_KEY = 0x5241_4753_4D49_4752  # "RAGSMIGR"
 
-_REGISTRY = """
+EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
+SCHEMA = "CREATE SCHEMA IF NOT EXISTS ragstore"
+REGISTRY = """
+CREATE TABLE IF NOT EXISTS ragstore.schema_version (
+    version_num varchar(32) NOT NULL,
+    CONSTRAINT schema_version_pkc PRIMARY KEY (version_num)
+);
 CREATE TABLE IF NOT EXISTS ragstore.migration (
     name text PRIMARY KEY,
     checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
+ALONE = "LOCK TABLE ragstore.schema_version IN SHARE ROW EXCLUSIVE MODE"
+"""Begins the transaction of a step: who reads the version does not wait, who migrates too does."""
 
+_NO_TRANSACTION = "-- transaction: none"
+_RECORD = "INSERT INTO ragstore.migration (name, checksum) VALUES ('{name}', '{checksum}') ON CONFLICT DO NOTHING"
+_MISSING = """
+SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector'), to_regnamespace('ragstore') IS NULL, current_user
+"""
 # What a first migration that was killed may have left is ours.
 _STRANGERS = """
 SELECT c.relname FROM pg_class c
@@ -71,70 +87,138 @@ def pending(connection: Any) -> list[Step]:
 
 
 def apply(connect: Callable[[], Any], *, schema: str) -> list[Step]:
-    """Run what is pending; returns what was run. Nobody else may do so meanwhile.
+    """Run what is pending; returns what was run.
 
     Args:
         connect: makes a psycopg2 connection, on which the schema may have another name than in our SQL.
-        schema: that name, for the statements that are Alembic's own.
+        schema: that name, for messages.
 
     Raises:
         StoreSetupError: the server or the database cannot be used, or the role lacks a right.
 
     Crash safety:
-        Each step is one transaction together with its version; a killed run goes on where it stopped.
+        Each step is one transaction together with its version and checksum; a killed run goes on where it stopped. A
+        step without a transaction is recorded when all of its statements are done, else they are run again. A step
+        that another process has done meanwhile is passed over.
     """
-    from alembic import command
-    from alembic.config import Config
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import DBAPIError
-    from sqlalchemy.pool import NullPool
-
-    engine = create_engine("postgresql+psycopg2://", creator=connect, poolclass=NullPool)
-    with engine.connect() as connection:
-        raw = connection.connection.dbapi_connection
-        assert raw is not None
-        _prepare(raw, schema)
-        todo = pending(raw)
-        raw.rollback()
-        if todo:
-            config = Config()
-            config.set_main_option("script_location", str(folder() / "postgres"))
-            config.set_main_option("path_separator", "os")
-            config.attributes["connection"] = connection
-            config.attributes["schema"] = schema
-            try:
-                command.upgrade(config, "head")
-            except DBAPIError as error:
-                raise error.orig or error from error
-            connection.commit()
-        _record(raw, steps("postgres"))
-        return todo
+    with closing(connect()) as connection:
+        _prepare(connection, schema)
+        todo = pending(connection)
+        with connection.cursor() as cursor:
+            # Earlier versions of ragstore recorded checksums after their commit, and may have been killed in between.
+            for step in steps("postgres"):
+                if step not in todo:
+                    cursor.execute(_recorded(step))
+        connection.commit()
+        return [step for step in todo if _run(connection, step)]
 
 
-def _prepare(raw: Any, schema: str) -> None:
-    check_encoding(raw)
-    with raw.cursor() as cursor:
+def _run(connection: Any, step: Step) -> bool:
+    """Whether the step was still to be done."""
+    if not is_transaction(step):
+        if _is_done(connection, step):
+            return False
+        connection.rollback()
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in _statements(step):
+                cursor.execute(statement)
+        connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute(ALONE)
+        if _is_done(connection, step):
+            connection.rollback()
+            return False
+        if is_transaction(step):
+            cursor.execute(sql_of(step))
+        cursor.execute(recording(step, before=current(connection)))
+    connection.commit()
+    return True
+
+
+def is_transaction(step: Step) -> bool:
+    """Whether a step is one transaction; else each of its statements is, as CREATE INDEX CONCURRENTLY must be."""
+    return _NO_TRANSACTION not in step.path.read_text(encoding="utf-8")
+
+
+def sql_of(step: Step) -> str:
+    """What a step runs."""
+    # The schema is there by now; a role that may make none would be refused even so.
+    return step.path.read_text(encoding="utf-8").replace(f"{SCHEMA};", "")
+
+
+def recording(step: Step, *, before: str | None) -> str:
+    """The statements that end a step: its version and its checksum."""
+    if before is None:
+        moved = f"INSERT INTO ragstore.schema_version (version_num) VALUES ('{step.version}')"
+    else:
+        moved = f"UPDATE ragstore.schema_version SET version_num = '{step.version}'"
+    return f"{moved};\n{_recorded(step)}"
+
+
+def _recorded(step: Step) -> str:
+    return _RECORD.format(name=step.name, checksum=step.checksum)
+
+
+def _is_done(connection: Any, step: Step) -> bool:
+    version = current(connection)
+    return version is not None and version >= step.version
+
+
+def _statements(step: Step) -> list[str]:
+    """Those of a step without a transaction, each ending with ``;`` at the end of a line; without comments above it."""
+    parts = re.split(r";[ \t]*(?:\n|$)", sql_of(step))
+    statements = [re.sub(r"\A(?:\s*--[^\n]*(?:\n|$))*\s*", "", part) for part in parts]
+    return [statement for statement in statements if statement]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a database does not have yet, and the role that looked."""
+
+    extension: bool
+    schema: bool
+    role: str
+
+
+def missing(connection: Any, *, schema: str) -> Missing:
+    """What must be made before the first step; changes nothing.
+
+    Raises:
+        StoreSetupError: the server or the database cannot be used, or the schema is another program's.
+    """
+    check_encoding(connection)
+    with connection.cursor() as cursor:
         require_available_vector(cursor)
-        by = "let a superuser run CREATE EXTENSION vector in this database, then run 'ragstore migrate apply'"
-        cursor.execute("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")
-        if cursor.fetchone() == (0,):
-            _execute(cursor, "CREATE EXTENSION IF NOT EXISTS vector", hint=by)
-        _make_schema(cursor, schema)
-    raw.commit()
-    check_vector(raw)
-    raw.commit()
+        _check_schema(cursor, schema)
+        cursor.execute(_MISSING)
+        return Missing(*cursor.fetchone())
 
 
-def _make_schema(cursor: Any, schema: str) -> None:
-    cursor.execute("SELECT to_regnamespace('ragstore') IS NULL, current_user")
-    is_missing, role = cursor.fetchone()
-    if is_missing:
-        # IF NOT EXISTS would not help a role that may not make one.
+def _prepare(connection: Any, schema: str) -> None:
+    found = missing(connection, schema=schema)
+    with connection.cursor() as cursor:
+        if found.extension:
+            by = "let a superuser run CREATE EXTENSION vector in this database, then run 'ragstore migrate apply'"
+            _execute(cursor, EXTENSION, hint=by)
+        if found.schema:
+            # IF NOT EXISTS would not help a role that may not make one.
+            by = (
+                f'let the database\'s owner run CREATE SCHEMA {schema} AUTHORIZATION "{found.role}", or run '
+                "'ragstore migrate apply' with RAGSTORE_POSTGRES_URL of that owner"
+            )
+            _execute(cursor, SCHEMA, hint=by)
         by = (
-            f'let the database\'s owner run CREATE SCHEMA {schema} AUTHORIZATION "{role}", or run '
-            "'ragstore migrate apply' with RAGSTORE_POSTGRES_URL of that owner"
+            f'let the owner of the schema run GRANT USAGE, CREATE ON SCHEMA {schema} TO "{found.role}", or run this as '
+            "that role"
         )
-        _execute(cursor, "CREATE SCHEMA IF NOT EXISTS ragstore", hint=by)
+        _execute(cursor, REGISTRY, hint=by)
+    connection.commit()
+    check_vector(connection)
+    connection.commit()
+
+
+def _check_schema(cursor: Any, schema: str) -> None:
     cursor.execute(_HAS_VERSION)
     if cursor.fetchone() == (False,):
         cursor.execute(_STRANGERS)
@@ -145,8 +229,6 @@ def _make_schema(cursor: Any, schema: str) -> None:
                 hint="name another schema by RAGSTORE_POSTGRES_SCHEMA, or another database in RAGSTORE_POSTGRES_URL, "
                 "then run 'ragstore migrate apply'",
             )
-    by = f'let the owner of the schema run GRANT USAGE, CREATE ON SCHEMA {schema} TO "{role}", or run this as that role'
-    _execute(cursor, _REGISTRY, hint=by)
 
 
 def _execute(cursor: Any, statement: str, *, hint: str) -> None:
@@ -155,16 +237,6 @@ def _execute(cursor: Any, statement: str, *, hint: str) -> None:
         cursor.execute(statement)
     except psycopg2.errors.InsufficientPrivilege as error:
         raise StoreSetupError(f"PostgreSQL: {str(error).strip().splitlines()[0]}", hint=hint) from error
-
-
-def _record(raw: Any, done: list[Step]) -> None:
-    with raw.cursor() as cursor:
-        for step in done:
-            cursor.execute(
-                "INSERT INTO ragstore.migration (name, checksum) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                (step.name, step.checksum),
-            )
-    raw.commit()
 
 
 def _checksums(connection: Any) -> dict[str, str]:

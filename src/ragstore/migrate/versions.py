@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 _NAME = re.compile(r"(\d{4})_(pre|post)_[a-z0-9_]+")
-_NO_TRANSACTION = "-- transaction: none"
 
 Store = Literal["postgres", "mongo"]
 
@@ -53,27 +52,10 @@ def folder() -> Path:
 
 def steps(store: Store) -> list[Step]:
     """All steps of one store, in order."""
-    where = folder() / "postgres" / "versions" if store == "postgres" else folder() / "mongo"
     suffix = ".sql" if store == "postgres" else ".py"
-    return [Step(store, p.stem, p) for p in sorted(where.glob(f"*{suffix}")) if _NAME.fullmatch(p.stem)]
+    return [Step(store, p.stem, p) for p in sorted((folder() / store).glob(f"*{suffix}")) if _NAME.fullmatch(p.stem)]
 
 
 def head(store: Store) -> str:
     """The version that this program needs."""
     return steps(store)[-1].version
-
-
-def run_sql_beside(version_file: str) -> None:
-    """Run the ``.sql`` of the same name; called by Alembic's version files."""
-    from alembic import op
-
-    sql = Path(version_file).with_suffix(".sql").read_text(encoding="utf-8")
-    # The schema is there by now; a role that may make none would be refused even so.
-    sql = sql.replace("CREATE SCHEMA IF NOT EXISTS ragstore;", "")
-    # Without parameters the driver leaves '%' and ':' in the file alone.
-    connection = op.get_bind().execution_options(no_parameters=True)
-    if _NO_TRANSACTION in sql:
-        with op.get_context().autocommit_block():
-            connection.exec_driver_sql(sql)
-    else:
-        connection.exec_driver_sql(sql)

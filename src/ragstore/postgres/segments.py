@@ -11,13 +11,15 @@ that was merged into another stays for ``RETIRED_S``; who knows it longer than t
 again.
 
 A row with a low id must not become visible after its range was sealed. Writers share a lock from before they draw ids
-until they commit; who seals takes it alone for a moment, and reads the highest id: up to there all is visible.
+until they commit. Sealing reads the highest id, and then waits for the writers that have the lock at that moment: up to
+there all is visible then.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +43,11 @@ RETIRED_S = 60.0
 
 MAX_DEAD_SHARE = 0.3
 
+WAIT_FOR_WRITERS_S = 3.0
+"""Sealing waits so long for transactions that may have drawn an id already."""
+
+_POLL_S = 0.02
+
 _SEAL_SPACE, _MERGE_SPACE = 0x5241_4754, 0x5241_4755
 _FLAT_COMPONENTS = 2_000_000
 """A segment of fewer components of vectors has no tree: reading all of it costs a question some milliseconds."""
@@ -60,9 +67,11 @@ SELECT segments, retired_segments,
 FROM ragstore.collection WHERE collection_id = %(collection_id)s
 """
 _COUNT_FRESH = "SELECT count(*) FROM (SELECT FROM {table} WHERE id > %(last)s LIMIT %(limit)s) AS probe"
-_WATERMARK = """
-SELECT pg_advisory_xact_lock(%(space)s, %(collection_id)s);
-SELECT max(id) FROM {table}
+_HIGHEST = "SELECT max(id) FROM {table}"
+_WRITERS = """
+SELECT array_agg(virtualtransaction) FROM pg_locks
+WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (classid, objid, objsubid) = (%(space)s, %(collection_id)s, 2) AND granted
 """
 _END_OF_PART = """
 SELECT max(id) FROM (SELECT id FROM {table} WHERE id > %(last)s AND id <= %(upto)s ORDER BY id LIMIT %(n)s) AS part
@@ -124,7 +133,7 @@ def seal_fresh(pool: PostgresPool, collection: Collection, *, min_nodes: int, ro
     """Seal a collection's fresh nodes into segments where they are at least so many; returns how many were sealed.
 
     Returns at once where another process is at it, where the table belongs to another role (then ``ragstore maintain``
-    seals), and after a second where a writer does not end.
+    seals), and after some seconds where a writer does not end.
 
     Crash safety:
         A segment's table and its note are one transaction; killed before its end there is neither.
@@ -328,7 +337,7 @@ def _seal_once(pool: PostgresPool, collection: Collection, min_nodes: int, room:
         state = _State.read(cursor, collection)
         if not state.owns or _n_fresh(cursor, collection, state.last, limit=min_nodes) < min_nodes:
             return 0
-        upto = _watermark(pool, collection)
+        upto = _watermark(cursor, collection)
         if upto is None or upto <= state.last:
             return 0
         parameters = {"last": state.last, "upto": upto, "n": room.max_nodes}
@@ -363,19 +372,25 @@ def _plant_flats(pool: PostgresPool, collection: Collection, room: Room) -> bool
     return True
 
 
-def _watermark(pool: PostgresPool, collection: Collection) -> int | None:
-    """The highest id of which all lower ones are visible, or never will be; None while a writer does not end."""
+def _watermark(cursor: Cursor, collection: Collection) -> int | None:
+    """The highest id of which all lower ones are visible, or never will be; None while a writer does not end.
+
+    A row that is not visible yet and has a lower id is of a writer that held the collection before the highest was
+    looked for, because an id is drawn after that. So these writers are waited for, and nobody waits for this.
+    """
     parameters = {"space": statements.WRITER_SPACE, "collection_id": collection.collection_id}
-    try:
-        # The caller has a connection of the pool, which may have no other.
-        with closing(pool.another(size=1)) as own, own.transaction() as cursor:
-            cursor.execute(_LOCK_TIMEOUT)
-            cursor.execute(_WATERMARK.format(table=quoted_table(collection)), parameters)
-            (upto,) = cursor.fetchone() or (None,)
-    except StoreError as error:
-        if error.facts.get("sqlstate") == _LOCK_NOT_AVAILABLE:
-            return None
-        raise
+    cursor.execute(_HIGHEST.format(table=quoted_table(collection)))
+    (upto,) = cursor.fetchone() or (None,)
+    writers: set[str] | None = None
+    give_up_at = time.monotonic() + WAIT_FOR_WRITERS_S
+    while writers is None or writers:
+        if writers is not None:
+            if time.monotonic() > give_up_at:
+                return None
+            time.sleep(_POLL_S)
+        cursor.execute(_WRITERS, parameters)
+        (now,) = cursor.fetchone() or (None,)
+        writers = set(now or ()) if writers is None else writers & set(now or ())
     return None if upto is None else int(upto)
 
 
