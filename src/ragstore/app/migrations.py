@@ -66,7 +66,7 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
     """As ``apply``, on databases at known addresses."""
     from ragstore.migrate import mongo as mongo_steps
 
-    with mongo_database(settings, addresses) as database:  # opened first: both databases must be usable before either is changed
+    with mongo_database(settings, addresses) as database:  # first: both must be usable before a change
         done = apply_postgres(addresses.postgres_url, schema=settings.postgres_schema)
         done += mongo_steps.apply(database)
         with closing(postgres_pool(settings, addresses)) as pool:
@@ -81,7 +81,7 @@ def apply_postgres(url: str, *, schema: str = SCHEMA, wait_s: float = _WAIT_S) -
     """As ``apply``, on PostgreSQL alone.
 
     Raises:
-        StoreUnavailableError: another process migrates, for longer than ``wait_s``.
+        StoreUnavailableError: another process is migrating for longer than ``wait_s``.
     """
     pool = PostgresPool(url, size=1, schema=schema)
     try:
