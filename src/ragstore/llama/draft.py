@@ -111,7 +111,7 @@ def starts_document(draft: Draft | None, part: Part, kind: Kind, owner: int) -> 
 
 
 def has_more_nodes(draft: Draft | None, group: Sequence[Embedded], ids: set[str], owner: int) -> bool:
-    """Whether more nodes of an announced, replaced or inserted document will come.
+    """Whether more nodes of an announced or replaced document will come.
 
     Args:
         ids: of all nodes of this call.
