@@ -28,7 +28,7 @@ MetricsOption = Annotated[
     typer.Option("--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /health, there."),
 ]
 
-_log = get_logger(__name__)
+_log = get_logger("ragstore.cli.living")  # log lines show this name, so it did not change with the module's
 
 
 def settings_that_log(invocation: Invocation) -> Settings:
