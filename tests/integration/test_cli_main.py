@@ -10,7 +10,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from ragstore.cli.edge import tell_error, tell_interrupted, tell_unexpected
+from ragstore.cli.exit_status import tell_error, tell_interrupted, tell_unexpected
 from ragstore.cli.invocation import Invocation, split_off
 from ragstore.cli.main import VERBS, app
 from ragstore.errors import EmptyStoreError, FilterError, StoreUnavailableError
@@ -78,7 +78,7 @@ sys.exit(main())
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     "module",
-    ["ragstore.cli.main", "typer", "ragstore.cli.edge", "ragstore.cli.status", "pydantic", "ragstore.settings"],
+    ["ragstore.cli.main", "typer", "ragstore.cli.exit_status", "ragstore.cli.status", "pydantic", "ragstore.settings"],
 )
 def test_an_interrupt_at_any_moment_of_the_start_is_said_in_one_line(module: str, signum: int, status: int) -> None:
     program = INTERRUPTED_WHILE_IMPORTING.format(module=module, signum=int(signum))
@@ -215,7 +215,7 @@ def test_an_interruption_says_that_nothing_is_lost(
 WAITS_FOR_EVER = """
 import signal, sys
 from types import SimpleNamespace
-from ragstore.cli import edge, main
+from ragstore.cli import exit_status, main
 
 def wait() -> None:
     try:
@@ -224,7 +224,7 @@ def wait() -> None:
     finally:
         print("closing", flush=True)
         if {slow_to_close}:
-            edge.SAME_SIGNAL_S = 0.0
+            exit_status.SAME_SIGNAL_S = 0.0
             signal.pause()
 
 main.VERBS = ("wait",)

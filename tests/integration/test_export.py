@@ -136,13 +136,13 @@ def test_it_is_of_one_moment_while_writers_go_on(store: Ragstore, faces: Faces, 
 
     store.export(tmp_path / "storage", collection="docs", progress=None)
     before = answers(loaded(tmp_path / "storage"), QUESTIONS)
-    import ragstore.transfer.exporting as exporting
+    import ragstore.transfer.export as export
 
-    tell_every, exporting._TELL_EVERY = exporting._TELL_EVERY, 5
+    tell_every, export._TELL_EVERY = export._TELL_EVERY, 5
     try:
         report = store.export(tmp_path / "again", collection="docs", progress=insert)
     finally:
-        exporting._TELL_EVERY = tell_every
+        export._TELL_EVERY = tell_every
     assert len(faces.hashes()) > 3
     assert (report.documents, report.nodes) == (3, 18)
     assert_equal_answers(answers(loaded(tmp_path / "again"), QUESTIONS), before)

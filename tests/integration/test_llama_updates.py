@@ -17,7 +17,7 @@ from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.schema import BaseNode, TransformComponent
 from pymongo.database import Database
 
-from ragstore.llama.writing import Writing
+from ragstore.llama.writer import CollectionWriter
 from tests.support.internals import failpoints_watched
 from tests.support.kills import passes
 from tests.support.llama_faces import Faces, HashEmbedding, a_document, a_splitter, faces_on
@@ -289,7 +289,7 @@ def test_a_document_whose_hash_could_not_be_told_is_not_doubled_by_the_next_try(
 
     with monkeypatch.context() as patched:
         for name in SAYING_A_HASH:
-            patched.setattr(Writing, name, fail)
+            patched.setattr(CollectionWriter, name, fail)
         with pytest.raises(ConnectionError):
             write(faces, [a_document("a"), a_document("b")], [a_splitter(), HashEmbedding()])
     write(faces, [a_document("a"), a_document("b")], [a_splitter(), HashEmbedding()])

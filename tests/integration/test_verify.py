@@ -12,7 +12,7 @@ import pytest
 from pymongo.database import Database
 
 import ragstore
-from ragstore.audit.nodes import ahead
+from ragstore.audit.nodes import prefetched
 from ragstore.errors import CollectionNotFoundError, EmptyStoreError
 from ragstore.model.drift import AuditProgress, Kind, VerifyReport
 from ragstore.model.run import new_node_id
@@ -244,4 +244,4 @@ def test_a_collection_with_little_in_it_costs_a_few_questions_and_no_thread(sett
         few = cost(2)
         assert cost(12) - few <= 10 * 25
     before = set(threading.enumerate())
-    assert [threading.active_count() - len(before) for _ in ahead(iter([[1], [2]]))] == [0, 0]
+    assert [threading.active_count() - len(before) for _ in prefetched(iter([[1], [2]]))] == [0, 0]

@@ -18,7 +18,7 @@ from ragstore.model.report import IngestReport
 from ragstore.postgres.documents import CollectionGauges, LedgerGauges
 from ragstore.worker import metrics as metrics_module
 from ragstore.worker.health import Health, parsed_address, serving
-from ragstore.worker.metrics import Impatient, Metrics, Probes
+from ragstore.worker.metrics import Metrics, Probes, TimedProbe
 from tests.support.children import until
 
 FOUND = Found(0.99, 1.0, 0.98, (FoundInSegment(30, 0.97, 1.0), FoundInSegment(10, None, 1.0)))
@@ -198,17 +198,17 @@ def test_an_address_where_nothing_can_listen_is_refused(host: str, port: int, me
 
 def test_a_question_without_an_answer_holds_up_neither_this_look_nor_the_next() -> None:
     answers = threading.Event()
-    look = Impatient(lambda: answers.wait(60), within_s=0.05)
+    look = TimedProbe(lambda: answers.wait(60), within_s=0.05)
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="no answer within"):
             look()
     answers.set()
-    patient = Impatient(lambda: 42, within_s=60)
+    patient = TimedProbe(lambda: 42, within_s=60)
     assert [patient(), patient()] == [42, 42]
     until(lambda: answered(look), what="the next look is answered")
 
 
-def answered(look: Impatient[bool]) -> bool:
+def answered(look: TimedProbe[bool]) -> bool:
     try:
         return look()
     except StoreUnavailableError:

@@ -138,11 +138,11 @@ def in_small_steps() -> None:
 
 def transfer_in_small_steps(nodes_at_once: int) -> None:
     """Of imports and exports."""
-    from ragstore.transfer import exporting, importing, loading
+    from ragstore.transfer import export, import_, loader
 
-    replace(importing, "NODES_AT_ONCE", nodes_at_once)
-    replace(loading, "_DOCUMENTS_AT_ONCE", 2)
-    replace(exporting, "_BUFFER_BYTES", 100)
+    replace(import_, "NODES_AT_ONCE", nodes_at_once)
+    replace(loader, "_DOCUMENTS_AT_ONCE", 2)
+    replace(export, "_BUFFER_BYTES", 100)
 
 
 def grow_trees_above(components: int) -> None:

@@ -1,4 +1,4 @@
-"""Pauses, health and rounds of processes that live long."""
+"""Backoff, health and rounds of processes that live long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragstore.errors import (
     UsageError,
 )
 from ragstore.worker.health import Health
-from ragstore.worker.rounds import Done, Once, Outcome, Pauses, Rounds
+from ragstore.worker.rounds import Backoff, LogOnce, Outcome, RoundResult, Rounds
 
 
 class Clock:
@@ -42,11 +42,11 @@ class Script:
     def __init__(self, *steps: Outcome | RagstoreError) -> None:
         self.steps = list(steps)
 
-    def __call__(self) -> Done:
+    def __call__(self) -> RoundResult:
         step = self.steps.pop(0)
         if isinstance(step, RagstoreError):
             raise step
-        return Done(step, 7.0)
+        return RoundResult(step, 7.0)
 
 
 @pytest.fixture
@@ -68,19 +68,19 @@ AWAY = StoreUnavailableError("PostgreSQL: connection refused", hint="see 'ragsto
 
 
 def test_pauses_grow_to_half_a_minute_and_begin_anew_after_a_success() -> None:
-    pauses = Pauses()
-    assert [pauses.next_s() for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
-    pauses.reset()
-    assert pauses.next_s() == 1
+    backoff = Backoff()
+    assert [backoff.next_s() for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
+    backoff.reset()
+    assert backoff.next_s() == 1
 
 
 def test_a_message_is_told_once_until_it_changes_or_gets_old(clock: Clock) -> None:
-    once = Once(clock)
-    assert [once.is_new(text) for text in ("a", "a", "b", "a", "a")] == [True, False, True, True, False]
+    log_once = LogOnce(clock)
+    assert [log_once.is_new(text) for text in ("a", "a", "b", "a", "a")] == [True, False, True, True, False]
     clock.now += 301
-    assert once.is_new("a")
-    once.reset()
-    assert once.is_new("a")
+    assert log_once.is_new("a")
+    log_once.reset()
+    assert log_once.is_new("a")
 
 
 def test_what_passes_by_itself_is_tried_again_after_growing_pauses(rounds: Rounds, watcher: Counted) -> None:
@@ -122,11 +122,11 @@ def test_an_outage_is_one_line_and_its_end_lets_the_next_one_be_told(
 def test_a_process_is_well_while_its_rounds_end(clock: Clock) -> None:
     health = Health(10, clock)
     clock.now += 90
-    assert health.ill() is None
+    assert health.unhealthy_reason() is None
     clock.now += 1
-    assert health.ill() == "no sign of life for 91 s"
+    assert health.unhealthy_reason() == "no sign of life for 91 s"
     health.alive()
-    assert health.ill() is None
+    assert health.unhealthy_reason() is None
 
 
 def test_a_process_that_fails_for_long_is_ill_until_it_succeeds(clock: Clock) -> None:
@@ -134,21 +134,21 @@ def test_a_process_that_fails_for_long_is_ill_until_it_succeeds(clock: Clock) ->
     for _ in range(4):
         health.failed("PostgreSQL: connection\nrefused")
         clock.now += 30
-    assert health.ill() == "failing for 120 s: PostgreSQL: connection refused"
+    assert health.unhealthy_reason() == "failing for 120 s: PostgreSQL: connection refused"
     health.alive()
-    assert health.ill()
+    assert health.unhealthy_reason()
     health.succeeded()
-    assert health.ill() is None
+    assert health.unhealthy_reason() is None
 
 
 def test_a_step_that_takes_as_long_as_it_takes_is_no_illness(clock: Clock) -> None:
     health = Health(10, clock)
     with health.long_step():
         clock.now += 10_000
-        assert health.ill() is None
-    assert health.ill() is None
+        assert health.unhealthy_reason() is None
+    assert health.unhealthy_reason() is None
     clock.now += 91
-    assert health.ill()
+    assert health.unhealthy_reason()
 
 
 def test_a_failing_process_in_a_long_step_is_still_ill(clock: Clock) -> None:
@@ -156,4 +156,4 @@ def test_a_failing_process_in_a_long_step_is_still_ill(clock: Clock) -> None:
     health.failed("down")
     with health.long_step():
         clock.now += 91
-        assert health.ill()
+        assert health.unhealthy_reason()

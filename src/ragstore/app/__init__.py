@@ -1,4 +1,4 @@
-"""The composition root: settings → pools → services."""
+"""The composition root: it builds pools and services from settings."""
 
 from __future__ import annotations
 

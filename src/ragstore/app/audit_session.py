@@ -1,4 +1,4 @@
-"""Both databases opened to be looked at and repaired, also where one of them was emptied."""
+"""Audit session: both databases opened for verify, repair and reconcile, even if one of them was emptied."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ragstore.settings import Settings
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _CONNECTIONS = 5
-"""A scan, the questions it raises, a repair, and what recovery does meanwhile."""
+"""For a scan, the look-ups that it needs, a repair, and a recovery at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
-    """The two databases, however few connections the settings give to other work."""
+class AuditSession:
+    """The two databases, with enough connections for an audit whatever the settings say."""
 
     pool: PostgresPool
     database: MongoDatabase
@@ -41,17 +41,17 @@ class Audited:
 
     @property
     def watch(self) -> EpochWatch:
-        """Over restores of either."""
+        """The watch for a restore of either database."""
         return EpochWatch(self.pool, self.database)
 
     def aside(self, *, dry_run: bool) -> SetAside:
-        """A place of its own for what is set aside now."""
+        """A new place, named by the time, for what is set aside."""
         return SetAside(self.database, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", dry_run=dry_run)
 
 
 @contextmanager
-def opened_for_audit(settings: Settings, addresses: Addresses) -> Iterator[Audited]:
-    """Both databases, for the length of the block; only a MongoDB of another deployment is refused.
+def open_audit_session(settings: Settings, addresses: Addresses) -> Iterator[AuditSession]:
+    """Open both databases for the length of the block; only a MongoDB of another deployment is refused.
 
     Raises:
         StoreError, EmptyStoreError
@@ -60,33 +60,33 @@ def opened_for_audit(settings: Settings, addresses: Addresses) -> Iterator[Audit
     try:
         with mongo_database(settings, addresses) as mongo:
             check_deployment(mongo, pool)
-            yield Audited(pool, mongo, settings.grace_s)
+            yield AuditSession(pool, mongo, settings.grace_s)
     finally:
         pool.close()
 
 
 @contextmanager
-def repairing(audited: Audited) -> Iterator[tuple[Repairer, bool]]:
-    """What repairs, alone and after dead runs were recovered; and whether MongoDB had to be registered first.
+def repairing(session: AuditSession) -> Iterator[tuple[Repairer, bool]]:
+    """A repairer, under the lock of repairs and after dead runs were recovered; and whether it registered MongoDB.
 
     Raises:
-        RefusedError: another repair is at work.
-        RestoredStoreError: one of the two was restored; what only one has may be what the other lost, or never had.
+        RefusedError: another repair is running.
+        RestoredStoreError: one store was restored: data that only one store has may be lost in the other, or new.
         SchemaVersionError, StoreError
     """
-    pool, mongo = audited.pool, audited.database
+    pool, mongo = session.pool, session.database
     with alone(pool):
         registered = register_mongo(mongo, pool)
         if registered:
             reached(Failpoint.REPAIR_REGISTERED)
-        audited.watch.check()
-        recoverer = Recoverer(pool, Ledger(pool), NodeStore(mongo), grace_s=audited.grace_s)
+        session.watch.check()
+        recoverer = Recoverer(pool, Ledger(pool), NodeStore(mongo), grace_s=session.grace_s)
         recoverer.recover()
         yield Repairer(pool, mongo, recoverer, worker=this_worker()), registered
 
 
 def reconcile(
-    audited: Audited,
+    session: AuditSession,
     collections: Callable[[], Sequence[tuple[Collection, int]]],
     options: RepairOptions,
     *,
@@ -96,39 +96,40 @@ def reconcile(
     """Bring MongoDB to PostgreSQL's state if one of the two was restored, or MongoDB emptied.
 
     Args:
-        collections: all that PostgreSQL has, as they are when asked.
+        collections: returns all collections of PostgreSQL, as they are when it is called.
 
     Raises:
-        RefusedError: a repair or another reconcile is at work.
+        RefusedError: a repair or another reconcile is running.
         SchemaVersionError, StoreError
 
     Crash safety:
-        Killed anywhere, the stores are in two epochs, which is noticed as a restore is; the next one does all again.
+        If it is killed at any point, the stores are in two epochs, which is noticed like a restore; the next reconcile
+        does everything again.
     """
-    pool, mongo = audited.pool, audited.database
-    found = audited.watch.find()
+    pool, mongo = session.pool, session.database
+    found = session.watch.find()
     if found is None and stand(mongo) is not None:
         return ReconcileReport(None, in_postgres.stand(pool).epoch, RepairReport(dry_run=dry_run))
     reason = found.message if found is not None else f"MongoDB database {mongo.name!r} was emptied"
     if dry_run:
         planned = repair(pool, mongo, collections(), options, None, tell)
         return ReconcileReport(reason, in_postgres.stand(pool).epoch, planned)
-    with _reconciling(audited) as (repairer, epoch):
-        # Only now, because collections are read in the new epoch.
+    with _reconciling(session) as (repairer, epoch):
+        # Not earlier, because collections must be read in the new epoch.
         return ReconcileReport(reason, epoch, repair(pool, mongo, collections(), options, repairer, tell))
 
 
 @contextmanager
-def _reconciling(audited: Audited) -> Iterator[tuple[Repairer, int]]:
-    """What repairs while a new epoch begins, alone, and the epoch; MongoDB is in it once the block has ended."""
-    pool, mongo, worker = audited.pool, audited.database, this_worker()
+def _reconciling(session: AuditSession) -> Iterator[tuple[Repairer, int]]:
+    """A repairer under the lock of repairs, and the new epoch that it begins; MongoDB enters it when the block ends."""
+    pool, mongo, worker = session.pool, session.database, this_worker()
     with alone(pool):
         check_deployment(mongo, pool)
         migrate_mongo(mongo)
         reconciler = Reconciler(pool, mongo, worker=worker)
         epoch = reconciler.begin()
         ledger, nodes = Ledger(pool), NodeStore(mongo)
-        recoverer = Recoverer(pool, ledger, nodes, grace_s=audited.grace_s, watch=Unwatched(pool, mongo))
+        recoverer = Recoverer(pool, ledger, nodes, grace_s=session.grace_s, watch=Unwatched(pool, mongo))
         yield Repairer(pool, mongo, recoverer, worker=worker), epoch
         reconciler.end(deployment_of(pool))
-        Recoverer(pool, ledger, nodes, grace_s=audited.grace_s).recover()
+        Recoverer(pool, ledger, nodes, grace_s=session.grace_s).recover()

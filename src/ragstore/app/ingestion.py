@@ -1,4 +1,4 @@
-"""Puts together what an ingest and a sync work with."""
+"""Ingest and sync with all the parts they need, and the files that they read."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ Tell = Callable[[Progress], None] | None
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an ingest is asked to read.
+    """The paths that an ingest or a sync reads.
 
     Args:
-        bounds: fixed before anything is listed, so that nothing that happens meanwhile widens them.
+        bounds: fixed before anything is listed, so that later changes of the file system do not widen them.
+        max_bytes: largest file that is read.
     """
 
     paths: Paths
@@ -39,27 +40,27 @@ class Target:
     max_bytes: int
 
     def listing(self, paths: Paths | None = None) -> Listing:
-        """The files of these paths, or of some of them, within the same bounds.
+        """The files below these paths, or below all paths of the target, within its bounds.
 
         Raises:
             PathNotFoundError: one does not exist.
-            UsageError: one is never read.
+            UsageError: one of them is never read.
         """
         return walk(self.paths if paths is None else paths, max_bytes=self.max_bytes, bounds=self.bounds)
 
     def roots(self) -> Roots:
-        """The folders among them."""
+        """The folders among the paths."""
         return Roots(self.paths, self.bounds)
 
 
 def target(settings: Settings, paths: Paths, *, follow_links: bool | None = None) -> Target:
-    """These paths; the embedded servers' folder and the files of settings are never read."""
+    """The target with these paths; the folder of the embedded servers and the settings files are never read."""
     follow = settings.follow_links if follow_links is None else follow_links
     bounds = Bounds.of(paths, never=[home_of(settings), *settings.places], follow_links=follow)
     return Target(paths, bounds, settings.max_file_mb * 2**20)
 
 
-class Ingesting:
+class Ingestion:
     """Ingests and syncs into one collection."""
 
     def __init__(self, settings: Settings, pool: PostgresPool, models: Models, writer: Writer) -> None:
@@ -70,7 +71,7 @@ class Ingesting:
         self._limits = Limits(settings.batch_chunks, settings.ingest_memory_mb)
 
     def ingest(self, collection: Collection, read: Target, listing: Listing, tell: Tell) -> IngestReport:
-        """Add and update."""
+        """Add and update documents."""
         with self._services(collection, read.roots()) as services:
             report = ingest(services, collection, listing, limits=self._limits, tell=tell)
         report.passed_over = listing.passed_over
@@ -79,7 +80,7 @@ class Ingesting:
     def sync(
         self, collection: Collection, read: Target, listing: Listing, tell: Tell, *, allow_mass_delete: bool
     ) -> IngestReport:
-        """Add, update and delete."""
+        """Add, update and delete documents."""
         roots = read.roots()
         source = Source(listing, roots, lambda paths: read.listing([path for path in paths if os.path.lexists(path)]))
         with self._services(collection, roots) as services:
@@ -109,7 +110,7 @@ class Ingesting:
             )
 
 
-def foretell(
+def preview_sync(
     pool: PostgresPool,
     collection: Collection | None,
     read: Target,
@@ -118,5 +119,5 @@ def foretell(
     *,
     allow_mass_delete: bool,
 ) -> IngestReport:
-    """What a sync would report."""
+    """The report that a sync would give; changes nothing."""
     return dry_run(pool, collection, listing, read.roots(), allow_mass_delete=allow_mass_delete, tell=tell)

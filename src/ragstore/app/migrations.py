@@ -1,4 +1,4 @@
-"""Migrating both databases, and refusing to work on the wrong schema."""
+"""Migrations of both databases, and checks that refuse a wrong schema or a MongoDB of another deployment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """``current`` and ``head`` name the versions of PostgreSQL and of MongoDB."""
+    """Whether the schemas are up to date; ``current`` and ``head`` name the versions of PostgreSQL and MongoDB."""
 
     ok: bool
     current: str | None
@@ -36,12 +36,12 @@ class SchemaStatus:
 
 
 def plan(settings: Settings) -> list[Step]:
-    """Steps that ``apply`` would run."""
+    """The steps that ``apply`` would run."""
     return _plan(settings, with_sql=False)[0]
 
 
 def plan_sql(settings: Settings) -> tuple[list[Step], str]:
-    """The same, and the script of PostgreSQL's steps, to be reviewed and run by psql."""
+    """The steps that ``apply`` would run, and a script of PostgreSQL's steps to review and to run with psql."""
     return _plan(settings, with_sql=True)
 
 
@@ -63,10 +63,10 @@ def apply(settings: Settings) -> list[Step]:
 
 
 def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
-    """As ``apply``, on databases that are known to be there."""
+    """As ``apply``, on databases at known addresses."""
     from ragstore.migrate import mongo as mongo_steps
 
-    with mongo_database(settings, addresses) as database:  # first: both must be usable before either is changed
+    with mongo_database(settings, addresses) as database:  # first: both must be usable before a change
         done = apply_postgres(addresses.postgres_url, schema=settings.postgres_schema)
         done += mongo_steps.apply(database)
         with closing(postgres_pool(settings, addresses)) as pool:
@@ -81,7 +81,7 @@ def apply_postgres(url: str, *, schema: str = SCHEMA, wait_s: float = _WAIT_S) -
     """As ``apply``, on PostgreSQL alone.
 
     Raises:
-        StoreUnavailableError: another process migrates, for longer than ``wait_s``.
+        StoreUnavailableError: another process is migrating for longer than ``wait_s``.
     """
     pool = PostgresPool(url, size=1, schema=schema)
     try:
@@ -108,11 +108,11 @@ def status(settings: Settings) -> SchemaStatus:
 
 
 def check_postgres(pool: PostgresPool) -> None:
-    """Refuse to work on a PostgreSQL schema of another version.
+    """Refuse a PostgreSQL schema of another version.
 
     Raises:
         SchemaVersionError: names both versions and the command.
-        StoreSetupError: the database's encoding, or pgvector, is not fit.
+        StoreSetupError: the encoding of the database, or its pgvector, cannot be used.
     """
     with pool.autocommit() as connection:
         check_encoding(connection)
@@ -121,7 +121,7 @@ def check_postgres(pool: PostgresPool) -> None:
 
 
 def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
-    """Refuse to work on a MongoDB database of another schema version or another deployment.
+    """Refuse a MongoDB database of another schema version or another deployment.
 
     Raises:
         SchemaVersionError, EmptyStoreError
@@ -151,7 +151,7 @@ def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unse
     """Refuse a MongoDB database that was made for another PostgreSQL database.
 
     Args:
-        may_be_unset: take one that says nothing, because it was emptied.
+        may_be_unset: accept a database that does not say its deployment, because it was emptied.
 
     Raises:
         EmptyStoreError
@@ -173,13 +173,13 @@ def check_deployment(database: MongoDatabase, pool: PostgresPool, *, may_be_unse
 
 
 def register_mongo(database: MongoDatabase, pool: PostgresPool) -> bool:
-    """Bring an emptied MongoDB database to the present schema and tie it to PostgreSQL; returns whether it was not.
+    """Bring an emptied MongoDB database to the current schema and tie it to PostgreSQL; returns whether it was needed.
 
     Raises:
         SchemaVersionError, EmptyStoreError: it is newer than this program, or another deployment's.
 
     Crash safety:
-        Idempotent; the deployment is recorded last, so that a killed one is done again.
+        Idempotent; the deployment is recorded last, so that after a kill it is done again.
     """
     from ragstore.migrate import mongo as mongo_steps
     from ragstore.mongo.errors import translation as mongo_translation
@@ -194,7 +194,7 @@ def register_mongo(database: MongoDatabase, pool: PostgresPool) -> bool:
 
 
 def set_deployment(database: MongoDatabase, pool: PostgresPool) -> None:
-    """Tie a MongoDB database that belongs to none to this PostgreSQL database, at the mark that it is at."""
+    """Tie a MongoDB database without a deployment to this PostgreSQL database, at PostgreSQL's current mark."""
     from ragstore.migrate import mongo as mongo_steps
     from ragstore.mongo.epoch import fields
 
@@ -202,13 +202,13 @@ def set_deployment(database: MongoDatabase, pool: PostgresPool) -> None:
 
 
 def deployment_of(pool: PostgresPool) -> str:
-    """The id that both databases of a deployment bear."""
+    """The id that both databases of a deployment hold."""
     with pool.autocommit() as connection:
         return _deployment_id(connection)
 
 
 def migrate_mongo(database: MongoDatabase) -> None:
-    """Bring a MongoDB database to the present schema."""
+    """Bring a MongoDB database to the current schema."""
     from ragstore.migrate import mongo as mongo_steps
     from ragstore.mongo.errors import translation as mongo_translation
 

@@ -1,4 +1,4 @@
-"""Embedding models of a process: one per collection's embedding space, loaded when first needed."""
+"""Embedding models of a process, loaded when first needed; and checks of a collection against what is asked for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Models:
         self._lock = threading.Lock()
 
     def named(self, model: str) -> Embedder:
-        """The model of that setting."""
+        """The model that this setting names."""
         with self._lock:
             if model not in self._loaded:
                 self._loaded[model] = load(model, self._options(model))
@@ -46,10 +46,10 @@ class Models:
         return embedder
 
     def check(self, collection: Collection) -> None:
-        """Refuse a collection that was made with another model than the one somebody asked for.
+        """Refuse a collection whose model is not the one that the settings explicitly ask for.
 
         Raises:
-            EmbeddingSpaceError: names both.
+            EmbeddingSpaceError: the models differ; it names both.
         """
         asked, made = self._settings.model, collection.space.model
         if asked == made or EXTERNAL in (asked, made) or self._settings.origin("model") == "default":
@@ -65,7 +65,7 @@ class Models:
 
     def _options(self, model: str) -> ModelOptions:
         settings = self._settings
-        # Address and key belong to the model of the settings: a key must not reach another model's server.
+        # Address and key belong to the model of the settings: a key must not be sent to the server of another model.
         own = model == settings.model
         return ModelOptions(
             base_url=settings.model_base_url if own else None,
@@ -78,10 +78,10 @@ class Models:
 
 
 def checked_dim(dim: int) -> int:
-    """The length, where an index takes vectors of it.
+    """The length of vectors, if an index can hold vectors of that length.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it cannot.
     """
     if not 1 <= dim <= MAX_INDEXED_DIM:
         raise UsageError(
@@ -94,10 +94,10 @@ def checked_dim(dim: int) -> int:
 
 
 def check_space(collection: Collection, model: str | None, dim: int | None) -> None:
-    """Check what somebody asks for against what there is; None asks for nothing.
+    """Refuse a collection whose model or length is not the requested one; None requests nothing.
 
     Raises:
-        EmbeddingSpaceError: it was made with another; both are named.
+        EmbeddingSpaceError: they differ; it names both.
     """
     made = collection.space
     if (model is None or model == made.model) and (dim is None or dim == made.dim):
@@ -111,7 +111,7 @@ def check_space(collection: Collection, model: str | None, dim: int | None) -> N
 
 
 def check_vector_type(collection: Collection, asked: VectorType | None) -> None:
-    """As ``check_space``."""
+    """Refuse a collection whose vector type is not the requested one, as ``check_space`` does."""
     if asked in (None, collection.vector_type):
         return
     raise EmbeddingSpaceError(
@@ -122,7 +122,7 @@ def check_vector_type(collection: Collection, asked: VectorType | None) -> None:
 
 
 def check_chunking(chunking: Chunking) -> None:
-    """Check that chunks get on.
+    """Check that chunks advance through a text.
 
     Raises:
         UsageError: they would not.

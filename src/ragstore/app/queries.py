@@ -1,4 +1,4 @@
-"""Questions to collections, each by its own model and without asking for the collection first."""
+"""Queries to collections in one round trip, with each collection's own model, and answers from a language model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.hit import Hits, ScoreKind
 from ragstore.postgres.pool import PostgresPool
 from ragstore.query.answer import Answer, Tell, ask
-from ragstore.query.known import AskedQuestions, KnownCollections
+from ragstore.query.caches import AskedQuestions, CollectionCache
 from ragstore.query.no_hits import Advice
 from ragstore.query.search import Question, find, to_hit
 from ragstore.settings import Settings
@@ -25,13 +25,13 @@ _SCORES: Mapping[str, ScoreKind] = {
 }
 
 
-class Asking:
-    """Answers questions in one round trip each; safe to use from several threads."""
+class Queries:
+    """Finds the hits of a question in one round trip; safe to use from several threads."""
 
     def __init__(self, pool: PostgresPool, models: Models) -> None:
         self._pool = pool
         self._models = models
-        self._known = KnownCollections(pool)
+        self._collections = CollectionCache(pool)
         self._asked = AskedQuestions(pool)
         self._advice = Advice(pool)
 
@@ -39,18 +39,18 @@ class Asking:
         """The nodes that answer best, best first.
 
         Args:
-            question: with a vector only where the caller brings it.
+            question: has a vector only if the caller gives one; otherwise the collection's model makes it.
 
         Raises:
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
         """
-        return self._known.ask(collection, partial(self._hits, question))
+        return self._collections.ask(collection, partial(self._hits, question))
 
     def _hits(self, question: Question, collection: Collection) -> Hits:
         self._models.check(collection)
         embedded = self._with_vector(question, collection)
         found = find(self._pool, collection, embedded)
-        self._known.learn(found.collection)
+        self._collections.learn(found.collection)
         self._asked.note(found.collection, embedded.vector)
         filters = question.filters
         notes = self._advice.notes(found.collection, filters) if filters is not None and not found.rows else []
@@ -73,7 +73,7 @@ class Asking:
 
 
 def answered(settings: Settings, text: str, hits: Hits, stream: Tell | None) -> Answer:
-    """What the configured language model says to these hits; the hits alone where there is none.
+    """The answer of the configured language model from these hits; without a model, the hits alone.
 
     Raises:
         ModelError: it gave no answer.

@@ -1,4 +1,4 @@
-"""The servers themselves: starting and stopping embedded ones, and looking at either kind."""
+"""Database servers: start and stop of embedded ones, status of any, and a quick look for losses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ragstore.settings import Settings, masked_url
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What ``ragstore status`` shows; each part says itself whether it is ok.
+    """The status that ``ragstore status`` shows; each part has its own ``ok``.
 
     Args:
-        whole: None where one of the others is not ok.
+        whole: the result of a quick look for losses; None if another part is not ok.
     """
 
     postgres: dict[str, Any]
@@ -51,10 +51,10 @@ def up(settings: Settings, *, starting: Callable[[], None] | None = None) -> Ser
     """Start the embedded servers and migrate them.
 
     Args:
-        starting: called before, where they do not run.
+        starting: called before the servers are started; not called if they run already.
 
     Raises:
-        UsageError: the settings name servers of one's own.
+        UsageError: the settings name other servers.
         EmbeddedServerError: they cannot be run here.
     """
     _refuse_configured(settings, "start")
@@ -70,7 +70,7 @@ def down(settings: Settings) -> bool:
 
 
 def status(settings: Settings, *, show_secrets: bool = False) -> Status:
-    """Look at both servers without starting or changing anything."""
+    """The status of both servers; starts and changes nothing."""
     addresses = configured(settings) or _embedded_running(settings)
     if addresses is None:
         absent = {"ok": False, "version": None, "url": None, "error": "not running; start it with 'ragstore up'"}
@@ -152,7 +152,7 @@ def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, 
 
 
 def _compare(settings: Settings, addresses: Addresses) -> dict[str, Any]:
-    """Whether the two belong together and are of one moment."""
+    """Whether the two databases belong together, and neither was restored to another moment."""
     from ragstore.postgres.epoch import stand
 
     part: dict[str, Any] = {"ok": False, "epoch": None}
@@ -169,7 +169,7 @@ def _compare(settings: Settings, addresses: Addresses) -> dict[str, Any]:
 
 
 def _without_this_command(error: RagstoreError) -> str:
-    """The error, but no advice to run what is being run."""
+    """The text of the error, without the advice to run ``ragstore status``, which is running."""
     return error.message if "ragstore status" in error.hint or not error.hint else f"{error.message} ({error.hint})"
 
 
@@ -187,14 +187,14 @@ def _refuse_configured(settings: Settings, verb: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wholeness:
-    """What a quick look found.
+    """The result of a quick look for losses.
 
     Args:
-        missing_tables: collections whose vector table is gone.
-        empty_in_mongo: collections with live nodes of which MongoDB has none.
-        pending: changes that must still reach MongoDB.
-        overdue_s: for how long the oldest of them has been due.
-        quarantined: documents that were set aside, by collection.
+        missing_tables: collections whose vector table does not exist.
+        empty_in_mongo: collections that have live nodes, but none in MongoDB.
+        pending: number of changes that must still reach MongoDB.
+        overdue_s: seconds for which the oldest of them has been due.
+        quarantined: number of documents in quarantine, by collection.
     """
 
     missing_tables: list[str] = field(default_factory=list)
@@ -205,7 +205,7 @@ class Wholeness:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is lost; what is pending or in quarantine is not."""
+        """Whether nothing is lost; pending changes and documents in quarantine are not losses."""
         return not (self.missing_tables or self.empty_in_mongo)
 
     def as_dict(self) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Wholeness:
 
 
 def look(settings: Settings, addresses: Addresses) -> Wholeness:
-    """Look at both stores; costs the same however much they hold, but for the counts of the ledger.
+    """Look for losses in both stores; only the counts of the ledger take longer with more data.
 
     Raises:
         StoreError

@@ -1,4 +1,4 @@
-"""The object that ``ragstore.open()`` gives: every use case on one pair of databases."""
+"""The ``Ragstore`` object that ``ragstore.open()`` returns: every use case on one pair of databases."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from ragstore.app.queries import Asking
-    from ragstore.app.transfer import Goal, PlainStack, Transfers
+    from ragstore.app.queries import Queries
+    from ragstore.app.transfer import PlainStack, TargetCollection, Transfers
     from ragstore.app.writer import Writer
     from ragstore.llama import Backend
     from ragstore.model.document import DocumentState, Event, QuarantineEntry
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ragstore.worker.upkeep import Upkeep
 
 
-NOTES = "ragstore.notes"  # a logger of its own, for callers that show the notes of an answer themselves
+NOTES = "ragstore.notes"  # its own logger, for callers that show the notes of an answer themselves
 _notes = get_logger(NOTES)
 
 
@@ -74,7 +74,7 @@ class Ragstore:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; embedded servers go on running. What is used afterwards raises ClosedError."""
+        """Close all connections; embedded servers go on running. Any later use raises ClosedError."""
         with self._writer_lock:
             self._is_closed = True
         if self._opened_writer is not None:
@@ -94,13 +94,13 @@ class Ragstore:
         vector_type: VectorType | None = None,
         filter_keys: Sequence[str] = (),
     ) -> Collection:
-        """Make a collection, or return the one of that name.
+        """Make a collection, or return the one with that name.
 
         Args:
-            model: as the setting; ``external`` where the vectors come with the nodes, which needs ``dim``.
-            vector_type: as the setting; ``halfvec`` keeps vectors as float16, in half the room.
-            filter_keys: keys of the metadata that filters will name often; those of an existing collection are kept,
-                and new ones added. Where its table belongs to another role, ``ragstore maintain`` builds the indexes.
+            model: as the setting; ``external`` if the vectors come with the nodes, which needs ``dim``.
+            vector_type: as the setting; ``halfvec`` stores vectors as float16, in half the space.
+            filter_keys: metadata keys that filters will often name; those of an existing collection stay, and new ones
+                are added. If its table belongs to another role, ``ragstore maintain`` builds the indexes.
 
         Raises:
             EmbeddingSpaceError: it exists with another model, ``dim`` or ``vector_type``; both are named.
@@ -138,12 +138,12 @@ class Ragstore:
         return collections.list_collections(self._pool)
 
     def drop_collection(self, name: str) -> int:
-        """Delete a collection and all that is in it from both stores; returns how many documents were live.
+        """Delete a collection with all its content from both stores; returns how many documents were live.
 
         Raises:
-            CollectionNotFoundError: there is none of that name.
-            StoreSetupError: only the PostgreSQL role that owns its table can; nothing was deleted.
-            CollectionBusyError: others go on writing to it; run it again.
+            CollectionNotFoundError: there is no collection with that name.
+            StoreSetupError: only the PostgreSQL role that owns its table can drop it; nothing was deleted.
+            CollectionBusyError: other writers keep writing to it; run it again.
         """
         found, writer = collections.get_collection(self._pool, name), self._writer()
         return writer.dropper(self._pool).drop(found)
@@ -158,28 +158,28 @@ class Ragstore:
         follow_links: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
-        """Add and update documents from files and folders; a renamed file moves, others that are gone stay.
+        """Add and update documents from files and folders; renames are followed, documents of deleted files stay.
 
-        The collection is made when there is none of that name; the report says so. Documents that cannot be read go to
-        quarantine and are counted as failed.
+        If there is no collection with that name, it is made, and the report says so. Documents that cannot be read go
+        to quarantine and are counted as failed.
 
         Args:
             filter_keys: as those of ``create_collection``.
-            follow_links: read also what links in these folders lead to outside of them; None: as the setting.
+            follow_links: also read files outside of these folders that links in them lead to; None: as the setting.
 
         Raises:
             PathNotFoundError: a path does not exist.
             UsageError: a path is never read, or a filter key cannot be used.
             EmbeddingSpaceError: the collection was made with another model.
-            StoreError, ModelError: the ingest could not go on; run it again, it does not repeat what it did.
+            StoreError, ModelError: the ingest could not go on; run it again, it does not repeat finished work.
         """
-        from ragstore.app.ingestion import Ingesting, target
+        from ragstore.app.ingestion import Ingestion, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
         into, made = self._collection_or_new(collection, filter_keys)
-        ingesting = Ingesting(self.settings, self._pool, self._models, self._writer())
-        report = ingesting.ingest(into, read, listing, progress)
+        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer())
+        report = ingestion.ingest(into, read, listing, progress)
         report.collection_made = made
         return report
 
@@ -193,22 +193,22 @@ class Ragstore:
         follow_links: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
-        """As ``ingest``, and afterwards delete documents that an ingest read from these folders and that are gone.
+        """As ``ingest``; then delete documents that an ingest read from these folders and whose files no longer exist.
 
-        Documents from elsewhere stay, also those that LlamaIndex code added, and those that an ingest read through a
-        link that is not followed now. Where a folder cannot be listed, nothing is deleted.
+        Other documents stay, also those that LlamaIndex code added, and those that an ingest read through a link that
+        is not followed now. If a folder cannot be listed, nothing is deleted.
 
         Args:
-            allow_mass_delete: also where more than 20 % of the collection and more than 10 documents are gone, or
-                where a folder shows none of its documents any more.
-            dry_run: report what would be done or refused, and change nothing; files are read only to recognise them.
+            allow_mass_delete: delete even more than 20 % of the collection and more than 10 documents, or all documents
+                of a folder that has none of their files any more.
+            dry_run: report what would be done or refused, and change nothing; files are read only to identify them.
             follow_links: as in ``ingest``.
 
         Raises:
             MassDeletionError: nothing was deleted; what was added and updated stays.
             PathNotFoundError, UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingestion import Ingesting, foretell, target
+        from ragstore.app.ingestion import Ingestion, preview_sync, target
 
         read = target(self.settings, paths, follow_links=follow_links)
         listing = read.listing()
@@ -217,15 +217,15 @@ class Ragstore:
             found = collections.find_collection(self._pool, wanted)
             if found is not None:
                 self._models.check(found)
-            report = foretell(self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete)
+            report = preview_sync(self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete)
             if found is None:
                 space = chosen_space(self._models, self.settings.model, None)
                 report.collection_made = MadeCollection(wanted, space.model, space.dim)
             return report
         into, made = self._collection_or_new(collection, filter_keys)
-        syncing = Ingesting(self.settings, self._pool, self._models, self._writer())
+        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer())
         try:
-            report = syncing.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
+            report = ingestion.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
         except MassDeletionError as error:
             error.facts["report"].collection_made = made
             raise
@@ -233,11 +233,11 @@ class Ragstore:
         return report
 
     def documents(self, collection: str | None = None) -> Iterator[DocumentState]:
-        """Live documents in the order of their ids."""
+        """Live documents, in the order of their ids."""
         return documents.iter_documents(self._pool, self._collection(collection))
 
     def history(self, document_id: str, collection: str | None = None) -> list[Event]:
-        """All that happened to a document, oldest first; empty for an id never seen."""
+        """All events of a document, oldest first; empty for an unknown id."""
         return documents.history(self._pool, self._collection(collection), document_id)
 
     def delete(self, *document_ids: str, collection: str | None = None) -> int:
@@ -248,11 +248,11 @@ class Ragstore:
         return n_deleted
 
     def quarantined(self, collection: str | None = None) -> list[QuarantineEntry]:
-        """Documents that were set aside, with the reason."""
+        """Documents in quarantine, with the reason."""
         return documents.list_quarantine(self._pool, self._collection(collection))
 
     def retry_quarantine(self, *document_ids: str, collection: str | None = None) -> int:
-        """Let the next ingest try these documents again, all where none is named; returns how many were held back."""
+        """Let the next ingest try these documents again, or all; returns how many were in quarantine."""
         return documents.release_quarantine(self._pool, self._collection(collection), document_ids)
 
     # Transfers
@@ -267,24 +267,24 @@ class Ragstore:
         filter_keys: Sequence[str] = (),
         progress: Callable[[TransferProgress], None] | None = None,
     ) -> TransferReport:
-        """Bring a folder that LlamaIndex persisted, here or behind an fsspec URL, into a collection.
+        """Import a folder that LlamaIndex persisted, local or at an fsspec URL, into a collection.
 
-        The collection is made when there is none of that name. Nothing is embedded; what is there already, and equal,
-        is skipped; what cannot come over is in the report.
+        If there is no collection with that name, it is made. Nothing is embedded; equal nodes that exist already are
+        skipped; what cannot be imported is in the report.
 
         Args:
-            model: that made the vectors; without it the collection's are ``external``.
-            namespace: which of several vector stores.
+            model: the model that made the vectors; if it is not given, a new collection is ``external``.
+            namespace: which of several vector stores to import.
             filter_keys: as those of ``create_collection``.
 
         Raises:
             UsageError: there is no persist_dir, or no such vector store in it.
             TransferError: a file is damaged; nothing was written.
             EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
-            StoreError: run it again, it goes on.
+            StoreError: run it again; it continues.
         """
-        goal = self._goal(collection, model, filter_keys)
-        return self._transfers().import_(os.fspath(persist_dir), goal, progress, namespace=namespace)
+        target_collection = self._target_collection(collection, model, filter_keys)
+        return self._transfers().import_(os.fspath(persist_dir), target_collection, progress, namespace=namespace)
 
     def adopt(
         self,
@@ -295,13 +295,13 @@ class Ragstore:
         filter_keys: Sequence[str] = (),
         progress: Callable[[TransferProgress], None] | None = None,
     ) -> TransferReport:
-        """Bring what plain LlamaIndex stores hold into a collection, as ``import_`` does; they are only read.
+        """Import the content of plain LlamaIndex stores into a collection, as ``import_`` does; they are only read.
 
         Raises:
             UsageError: there is no such table or document store.
             EmbeddingSpaceError, StoreError: as ``import_``.
         """
-        return self._transfers().adopt(stack, self._goal(collection, model, filter_keys), progress)
+        return self._transfers().adopt(stack, self._target_collection(collection, model, filter_keys), progress)
 
     def export(
         self,
@@ -311,7 +311,7 @@ class Ragstore:
         overwrite: bool = False,
         progress: Callable[[TransferProgress], None] | None = None,
     ) -> TransferReport:
-        """Write a collection, as it is at one moment, as a folder that plain LlamaIndex loads.
+        """Write a snapshot of a collection as a folder that plain LlamaIndex loads.
 
         Raises:
             RefusedError: the folder is not empty, and ``overwrite`` is false.
@@ -329,23 +329,23 @@ class Ragstore:
         deep: bool = False,
         progress: Callable[[AuditProgress], None] | None = None,
     ) -> VerifyReport:
-        """Compare both stores with the ledger; changes nothing, and is right also while workers run.
+        """Compare both stores with the ledger; changes nothing, and is correct also while workers run.
 
         Args:
-            collection: only this one; all where none is named.
-            deep: compare texts, metadata and vectors too, not only which nodes there are.
+            collection: only this one; None for all.
+            deep: also compare texts, metadata and vectors, not only which nodes exist.
 
         Raises:
             EmptyStoreError: MongoDB belongs to another PostgreSQL database.
             CollectionNotFoundError, StoreError
         """
-        from ragstore.app.audit_session import opened_for_audit
+        from ragstore.app.audit_session import open_audit_session
         from ragstore.audit.verify import verify
 
-        wanted = self._audited(collection)
-        with opened_for_audit(self.settings, self._addresses) as audited:
+        wanted = self._collections_to_audit(collection)
+        with open_audit_session(self.settings, self._addresses) as session:
             return verify(
-                audited.pool, audited.database, wanted, deep=deep, everything=collection is None, tell=progress
+                session.pool, session.database, wanted, deep=deep, everything=collection is None, tell=progress
             )
 
     def repair(
@@ -356,64 +356,66 @@ class Ragstore:
         set_aside: bool = False,
         progress: Callable[[AuditProgress], None] | None = None,
     ) -> RepairReport:
-        """Remove the drift that ``verify(deep=True)`` finds; what cannot be proved garbage is kept and reported.
+        """Remove the drift that ``verify(deep=True)`` finds; data that is not proved garbage is kept and reported.
 
         Args:
-            collection: only this one; all where none is named.
-            dry_run: say what would be done, and change nothing.
-            set_aside: move what would be kept to a place in MongoDB where nothing reads it; the report names it.
+            collection: only this one; None for all.
+            dry_run: report what would be done, and change nothing.
+            set_aside: move data that would be kept to a place in MongoDB that nothing reads; the report names it.
 
         Raises:
             EmptyStoreError: MongoDB belongs to another PostgreSQL database.
             RestoredStoreError: one store was restored to another moment than the other.
-            RefusedError: another repair is at work.
-            ModelError: vectors must be computed and the model cannot be used; what was done by then stays.
+            RefusedError: another repair is running.
+            ModelError: vectors must be computed and the model cannot be used; earlier repairs stay.
             CollectionNotFoundError, StoreError
         """
-        from ragstore.app.audit_session import opened_for_audit, repairing
+        from ragstore.app.audit_session import open_audit_session, repairing
         from ragstore.audit.repair import RepairOptions, repair
 
-        wanted = self._audited(collection)
+        wanted = self._collections_to_audit(collection)
         of, min_nodes = self._models.of, self.settings.index_min_nodes
-        with opened_for_audit(self.settings, self._addresses) as audited:
-            aside = audited.aside(dry_run=dry_run) if set_aside else None
+        with open_audit_session(self.settings, self._addresses) as session:
+            aside = session.aside(dry_run=dry_run) if set_aside else None
             options = RepairOptions(of, min_nodes, set_aside=aside, whole=collection is None)
             if dry_run:
-                audited.watch.check()
-                return repair(audited.pool, audited.database, wanted, options, None, progress)
-            with repairing(audited) as (repairer, registered):
+                session.watch.check()
+                return repair(session.pool, session.database, wanted, options, None, progress)
+            with repairing(session) as (repairer, registered):
                 options = replace(options, registered=registered)
-                return repair(audited.pool, audited.database, wanted, options, repairer, progress)
+                return repair(session.pool, session.database, wanted, options, repairer, progress)
 
     def reconcile(
         self, *, dry_run: bool = False, progress: Callable[[AuditProgress], None] | None = None
     ) -> ReconcileReport:
-        """After one of the stores was restored to another moment: bring MongoDB to PostgreSQL's state.
+        """Bring MongoDB to PostgreSQL's state after one of the stores was restored to another moment.
 
-        What only MongoDB has is moved where nothing reads it, as the report names it. Writers that began before it are
-        refused with EpochEndedError, all others until it has ended. Where neither was restored, nothing is done.
+        Data that only MongoDB has is moved to a place that nothing reads; the report names it. Writers that began
+        before are refused with EpochEndedError; all others are refused until it ends. If neither store was restored,
+        nothing is done.
 
         Args:
-            dry_run: say what would be done, and change nothing.
+            dry_run: report what would be done, and change nothing.
 
         Raises:
             EmptyStoreError: MongoDB belongs to another PostgreSQL database.
-            RefusedError, StoreError: a repair or another reconcile is at work, or a database away.
+            RefusedError: a repair or another reconcile is running.
+            StoreError: a database cannot be reached.
         """
-        from ragstore.app.audit_session import opened_for_audit, reconcile
+        from ragstore.app.audit_session import open_audit_session, reconcile
         from ragstore.audit.repair import RepairOptions
 
         of, min_nodes = self._models.of, self.settings.index_min_nodes
-        with opened_for_audit(self.settings, self._addresses) as audited:
-            options = RepairOptions(of, min_nodes, set_aside=audited.aside(dry_run=dry_run), by_postgres=True)
-            return reconcile(audited, lambda: self._audited(None), options, dry_run=dry_run, tell=progress)
+        with open_audit_session(self.settings, self._addresses) as session:
+            options = RepairOptions(of, min_nodes, set_aside=session.aside(dry_run=dry_run), by_postgres=True)
+            return reconcile(session, lambda: self._collections_to_audit(None), options, dry_run=dry_run, tell=progress)
 
     def upkeep(self, health: Health | None = None, *, is_last: bool = False) -> Upkeep:
-        """What ``ragstore maintain`` does, a round at a time.
+        """The work of ``ragstore maintain``, one round at a time.
 
         Args:
-            health: told of long steps, where somebody watches.
-            is_last: one round, after which segments are as at rest.
+            health: gets the signs of life and the long steps; None if nothing watches them.
+            is_last: no other round follows: merge segments as if nothing were being added.
         """
         from ragstore.app.writer import index_memory_mb
         from ragstore.worker.health import Health
@@ -442,14 +444,14 @@ class Ragstore:
         embedding: Sequence[float] | None = None,
         context: int = 0,
     ) -> Hits:
-        """The nodes that answer best, best first; a list that also says what its scores are.
+        """The nodes that answer best, best first; the list also says what its scores mean.
 
-        Where a filter allows nothing because no node has its key, ``notes`` of the list say so, and so does the log.
+        If a filter matches nothing because no node has its key, the ``notes`` of the list and the log say so.
 
         Args:
             embedding: the question's vector, for collections whose model is ``external``.
-            mmr_lambda: 0 to 1, weight of relevance against variety; None for relevance alone.
-            context: chunks of the same document on each side of a hit that ``Hit.context`` has with it, 0 to 50.
+            mmr_lambda: 0 to 1, weight of relevance against variety; None for relevance only.
+            context: number of chunks on each side of a hit, of the same document, that are in ``Hit.context``, 0 to 50.
 
         Raises:
             CollectionNotFoundError, FilterError, EmbeddingSpaceError, UsageError
@@ -466,7 +468,7 @@ class Ragstore:
             mmr_lambda=mmr_lambda,
             n_context=context,
         )
-        hits = self._asking.hits(collection or self.settings.collection, question)
+        hits = self._queries.hits(collection or self.settings.collection, question)
         for note in hits.notes:
             _notes.warning(note, action="query")
         return hits
@@ -482,7 +484,7 @@ class Ragstore:
         mmr_lambda: float | None = None,
         stream: Callable[[str], None] | None = None,
     ) -> Answer:
-        """An answer written by the configured LLM, its citations checked; without an LLM the hits alone.
+        """An answer from the configured LLM, with checked citations; without an LLM, the hits alone.
 
         Args:
             stream: called with each piece of the answer as the model writes it; together they are its ``text``.
@@ -509,7 +511,7 @@ class Ragstore:
         """A LlamaIndex VectorStoreIndex on the collection.
 
         Args:
-            embed_model: needed where the collection's model is ``external``.
+            embed_model: required if the collection's model is ``external``.
         """
         from ragstore.llama import vector_index
 
@@ -544,23 +546,25 @@ class Ragstore:
         )
 
     @cached_property
-    def _asking(self) -> Asking:
-        from ragstore.app.queries import Asking
+    def _queries(self) -> Queries:
+        from ragstore.app.queries import Queries
 
-        return Asking(self._pool, self._models)
+        return Queries(self._pool, self._models)
 
-    def _goal(self, collection: str | None, model: str | None, filter_keys: Sequence[str]) -> Goal:
-        from ragstore.app.transfer import Goal
+    def _target_collection(
+        self, collection: str | None, model: str | None, filter_keys: Sequence[str]
+    ) -> TargetCollection:
+        from ragstore.app.transfer import TargetCollection
 
-        return Goal(collection or self.settings.collection, model, filter_keys)
+        return TargetCollection(collection or self.settings.collection, model, filter_keys)
 
     def _transfers(self) -> Transfers:
         from ragstore.app.transfer import Transfers
 
         return Transfers(self.settings, self._pool, self._writer(), self.create_collection)
 
-    def _audited(self, name: str | None) -> list[tuple[Collection, int]]:
-        """The collection of that name, or all, each with the ledger's count of its nodes."""
+    def _collections_to_audit(self, name: str | None) -> list[tuple[Collection, int]]:
+        """The collection with that name, or all; each with the ledger's count of its nodes."""
         wanted = None if name is None else collections.get_collection(self._pool, name).name
         return [
             (collections.get_collection(self._pool, summary.name), summary.nodes)
@@ -589,7 +593,7 @@ class Ragstore:
         wanted = checked_name(name or self.settings.collection)
         found = collections.find_collection(self._pool, wanted)
         if found is None:
-            # Databases that do not belong together must get no collection: that it is empty would be an answer.
+            # Check first that the databases belong together: a new, empty collection would answer wrongly.
             self._writer()
             made = self.create_collection(wanted, filter_keys=filter_keys)
             return made, MadeCollection(made.name, made.space.model, made.space.dim)
@@ -598,7 +602,7 @@ class Ragstore:
 
 
 def open_ragstore(settings: Settings | None = None, *, starting: Callable[[], None] | None = None) -> Ragstore:
-    """Open both databases as the settings say; embedded ones are started and migrated.
+    """Open both databases by the settings; embedded ones are started and migrated.
 
     Args:
         starting: called before embedded servers are started.

@@ -1,4 +1,4 @@
-"""Import, adopt and export of collections: what they need, put together."""
+"""Import, adopt and export of collections, with all the parts that they need."""
 
 from __future__ import annotations
 
@@ -19,12 +19,38 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings, without_driver
-from ragstore.transfer.loading import Destination
+from ragstore.transfer.loader import ImportContext
+
+Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
-    """The collection that something comes into, and what it is made with where there is none of that name."""
+class PlainStack:
+    """The stores of plain LlamaIndex; ``repr`` leaves out the URLs, which may contain passwords.
+
+    Args:
+        table: table of a PGVectorStore, with its prefix ``data_``.
+        schema: schema of the table.
+        postgres_url: URL of the table's database; None for ragstore's own.
+        mongo_url: URL of the document store's server; None for ragstore's own.
+        mongo_database: database of a MongoDocumentStore; None if there is none.
+        namespace: namespace of the document store.
+    """
+
+    table: str
+    schema: str = "public"
+    postgres_url: str | None = None
+    mongo_url: str | None = None
+    mongo_database: str | None = None
+    namespace: str = "docstore"
+
+    def __repr__(self) -> str:
+        return f"PlainStack({self.schema}.{self.table})"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCollection:
+    """The collection to import into; if there is none with that name, it is made with this model and these keys."""
 
     name: str
     model: str | None
@@ -41,7 +67,7 @@ class Transfers:
     """Transfers into and out of one pair of databases.
 
     Args:
-        create_collection: as that of the store: makes one, or finds it and checks that it is of that model and length.
+        create_collection: ``Ragstore.create_collection``: makes a collection, or finds it and checks model and length.
     """
 
     settings: Settings
@@ -49,28 +75,30 @@ class Transfers:
     writer: Writer
     create_collection: Callable[..., Collection]
 
-    def import_(self, persist_dir: str, goal: Goal, tell: Tell, *, namespace: str) -> TransferReport:
-        """Bring a persist_dir into a collection."""
-        from ragstore.transfer.importing import import_persist_dir
+    def import_(
+        self, persist_dir: str, target_collection: TargetCollection, tell: Tell, *, namespace: str
+    ) -> TransferReport:
+        """Import a persist_dir into a collection."""
+        from ragstore.transfer.import_ import import_persist_dir
         from ragstore.transfer.persist_dir import open_persist_dir
 
         source = open_persist_dir(persist_dir)
         made = _Made()
-        report = import_persist_dir(source, namespace, self._into(goal, made), tell)
+        report = import_persist_dir(source, namespace, self._into(target_collection, made), tell)
         report.collection_made = made.collection
         return report
 
     def export(self, found: Collection, target: str, tell: Tell, *, overwrite: bool) -> TransferReport:
         """Write a collection as a persist_dir."""
-        from ragstore.transfer.exporting import export_collection
+        from ragstore.transfer.export import export_collection
         from ragstore.transfer.persist_dir import open_folder
 
         structs = self._structs(found).all()
         return export_collection(self.pool, found, structs, open_folder(target), overwrite=overwrite, tell=tell)
 
-    def adopt(self, stack: PlainStack, goal: Goal, tell: Tell) -> TransferReport:
-        """Bring plain stores into a collection."""
-        from ragstore.transfer.adopting import adopt
+    def adopt(self, stack: PlainStack, target_collection: TargetCollection, tell: Tell) -> TransferReport:
+        """Import the content of plain LlamaIndex stores into a collection."""
+        from ragstore.transfer.adoption import adopt
 
         with (
             self._plain_pool(stack) as pool,
@@ -78,29 +106,29 @@ class Transfers:
             plain_table(pool, stack.schema, stack.table) as table,
         ):
             made = _Made()
-            report = adopt(table, docstore, self._into(goal, made), tell)
+            report = adopt(table, docstore, self._into(target_collection, made), tell)
         report.collection_made = made.collection
         return report
 
-    def _into(self, goal: Goal, made: _Made) -> Destination:
-        checked_name(goal.name)
-        checked_filter_keys(goal.filter_keys)
+    def _into(self, target_collection: TargetCollection, made: _Made) -> ImportContext:
+        checked_name(target_collection.name)
+        checked_filter_keys(target_collection.filter_keys)
 
         def collection(dim: int | None) -> Collection:
-            is_new = collections.find_collection(self.pool, goal.name) is None
-            found = self._collection(goal, dim)
+            is_new = collections.find_collection(self.pool, target_collection.name) is None
+            found = self._collection(target_collection, dim)
             if is_new:
                 made.collection = MadeCollection(found.name, found.space.model, found.space.dim)
             return found
 
         direct = DirectWriter(self.pool, self.writer.recoverer, worker=self.writer.worker)
-        return Destination(self.pool, direct, collection, self._structs, self.writer.indexer)
+        return ImportContext(self.pool, direct, collection, self._structs, self.writer.indexer)
 
     def _structs(self, collection: Collection) -> StructWriter:
         return StructWriter(self.pool, self.writer.database, collection, self.writer.recoverer)
 
-    def _collection(self, goal: Goal, dim: int | None) -> Collection:
-        name, model, filter_keys = goal.name, goal.model, goal.filter_keys
+    def _collection(self, target_collection: TargetCollection, dim: int | None) -> Collection:
+        name, model, filter_keys = target_collection.name, target_collection.model, target_collection.filter_keys
         if dim is not None:
             return self.create_collection(name, model=model or EXTERNAL, dim=dim, filter_keys=filter_keys)
         found = collections.find_collection(self.pool, name)
@@ -139,28 +167,3 @@ class Transfers:
                 yield PlainDocstore(database(client, stack.mongo_database), stack.namespace)
             finally:
                 client.close()
-
-
-Tell = Callable[[TransferProgress], None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class PlainStack:
-    """Where plain LlamaIndex keeps vectors and nodes; ``repr`` leaves the URLs out, which may hold passwords.
-
-    Args:
-        table: of a PGVectorStore, with its ``data_``.
-        postgres_url: ragstore's own database where None.
-        mongo_url: ragstore's own server where None.
-        mongo_database: of a MongoDocumentStore; None where there is none.
-    """
-
-    table: str
-    schema: str = "public"
-    postgres_url: str | None = None
-    mongo_url: str | None = None
-    mongo_database: str | None = None
-    namespace: str = "docstore"
-
-    def __repr__(self) -> str:
-        return f"PlainStack({self.schema}.{self.table})"

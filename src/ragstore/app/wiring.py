@@ -1,4 +1,4 @@
-"""Where the two databases are, configured or embedded and started here, and the one way to connect to them."""
+"""Addresses of the two databases, configured or embedded, and the one way to connect to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """URLs with passwords; ``repr`` leaves them out."""
+    """URLs of both databases, with passwords; ``repr`` leaves them out."""
 
     postgres_url: str
     mongo_url: str
@@ -35,7 +35,7 @@ def home_of(settings: Settings) -> Path:
 
 
 def configured(settings: Settings) -> Addresses | None:
-    """The URLs from the settings, None where the servers are embedded."""
+    """The URLs from the settings; None if the servers are embedded."""
     if settings.postgres_url is None or settings.mongo_url is None:
         return None
     return Addresses(
@@ -49,7 +49,7 @@ def _complete(url: SecretStr, password: SecretStr | None) -> str:
 
 
 def reachable(settings: Settings, *, starting: Callable[[], None] | None = None) -> Addresses:
-    """The databases, embedded ones started if they are not running.
+    """Addresses of running databases; embedded ones are started if they do not run.
 
     Args:
         starting: called before they are started, which takes seconds.
@@ -79,7 +79,7 @@ def postgres_pool(
 
 
 def mongo_client(settings: Settings, addresses: Addresses, *, pool_size: int = 8) -> Client:
-    """A client of a server that can be used.
+    """A client of a MongoDB server that was checked.
 
     Raises:
         StoreUnavailableError, StoreSetupError
@@ -97,7 +97,7 @@ def mongo_client(settings: Settings, addresses: Addresses, *, pool_size: int = 8
 
 @contextmanager
 def mongo_database(settings: Settings, addresses: Addresses) -> Iterator[MongoDatabase]:
-    """The database that holds the nodes, for the length of the block; raises as ``mongo_client``."""
+    """The MongoDB database of the settings, for the length of the block; raises as ``mongo_client`` does."""
     from ragstore.mongo.client import database
     from ragstore.mongo.errors import translation
 

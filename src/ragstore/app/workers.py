@@ -1,4 +1,4 @@
-"""Processes that live long, put together: ``worker`` and ``maintain``."""
+"""Long-running processes ``worker`` and ``maintain``, with all the parts that they need."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.turn import Turn
 from ragstore.settings import Settings
 from ragstore.worker.health import Health, serving
-from ragstore.worker.metrics import Impatient, Metrics, Probes
-from ragstore.worker.rounds import Done, Rounds
+from ragstore.worker.metrics import Metrics, Probes, TimedProbe
+from ragstore.worker.rounds import RoundResult, Rounds
 from ragstore.worker.upkeep import Upkeep
 from ragstore.worker.worker import Worker
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 _PROBE_S = 2.0
 _ANSWER_S = 2.5
-"""For each of three questions; Prometheus gives up after 10 seconds."""
+"""Time-out of each of three probes, in seconds; Prometheus gives up after 10 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
-    """How a process lives.
+class LoopOptions:
+    """Options of a long-running command.
 
     Args:
-        every_s: pause between two rounds.
-        metrics_at: HOST:PORT to serve metrics and health at, None for nowhere.
+        every_s: seconds between two rounds.
+        metrics_at: HOST:PORT at which to serve metrics and health; None to serve none.
     """
 
     every_s: float
@@ -55,7 +55,7 @@ def run_worker(
     collection: str | None,
     filter_keys: Sequence[str] = (),
     follow_links: bool | None = None,
-    manner: Manner,
+    options: LoopOptions,
 ) -> None:
     """Keep a collection equal to its paths for ever.
 
@@ -65,75 +65,75 @@ def run_worker(
 
     Raises:
         PathNotFoundError: a path does not exist.
-        UsageError: a path is never read, or nothing can listen where metrics are wanted.
-        RagstoreError: the same would fail the same way for ever.
+        UsageError: a path is never read, or the address of the metrics cannot be used.
+        RagstoreError: an error that would come back in every round.
     """
     target(settings, paths).listing()
     checked_filter_keys(filter_keys)
     name = checked_name(collection or settings.collection)
-    health = Health(manner.every_s)
+    health = Health(options.every_s)
     turns = _Turns(settings, name, paths)
-    with closing(turns), _Opened(settings) as opened, serving_metrics(settings, manner, health) as metrics:
+    with closing(turns), _Opened(settings) as opened, serving_metrics(settings, options, health) as metrics:
 
-        def told(_progress: Progress) -> None:
+        def report_alive(_progress: Progress) -> None:
             health.alive()
 
         def sync() -> IngestReport:
             return opened.store().sync(
-                *paths, collection=name, filter_keys=filter_keys, follow_links=follow_links, progress=told
+                *paths, collection=name, filter_keys=filter_keys, follow_links=follow_links, progress=report_alive
             )
 
         worker = Worker(
             collection=name,
             turns=turns,
             sync=sync,
-            every_s=manner.every_s,
+            every_s=options.every_s,
             metrics=metrics,
         )
-        Rounds(every_s=manner.every_s, health=health, watcher=metrics).run(worker.go_round)
+        Rounds(every_s=options.every_s, health=health, watcher=metrics).run(worker.go_round)
 
 
-def run_maintain(settings: Settings, *, manner: Manner, once: bool) -> None:
-    """Do what a deployment needs beside its workers, for ever or once.
+def run_maintain(settings: Settings, *, options: LoopOptions, once: bool) -> None:
+    """Do the work that a deployment needs in addition to its workers, for ever or once.
 
     Raises:
-        UsageError: nothing can listen where metrics are wanted.
-        RagstoreError: once: whatever goes wrong; else what would fail the same way for ever.
+        UsageError: the address of the metrics cannot be used.
+        RagstoreError: with ``once``, any error; else an error that would come back in every round.
     """
-    health = Health(manner.every_s)
-    with _Opened(settings) as opened, serving_metrics(settings, manner, health) as metrics:
+    health = Health(options.every_s)
+    with _Opened(settings) as opened, serving_metrics(settings, options, health) as metrics:
         upkeeps: list[Upkeep] = []
 
-        def go_round() -> Done:
+        def go_round() -> RoundResult:
             if not upkeeps:
                 upkeeps.append(opened.store().upkeep(health, is_last=once))
             changed = upkeeps[0].go_round()
-            return Done("changed" if changed else "idle", manner.every_s)
+            return RoundResult("changed" if changed else "idle", options.every_s)
 
         metrics.working(True)
         if once:
             go_round()
             return
-        Rounds(every_s=manner.every_s, health=health, watcher=metrics).run(go_round)
+        Rounds(every_s=options.every_s, health=health, watcher=metrics).run(go_round)
 
 
 @contextmanager
-def serving_metrics(settings: Settings, manner: Manner, health: Health) -> Iterator[Metrics]:
-    """Metrics of this process, served if the manner says where."""
+def serving_metrics(settings: Settings, options: LoopOptions, health: Health) -> Iterator[Metrics]:
+    """Metrics of this process, served if the options have an address."""
     with ExitStack() as closing:
-        looks = _Looks(settings, closing)
+        stores = _StoreProbes(settings, closing)
         probes = Probes(
-            Impatient(looks.postgres, within_s=_ANSWER_S),
-            Impatient(looks.mongo, within_s=_ANSWER_S),
-            Impatient(looks.ledger, within_s=_ANSWER_S),
+            TimedProbe(stores.postgres, within_s=_ANSWER_S),
+            TimedProbe(stores.mongo, within_s=_ANSWER_S),
+            TimedProbe(stores.ledger, within_s=_ANSWER_S),
         )
         metrics = Metrics(version=ragstore.__version__, probes=probes)
-        with serving(manner.metrics_at, metrics.registry, health):
+        with serving(options.metrics_at, metrics.registry, health):
             yield metrics
 
 
 class _Opened:
-    """The stores and the turn, opened when first needed: at the start of a process they may be away."""
+    """The stores, opened when first needed: they may be unreachable when the process starts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -147,7 +147,7 @@ class _Opened:
             self._store.close()
 
     def store(self) -> Ragstore:
-        """Both databases; once open they stay so, whatever becomes of them.
+        """Both databases; once opened, they stay open even if they become unreachable.
 
         Raises:
             StoreError, RefusedError
@@ -158,7 +158,7 @@ class _Opened:
 
 
 class _Turns:
-    """The turn of this process among those that have the same paths."""
+    """The turn of this process among all workers with the same paths; only one of them works at a time."""
 
     def __init__(self, settings: Settings, collection: str, paths: Sequence[str]) -> None:
         self._settings = settings
@@ -174,13 +174,13 @@ class _Turns:
         return self._turn.mine()
 
     def close(self) -> None:
-        """Let another one work."""
+        """Give the turn to another process."""
         if self._turn is not None:
             self._turn.close()
 
 
-class _Looks:
-    """Looks at both databases, on connections of their own and with little patience."""
+class _StoreProbes:
+    """Probes of both databases, on separate connections and with short time-outs."""
 
     def __init__(self, settings: Settings, closing: ExitStack) -> None:
         self._settings = settings
@@ -190,15 +190,15 @@ class _Looks:
         self._client: Client | None = None
 
     def postgres(self) -> None:
-        """Raises StoreError where PostgreSQL does not answer."""
+        """Probe PostgreSQL; raises StoreError if it does not answer."""
         ping(self._postgres())
 
     def ledger(self) -> LedgerGauges:
-        """What the ledger holds."""
+        """The gauges of the ledger."""
         return read_gauges(self._postgres())
 
     def mongo(self) -> None:
-        """Raises StoreError where no member of MongoDB's set can be written to."""
+        """Probe MongoDB; raises StoreError if no member of its replica set accepts writes."""
         from ragstore.mongo.client import check_server, connect
 
         url = self._addresses().mongo_url
@@ -224,7 +224,7 @@ class _Looks:
             return self._pool
 
     def _addresses(self) -> Addresses:
-        """Of servers that are there: a look starts none."""
+        """Addresses of running servers; a probe starts none."""
         found = configured(self._settings)
         if found:
             return found

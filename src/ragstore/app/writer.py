@@ -1,4 +1,4 @@
-"""What a process needs to change the stores, built when it first does."""
+"""Writer of a process: both stores with the parts that change them, opened at the first change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ragstore.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Both stores and the protocol over them."""
+    """Both stores, and the parts of the protocol that change them."""
 
     client: Client
     database: MongoDatabase
@@ -35,7 +35,7 @@ class Writer:
     indexer: Indexer
 
     def dropper(self, pool: PostgresPool) -> Dropper:
-        """What drops collections."""
+        """The part that drops collections."""
         grace_s = self.timing.grace_s
         return Dropper(pool, self.database, self.publisher, self.recoverer, worker=self.worker, grace_s=grace_s)
 
@@ -48,7 +48,7 @@ class Writer:
 
 
 def open_writer(settings: Settings, addresses: Addresses, pool: PostgresPool) -> Writer:
-    """Connect to MongoDB, check that the two databases belong together, and recover what died.
+    """Connect to MongoDB, check that the two databases belong together, and recover dead runs.
 
     Raises:
         StoreError, RefusedError
@@ -71,5 +71,5 @@ def open_writer(settings: Settings, addresses: Addresses, pool: PostgresPool) ->
 
 
 def index_memory_mb(settings: Settings) -> int:
-    """Memory of a build of the vector index."""
+    """Megabytes of memory for a build of the vector index."""
     return settings.index_memory_mb or max(16, psutil.virtual_memory().total // 2**20 // 8)

@@ -1,1 +1,1 @@
-"""What is in a collection, and how it came there."""
+"""Verify and repair: comparison of both stores with the ledger, and removal of drift."""

@@ -1,4 +1,4 @@
-"""One round of repair in one collection: kind by kind, in the order in which evidence is used up."""
+"""One round of repair in one collection, kind by kind: no step destroys evidence that a later step needs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _KINDS: tuple[Entries, Entries] = ("ref_doc_info", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What a repair works with; without a repairer it only says what it would do."""
+class RepairContext:
+    """The stores and options of a repair; without a repairer it only reports what it would do."""
 
     pool: PostgresPool
     database: MongoDatabase
@@ -41,8 +41,8 @@ class Means:
 
 
 @dataclass(slots=True)
-class Findings:
-    """What a round finds: repaired, kept as it is with the reason, or set aside."""
+class RoundFindings:
+    """Drift that a round found: repaired, kept as it is with the reason, or set aside."""
 
     done: DriftFindings = field(default_factory=DriftFindings)
     kept: DriftFindings = field(default_factory=DriftFindings)
@@ -50,32 +50,32 @@ class Findings:
 
 
 class CollectionRepair:
-    """Repairs one collection, and adds to the findings."""
+    """Repairs one collection, and adds to the findings of the round."""
 
     def __init__(
-        self, means: Means, collection: Collection, embedder: Callable[[], Embedder], findings: Findings
+        self, context: RepairContext, collection: Collection, embedder: Callable[[], Embedder], findings: RoundFindings
     ) -> None:
-        self._means = means
-        self._repairer = means.repairer
+        self._context = context
+        self._repairer = context.repairer
         self._collection = collection
-        self._postgres = PostgresScan(means.pool, collection)
-        self._mongo = MongoScan(means.database, collection.name)
-        self._revival = Revival(means.pool, collection, embedder)
+        self._postgres = PostgresScan(context.pool, collection)
+        self._mongo = MongoScan(context.database, collection.name)
+        self._revival = Revival(context.pool, collection, embedder)
         self._done = findings.done
         self._kept = findings.kept
         self._set_aside = findings.set_aside
         self.n_embedded = 0
 
     def run(self, tell: Callable[[int], None]) -> None:
-        """One round. Nodes come first: the entries of documents are evidence of which of them were lost."""
+        """Repair once. Nodes come first: the entries of documents are evidence of which nodes were lost."""
         self._make_table()
         for nodes in NodeSurvey(self._postgres, self._mongo, deep=True, tell=tell).drift():
             self._repair_nodes(nodes)
-        with_evidence = not self._means.by_postgres
+        with_evidence = not self._context.by_postgres
         for documents in DocumentSurvey(self._postgres, self._mongo, deep=True, with_evidence=with_evidence).drift():
             self._repair_documents(documents)
         self._rebuild_indexes()
-        for struct in stale_structs(self._means.database, self._collection):
+        for struct in stale_structs(self._context.database, self._collection):
             self._done.add(Kind.LARGE_STRUCT, [str(struct["_id"])])
             if self._repairer:
                 self._repairer.replace_struct(struct, emptied(struct))
@@ -87,7 +87,7 @@ class CollectionRepair:
         self._done.add(Kind.MISSING_TABLE, [f"ragstore.{self._collection.table}"])
         if self._repairer:
             self._repairer.ensure_table(self._collection)
-            self._postgres = PostgresScan(self._means.pool, self._collection)
+            self._postgres = PostgresScan(self._context.pool, self._collection)
 
     # Nodes
 
@@ -97,7 +97,7 @@ class CollectionRepair:
         self._delete_doubled(drift.doubled)
         self._replace_unusable(drift.unusable)
         self._keep_rows(drift.unreadable)
-        if self._means.by_postgres:
+        if self._context.by_postgres:
             reason = "PostgreSQL does not have it"
             self._keep_bodies(Kind.ORPHAN_IN_MONGO, {body.origin.node_id: reason for body in drift.unknown})
             return
@@ -140,7 +140,7 @@ class CollectionRepair:
             self._repairer.delete_bodies(self._collection, stamps)
 
     def _restore(self, lost: Sequence[UnknownBody]) -> None:
-        """Bring back nodes of documents that the ledger knows; whole documents follow with the documents."""
+        """Restore nodes of documents that the ledger knows; documents that it lost are restored as a whole, later."""
         lost = [each for each in lost if each.document_id is None or (each.line and each.line.live)]
         can = [each for each in lost if self._revival.can_revive(has_vector=each.has_vector)]
         ids = {each.origin.node_id for each in can}
@@ -161,7 +161,7 @@ class CollectionRepair:
     # Documents
 
     def _repair_documents(self, drift: DocumentDrift) -> None:
-        if self._means.by_postgres:
+        if self._context.by_postgres:
             self._set_entries_aside(drift.stale)
         unknown = [line.document_id for line in drift.unknown]
         self._restore_documents([*unknown, *(str(entry["_id"]) for entry in drift.unexplained)])
@@ -172,7 +172,7 @@ class CollectionRepair:
 
     def _restore_documents(self, document_ids: Sequence[str]) -> None:
         for document_id in document_ids:
-            found = find_lost(self._means.pool, self._postgres, self._mongo, document_id)
+            found = find_lost(self._context.pool, self._postgres, self._mongo, document_id)
             if found.reason is not None:
                 self._keep_document(found, found.reason)
             elif not all(self._revival.can_revive(has_vector=body.has_vector) for body in found.bodies):
@@ -201,28 +201,28 @@ class CollectionRepair:
         return {node.document_id for node in nodes if node.content is None and node.document_id is not None}
 
     def _let_read_again(self, lines: Sequence[LedgerLine]) -> None:
-        gone = "{} of its nodes are in neither store; ingest it again"
-        found = {line.document_id: gone.format(line.n_nodes - line.n_rows) for line in lines}
+        reason = "{} of its nodes are in neither store; ingest it again"
+        found = {line.document_id: reason.format(line.n_nodes - line.n_rows) for line in lines}
         self._keep(Kind.WRONG_COUNT, found)
-        if self._repairer and lines and self._means.set_aside:
+        if self._repairer and lines and self._context.set_aside:
             self._repairer.accept_loss(self._collection, list(found))
         elif self._repairer and lines:
             self._repairer.forget_sources(self._collection, list(found))
 
     def _put_entries(self, kind: Entries, stale: Sequence[StaleEntry]) -> None:
-        if self._means.by_postgres:
+        if self._context.by_postgres:
             stale = [each for each in stale if each.expected.node_ids is not None]
         self._done.add(Kind.STALE_ENTRY, (f"{each.document_id}: {kind}" for each in stale))
         if self._repairer and stale:
             self._repairer.put_entries(self._collection, kind, [(each.found, each.expected) for each in stale])
 
-    # What somebody must decide, and did where it is to be set aside
+    # Data that only a person can decide about; with set_aside the decision was to move it away
 
     def _keep(self, kind: Kind, reasons: Mapping[str, str]) -> bool:
-        """Report what stays as it is, by its id; returns whether it is to be set aside instead."""
-        tally = self._kept if self._means.set_aside is None else self._set_aside
+        """Report, by id, data that is kept or set aside; returns whether the caller must set it aside."""
+        tally = self._kept if self._context.set_aside is None else self._set_aside
         tally.add(kind, (f"{key}: {reason}" for key, reason in reasons.items()))
-        return self._means.set_aside is not None and bool(reasons)
+        return self._context.set_aside is not None and bool(reasons)
 
     def _keep_bodies(self, kind: Kind, reasons: Mapping[str, str]) -> None:
         if self._keep(kind, reasons):
@@ -237,20 +237,22 @@ class CollectionRepair:
 
     def _keep_rows(self, node_ids: Sequence[str]) -> None:
         reason = "its row holds no node of that id; write its content again, or let it be set aside"
-        if self._keep(Kind.UNREADABLE_ROW, dict.fromkeys(node_ids, reason)) and self._means.set_aside:
-            rows = whole_rows(self._means.pool, self._collection, node_ids)
+        if self._keep(Kind.UNREADABLE_ROW, dict.fromkeys(node_ids, reason)) and self._context.set_aside:
+            rows = whole_rows(self._context.pool, self._collection, node_ids)
             documents = [{"_id": row.node_id, "row": row.content} for row in rows]
-            self._means.set_aside.keep(f"{self._collection.name}/rows", documents)
+            self._context.set_aside.keep(f"{self._collection.name}/rows", documents)
             if self._repairer:
                 owners = sorted({row.document_id for row in rows if row.document_id is not None})
                 self._repairer.delete_rows(self._collection, {row.node_id: row.row_id for row in rows}, owners)
 
     def _set_entries_aside(self, stale: Sequence[StaleEntry]) -> None:
-        """Entries of documents that PostgreSQL does not have; and no revision is used that MongoDB has seen."""
-        gone = [each for each in stale if each.expected.node_ids is None and each.found is not None]
+        """Set aside entries of documents that PostgreSQL lacks; no revision that MongoDB has seen is used again."""
+        orphaned = [each for each in stale if each.expected.node_ids is None and each.found is not None]
         reason = "PostgreSQL does not have its document"
         for kind in _KINDS:
-            of_kind = {each.document_id: each.found for each in gone if each.kind == kind and each.found is not None}
+            of_kind = {
+                each.document_id: each.found for each in orphaned if each.kind == kind and each.found is not None
+            }
             self._keep(Kind.STALE_ENTRY, {f"{i}: {kind}": reason for i in of_kind})
             self._move(kind, list(of_kind.values()))
         seen = {each.document_id: _revision(each.found) for each in stale}
@@ -263,15 +265,15 @@ class CollectionRepair:
             self._repairer.raise_revisions(self._collection.name, raised)
 
     def _move(self, part: str, documents: Sequence[Document]) -> None:
-        if self._means.set_aside is not None:
-            self._means.set_aside.move(f"{self._collection.name}/{part}", documents)
+        if self._context.set_aside is not None:
+            self._context.set_aside.move(f"{self._collection.name}/{part}", documents)
 
     # Indexes
 
     def _put_structs(self) -> None:
-        for stale in stale_copies(self._means.pool, self._means.database, self._collection):
+        for stale in stale_copies(self._context.pool, self._context.database, self._collection):
             index_id, is_lost = stale.struct.index_id, stale.struct.stamp is None
-            if self._means.by_postgres and is_lost:
+            if self._context.by_postgres and is_lost:
                 self._keep_struct(stale, "PostgreSQL does not have it")
             elif self._repairer and not self._repairer.put_struct(self._collection, stale.struct, stale.found):
                 self._keep_struct(stale, "its id is another collection's")
@@ -279,11 +281,11 @@ class CollectionRepair:
                 self._done.add(Kind.STALE_STRUCT, [index_id])
 
     def _keep_struct(self, stale: StaleStruct, reason: str) -> None:
-        if self._keep(Kind.STALE_STRUCT, {stale.struct.index_id: reason}) and self._means.set_aside and stale.found:
-            self._means.set_aside.move(STRUCTS, [stale.found])
+        if self._keep(Kind.STALE_STRUCT, {stale.struct.index_id: reason}) and self._context.set_aside and stale.found:
+            self._context.set_aside.move(STRUCTS, [stale.found])
 
     def _rebuild_indexes(self) -> None:
-        broken = unusable_indexes(self._means.pool, self._postgres)
+        broken = unusable_indexes(self._context.pool, self._postgres)
         if not broken:
             self._seal_fresh()
             return
@@ -292,7 +294,7 @@ class CollectionRepair:
             self._repairer.ensure_table(self._collection)
             for index in broken:
                 self._rebuild(index)
-            left = unusable_indexes(self._means.pool, self._postgres)
+            left = unusable_indexes(self._context.pool, self._postgres)
         self._seal_fresh()
         done = broken if not self._repairer else {name: why for name, why in broken.items() if name not in left}
         self._done.add(Kind.INVALID_INDEX, (f"{name} {why}" for name, why in done.items()))
@@ -302,10 +304,10 @@ class CollectionRepair:
 
     def _seal_fresh(self) -> None:
         if self._repairer:
-            self._repairer.seal_fresh(self._collection, min_nodes=self._means.index_min_nodes)
+            self._repairer.seal_fresh(self._collection, min_nodes=self._context.index_min_nodes)
 
     def _rebuild(self, index: str) -> None:
-        still = unusable_indexes(self._means.pool, self._postgres)
+        still = unusable_indexes(self._context.pool, self._postgres)
         is_of_segment = is_segment_table(index)
         if self._repairer and index in still and (is_of_segment or still[index] == "is invalid"):
             self._repairer.rebuild_index(self._collection, index)

@@ -1,4 +1,4 @@
-"""Documents of one collection: the ledger against the rows, and MongoDB's per-document entries against the ledger."""
+"""Survey of the documents of a collection: the ledger against rows, MongoDB's entries against the ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragstore.audit.nodes import ahead, aligned
+from ragstore.audit.nodes import aligned, prefetched
 from ragstore.model.run import RefDoc
 from ragstore.mongo.client import Document
 from ragstore.mongo.scan import Entries, MongoScan
@@ -18,11 +18,12 @@ _KINDS: tuple[Entries, Entries] = ("ref_doc_info", "metadata")
 
 @dataclass(frozen=True, slots=True)
 class StaleEntry:
-    """An entry of a document that is not what the ledger says.
+    """An entry of a document that differs from the ledger.
 
     Args:
-        expected: what it must be; ``node_ids`` is None where it must be gone.
-        found: the entry, None where it is missing.
+        kind: ``ref_doc_info`` or ``metadata``.
+        expected: the correct state; ``node_ids`` is None if the entry must not exist.
+        found: the entry; None if it is missing.
     """
 
     kind: Entries
@@ -31,19 +32,18 @@ class StaleEntry:
 
     @property
     def document_id(self) -> str:
-        """The document's id."""
         return self.expected.document_id
 
 
 @dataclass(slots=True)
 class DocumentDrift:
-    """Confirmed drift among a thousand documents or so.
+    """Confirmed drift among about a thousand documents.
 
     Args:
-        unknown: have rows, and no live line in the ledger.
-        miscounted: have other rows than the ledger counts, and MongoDB does not hold the difference.
+        unknown: documents that have rows, but no live line in the ledger.
+        miscounted: documents with another number of rows than in the ledger; MongoDB does not have the difference.
         stale: entries to bring up to date.
-        unexplained: entries of documents that the ledger does not know, whose nodes are in MongoDB.
+        unexplained: entries of documents that the ledger does not know, and which have nodes in MongoDB.
     """
 
     unknown: list[LedgerLine] = field(default_factory=list)
@@ -56,8 +56,8 @@ class DocumentSurvey:
     """Compares all documents of a collection.
 
     Args:
-        deep: compare which nodes an entry names too.
-        with_evidence: an entry that names nodes which only MongoDB has may be right, and PostgreSQL wrong.
+        deep: also compare the nodes that an entry names.
+        with_evidence: an entry that names nodes which only MongoDB has counts as evidence that PostgreSQL lost them.
     """
 
     def __init__(self, postgres: PostgresScan, mongo: MongoScan, *, deep: bool, with_evidence: bool = True) -> None:
@@ -74,7 +74,7 @@ class DocumentSurvey:
             yield from self._entry_drift(kind)
 
     def _ledger_drift(self) -> Iterator[DocumentDrift]:
-        for lines in ahead(self._postgres.ledger()):
+        for lines in prefetched(self._postgres.ledger()):
             self.n_documents += sum(line.live for line in lines)
             unknown = [line for line in lines if not line.live]
             miscounted = [line for line in lines if line.live and line.n_rows != line.n_nodes]
@@ -82,7 +82,7 @@ class DocumentSurvey:
                 yield DocumentDrift(unknown=unknown, miscounted=self._unexplained_counts(miscounted))
 
     def _unexplained_counts(self, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-        """Without documents that lack just the nodes that MongoDB still has, which are counted there."""
+        """These lines, but not those whose missing nodes MongoDB still has: these count as lost nodes."""
         if not lines:
             return []
         entries = self._mongo.entries_of("ref_doc_info", [line.document_id for line in lines])
@@ -93,20 +93,20 @@ class DocumentSurvey:
         }
         here = [line for line in lines if line.n_rows < line.n_nodes and line.document_id in named]
         ids = [i for line in here for i in named[line.document_id]]
-        gone = set(ids).difference(self._postgres.states(ids).live) if ids else set()
-        held = self._mongo.present(list(gone)) if gone else set()
+        missing = set(ids).difference(self._postgres.states(ids).live) if ids else set()
+        in_mongo = self._mongo.present(list(missing)) if missing else set()
         explained = {
             line.document_id
             for line in here
-            if len(held.intersection(named[line.document_id])) == line.n_nodes - line.n_rows
+            if len(in_mongo.intersection(named[line.document_id])) == line.n_nodes - line.n_rows
         }
         return [line for line in lines if line.document_id not in explained]
 
     def _entry_drift(self, kind: Entries) -> Iterator[DocumentDrift]:
         suspects: list[str] = []
         pieces = aligned(
-            ahead(self._postgres.live_documents()),
-            ahead(self._mongo.entries(kind)),
+            prefetched(self._postgres.live_documents()),
+            prefetched(self._mongo.entries(kind)),
             left_key=lambda line: line.document_id,
             right_key=lambda entry: str(entry["_id"]),
         )
@@ -131,7 +131,10 @@ class DocumentSurvey:
         return wrong + list(stored)
 
     def _confirmed(self, kind: Entries, document_ids: Sequence[str]) -> DocumentDrift:
-        """Asked like nodes: the ledger before MongoDB and after, at the same revision and with nothing under way."""
+        """Drift among these entries. As for nodes, the ledger is read before and after MongoDB.
+
+        An entry is only judged if the ledger says the same both times, and nothing of it is pending.
+        """
         before = self._postgres.ref_docs(document_ids)
         pending = self._postgres.pending_entries(document_ids)
         stored = self._mongo.entries_of(kind, document_ids)
@@ -148,7 +151,7 @@ class DocumentSurvey:
         return self._without_evidence(stale)
 
     def _without_evidence(self, stale: Sequence[StaleEntry]) -> DocumentDrift:
-        """Entries that name nodes which only MongoDB has are evidence of what PostgreSQL lost, and stay."""
+        """These entries as drift, without those that name nodes which only MongoDB has: they are evidence, and stay."""
         if not self._with_evidence:
             return DocumentDrift(stale=list(stale))
         drift = DocumentDrift()
@@ -165,7 +168,7 @@ class DocumentSurvey:
 
 
 def is_entry_of(kind: Entries, entry: Document | None, expected: RefDoc) -> bool:
-    """Whether an entry is what the ledger says of its document."""
+    """Whether an entry agrees with the ledger; both may say that there is none."""
     if entry is None or expected.node_ids is None:
         return entry is None and expected.node_ids is None
     if entry.get("stamp") != expected.revision:

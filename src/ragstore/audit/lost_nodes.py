@@ -1,4 +1,4 @@
-"""Nodes that only MongoDB has, made ready to come back: as they were, with a vector found or computed."""
+"""Lost nodes and documents, which only MongoDB has, in the form to restore, with a found or computed vector."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CHILD = "5"
 
 @dataclass(frozen=True, slots=True)
 class LostBody:
-    """A body and what it was.
+    """A lost node: its body in MongoDB, and its place in a document.
 
     Args:
-        revision: of its document, when it was found lost.
+        revision: revision of its document when the loss was found.
         ordinal: position among the nodes of its document.
     """
 
@@ -44,7 +44,7 @@ class LostBody:
 
 
 def readable(body: Document) -> bool:
-    """Whether a body holds the node that its id says."""
+    """Whether a body holds a node with the body's id."""
     data = body.get("__data__")
     return (
         isinstance(data, dict)
@@ -55,7 +55,7 @@ def readable(body: Document) -> bool:
 
 
 def had_vector(body: Document) -> bool:
-    """Whether a node of a document that nothing else remembers had a vector: parents and documents had none."""
+    """Whether the node had a vector, judged only by its body: parents and documents had none."""
     return body.get("__type__") != TYPE_KEYS["Document"] and _CHILD not in (body["__data__"].get("relationships") or {})
 
 
@@ -63,7 +63,7 @@ class Revival:
     """Makes lost nodes of one collection from their bodies.
 
     Args:
-        embedder: loads the collection's model; not called as long as no vector has to be computed.
+        embedder: loads the collection's model; called only if a vector must be computed.
     """
 
     def __init__(self, pool: PostgresPool, collection: Collection, embedder: Callable[[], Embedder]) -> None:
@@ -72,19 +72,19 @@ class Revival:
         self._embedder = embedder
 
     def can_revive(self, *, has_vector: bool) -> bool:
-        """Whether such a node's vector can be had again."""
+        """Whether a node can be restored: it had no vector, or its vector can be computed again."""
         return not has_vector or self._collection.space.model != EXTERNAL
 
     def revived(self, bodies: Sequence[LostBody]) -> list[LostNode]:
-        """The nodes with their vectors; equal texts are embedded once, and not at all where a live row has the vector.
+        """The nodes with their vectors; equal texts are embedded once, or not at all if a live row has the vector.
 
-        Left out, where the vectors of the collection come from outside, are nodes that had one.
+        If the vectors of the collection come from outside, nodes that had one are left out.
 
         Raises:
             ModelError: the model cannot be used.
         """
         wanted = [b for b in bodies if readable(b.body) and self.can_revive(has_vector=b.has_vector)]
-        # In the order in which they were put; staged ones have stamp 0 and stay as they come.
+        # In the order in which they were written; staged ones have stamp 0 and keep their order.
         wanted.sort(key=lambda each: each.body["stamp"] or 0)
         nodes = [node_of(b.body, b.document_id, b.ordinal) for b in wanted]
         texts = [embedded_text(node) if b.has_vector else None for node, b in zip(nodes, wanted, strict=True)]
@@ -153,7 +153,7 @@ def node_of(body: Document, document_id: str | None, ordinal: int = 0) -> Node:
 
 
 def _is_from_ingest(content: Mapping[str, Any]) -> bool:
-    """Whether an ingest made it, which embeds a chunk under its headings and nothing else of the metadata."""
+    """Whether an ingest made the node: it embeds a chunk with its headings, and no other metadata."""
     return content.get("excluded_llm_metadata_keys") == _FILE_KEYS and content.get(
         "excluded_embed_metadata_keys"
     ) == list(content["metadata"])
@@ -168,11 +168,11 @@ _OF_A_NODE = ("headings", "page")
 
 @dataclass(frozen=True, slots=True)
 class FoundDocument:
-    """What is known of a lost document.
+    """A lost document with all that is known about it.
 
     Args:
-        bodies: its nodes that PostgreSQL has not.
-        reason: why it cannot be brought back; None where it can.
+        bodies: its nodes that PostgreSQL does not have.
+        reason: why it cannot be restored; None if it can.
     """
 
     document: LostDocument
@@ -181,7 +181,7 @@ class FoundDocument:
 
 
 def find_lost(pool: PostgresPool, postgres: PostgresScan, mongo: MongoScan, document_id: str) -> FoundDocument:
-    """Everything that rows, bodies and entries say of a document; its nodes are in memory at once."""
+    """A lost document by its rows, bodies and entries; all its nodes are in memory at once."""
     entry = mongo.entries_of("ref_doc_info", [document_id]).get(document_id, {})
     named = [str(i) for i in entry.get("node_ids") or ()]
     states = postgres.states([*named, document_id])
@@ -194,8 +194,8 @@ def find_lost(pool: PostgresPool, postgres: PostgresScan, mongo: MongoScan, docu
     first = (first_rows(pool, postgres.collection, [document_id]) if postgres.has_table else {}).get(document_id)
     doc_hash = mongo.entries_of("metadata", [document_id]).get(document_id, {}).get("doc_hash")
     document = _document(document_id, entry, first or _first(lost), str(doc_hash) if doc_hash else None)
-    held = states.live.keys() | {each.body["_id"] for each in lost}
-    if first is None and not held.issuperset(named):
+    found_ids = states.live.keys() | {each.body["_id"] for each in lost}
+    if first is None and not found_ids.issuperset(named):
         return FoundDocument(document, [], "some of its nodes are in neither store; ingest it again")
     if first is None and not lost:
         return FoundDocument(document, [], "none of its nodes is left; ingest it again")

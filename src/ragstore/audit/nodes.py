@@ -1,4 +1,4 @@
-"""Nodes of one collection, compared in both stores; what looks like drift is asked again before it is called so."""
+"""Survey of the nodes of a collection in both stores. Suspected drift is re-checked before it is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTERNAL = "external"
 
 @dataclass(frozen=True, slots=True)
 class AlteredBody:
-    """A body that differs from its live node; ``stamp`` is the body's own."""
+    """A body that differs from its live node; ``stamp`` is that of the body."""
 
     node: ScannedNode
     stamp: object
@@ -27,7 +27,7 @@ class AlteredBody:
 
 @dataclass(slots=True)
 class NodeDrift:
-    """Confirmed drift among a thousand nodes or so."""
+    """Confirmed drift among about a thousand nodes."""
 
     missing: list[ScannedNode] = field(default_factory=list)
     altered: list[AlteredBody] = field(default_factory=list)
@@ -41,8 +41,8 @@ class NodeSurvey:
     """Compares all nodes of a collection.
 
     Args:
-        deep: compare content and vectors too, not only which nodes there are.
-        tell: called with the number of nodes compared, now and then.
+        deep: also compare content and vectors, not only which nodes exist.
+        tell: called from time to time with the number of nodes compared so far.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class NodeSurvey:
     def drift(self) -> Iterator[NodeDrift]:
         """Confirmed drift, in batches; ``n_nodes`` is complete at the end.
 
-        A node that a run in flight or the outbox names is on its way and no drift. One that changed between two looks
-        is left alone: its writer is at work.
+        A node named by a running run or the outbox is still being written, and is no drift. A node that changed between
+        two reads is not reported: a writer is working on it.
         """
         suspects: list[str] = []
         strangers: list[str] = []
@@ -77,20 +77,20 @@ class NodeSurvey:
             yield NodeDrift(unknown=self._unknown(strangers))
 
     def _differences(self) -> Iterator[tuple[list[str], list[str]]]:
-        """Ids that PostgreSQL has and that MongoDB has not or has otherwise, and ids that only MongoDB has."""
+        """Pairs: ids of live nodes that MongoDB lacks or has in another state, and ids that only MongoDB has."""
         if self._deep:
             yield from self._deep_differences()
             return
-        for live, stored in aligned(ahead(self._postgres.node_ids()), ahead(self._mongo.node_ids())):
+        for live, stored in aligned(prefetched(self._postgres.node_ids()), prefetched(self._mongo.node_ids())):
             self._count(len(live))
             if live != stored:
-                here, there = set(live), set(stored)
-                yield [i for i in live if i not in there], [i for i in stored if i not in here]
+                live_ids, stored_ids = set(live), set(stored)
+                yield [i for i in live if i not in stored_ids], [i for i in stored if i not in live_ids]
 
     def _deep_differences(self) -> Iterator[tuple[list[str], list[str]]]:
         pieces = aligned(
-            ahead(self._postgres.nodes()),
-            ahead(self._mongo.bodies()),
+            prefetched(self._postgres.nodes()),
+            prefetched(self._mongo.bodies()),
             left_key=lambda node: node.node_id,
             right_key=lambda body: str(body["_id"]),
         )
@@ -111,10 +111,10 @@ class NodeSurvey:
         self._tell(self.n_nodes)
 
     def _confirmed(self, ids: Sequence[str]) -> NodeDrift:
-        """What is wrong with these live nodes.
+        """Drift among these live nodes.
 
-        The ledger is asked before MongoDB and after. Stamps are never used again: a node with the same one both times,
-        which nothing worked on, was in that state in between too.
+        The ledger is read before MongoDB and after. A stamp is never used again: a node with the same stamp both times,
+        on which nothing was pending, was in that state in between too.
         """
         before = self._postgres.states(ids)
         bodies = self._mongo.bodies_of(ids)
@@ -141,10 +141,10 @@ class NodeSurvey:
             drift.unusable.append(node)
 
     def _find_doubled(self, drift: NodeDrift) -> None:
-        """Take rows that a foreign writer made from others out of those that lack a body.
+        """Move rows that another program copied from existing rows from ``missing`` to ``doubled``.
 
-        Proof is that the text stands in another row of the same place, which has a body, and that the ledger does not
-        count the row, or that it holds another node than it says.
+        The proof: another row of the same place has the same text, and a body; and the ledger does not count the copy,
+        or the copy holds another node than its id says.
         """
         copies = self._postgres.copies([node.node_id for node in drift.missing])
         if copies:
@@ -162,7 +162,7 @@ class NodeSurvey:
         drift.missing = [n for n in drift.missing if n.content is not None and n.node_id not in doubled]
 
     def _unknown(self, ids: Sequence[str]) -> list[UnknownBody]:
-        """Those of these bodies that PostgreSQL knew nothing of, between two looks at which they were the same."""
+        """Verdicts on those of these bodies that PostgreSQL did not know and that did not change between two reads."""
         found = self._mongo.origins_of(ids)
         states = self._postgres.states(ids)
         again = self._mongo.origins_of(ids)
@@ -170,12 +170,12 @@ class NodeSurvey:
         return judged(self._postgres, self._mongo, origins) if origins else []
 
     def _is_unusable(self, node: ScannedNode) -> bool:
-        # Vectors from outside are what their maker wants them to be.
+        # Vectors from outside are never judged: their maker decides what they are.
         return node.usable is False and self._postgres.collection.space.model != _EXTERNAL
 
 
 def is_body_of(body: Document, node: ScannedNode) -> bool:
-    """Whether MongoDB holds that node in its present state."""
+    """Whether this body of MongoDB is the current state of the node."""
     stamp = body.get("stamp")
     return (
         body.get("__data__") == node.content
@@ -189,8 +189,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-def ahead(pages: Iterator[T]) -> Iterator[T]:
-    """The same pages, each read in a thread while the one before is worked on; of few, two at most, none is."""
+def prefetched(pages: Iterator[T]) -> Iterator[T]:
+    """The same pages, each read in a thread while the page before is processed; no thread for one or two pages."""
     first, second = next(pages, None), next(pages, None)
     if first is not None:
         yield first
@@ -211,11 +211,11 @@ def aligned(
     left_key: Callable[[L], str] | None = None,
     right_key: Callable[[R], str] | None = None,
 ) -> Iterator[tuple[list[L], list[R]]]:
-    """Pieces of both streams that cover the same range of keys, one after the other.
+    """Pairs of pieces of both streams; both pieces of a pair cover the same range of keys.
 
     Args:
         left: pages in ascending order of keys; Python orders strings as both databases order their UTF-8 bytes.
-        left_key: of an item; the item itself where none is given.
+        left_key: returns the key of an item; None if the item is its own key.
     """
     left_rest: list[L] = []
     right_rest: list[R] = []

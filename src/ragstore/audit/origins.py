@@ -1,4 +1,4 @@
-"""What a body is that PostgreSQL does not know: the rest of a dead run, a lost node, or nobody can say."""
+"""Verdict on a body that PostgreSQL does not know: garbage of a dead run, a lost node, or undecidable."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class UnknownBody:
     """A body that PostgreSQL neither has nor is about to delete.
 
     Args:
-        verdict: ``lost`` where PostgreSQL must have had it; ``garbage`` where it was never published, or belongs to a
-            document that was deleted or is whole without it; ``kept`` where neither can be proved.
-        ordinal: position among the nodes of its document, where that is known.
+        verdict: ``lost`` if PostgreSQL must have had it; ``garbage`` if it was never published, or if its document was
+            deleted or is complete without it; ``kept`` if neither can be proved.
+        ordinal: position among the nodes of its document, if that is known.
         has_vector: False for a node that only the docstore had.
     """
 
@@ -37,7 +37,7 @@ class UnknownBody:
 
     @property
     def document_id(self) -> str | None:
-        """The document it belonged to; a document's own node names none."""
+        """Id of the document it belonged to; the node of a document itself names none."""
         if self.origin.document_id is None and self.line is not None:
             return self.line.document_id
         return self.origin.document_id
@@ -45,7 +45,7 @@ class UnknownBody:
 
 def judged(postgres: PostgresScan, mongo: MongoScan, origins: Sequence[Origin]) -> list[UnknownBody]:
     """A verdict on each of these bodies, from the ledger, the audit trail and MongoDB's entries."""
-    # A node without a source that the docstore was given is a document of its own.
+    # A node without a source in the document store is a document of its own.
     documents = list({o.document_id or o.node_id for o in origins})
     lines = postgres.lines_of(documents)
     evidence = _Evidence(
@@ -88,7 +88,7 @@ def _judge(origin: Origin, evidence: _Evidence) -> UnknownBody:
 
 
 def _whole(postgres: PostgresScan, mongo: MongoScan, lines: Iterable[LedgerLine]) -> set[str]:
-    """Documents that cannot have lost a node: they have as many rows as the ledger counts, and each row has a body."""
+    """Ids of documents that lost no node: they have as many rows as the ledger counts, and each row has a body."""
     counted = [line.document_id for line in lines if line.live and line.n_nodes == line.n_rows > 0]
     if not counted:
         return set()
@@ -150,7 +150,7 @@ def _is_newer(entry: Mapping[str, Any], revision: int) -> bool:
 
 
 def _staged_at(origin: Origin) -> float | None:
-    """When a run made it, seconds since the epoch; None for a node that no run staged."""
+    """When a run staged the node, seconds since 1970; None for a node that no run staged."""
     if origin.stamp != 0:
         return None
     try:

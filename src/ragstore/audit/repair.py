@@ -1,8 +1,8 @@
-"""Repair: removes the drift that verify finds, and reports what it must leave alone.
+"""Repair: removal of the drift that verify finds, and a report of what must stay.
 
-What both stores can say is brought back from the one that has it: bodies and entries from PostgreSQL, rows and ledger
-from MongoDB. Only what is proved to be garbage is deleted. Each round surveys everything; the last one finds nothing
-left that can be repaired, and so is a verify at the same time.
+Data that one store lost is restored from the other: bodies and entries from PostgreSQL, rows and ledger from MongoDB.
+Only proved garbage is deleted. Each round surveys everything; the last round finds nothing more to repair, and so is
+also a verify.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ragstore.audit.collection_repair import CollectionRepair, Findings, Means
+from ragstore.audit.collection_repair import CollectionRepair, RepairContext, RoundFindings
 from ragstore.audit.structures import has_registry, remove_leftovers
-from ragstore.audit.verify import Listener, told
+from ragstore.audit.verify import Listener, survey_listener
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
 from ragstore.model.drift import DriftFindings, Kind, RepairReport
@@ -29,15 +29,15 @@ _MAX_ROUNDS = 4
 
 @dataclass(frozen=True, slots=True)
 class RepairOptions:
-    """How to repair.
+    """Options of a repair.
 
     Args:
-        embedder: the model of a collection, loaded when a vector must be computed.
-        index_min_nodes: fresh nodes from which an index over them is built.
-        registered: MongoDB did not say which PostgreSQL database it belongs to, and now does.
-        set_aside: takes what would be kept otherwise; None to keep it.
-        by_postgres: PostgreSQL is right in all; whatever only MongoDB has is set aside.
-        whole: these are all collections that PostgreSQL has: what MongoDB has under other names is left over.
+        embedder: returns the model of a collection; called when a vector must be computed.
+        index_min_nodes: least number of fresh nodes for which an index is built.
+        registered: MongoDB did not say which PostgreSQL database it belongs to, and was registered just now.
+        set_aside: takes data that would be kept otherwise; None to keep it.
+        by_postgres: PostgreSQL is always right: all that only MongoDB has is set aside.
+        whole: the repair covers all collections of PostgreSQL, so data of MongoDB under other names is left over.
     """
 
     embedder: Callable[[Collection], Embedder]
@@ -59,11 +59,11 @@ def repair(
     """Remove drift until none is left that can be removed.
 
     Args:
-        collections: each with the number of its nodes that progress is told against.
-        repairer: None for a dry run, which says what would be done and changes nothing.
+        collections: each with the number of its nodes, the total for its progress.
+        repairer: None for a dry run, which reports what would be done and changes nothing.
 
     Raises:
-        ModelError: vectors must be computed and the model cannot be used; what was done by then stays.
+        ModelError: vectors must be computed and the model cannot be used; earlier repairs stay.
 
     Crash safety:
         Idempotent; a killed repair is run again.
@@ -72,19 +72,19 @@ def repair(
     report = RepairReport(dry_run=repairer is None)
     if options.registered or not has_registry(database):
         report.repaired.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
-    means = Means(
+    context = RepairContext(
         pool, database, repairer, options.index_min_nodes, set_aside=options.set_aside, by_postgres=options.by_postgres
     )
     for _ in range(_MAX_ROUNDS):
-        found = Findings()
+        found = RoundFindings()
         if repairer is not None and options.by_postgres:
             repairer.retire()
         for collection, expected in collections:
-            one = CollectionRepair(means, collection, partial(options.embedder, collection), found)
-            one.run(told(tell, collection, expected))
+            one = CollectionRepair(context, collection, partial(options.embedder, collection), found)
+            one.run(survey_listener(tell, collection, expected))
             report.embedded += one.n_embedded
         if options.whole and options.set_aside is not None:
-            _set_namespaces_aside(means, options.set_aside, found.set_aside)
+            _set_namespaces_aside(context, options.set_aside, found.set_aside)
         elif options.whole:
             remove_leftovers(pool, database, repairer, found.done, found.kept)
         report.kept = found.kept
@@ -98,14 +98,14 @@ def repair(
     return report
 
 
-def _set_namespaces_aside(means: Means, aside: SetAside, tally: DriftFindings) -> None:
-    """Move what is in MongoDB of collections that PostgreSQL does not have; what other programs wrote stays."""
+def _set_namespaces_aside(context: RepairContext, aside: SetAside, tally: DriftFindings) -> None:
+    """Set aside MongoDB's data of collections that PostgreSQL does not have; data of other programs stays."""
     for namespace in aside.namespaces():
         for name, page in aside.ours(namespace):
-            # Made meanwhile: what a run stages there comes after its collection.
-            if find_collection(means.pool, namespace) is not None:
+            # The collection was made in the meantime; a run stages nodes only after that.
+            if find_collection(context.pool, namespace) is not None:
                 break
-            if means.repairer and name.endswith("/ref_doc_info"):
-                means.repairer.raise_revisions(namespace, {str(each["_id"]): int(each["stamp"]) for each in page})
+            if context.repairer and name.endswith("/ref_doc_info"):
+                context.repairer.raise_revisions(namespace, {str(each["_id"]): int(each["stamp"]) for each in page})
             moved = aside.move(name, page)
             tally.add(Kind.LEFT_OVER_NAMESPACE, (f"{name}: {each}" for each in moved))

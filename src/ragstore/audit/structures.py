@@ -1,4 +1,4 @@
-"""What stands around the nodes: table, indexes, index structs, registry."""
+"""Checks of tables, indexes, index structs and the registry, and of leftovers of dropped collections."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _SUFFIXES = ("pkey", "node_id_key", "document_idx", "chunk_hash_idx", "text_idx"
 
 @dataclass(frozen=True, slots=True)
 class StaleStruct:
-    """A struct of which one store has another state than PostgreSQL, or that only MongoDB has.
+    """A struct that MongoDB has in another state than PostgreSQL, or that only MongoDB has.
 
     Args:
-        struct: as it should be; without a stamp PostgreSQL lost it.
-        found: MongoDB's entry.
+        struct: the correct state; without a stamp if PostgreSQL lost it.
+        found: MongoDB's entry; None if it is missing.
     """
 
     struct: Struct
@@ -54,19 +54,19 @@ def unusable_indexes(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     if not scan.has_table or not _broken(pool, scan):
         return {}
     found = _unusable(pool, scan)
-    # An index that another process was just finishing is in order on a second look.
+    # An index that another process was just completing is valid at the second check.
     return {name: reason for name, reason in _unusable(pool, scan).items() if name in found} if found else {}
 
 
 def stale_structs(database: MongoDatabase, collection: Collection) -> Iterator[dict[str, Any]]:
-    """Structs that hold the ids of nodes, which the ledger knows, and grow with them."""
+    """Structs that still have node ids, which only the ledger should have, and so grow with the collection."""
     for struct in index_structs(database, collection.name, min_bytes=MAX_STRUCT_BYTES):
         if emptied(struct) != struct:
             yield struct
 
 
 def stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Collection) -> list[StaleStruct]:
-    """Structs of the collection in which the stores disagree, also on a second look: one may be just being written."""
+    """Structs in which the stores disagree, at two checks: at the first, one may be just being written."""
     found = _stale_copies(pool, database, collection)
     if not found:
         return []
@@ -76,7 +76,7 @@ def stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Collec
 
 
 def emptied(struct: dict[str, Any]) -> dict[str, Any]:
-    """The same struct without node ids; as it is where it cannot be read."""
+    """The same struct without node ids; unchanged if it cannot be read."""
     try:
         data = orjson.loads(struct.get("__data__") or "{}")
     except (orjson.JSONDecodeError, TypeError):
@@ -91,7 +91,7 @@ def _stale_copies(pool: PostgresPool, database: MongoDatabase, collection: Colle
     stale = []
     for struct in in_postgres.list_structs(pool, collection):
         entry = entries.pop(struct.index_id, None)
-        # A vector index's is small but for what plain LlamaIndex writes there, which is looked at by itself.
+        # A vector index's struct is small, unless plain LlamaIndex wrote node ids into it: see stale_structs.
         if (
             entry is None
             or entry.get("stamp") != struct.stamp
@@ -110,7 +110,7 @@ def _unusable(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     is_building = scan.is_building(LOCK_SPACE)
     broken = _broken(pool, scan)
     if is_building or scan.is_building(LOCK_SPACE):
-        return {name: reason for name, reason in broken.items() if not _is_built_beside(name)}
+        return {name: reason for name, reason in broken.items() if not _is_built_concurrently(name)}
     return broken
 
 
@@ -123,7 +123,7 @@ def _broken(pool: PostgresPool, scan: PostgresScan) -> dict[str, str]:
     return broken | {name: "is invalid" for name, valid in indexes.items() if not valid}
 
 
-def _is_built_beside(name: str) -> bool:
+def _is_built_concurrently(name: str) -> bool:
     return filter_keys.is_index_name(name)
 
 
@@ -132,12 +132,13 @@ _KIND = {"data": Kind.ORPHAN_IN_MONGO, "ref_doc_info": Kind.STALE_ENTRY, "metada
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Some of what is left of one collection.
+    """Entries in MongoDB of a ragstore collection that does not exist.
 
     Args:
+        namespace: name of the ragstore collection.
         place: MongoDB's collection.
-        stamps: of each entry, by its id.
-        was_dropped: the audit trail says so; otherwise PostgreSQL may have lost the collection.
+        stamps: stamp of each entry, by its id.
+        was_dropped: the audit trail has the drop; otherwise PostgreSQL may have lost the collection.
     """
 
     namespace: str
@@ -147,29 +148,29 @@ class Leftover:
 
     @property
     def kind(self) -> Kind:
-        """What it is as drift."""
+        """The kind of drift that it counts as."""
         return Kind.STALE_STRUCT if self.place == f"{STRUCTS}/data" else _KIND[self.place.rpartition("/")[2]]
 
     def named(self) -> Iterator[str]:
-        """Each with the reason why it should not be there."""
+        """Lines that name each entry, with the reason why it should not exist."""
         reason = "was dropped" if self.was_dropped else "is not known: PostgreSQL may have lost it"
         return (f"{self.place} {i}: collection {self.namespace!r} {reason}" for i in self.stamps)
 
 
 def leftovers(pool: PostgresPool, database: MongoDatabase) -> Iterator[Leftover]:
-    """All that is left of collections which are not there, but what the outbox names; in pages."""
+    """Leftovers of all collections that do not exist, in pages; without entries that the outbox names."""
     found = scan.namespaces(database) | scan.struct_owners(database)
     for name, was_dropped in unused_names(pool, sorted(found)).items():
         for place, stamps in scan.owned(database, name):
             pending = pending_ids(pool, STRUCTS if place == f"{STRUCTS}/data" else name, list(stamps))
             left = {i: stamp for i, stamp in stamps.items() if i not in pending}
-            # Asked after MongoDB: what a new collection of this name writes from here on has another stamp.
+            # Checked after MongoDB was read: a new collection of this name writes with other stamps.
             if left and is_unused(pool, name):
                 yield Leftover(name, place, left, was_dropped)
 
 
 def count_leftovers(pool: PostgresPool, database: MongoDatabase, tally: DriftFindings) -> None:
-    """Add them as drift."""
+    """Add all leftovers to the drift."""
     for left in leftovers(pool, database):
         tally.add(left.kind, left.named())
 
@@ -177,7 +178,7 @@ def count_leftovers(pool: PostgresPool, database: MongoDatabase, tally: DriftFin
 def remove_leftovers(
     pool: PostgresPool, database: MongoDatabase, repairer: Repairer | None, done: DriftFindings, kept: DriftFindings
 ) -> None:
-    """Remove those of dropped collections; without a repairer only say so."""
+    """Remove leftovers of dropped collections; without a repairer, only report them."""
     for left in leftovers(pool, database):
         (done if left.was_dropped else kept).add(left.kind, left.named())
         if repairer is not None and left.was_dropped:

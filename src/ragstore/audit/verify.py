@@ -1,4 +1,4 @@
-"""Verify: whether ledger, PostgreSQL and MongoDB agree; right also while workers run, in constant memory."""
+"""Verify: comparison of PostgreSQL and MongoDB with the ledger; correct while workers run, in constant memory."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def verify(
     """Compare both stores with the ledger; changes nothing.
 
     Args:
-        collections: each with the number of its nodes that progress is told against.
-        deep: compare texts, metadata and vectors too, and sampled questions with an exact search.
-        everything: these are all collections, so that what MongoDB has under other names is left of dropped ones.
+        collections: each with the number of its nodes, the total for its progress.
+        deep: also compare texts, metadata and vectors, and sampled questions with an exact search.
+        everything: these are all collections, so MongoDB's data under other names is left over from dropped ones.
     """
     began = time.monotonic()
     report = VerifyReport()
@@ -44,7 +44,9 @@ def verify(
     if not has_registry(database):
         report.drift.add(Kind.MISSING_REGISTRY, [f"database {database.name}"])
     for collection, expected in collections:
-        _verify_collection(pool, database, collection, report, deep=deep, tell=told(tell, collection, expected))
+        _verify_collection(
+            pool, database, collection, report, deep=deep, tell=survey_listener(tell, collection, expected)
+        )
     if everything:
         count_leftovers(pool, database, report.drift)
         report.pending += count_pending_elsewhere(pool)
@@ -52,8 +54,8 @@ def verify(
     return report
 
 
-def told(tell: Listener | None, collection: Collection, expected: int) -> Callable[[int], None]:
-    """A listener for the survey of one collection."""
+def survey_listener(tell: Listener | None, collection: Collection, expected: int) -> Callable[[int], None]:
+    """A listener for the survey of one collection, which passes its progress on to ``tell``."""
     began = time.monotonic()
 
     def listen(n_nodes: int) -> None:
@@ -94,7 +96,7 @@ def _verify_collection(
 
 
 def count_nodes(tally: DriftFindings, drift: NodeDrift) -> None:
-    """Add what a survey of nodes found."""
+    """Add the drift among nodes to a tally."""
     tally.add(Kind.MISSING_IN_MONGO, (node.node_id for node in drift.missing))
     tally.add(Kind.ALTERED_IN_MONGO, (body.node.node_id for body in drift.altered))
     tally.add(Kind.DOUBLED_ROW, (node.node_id for node in drift.doubled))
@@ -107,7 +109,7 @@ def count_nodes(tally: DriftFindings, drift: NodeDrift) -> None:
 
 
 def count_documents(tally: DriftFindings, drift: DocumentDrift) -> None:
-    """Add what a survey of documents found."""
+    """Add the drift among documents to a tally."""
     tally.add(Kind.MISSING_IN_LEDGER, (line.document_id for line in drift.unknown))
     counts = (f"{d.document_id}: {d.n_rows} rows, the ledger says {d.n_nodes}" for d in drift.miscounted)
     tally.add(Kind.WRONG_COUNT, counts)

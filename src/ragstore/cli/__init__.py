@@ -1,1 +1,1 @@
-"""The command line: parse, call, render; an error becomes an exit status."""
+"""The command line: it parses arguments, calls the program and prints results; an error becomes an exit status."""

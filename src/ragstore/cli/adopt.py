@@ -1,4 +1,4 @@
-"""``ragstore adopt``: bring what a plain PGVectorStore and MongoDocumentStore hold into a collection."""
+"""``ragstore adopt``: copy a plain PGVectorStore and MongoDocumentStore into a collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ragstore ask``: an answer with its sources."""
+"""``ragstore ask``: answer a question, with sources."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def ask(  # noqa: PLR0913, PLR0917 - one argument for each option of the command
     from ragstore.query.filter_text import parse_filters
 
     condition = parse_filters(filters or [])
-    told = _Told() if sys.stdout.isatty() and not (no_stream or as_json) else None
+    printer = _AnswerPrinter() if sys.stdout.isatty() and not (no_stream or as_json) else None
     with invocation_of(ctx).store() as store:
         answer = store.ask(
-            text, collection=collection, top_k=top_k, filters=condition, mode=mode, mmr_lambda=mmr, stream=told
+            text, collection=collection, top_k=top_k, filters=condition, mode=mode, mmr_lambda=mmr, stream=printer
         )
     if as_json:
         write_json(
@@ -70,40 +70,39 @@ def ask(  # noqa: PLR0913, PLR0917 - one argument for each option of the command
             }
         )
         return
-    if told is not None and answer.text is not None:
+    if printer is not None and answer.text is not None:
         write()
     for note in (*answer.notes, *notes(answer)):
         say(note)
-    for line in answer_lines(answer, terminal_width(), told=told is not None):
+    for line in answer_lines(answer, terminal_width(), text_shown=printer is not None):
         write(line)
 
 
-class _Told:
-    """Writes an answer as it comes."""
+class _AnswerPrinter:
+    """Prints an answer as it comes."""
 
     def __call__(self, piece: str) -> None:
-        """The next piece."""
         write(plain(piece), end="")
         flush()
 
 
-def answer_lines(answer: Answer, width: int, *, told: bool = False) -> list[str]:
-    """The answer and the list of its sources; the hits where there is no answer.
+def answer_lines(answer: Answer, width: int, *, text_shown: bool = False) -> list[str]:
+    """The answer and the list of its sources; the hits if there is no answer.
 
     Args:
-        told: the text of the answer stands there already.
+        text_shown: the text of the answer was printed already; only the sources follow.
     """
     if answer.text is None:
         score = score_lines(answer.score_kind, width) if answer.hits and answer.score_kind else []
         return [*score, *hit_lines(answer.hits, width)]
     cited = sorted(answer.citations, key=lambda citation: citation.number)
     sources = [line for each in cited for line in place_lines(f"[{each.number}] ", each.hit, width)]
-    text = [] if told else plain(answer.text).splitlines()
+    text = [] if text_shown else plain(answer.text).splitlines()
     return [*text, "", *(["sources", *sources] if sources else ["no source is cited"])]
 
 
 def notes(answer: Answer) -> list[str]:
-    """What a reader of the answer has to know about it."""
+    """Remarks about the answer for its reader."""
     found = []
     if answer.text is None and answer.hits:  # with hits, only a missing model leaves no answer
         found.append(NO_MODEL)

@@ -1,4 +1,4 @@
-"""What verify and repair show in the same way: progress, and drift by kind."""
+"""Output that ``verify``, ``repair`` and ``reconcile`` share: progress, and drift by kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EveryCollectionOption = Annotated[
 
 @contextmanager
 def shown_audit(*, quiet: bool) -> Iterator[Listener | None]:
-    """Something to tell progress to: one line that changes on a terminal, a line every few seconds elsewhere."""
+    """A listener that shows progress: one changing line on a terminal, a line every few seconds elsewhere."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -38,7 +38,7 @@ def shown_audit(*, quiet: bool) -> Iterator[Listener | None]:
 def lines(
     *, say: Callable[[str], None] = say, every_s: float = LINE_EVERY_S, clock: Callable[[], float] = time.monotonic
 ) -> Listener:
-    """Say a line when the last one is ``every_s`` old."""
+    """A listener that prints a line if the last one is at least ``every_s`` old."""
     said_at = clock()
 
     def listen(progress: AuditProgress) -> None:
@@ -57,7 +57,7 @@ def in_words(progress: AuditProgress) -> str:
 
 
 def tally_lines(tally: DriftFindings) -> list[str]:
-    """Each kind with its count and its first few."""
+    """Lines with each kind, its count and its first examples."""
     found = []
     for kind, count in sorted(tally.counts.items()):
         found.append(f"  {count:,} {kind.value.replace('_', ' ')}")

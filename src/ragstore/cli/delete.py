@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.exit_status import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import WHERE_DOCUMENTS_ARE, CollectionOption, JsonOption, QuietOption, spellings
 from ragstore.cli.output import one_line, say, write, write_json

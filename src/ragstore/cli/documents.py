@@ -1,4 +1,4 @@
-"""``ragstore documents``: what is live in a collection."""
+"""``ragstore documents``: list the live documents of a collection."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def document_as_dict(document: DocumentState) -> dict[str, Any]:
 
 
 def document_cells(document: DocumentState) -> str:
-    """One document for people, but its id."""
+    """One line about a document, without its id."""
     published = document.published_at.isoformat(sep=" ", timespec="seconds") if document.published_at else "-"
     return document_line(f"{document.n_nodes}", f"{document.revision}", bytes_in_words(document.size), published)
 
 
 def document_line(nodes: str, revision: str, size: str, published: str) -> str:
-    """Fixed widths: lines are written while the list is still being read."""
+    """A line with columns of fixed width, because lines are printed while the list is still being read."""
     return f"{nodes:>7}  {revision:>8}  {size:>8}  {published:<25}"
 
 
 def _write_fitted(line: str, document: str, width: int | None) -> None:
-    """The id behind the line, whole, or below it where a terminal would break it."""
+    """Print the line and the whole id; the id on a line of its own if a terminal would break the line."""
     joined = f"{line}  {document}"
     for each in [joined] if width is None or len(joined) <= width else [line.rstrip(), f"    {document}"]:
         write(each)

@@ -1,4 +1,4 @@
-"""Entry point of the command, which answers an interrupt before anything slow is imported."""
+"""Entry point of the command; it handles an interrupt before anything slow is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ragstore history``: what happened to a document."""
+"""``ragstore history``: show the events of a document."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def history(
 
 
 def event_lines(events: Sequence[Event], width: int | None = None) -> list[str]:
-    """A table of events for people; of a worker, its host and its process."""
+    """A table of events as text; a worker is shown by its host and process."""
     headings = ("at", "action", "revision", "nodes", "embedded", "reused", "worker")
     return fitted(
         headings,
@@ -60,6 +60,6 @@ def event_lines(events: Sequence[Event], width: int | None = None) -> list[str]:
 
 
 def _short(worker: str) -> str:
-    """``host/pid`` of ``host/namespace/pid/start``, which tells two processes of one number apart."""
+    """``host/pid`` of ``host/namespace/pid/start``; the long form distinguishes processes with the same pid."""
     host, *parts = worker.split("/")
     return f"{host}/{parts[1]}" if len(parts) == 3 else worker

@@ -1,4 +1,4 @@
-"""How hits look to people."""
+"""Hits as text: rank, score, place and excerpt."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def hit_lines(hits: Sequence[Hit], width: int) -> list[str]:
 
 
 def _shown(hit: Hit, width: int) -> list[str]:
-    """The whole context where it was asked for, else the first lines of the text."""
+    """The lines of the whole context if it was requested, else the first lines of the text."""
     return excerpt(hit.text, width) if hit.context is None else excerpt(hit.context, width, len(hit.context))
 
 
 def score_lines(kind: ScoreKind, width: int) -> list[str]:
-    """What the scores of these hits are."""
+    """Lines that say what the scores of these hits mean."""
     return textwrap.wrap(f"score: {SCORES[kind]}", width, subsequent_indent=_INDENT)
 
 
@@ -43,7 +43,7 @@ def place(hit: Hit) -> str:
 
 
 def place_lines(beginning: str, hit: Hit, width: int) -> list[str]:
-    """The same behind a beginning, with line ends where there are commas: a path and a number stay whole."""
+    """The place of a hit after a beginning, in lines that end at commas: a path or a number is never broken."""
     lines = [beginning]
     for position, word in enumerate(_place(hit)):
         joined = f"{lines[-1]}, {word}" if position else f"{beginning}{word}"

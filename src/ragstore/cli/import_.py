@@ -1,4 +1,4 @@
-"""``ragstore import``: bring what LlamaIndex persisted as JSON into a collection."""
+"""``ragstore import``: copy a persist_dir of LlamaIndex into a collection."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY, EXIT_REFUSED, MAX_NAMES
+from ragstore.cli.exit_status import EXIT_PARTLY, EXIT_REFUSED, MAX_NAMES
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption, QuietOption
 from ragstore.cli.output import counted, first_of, one_line, say, without_name, write, write_json
@@ -56,7 +56,7 @@ def ingest(
 
 
 def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = False) -> None:
-    """Print a report, with all that was skipped, made, refused or removed, and leave as it deserves."""
+    """Print a report with all that was skipped, made, refused or removed; exits with the status that fits it."""
     invocation = invocation_of(ctx)
     if invocation.json:
         write_json(report.as_dict())
@@ -90,7 +90,7 @@ def report_line(report: IngestReport) -> str:
 
 
 def passed_over_lines(passed_over: Findings) -> list[str]:
-    """What nothing reads, by the reason, with the first names of each."""
+    """Lines about files that no reader reads: each reason with its count and first names."""
     lines = []
     for reason, count in sorted(passed_over.counts.items()):
         shown = passed_over.examples[reason][:MAX_EXAMPLES]
@@ -101,7 +101,7 @@ def passed_over_lines(passed_over: Findings) -> list[str]:
 
 
 def failure_lines(report: IngestReport, collection: str | None = None, *, dry_run: bool = False) -> list[str]:
-    """The first reasons, and where to see the rest."""
+    """Lines with the first reasons, and the command that shows the rest."""
     heading = "cannot be taken in" if dry_run else "quarantined"
     shown = [f"{each.document_id}: {without_name(each.reason, each.document_id)}" for each in report.quarantined]
     lines = first_of(heading, shown, MAX_REASONS)

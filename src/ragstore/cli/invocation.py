@@ -1,4 +1,4 @@
-"""One call of the command line: what was asked of it as a whole, and how a verb gets at settings and stores."""
+"""One call of the command line: its global flags, and access to settings and stores for a command."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Invocation:
-    """What holds for every verb.
+    """One call of the command line, with the flags that hold for every command.
 
     Args:
         debug: show tracebacks and every log line; ``RAGSTORE_LOG_LEVEL=debug`` does the same.
-        json: standard output is read by a program.
-        quiet: nothing but errors and warnings on standard error.
+        json: a program reads standard output.
+        quiet: only errors and warnings on standard error.
     """
 
     debug: bool = False
@@ -31,12 +31,12 @@ class Invocation:
     quiet: bool = False
 
     def note(self, *lines: str) -> None:
-        """Say what is good to know about the results, unless nothing is to be said."""
+        """Print remarks about the results, unless ``quiet`` is set."""
         for line in () if self.quiet else lines:
             say(line)
 
     def settings(self) -> Settings:
-        """Read the settings, and log as they say from here on."""
+        """Read the settings, and configure logging by them."""
         from ragstore.settings import Settings
         from ragstore.telemetry.logging import configure_logging
 
@@ -47,30 +47,30 @@ class Invocation:
 
     @contextmanager
     def store(self) -> Iterator[Ragstore]:
-        """The opened stores."""
+        """The opened stores, for the length of the block."""
         import logging
 
         from ragstore.app import open_ragstore
         from ragstore.app.store import NOTES
 
-        # Verbs print the notes of an answer themselves.
+        # Commands print the notes of an answer themselves.
         logging.getLogger(NOTES).setLevel(logging.ERROR)
         with open_ragstore(self.settings(), starting=self.starting) as store:
             yield store
 
     def starting(self) -> None:
-        """Say that the embedded servers are being started, which takes seconds."""
+        """Report that the embedded servers are being started, which takes seconds."""
         self.note("starting PostgreSQL and MongoDB …")
 
 
 def invocation_of(ctx: typer.Context) -> Invocation:
-    """The call that a verb belongs to."""
+    """The call that this context of a command belongs to."""
     found = ctx.find_object(Invocation)
     return found or Invocation()
 
 
 def split_off(arguments: Sequence[str]) -> tuple[Invocation, list[str]]:
-    """The flags that hold for every verb, wherever they stand before ``--``, and the other arguments."""
+    """Separate the flags that hold for every command, anywhere before ``--``, from the other arguments."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     flags, rest = arguments[:end], arguments[end:]
     others = [argument for argument in flags if argument != "--debug"]

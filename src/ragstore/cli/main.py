@@ -1,4 +1,4 @@
-"""The command line: one verb, one module beside this one."""
+"""The command line as a Typer application: each command is a module of this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from ragstore.cli.edge import (
+from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli.exit_status import (
     EXIT_OUTPUT_CLOSED,
     EXIT_USAGE,
     InterruptedBySignal,
@@ -24,7 +25,6 @@ from ragstore.cli.edge import (
     tell_unexpected,
     tell_usage,
 )
-from ragstore.cli.entry import STOP_SIGNALS
 from ragstore.cli.invocation import Invocation, split_off
 from ragstore.cli.output import OutputClosedError, flush
 from ragstore.errors import RagstoreError
@@ -53,7 +53,7 @@ VERBS = (
     "export",
     "adopt",
 )
-"""Each is a function of that name in a module of that name beside this one, with ``_`` behind Python's keywords."""
+"""Each is a function in a module of this package, both of that name, with ``_`` after Python's keywords."""
 
 _EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage, 3 partly done, 4 refused, 5 drift found, 6 not found. "
@@ -88,7 +88,7 @@ def app(verbs: Sequence[str] = VERBS) -> typer.Typer:
     """The command line as a Typer application.
 
     Args:
-        verbs: only these are loaded; a process that runs one of them need not wait for the others.
+        verbs: only these commands are loaded; a process that runs one need not wait for the others.
     """
     # No rich in the help and the errors: it costs 0.15 s, and its tracebacks print local variables, passwords included.
     application = typer.Typer(
@@ -113,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:  # a shell asks for completions
         app()(prog_name=PROGRAM)
-    # To look for pydantic's plugins it reads the metadata of every installed package; ours has none.
+    # To find plugins, pydantic reads the metadata of every installed package; ragstore has none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the terminal's encoding does not
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have characters that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     invocation, rest = split_off(list(sys.argv[1:] if arguments is None else arguments))
     try:
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             exit_status = tell_interrupted(interrupted.signum)
             flush()
     except OutputClosedError:
-        # The interpreter flushes both streams once more at its end; there must be somewhere to flush to.
+        # The interpreter flushes both streams again at its end; they must have somewhere to flush to.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], invocation: Invocation) -> int:
-    """Parse and run, with every error told."""
+    """Parse and run, and report every error; returns the exit status."""
     asked = next((argument for argument in arguments if not argument.startswith("-")), "")
     verb = asked if asked in VERBS else ""
     command = typer.main.get_command(app([verb] if verb else VERBS))

@@ -1,4 +1,4 @@
-"""``ragstore maintain``: what a deployment needs beside its workers."""
+"""``ragstore maintain``: recover, clean, build indexes and refresh statistics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
+from ragstore.cli.long_running import MetricsOption, ended_by_signal, settings_that_log
 from ragstore.cli.options import QuietOption
 from ragstore.cli.output import write
 
@@ -29,8 +29,8 @@ def maintain(
     with ended_by_signal():
         settings = settings_that_log(invocation_of(ctx))
 
-        from ragstore.app.workers import Manner, run_maintain
+        from ragstore.app.workers import LoopOptions, run_maintain
 
-        run_maintain(settings, manner=Manner(every, metrics), once=once)
+        run_maintain(settings, options=LoopOptions(every, metrics), once=once)
     if once:
         write("done")

@@ -1,4 +1,4 @@
-"""Options that several verbs take, spelled and explained once."""
+"""Options that several commands share, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Mode = Literal["vector", "keyword", "hybrid"]
 
 
 def not_blank(text: str) -> str:
-    """Refuse a text without a word in it."""
+    """Refuse a text that is empty or only has spaces."""
     if not text.strip():
         raise typer.BadParameter("there is nothing to look for in an empty text")
     return text
@@ -80,7 +80,7 @@ WHERE_DOCUMENTS_ARE = "run: ragstore documents; -c names another collection"
 
 
 def spellings(document: str) -> list[str]:
-    """The ids that a word on the command line may mean, as it is given first."""
+    """The document ids that an argument may mean; first the argument itself."""
     if "://" in document:
         return [document]
     absolute = os.path.abspath(os.path.expanduser(document))

@@ -1,4 +1,4 @@
-"""Standard output carries results and nothing else; standard error carries everything said about them."""
+"""Printing: results, and only results, on standard output; remarks about them on standard error."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ragstore.telemetry.logging import visible, visible_json
 
 
 class OutputClosedError(Exception):
-    """Whoever reads our output has stopped reading, as ``head`` does."""
+    """The reader of our output stopped reading, as ``head`` does."""
 
 
 def write(text: str = "", *, end: str = "\n") -> None:
     """Print a line of results.
 
     Raises:
-        OutputClosedError: nobody reads any more.
+        OutputClosedError: the reader stopped reading.
     """
     try:
         sys.stdout.write(text + end)
@@ -32,7 +32,7 @@ def write(text: str = "", *, end: str = "\n") -> None:
 
 
 def flush() -> None:
-    """Bring everything written to its reader; raises like ``write``."""
+    """Flush standard output; raises as ``write`` does."""
     try:
         sys.stdout.flush()
     except BrokenPipeError as error:
@@ -40,7 +40,7 @@ def flush() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line about the results on standard error; raises like ``write``."""
+    """Print a line about the results on standard error; raises as ``write`` does."""
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -49,14 +49,13 @@ def say(text: str) -> None:
 
 
 def write_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON document."""
     write(_json(value, indent=2))
 
 
 def write_json_list(key: str, items: Iterable[Mapping[str, Any]]) -> None:
-    """Print ``{key: [items]}``, one item a line and each as it comes, so that a million of them fit in memory."""
+    """Print ``{key: [items]}``, one item a line, each as it comes: a million items do not fill the memory."""
     remaining = iter(items)
-    first = next(remaining, None)  # an error that stops the listing must come before the first character of it
+    first = next(remaining, None)  # an error that stops the listing must come before its first character
     write(f'{{"{key}": [')
     if first is not None:
         write(_json(first), end="")
@@ -66,17 +65,17 @@ def write_json_list(key: str, items: Iterable[Mapping[str, Any]]) -> None:
 
 
 def plain(text: object) -> str:
-    """Text as a terminal may show it: stored text comes from anywhere."""
+    """Text that is safe to show on a terminal: stored text may come from anywhere."""
     return visible(str(text))
 
 
 def one_line(text: object) -> str:
-    """The same on one line."""
+    """Safe text on one line."""
     return plain(" ".join(str(text).split()))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of aligned columns; numbers stand to the right."""
+    """Lines of aligned columns; numbers are aligned to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     values = list(zip(*cells, strict=True)) if cells else [()] * len(headings)
     widths = [max(len(word) for word in (heading, *column)) for heading, column in zip(headings, values, strict=True)]
@@ -91,10 +90,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str
 
 
 def fitted(headings: Sequence[str], rows: Iterable[Sequence[object]], width: int | None) -> list[str]:
-    """The same; where a line is longer than ``width``, its last cell stands whole on a line of its own below.
+    """As ``table``; if a line is longer than ``width``, its last cell follows, unbroken, on a line of its own.
 
     Args:
-        width: None where nobody breaks lines.
+        width: columns, None if lines need not be broken.
     """
     *narrow, last = headings
     taken = [list(row) for row in rows]
@@ -108,18 +107,18 @@ def fitted(headings: Sequence[str], rows: Iterable[Sequence[object]], width: int
 
 
 def below(line: str, text: str, width: int) -> list[str]:
-    """A line, and below it what did not fit behind it, with line ends between words alone."""
+    """A line, and below it a text in lines of at most ``width`` columns that are broken only between words."""
     words = textwrap.wrap(text, width - 4, break_long_words=False, break_on_hyphens=False)
     return [line, *(f"    {each}" for each in words)]
 
 
 def terminal_width() -> int:
-    """Columns to write text in, at most 120 so that it stays readable."""
+    """Columns for text; at most 120, so that it is readable."""
     return min(shutil.get_terminal_size((100, 24)).columns, 120)
 
 
 def breaking_width() -> int | None:
-    """Columns behind which a terminal would break a line; None where lines go to a file or a program."""
+    """Columns after which the terminal breaks a line; None if lines go to a file or a program."""
     is_narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
     return shutil.get_terminal_size((100, 24)).columns if is_narrow else None
 
@@ -130,12 +129,12 @@ def counted(n: int, noun: str) -> str:
 
 
 def without_name(reason: str, name: str) -> str:
-    """A reason whose object stands before it already."""
+    """The reason without the name, which the output shows before it."""
     return (reason.removeprefix(name).lstrip(": ") or reason) if reason.startswith(name) else reason
 
 
 def first_of(heading: str, names: Sequence[str], limit: int) -> list[str]:
-    """The first names, one a line, and how many more there are."""
+    """Lines with the first names, and how many more there are."""
     lines = [f"{heading}: {one_line(name)}" for name in names[:limit]]
     return [*lines, f"and {len(names) - limit:,} more"] if len(names) > limit else lines
 
@@ -167,5 +166,5 @@ def _is_number(word: str) -> bool:
 def _json(value: Mapping[str, Any], *, indent: int | None = None) -> str:
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(value, indent=indent, ensure_ascii=not unicode, default=str)
-    # A path that is no valid text holds lone surrogates, which only the escaped form can carry.
+    # A path that is not valid text has lone surrogates, which only the escaped form can represent.
     return visible_json(text)

@@ -1,4 +1,4 @@
-"""How far an ingest has come, on standard error: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress of an ingest on standard error: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Listener = Callable[[Progress], None]
 
 @contextmanager
 def shown_progress(*, quiet: bool) -> Iterator[Listener | None]:
-    """Something to pass to ``ingest``, drawn until the block is left."""
+    """A listener for ``ingest`` that shows progress until the block ends."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -28,7 +28,7 @@ def shown_progress(*, quiet: bool) -> Iterator[Listener | None]:
 
 
 def lines(every_s: float = LINE_EVERY_S, clock: Callable[[], float] = time.monotonic) -> Listener:
-    """Say a line when the last one is ``every_s`` old; nothing about an ingest that is shorter."""
+    """A listener that prints a line if the last one is ``every_s`` old; prints nothing in a shorter ingest."""
     said_at = clock()
 
     def listen(progress: Progress) -> None:
@@ -56,7 +56,7 @@ def in_words(progress: Progress) -> str:
 
 
 def seconds_left(progress: Progress) -> float | None:
-    """Expected from the bytes so far; None while the end is not known or too little is done to tell."""
+    """Expected seconds until the end, by the bytes so far; None while the total is unknown or too little is done."""
     too_early = progress.bytes_done * 100 < progress.bytes_listed
     if not progress.listing_done or too_early or progress.bytes_done <= 0 or progress.done >= progress.listed:
         return None

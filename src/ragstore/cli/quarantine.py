@@ -1,4 +1,4 @@
-"""``ragstore quarantine``: documents that could not be taken in, and trying them again."""
+"""``ragstore quarantine``: list documents that could not be ingested, or let them be tried again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.exit_status import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, JsonOption, QuietOption, spellings
 from ragstore.cli.output import counted, one_line, say, without_name, write, write_json, write_json_list
@@ -55,8 +55,8 @@ def _retry(store: Ragstore, documents: Sequence[str], collection: str | None, *,
     if not documents:
         n_released, missing = store.retry_quarantine(collection=collection), []
     else:
-        there = {entry.document_id for entry in store.quarantined(collection)}
-        meant = {document: there.intersection(spellings(document)) for document in documents}
+        in_quarantine = {entry.document_id for entry in store.quarantined(collection)}
+        meant = {document: in_quarantine.intersection(spellings(document)) for document in documents}
         missing = [document for document, found in meant.items() if not found]
         if len(missing) == len(meant):
             raise DocumentNotFoundError(
@@ -78,7 +78,7 @@ def _retry(store: Ragstore, documents: Sequence[str], collection: str | None, *,
 
 
 def entry_lines(entries: Sequence[QuarantineEntry]) -> list[str]:
-    """Each document with its reason and what to do about it."""
+    """Lines with each document, the reason, and its hint."""
     if not entries:
         return ["nothing is in quarantine"]
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""``ragstore query``: the best hits for a text."""
+"""``ragstore query``: show the best hits for a text."""
 
 from __future__ import annotations
 

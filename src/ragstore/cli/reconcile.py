@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.audits import shown_audit
-from ragstore.cli.edge import EXIT_DRIFT
+from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
@@ -46,7 +46,6 @@ def reconcile(
 
 
 def reconcile_lines(report: ReconcileReport) -> list[str]:
-    """The report for people."""
     if report.restored is None:
         return [f"ok: nothing to reconcile, both stores are in epoch {report.epoch}"]
     begun = "a new epoch would begin" if report.repair.dry_run else f"epoch {report.epoch} has begun"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
-from ragstore.cli.edge import EXIT_DRIFT
+from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
@@ -47,7 +47,6 @@ def repair(
 
 
 def repair_lines(report: RepairReport) -> list[str]:
-    """The report for people."""
     done = "would repair" if report.dry_run else "repaired"
     if not (report.repaired.counts or report.kept.counts or report.set_aside.counts):
         return ["ok: nothing to repair"]

@@ -1,4 +1,4 @@
-"""``ragstore status``: whether both databases answer, and what is in them."""
+"""``ragstore status``: show whether both databases work, and their collections; or the settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragstore.cli.edge import EXIT_DRIFT
+from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import breaking_width, counted, fitted, one_line, say, table, write, write_json
@@ -66,7 +66,7 @@ def status(
 
 
 def status_lines(found: Mapping[str, Any], width: int | None = None) -> list[str]:
-    """The status for people, from the same values as ``--json``."""
+    """The status as lines of text, from the same values as ``--json``."""
     postgres, mongo, schema, stores = (found[part] for part in ("postgres", "mongo", "schema", "stores"))
     reachable = postgres["ok"] and mongo["ok"]
     migrated = "; run: ragstore migrate" if reachable and not schema["ok"] else ""
@@ -107,7 +107,7 @@ def _shown(collection: Mapping[str, Any], name: str) -> object:
 
 
 def whole_lines(whole: Mapping[str, Any]) -> list[str]:
-    """What is lost, waits or was set aside, each with the command for it."""
+    """Lines about what is lost, waits or was set aside, each with the command for it."""
     lines = [
         f"NOT WHOLE: the vector table of collection {name} is gone; run: ragstore repair"
         for name in whole.get("missing_tables", ())
@@ -125,7 +125,7 @@ def whole_lines(whole: Mapping[str, Any]) -> list[str]:
 
 
 def setting_lines(rows: list[SettingRow], width: int | None = None) -> list[str]:
-    """One option a line, those that somebody set marked with where; what they mean below each."""
+    """Each option on a line, with the place where it was set, if it was; its meaning below."""
     lines = []
     for row in rows:
         value = "unset" if row.value is None else repr(row.value)
@@ -135,12 +135,12 @@ def setting_lines(rows: list[SettingRow], width: int | None = None) -> list[str]
 
 
 def _does_not_run(part: Mapping[str, Any]) -> bool:
-    """Whether nothing listens; a server that is full, or refuses for another reason, says so itself."""
+    """Whether no server listens; a server that is full, or refuses for another reason, reports that itself."""
     return not part["ok"] and (part["url"] is None or "refused" in part.get("error", ""))
 
 
 def _wrapped(text: str, indent: str, width: int | None) -> list[str]:
-    """Lines with ends between words; a path is one."""
+    """Lines broken between words; a path counts as one word."""
     if width is None:
         return [f"{indent}{text}"]
     return textwrap.wrap(

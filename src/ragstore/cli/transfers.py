@@ -1,4 +1,4 @@
-"""What import, export and adopt show in the same way: progress, and what became of it."""
+"""Output that ``import``, ``export`` and ``adopt`` share: progress and report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import EXIT_PARTLY
+from ragstore.cli.exit_status import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.output import counted, one_line, say, write, write_json
 from ragstore.cli.progress import LINE_EVERY_S
@@ -47,7 +47,7 @@ Listener = Callable[["TransferProgress"], None]
 
 @contextmanager
 def shown_transfer(*, quiet: bool) -> Iterator[Listener | None]:
-    """Something to tell progress to: one line that changes on a terminal, a line every few seconds elsewhere."""
+    """A listener that shows progress: one changing line on a terminal, a line every few seconds elsewhere."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -67,7 +67,7 @@ def in_words(progress: TransferProgress) -> str:
 
 
 def tell_report(ctx: typer.Context, report: TransferReport, done: str) -> None:
-    """Print a report, and leave with the exit status that it deserves."""
+    """Print a report; exits with the status that fits it."""
     invocation = invocation_of(ctx)
     if invocation.json:
         write_json(report.as_dict())
@@ -89,7 +89,7 @@ def report_line(report: TransferReport, done: str) -> str:
 
 
 def findings_lines(heading: str, findings: Findings) -> list[str]:
-    """Each kind with its count and its first few."""
+    """Lines with each kind, its count and its first examples."""
     lines = []
     for kind, count in sorted(findings.counts.items()):
         words = kind.replace("_", " ")
@@ -101,7 +101,7 @@ def findings_lines(heading: str, findings: Findings) -> list[str]:
 
 
 def made_lines(made: MadeCollection | None, *, dry_run: bool) -> list[str]:
-    """That a collection was made, with what nobody can change later."""
+    """Lines about a new collection, with the properties that cannot be changed later."""
     if made is None:
         return []
     verb = "would be made" if dry_run else "made"

@@ -1,4 +1,4 @@
-"""``ragstore verify``: whether ledger and stores agree."""
+"""``ragstore verify``: compare both stores with the ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
-from ragstore.cli.edge import EXIT_DRIFT
+from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import counted, say, write, write_json
@@ -50,7 +50,6 @@ def verify(
 
 
 def verify_lines(report: VerifyReport) -> list[str]:
-    """The report for people."""
     pending = f", {report.pending:,} pending" if report.pending else ""
     summary = (
         f"{counted(report.documents, 'document')}, {counted(report.nodes, 'node')} in {report.seconds:.1f} s{pending}"
@@ -62,7 +61,7 @@ def verify_lines(report: VerifyReport) -> list[str]:
 
 
 def found_lines(name: str, found: Found) -> list[str]:
-    """What searches find of one collection, for people."""
+    """Lines about the recall that was measured in one collection."""
     low = "; that is low: run 'ragstore maintain'" if found.is_low else ""
     asked = "" if found.asked_recall is None else f", {found.asked_recall:.3f} for the last that were asked"
     first = (

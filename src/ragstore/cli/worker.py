@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.living import MetricsOption, ended_by_signal, settings_that_log
+from ragstore.cli.long_running import MetricsOption, ended_by_signal, settings_that_log
 from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, QuietOption
 
 
@@ -32,7 +32,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one argument per option
     with ended_by_signal():
         settings = settings_that_log(invocation_of(ctx))
 
-        from ragstore.app.workers import Manner, run_worker
+        from ragstore.app.workers import LoopOptions, run_worker
 
         run_worker(
             settings,
@@ -40,5 +40,5 @@ def worker(  # noqa: PLR0913, PLR0917 - one argument per option
             collection=collection,
             filter_keys=filter_keys or (),
             follow_links=follow_links or None,
-            manner=Manner(every, metrics),
+            options=LoopOptions(every, metrics),
         )

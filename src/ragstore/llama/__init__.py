@@ -1,4 +1,4 @@
-"""LlamaIndex's stores on ragstore: drop-in, atomic across both databases."""
+"""LlamaIndex stores that keep their data in ragstore: drop-in, atomic across both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the LlamaIndex faces of a collection stand on."""
+"""Common parts of the LlamaIndex stores: connections, the current collection, refusals, a SQLAlchemy engine."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.publish import Timing
 from ragstore.protocol.recover import Recoverer
-from ragstore.query.known import AskedQuestions
+from ragstore.query.caches import AskedQuestions
 from ragstore.query.no_hits import Advice
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The parts of an opened ragstore that the faces use.
+    """The parts of an opened ragstore that the LlamaIndex stores use.
 
     Args:
-        embedder: the model of a collection, loaded when first asked for.
+        embedder: returns the model of a collection, which is loaded at the first call.
     """
 
     pool: PostgresPool
@@ -41,8 +41,8 @@ class Backend:
     indexer: Indexer
 
 
-def not_made_so(name: str) -> UsageError:
-    """For constructors of LlamaIndex's stores that know one database."""
+def single_database_error(name: str) -> UsageError:
+    """The error of constructors that LlamaIndex's stores have for the parameters of one database."""
     return UsageError(
         f"a {name} cannot be made from the parameters of one database",
         hint="take it from rs.storage_context(collection)",
@@ -50,7 +50,7 @@ def not_made_so(name: str) -> UsageError:
 
 
 class NotCopied:
-    """What holds connections: a copy would share them, in another process it could not use them."""
+    """Base of objects that hold connections. A copy would share them, and another process could not use them."""
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         raise self._not_copied()
@@ -66,9 +66,9 @@ class NotCopied:
 
 
 class CurrentCollection:
-    """A collection as a process knows it; what it knows of its indexes need not be true any more.
+    """A collection as this process last saw it; what it knows about the indexes may be out of date.
 
-    ``asked``: the questions that it was asked. ``advice``: what may be wrong with those that found nothing.
+    ``asked``: the last questions to the collection. ``advice``: possible mistakes in questions that found nothing.
     """
 
     def __init__(self, collection: Collection, asked: AskedQuestions, advice: Advice) -> None:
@@ -77,19 +77,19 @@ class CurrentCollection:
         self.advice = advice
 
     def get(self) -> Collection:
-        """The collection as the last search has seen it."""
+        """The collection as the last search saw it."""
         return self._collection
 
     def learn(self, seen: Collection) -> None:
-        """Remember the collection as a search has seen it."""
+        """Remember the collection as a search saw it."""
         self._collection = seen
 
 
 def engine_on(pool: PostgresPool) -> Engine:
-    """An engine for code that reaches below PGVectorStore's methods; it opens nothing until it is used."""
+    """A SQLAlchemy engine for code that goes around PGVectorStore's methods; it opens nothing until it is used."""
 
     class Lent(NullPool):
-        """Connections go back to where they were lent."""
+        """Returns each connection to ragstore's pool, where it came from."""
 
         def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
             entry: Any = record

@@ -1,4 +1,4 @@
-"""The storage context and the vector index of a collection."""
+"""Storage context, vector index and embedding model of a collection, and an image store that refuses images."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _EXTERNAL = "external"
 
 
 def storage_context(backend: Backend, collection: Collection) -> StorageContext:
-    """A StorageContext whose stores are one collection: what is put there is durable when the call returns.
+    """A StorageContext whose stores all use one collection. Every write is durable when the call returns.
 
-    So ``persist()`` writes nothing. Its image store refuses images, which need a collection of their own.
+    So ``persist()`` writes nothing. The image store refuses images: they need a collection of their own.
     """
     shared = shared_by_faces(backend, collection)
     return StorageContext.from_defaults(
@@ -49,23 +49,23 @@ def vector_index(
     """The collection's vector index; nothing is read or written until it is used.
 
     Args:
-        embed_model: instead of the collection's own; needed where that is ``external``.
+        embed_model: used in place of the collection's own; required if that is ``external``.
 
     Raises:
         UsageError: the collection's vectors come from outside and no model was given.
     """
     context = storage_context(backend, collection)
-    shared_by_faces(backend, collection).writing.has_index = True
+    shared_by_faces(backend, collection).writer.has_index = True
     embed_model = embed_model or own_embed_model(backend, collection)
     struct = RagstoreIndexDict(index_id=collection.name, nodes_dict=NoNodes())
     return RagstoreVectorIndex(index_struct=struct, storage_context=context, embed_model=embed_model)
 
 
 def own_embed_model(backend: Backend, collection: Collection) -> RagstoreEmbedding:
-    """The collection's own model, for LlamaIndex; loaded when first used.
+    """The collection's own embedding model in LlamaIndex's form; loaded when first used.
 
     Raises:
-        UsageError: its vectors come from outside.
+        UsageError: the collection's vectors come from outside.
     """
     if collection.space.model == _EXTERNAL:
         raise UsageError(
@@ -77,21 +77,21 @@ def own_embed_model(backend: Backend, collection: Collection) -> RagstoreEmbeddi
 
 
 class NoImageStore(BasePydanticVectorStore):
-    """Holds nothing and refuses to: images have vectors of a space of their own, which is another collection's."""
+    """An image store that is always empty: images have another embedding space, so they need another collection."""
 
     stores_text: bool = True
     collection_name: str
 
     @property
     def client(self) -> Any:
-        """None."""
+        """None: there is no client."""
         return None
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
-        """Refused.
+        """Refused, unless there are no nodes.
 
         Raises:
-            UsageError: says how to give images a place.
+            UsageError: its hint says where images can be stored.
         """
         if not nodes:
             return []
@@ -103,19 +103,19 @@ class NoImageStore(BasePydanticVectorStore):
         )
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Nothing to delete."""
+        """Does nothing: there is nothing to delete."""
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ARG002
-        """Nothing is found."""
+        """An empty result."""
         return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
 
 
 _BATCH_SIZE = 1_000
-"""Texts in one call; the model cuts it into batches of its own."""
+"""Texts per call; the model splits them into its own batches."""
 
 
 class RagstoreEmbedding(BaseEmbedding):
-    """Any of ragstore's models, loaded when first used."""
+    """A ragstore embedding model as a LlamaIndex model; loaded when first used."""
 
     _load: Callable[[], Embedder] = PrivateAttr()
 
@@ -125,7 +125,7 @@ class RagstoreEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex shows."""
+        """The class name that LlamaIndex shows."""
         return "RagstoreEmbedding"
 
     def _get_text_embedding(self, text: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""LlamaIndex's MongoDB document store, on ragstore's two databases."""
+"""Document store of a collection: LlamaIndex's MongoDB document store on ragstore's two databases."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.storage.docstore.mongodb import MongoDocumentStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, NotCopied, not_made_so
+from ragstore.llama.backend import Backend, NotCopied, single_database_error
+from ragstore.llama.instrumentation import own_operation, this_operation
 from ragstore.llama.nodes import from_body, from_live
-from ragstore.llama.rewriting import announcing_operation, this_operation
 from ragstore.llama.shared import Shared
-from ragstore.llama.structs import is_built_by_summaries, vectors_of_two_kinds
+from ragstore.llama.structs import is_built_by_summaries, mixed_vectors_error
 from ragstore.model.collection import Collection
 from ragstore.model.run import RefDoc
 from ragstore.postgres import live
@@ -28,34 +28,34 @@ _AT_ONCE = 1_000
 class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
     """The nodes and documents of a collection, live ones only.
 
-    A node is read from MongoDB where that has its present state, else from PostgreSQL. Hashes, and which nodes a
-    document has, come from the ledger: a hash is there only for a document that is complete in both stores.
+    A node is read from MongoDB if MongoDB has its current state, else from PostgreSQL. Hashes and the list of a
+    document's nodes come from the ledger; a document has a hash there only once it is complete in both stores.
     """
 
     def __init__(self, backend: Backend, shared: Shared) -> None:
         self._backend = backend
-        self._current = current = shared.writing.current
-        self._writing = shared.writing
+        self._current = current = shared.writer.current
+        self._writer = shared.writer
         self._opened = shared.opened
-        self._ahead = shared.ahead
+        self._prefetch = shared.prefetch
         kvstore = MongoDBKVStore(backend.client, db_name=backend.database.name)
         super().__init__(kvstore, namespace=current.get().name, batch_size=_AT_ONCE)
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
-        """Refused: it is made of both databases."""
-        raise not_made_so(cls.__name__)
+        """Refused: the store uses two databases."""
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_host_and_port(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_uri``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     # Nodes
 
     @property
     def docs(self) -> dict[str, BaseNode]:
-        """All live nodes in the order in which they were put; reads the whole collection."""
+        """All live nodes in the order in which they were added; reads the whole collection."""
         nodes: dict[str, BaseNode] = {}
         ids = live.node_ids_as_put(self._backend.pool, self._current.get())
         for i in range(0, len(ids), _AT_ONCE):
@@ -67,10 +67,10 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         self,
         docs: Sequence[BaseNode],
         allow_update: bool = True,
-        batch_size: int | None = None,  # noqa: ARG002 - all go at once
+        batch_size: int | None = None,  # noqa: ARG002 - all are written at once
         store_text: bool = True,
     ) -> None:
-        """Put nodes into both stores, with their embeddings; a node that the vector store has keeps its vector.
+        """Add nodes to both stores, with their embeddings; a node that the vector store has keeps its vector.
 
         Raises:
             InvalidNodeError: names the node; nothing was written.
@@ -79,7 +79,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         self._add(docs, allow_update, store_text, this_operation())
 
     def get_document(self, doc_id: str, raise_error: bool = True) -> BaseNode | None:
-        """The node or document of that id."""
+        """The node or document with this id."""
         found = self._found([doc_id]).get(doc_id)
         if found is None:
             self._opened.leave_out([doc_id])
@@ -88,9 +88,9 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         return found
 
     def get_nodes(self, node_ids: list[str], raise_error: bool = True) -> list[BaseNode]:
-        """The nodes of these ids, in their order, read in batches.
+        """The nodes with these ids, in the same order, read in batches.
 
-        One that an index in memory named, and that another process deleted, is left out and the index goes on without.
+        If an index in memory names a node that another process deleted, the node is left out here and in the index.
         """
         nodes: list[BaseNode] = []
         for i in range(0, len(node_ids), _AT_ONCE):
@@ -106,7 +106,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         return nodes
 
     def get_node_dict(self, node_id_dict: dict[int, str]) -> dict[int, BaseNode]:
-        """The nodes of these ids, by the given keys."""
+        """The nodes with these ids, under the given keys."""
         found = {node.node_id: node for node in self.get_nodes(list(node_id_dict.values()))}
         return {key: found[node_id] for key, node_id in node_id_dict.items() if node_id in found}
 
@@ -115,9 +115,9 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
         return bool(live.stamps(self._backend.pool, self._current.get(), [doc_id]))
 
     def delete_document(self, doc_id: str, raise_error: bool = True) -> None:
-        """Delete the document of that id with all its nodes, or else the node, from both stores."""
-        self._ahead.forget()
-        n_deleted = self._writing.delete_document_or_node(doc_id)
+        """Delete the document with this id and all its nodes, or else the node with this id, from both stores."""
+        self._prefetch.forget()
+        n_deleted = self._writer.delete_document_or_node(doc_id)
         if not self._opened.leave_out([doc_id]) and n_deleted:
             self._opened.deleted(self._missing)
         if not n_deleted and raise_error:
@@ -128,43 +128,43 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
     def delete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
         """Delete a document, its hash and all its nodes from both stores.
 
-        Within ``update_ref_doc`` and a pipeline's upserts it stays until its new version takes its place.
+        Within ``update_ref_doc`` and a pipeline's upserts the old version stays until the new one replaces it.
         """
         self._delete_ref_doc(ref_doc_id, raise_error, this_operation())
 
     def get_ref_doc_info(self, ref_doc_id: str) -> RefDocInfo | None:
-        """Nodes and metadata of a document that was cut into nodes."""
+        """Nodes and metadata of a document that was split into nodes."""
         found = live.ref_docs(self._backend.pool, self._current.get(), [ref_doc_id])
         return next((info for _, info in _infos(found)), None)
 
     def get_all_ref_doc_info(self) -> dict[str, RefDocInfo] | None:
-        """The same of all documents."""
+        """Nodes and metadata of all documents that were split into nodes."""
         return all_ref_doc_info(self._backend.pool, self._current.get())
 
     def set_document_hash(self, doc_id: str, doc_hash: str) -> None:
-        """Say a document's hash; it is recorded once all its nodes are in both stores."""
-        self._writing.asked()
-        self._set_hash(doc_id, doc_hash, announcing_operation())
+        """Set a document's hash; it is recorded once all its nodes are in both stores."""
+        self._writer.docstore_used()
+        self._set_hash(doc_id, doc_hash, own_operation())
 
     def set_document_hashes(self, doc_hashes: dict[str, str]) -> None:
-        """Say the hashes of documents that are added next."""
-        self._set_hashes(doc_hashes, announcing_operation())
+        """Set the hashes of documents that are added next."""
+        self._set_hashes(doc_hashes, own_operation())
 
     def get_document_hash(self, doc_id: str) -> str | None:
-        """The hash of a document that is complete, or of a node."""
-        self._writing.asked()
+        """The hash of a complete document, or of a node."""
+        self._writer.docstore_used()
         return self._hash(doc_id)
 
     def get_all_document_hashes(self) -> dict[str, str]:
-        """Hash → id of all documents that LlamaIndex code put; those that an ingest read are not among them.
+        """Hash → id of all documents that LlamaIndex code added; without those that an ingest read.
 
-        LlamaIndex looks hashes up in the keys and takes the values for all ids. So where documents have the same
-        hash, the keys of the others carry their id behind it.
+        LlamaIndex looks hashes up in the keys and takes the values as all ids. So if several documents have the same
+        hash, the keys of all but the first are the hash followed by the id.
         """
-        self._writing.asked()
+        self._writer.docstore_used()
         return self._hashes()
 
-    # The same for event loops: in a thread, because a connection must not be bound to one loop
+    # Asynchronous forms. They run in a thread, because a connection must not be bound to one event loop.
 
     async def async_add_documents(
         self,
@@ -210,33 +210,33 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
     async def aset_document_hash(self, doc_id: str, doc_hash: str) -> None:
         """As ``set_document_hash``."""
-        self._writing.asked()
-        await asyncio.to_thread(self._set_hash, doc_id, doc_hash, announcing_operation())
+        self._writer.docstore_used()
+        await asyncio.to_thread(self._set_hash, doc_id, doc_hash, own_operation())
 
     async def aset_document_hashes(self, doc_hashes: dict[str, str]) -> None:
         """As ``set_document_hashes``."""
-        await asyncio.to_thread(self._set_hashes, doc_hashes, announcing_operation())
+        await asyncio.to_thread(self._set_hashes, doc_hashes, own_operation())
 
     async def aget_document_hash(self, doc_id: str) -> str | None:
         """As ``get_document_hash``."""
-        self._writing.asked()
+        self._writer.docstore_used()
         return await asyncio.to_thread(self._hash, doc_id)
 
     async def aget_all_document_hashes(self) -> dict[str, str]:
         """As ``get_all_document_hashes``."""
-        self._writing.asked()
+        self._writer.docstore_used()
         return await asyncio.to_thread(self._hashes)
 
     def _hash(self, doc_id: str) -> str | None:
-        self._writing.settle()
-        hashes = self._ahead.find(doc_id, partial(live.hashes_from, self._backend.pool, self._current.get()))
+        self._writer.flush_hashes()
+        hashes = self._prefetch.find(doc_id, partial(live.hashes_from, self._backend.pool, self._current.get()))
         if doc_id in hashes:
             return hashes[doc_id]
         node = self.get_document(doc_id, raise_error=False)
         return node.hash if node is not None else None
 
     def _hashes(self) -> dict[str, str]:
-        self._writing.settle()
+        self._writer.flush_hashes()
         pool, collection = self._backend.pool, self._current.get()
         hashes: dict[str, str] = {}
         for document_id, doc_hash in live.iter_hashes(pool, collection):
@@ -252,23 +252,23 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
             return
         pool, collection = self._backend.pool, self._current.get()
         if is_built_by_summaries() and live.has_vectors_but_of_summaries(pool, collection):
-            raise vectors_of_two_kinds(collection)
+            raise mixed_vectors_error(collection)
         if not allow_update:
             self._refuse_existing([node.node_id for node in docs])
-        self._ahead.forget([each for node in docs for each in (node.node_id, node.ref_doc_id)])
-        self._writing.add_documents(docs, store_text=store_text, owner=owner)
+        self._prefetch.forget([each for node in docs for each in (node.node_id, node.ref_doc_id)])
+        self._writer.add_documents(docs, store_text=store_text, owner=owner)
 
     def _set_hash(self, doc_id: str, doc_hash: str, owner: int) -> None:
-        self._ahead.forget([doc_id])
-        self._writing.set_hash(doc_id, doc_hash, owner=owner)
+        self._prefetch.forget([doc_id])
+        self._writer.set_hash(doc_id, doc_hash, owner=owner)
 
     def _set_hashes(self, doc_hashes: dict[str, str], owner: int) -> None:
-        self._ahead.forget(doc_hashes)
-        self._writing.set_hashes(doc_hashes, owner=owner)
+        self._prefetch.forget(doc_hashes)
+        self._writer.set_hashes(doc_hashes, owner=owner)
 
     def _delete_ref_doc(self, ref_doc_id: str, raise_error: bool, owner: int) -> None:
-        self._ahead.forget([ref_doc_id])
-        was_live = self._writing.delete_or_replace(ref_doc_id, owner=owner)
+        self._prefetch.forget([ref_doc_id])
+        was_live = self._writer.delete_or_replace(ref_doc_id, owner=owner)
         self._opened.deleted(self._missing)
         if not was_live and raise_error:
             raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
@@ -288,7 +288,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
                 found[body["_id"]] = from_body(body["__type__"], body["__data__"])
         behind = [node_id for node_id in stamps if node_id not in found]
         if behind:
-            # MongoDB gets them in a moment: PostgreSQL keeps every node whole.
+            # MongoDB gets their current state soon; PostgreSQL has every node in full.
             found |= {node.node_id: from_live(node) for node in live.live_nodes(pool, collection, behind)}
         return found
 
@@ -299,7 +299,7 @@ class RagstoreDocumentStore(NotCopied, MongoDocumentStore):
 
 
 def all_ref_doc_info(pool: PostgresPool, collection: Collection) -> dict[str, RefDocInfo]:
-    """Nodes and metadata of all documents that were cut into nodes."""
+    """Nodes and metadata of all documents that were split into nodes."""
     return dict(_infos(live.iter_ref_docs(pool, collection)))
 
 

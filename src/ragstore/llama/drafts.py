@@ -1,25 +1,28 @@
-"""Documents in the making: what the faces of a collection know of an operation before it is complete.
+"""Pending documents: what the LlamaIndex stores know of the documents of an operation that is not complete.
 
-LlamaIndex says a document's hash before its nodes are written (``from_documents``, ``DUPLICATES_ONLY``), after
-(``insert``), or after and before the document itself (``UPSERTS``), and writes the nodes of one document in several
-calls. The hash may be recorded only when all of it is there; until then it stands here, in memory, where it dies with
-the process: a re-run then finds no hash and does the document again.
+LlamaIndex sets a document's hash before its nodes are written (``from_documents``, ``DUPLICATES_ONLY``), after them
+(``insert``), or after them and before the document itself (``UPSERTS``), and writes the nodes of one document in
+several calls. The hash may be recorded only when the whole document is stored. Until then it is kept here, in memory:
+if the process dies, the hash is lost with it, and a re-run finds no hash and writes the document again.
 
 =================================  ==================================================================================
-``set_document_hash``              with nodes added before it: the document is complete, and those nodes are all of it
-                                   without: announced; the first nodes that come replace the document's former ones
+call                               effect
+=================================  ==================================================================================
+``set_document_hash``              after nodes: the document is complete, and those nodes are all of it
+                                   before nodes: announced; the first nodes that come replace the document's former ones
 ``set_document_hashes``            the same, but it waits for ``add_documents`` of the document, or any other question
-first nodes in an ``insert``       they replace the document's former ones, of which the ledger knows
+first nodes in an ``insert``       they replace the document's former nodes, which the ledger knows
 ``add_index_struct``               documents that the operation announced and wrote are complete
 ``add_documents`` of a document    complete, if its hash was announced or waits
 a delete within an update          nothing yet: the first nodes that come replace all that the document had
 =================================  ==================================================================================
 
 An announced or replaced document whose nodes come in several calls is held back until its last node has come, so that
-readers never see a part of it: the NEXT relationship of a call's last node says that more come.
+readers never see a part of it. If the last node of a call has a NEXT relationship, more nodes come.
 
-Calls belong together when they are of one operation (see ``operation``), or when the nodes say that they were cut from
-the version with that hash; transformations that change a document before it is cut make that hash another one.
+Calls belong together if they are part of one operation (see ``instrumentation.this_operation``), or if the nodes say
+that they were split from the document version with that hash. A transformation that changes a document before it is
+split changes that hash.
 """
 
 from __future__ import annotations
@@ -33,64 +36,73 @@ from ragstore.llama.draft import (
     Embedded,
     Kind,
     Part,
-    agrees,
-    begins,
-    belongs,
-    goes_on,
-    is_cut_off,
-    is_of_another,
-    new_of,
+    countable,
+    has_more_nodes,
+    hash_matches,
+    is_expected_part,
+    is_from_another_call,
+    lacks_nodes,
+    starts_document,
 )
-from ragstore.llama.rewriting import inserting, pipeline_run, writing_whole
+from ragstore.llama.instrumentation import current_insert, pipeline_run, whole_document_call
 from ragstore.protocol.completion import Closing
 
 Key = str | tuple[str, int]
 
-_MAX_UNTOLD = 10_000
+_MAX_WITHOUT_HASH = 10_000
 
 _SOME = 10
 
 _MAX_UPDATES = 1_000
-"""Those that failed stay known until so many others came."""
+"""Updates that are remembered; a failed one is forgotten once so many newer ones came."""
 
 
-class Drafts:
-    """The documents in the making of one collection; safe to use from several threads."""
+class PendingDocuments:
+    """The pending documents of one collection; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # An insert has drafts of its own, by its operation: several threads may insert the same document.
+        # Drafts of an insert have its operation in their key: several threads may insert the same document.
         self._drafts: OrderedDict[Key, Draft] = OrderedDict()
-        # What is asked for again and again, however many documents there are.
+        # Indexes over the drafts, for look-ups that must not take longer with more documents.
         self._announced: dict[int, set[str]] = {}
         self._waiting: set[str] = set()
         self._holding: set[Key] = set()
-        self._untold: OrderedDict[Key, None] = OrderedDict()
+        self._without_hash: OrderedDict[Key, None] = OrderedDict()
         self._replaced: dict[str, set[str]] = {}
 
-    def told(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
-        """A hash was set: returns the closing if the document's nodes came before it."""
+    def hash_set(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
+        """Note the hash of a document; returns its closing if its nodes came before the hash."""
         with self._lock:
             key = self._key(document_id, owner)
             draft = self._drafts.get(key)
-            if draft is not None and draft.is_begun and draft.announced is None and agrees(draft, doc_hash, owner):
+            if (
+                draft is not None
+                and draft.is_begun
+                and draft.announced is None
+                and hash_matches(draft, doc_hash, owner)
+            ):
                 if draft.inserted:
                     self._forget(key)
                 return draft.closing(document_id, doc_hash)
-            if inserting() is not None:
-                # It brought no nodes.
+            if current_insert() is not None:
+                # The insert brought no nodes.
                 self._forget(key)
                 return None
             self._announce(document_id, doc_hash, owner)
             return None
 
     def is_known(self, document_id: str, *, owner: int) -> bool:
-        """Whether something was told or brought of a document."""
+        """Whether there is a draft of the document."""
         with self._lock:
             return self._get(document_id, owner) is not None
 
     def replace(self, document_id: str, former: int, *, update: str, owner: int) -> None:
-        """A document that is at this revision was deleted in an update, which goes on to write it again."""
+        """Note that an update deleted a document, which it will write again.
+
+        Args:
+            former: revision of the document when it was deleted.
+        """
         with self._lock:
             self._forget(document_id)
             self._drafts[document_id] = Draft(replaced_in=update, former=former, owner=owner)
@@ -100,7 +112,7 @@ class Drafts:
                     self._forget(stale)
 
     def not_written(self, update: str | None, document_id: str | None = None) -> dict[str, int]:
-        """Documents that an update deleted and wrote nothing of, all or that one, with their former revisions."""
+        """Documents that an update deleted and did not write again, id → former revision; all, or only this one."""
         with self._lock:
             return {
                 i: draft.former
@@ -109,22 +121,22 @@ class Drafts:
             }
 
     def held_in(self, update: str | None, document_id: str | None = None) -> list[Embedded]:
-        """What is held of documents that an update deleted, all or that one."""
+        """Held nodes of documents that an update deleted; of all, or only of this one."""
         with self._lock:
             return [each for _, draft in self._drafts_in(update, document_id) for each in draft.held]
 
-    def deleted_first(self, document_ids: Iterable[str]) -> set[str]:
-        """Which of these documents an update deleted, and has written nothing of."""
+    def deleted_unwritten(self, document_ids: Iterable[str]) -> set[str]:
+        """Those of these documents that an update deleted and has not written again."""
         with self._lock:
             drafts = {i: self._drafts.get(i) for i in document_ids}
             return {i for i, d in drafts.items() if d is not None and d.replaced_in is not None and not d.is_begun}
 
-    def told_before_the_document(self, hashes: Mapping[str, str], *, owner: int) -> None:
-        """Hashes were set by a caller that is likely to write the documents themselves next."""
+    def hashes_set(self, hashes: Mapping[str, str], *, owner: int) -> None:
+        """Note hashes that were set by a caller that is likely to write the documents themselves next."""
         with self._lock:
             for document_id, doc_hash in hashes.items():
                 draft = self._drafts.get(document_id)
-                # A run says here what it has brought no nodes of: those of the draft are of another call.
+                # A run passes only documents without nodes of its own: the nodes of the draft came from another call.
                 is_of_it = not pipeline_run() or (draft is not None and draft.source_hash in (None, doc_hash))
                 if draft is not None and draft.is_begun and is_of_it:
                     draft.waiting = doc_hash
@@ -132,33 +144,33 @@ class Drafts:
                 else:
                     self._announce(document_id, doc_hash, owner)
 
-    def leave_earlier(self, parts: Mapping[str, Part], *, owner: int, is_first: bool = True) -> None:
-        """Forget what another call, which failed or goes on at the same time, added of these documents.
+    def drop_stale(self, parts: Mapping[str, Part], *, owner: int, is_first: bool = True) -> None:
+        """Forget the nodes that another call, which failed or runs at the same time, added to these documents.
 
-        What an insert brings is a draft of its own from here on.
+        Also begins a draft for each document of an insert.
 
         Args:
             is_first: False for nodes that may follow others of the same insert after a trace within it has ended.
         """
-        call, insert = writing_whole(), inserting()
+        call, insert = whole_document_call(), current_insert()
         with self._lock:
             for document_id, part in parts.items():
                 key = self._key(document_id, owner)
                 draft = self._drafts.get(key)
-                if is_first and call is not None and draft is not None and is_of_another(draft, part, call):
+                if is_first and call is not None and draft is not None and is_from_another_call(draft, part, call):
                     self._forget(key)
                     key = self._key(document_id, owner)
                 if insert is not None and key not in self._drafts:
                     self._drafts[key] = Draft(owner=owner, call=insert, inserted=True)
-                    self._untold[key] = None
+                    self._without_hash[key] = None
 
-    def begun_by(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> set[str]:
-        """Which of these documents begin with these nodes, so that their former nodes of that kind go."""
+    def starting(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> set[str]:
+        """Those of these documents that begin with these nodes, which replace their former nodes of that kind."""
         with self._lock:
-            return {i for i, part in parts.items() if begins(self._get(i, owner), part, kind, owner)}
+            return {i for i, part in parts.items() if starts_document(self._get(i, owner), part, kind, owner)}
 
     def release(self, incoming: Sequence[Embedded], *, owner: int, ends: bool = True) -> list[Embedded]:
-        """Of these nodes and of those held back the ones to write now; the others are held back from here on.
+        """Choose the nodes to write now, from these and those held back; hold back the others.
 
         Args:
             ends: whether the end of an insert will be known.
@@ -175,9 +187,11 @@ class Drafts:
                 if draft is not None and draft.held and (draft.inserted or group[0].node.prev_node is not None):
                     whole = draft.held + group
                 more = (
-                    is_cut_off(draft, whole) and ends if draft and draft.inserted else goes_on(draft, group, ids, owner)
+                    lacks_nodes(draft, whole) and ends
+                    if draft and draft.inserted
+                    else has_more_nodes(draft, group, ids, owner)
                 )
-                # Nodes come in the order of their documents: only the last document can go on in the next call.
+                # Nodes come in the order of their documents: only the last document can have more in the next call.
                 if document_id is not None and group[-1] is incoming[-1] and more:
                     self._hold(self._key(document_id, owner), whole)
                 else:
@@ -185,95 +199,98 @@ class Drafts:
         return now
 
     def held(self, document_ids: Iterable[str]) -> list[Embedded]:
-        """What is held of these documents."""
+        """Held nodes of these documents."""
         with self._lock:
             return [each for i in document_ids if i in self._holding for each in self._drafts[i].held]
 
-    def held_of_insert(self, document_id: str, *, owner: int) -> list[Embedded]:
-        """What is held of a document that an insert brings, which is at its end."""
+    def held_by_insert(self, document_id: str, *, owner: int) -> list[Embedded]:
+        """Held nodes of a document of an insert that is at its end."""
         with self._lock:
             draft = self._get(document_id, owner)
             return list(draft.held) if draft is not None and draft.inserted else []
 
-    def before(self, document_ids: Iterable[str], *, owner: int) -> dict[str, list[str]]:
-        """Some nodes that the call which brings these documents has written of each already."""
+    def written_before(self, document_ids: Iterable[str], *, owner: int) -> dict[str, list[str]]:
+        """Ids of some nodes of each of these documents that the current call has already written."""
         with self._lock:
             drafts = {i: self._get(i, owner) for i in document_ids}
             return {i: sorted(d.vectors)[:_SOME] for i, d in drafts.items() if d and d.is_expected and d.vectors}
 
-    def held_by(self, owner: int) -> list[str]:
-        """The documents that this operation announced and that are held."""
+    def documents_held_by(self, owner: int) -> list[str]:
+        """Ids of documents that this operation announced and whose nodes are held."""
         with self._lock:
             return [i for i in self._holding if isinstance(i, str) and self._drafts[i].owner == owner]
 
     def is_held(self, document_id: str | None, node_id: str, *, owner: int) -> bool:
-        """Whether that node waits for others of its document."""
+        """Whether the node is held back."""
         with self._lock:
             draft = self._get(document_id, owner) if document_id is not None else None
             return draft is not None and any(each.stored.node_id == node_id for each in draft.held)
 
     def n_nodes(self, document_id: str, *, owner: int) -> int:
-        """How many nodes with a vector the document has so far."""
+        """Number of nodes with a vector that were written of the document so far."""
         with self._lock:
             draft = self._get(document_id, owner)
             return len(draft.vectors) if draft else 0
 
     def added(self, parts: Mapping[str, Part], kind: Kind, *, owner: int) -> None:
-        """These nodes are written."""
-        call = writing_whole()
+        """Note that these nodes were written."""
+        call = whole_document_call()
         with self._lock:
             for document_id, part in parts.items():
                 key = self._key(document_id, owner)
                 draft = self._drafts.get(key)
-                if draft is not None and not new_of(draft, part, kind):
+                if draft is not None and not countable(draft, part, kind):
                     continue
-                if draft is None or (draft.is_expected and not belongs(draft, part, owner)):
-                    # Of another version, and from elsewhere: what was announced was given up.
+                if draft is None or (draft.is_expected and not is_expected_part(draft, part, owner)):
+                    # The nodes are of another version, from another operation: the announced document will not come.
                     self._forget(key)
                     draft = self._drafts[key] = Draft(owner=owner)
-                    self._untold[key] = None
+                    self._without_hash[key] = None
                 if draft.replaced_in is not None:
-                    # The delete may have come from a task of its own.
+                    # The delete may have run in another task.
                     draft.owner = owner
                 draft.source_hash = part.source_hash or draft.source_hash
                 draft.call = draft.call if draft.inserted else call
-                draft.of(kind).update(new_of(draft, part, kind))
+                draft.of(kind).update(countable(draft, part, kind))
                 if kind == "vectors":
                     self._hold(key, [])
-            while len(self._untold) > _MAX_UNTOLD:
-                # A program that adds nodes for ever and never tells a hash must not fill the memory.
-                self._forget(next(iter(self._untold)))
+            while len(self._without_hash) > _MAX_WITHOUT_HASH:
+                # A program that adds nodes for ever and never sets a hash must not fill the memory.
+                self._forget(next(iter(self._without_hash)))
 
-    def completed_by(self, documents: Mapping[str, str]) -> tuple[list[Closing], dict[str, str]]:
-        """Documents themselves are being written, id → hash.
+    def completed_with(self, documents: Mapping[str, str]) -> tuple[list[Closing], dict[str, str]]:
+        """What writing these documents themselves completes.
+
+        Args:
+            documents: id → hash of the documents that are being written.
 
         Returns:
-            The closings of those whose hash was told, and the hashes of the others.
+            The closings of documents with a known hash, and the hashes of the others.
         """
         closings: list[Closing] = []
         own: dict[str, str] = {}
         with self._lock:
             for document_id, doc_hash in documents.items():
                 draft = self._drafts.get(document_id)
-                told = None if draft is None else draft.waiting or draft.announced
-                if draft is None or told is None:
+                known_hash = None if draft is None else draft.waiting or draft.announced
+                if draft is None or known_hash is None:
                     own[document_id] = doc_hash
                 elif draft.is_begun:
-                    closings.append(draft.closing(document_id, told))
-                elif told != doc_hash:
+                    closings.append(draft.closing(document_id, known_hash))
+                elif known_hash != doc_hash:
                     own[document_id] = doc_hash
                 else:
                     closings.append(Closing(document_id, doc_hash, emptied=True))
         return closings, own
 
     def announced(self, document_ids: Iterable[str]) -> dict[str, str]:
-        """The hashes of those of these documents whose hash was told first."""
+        """Hashes of those of these documents that were announced."""
         with self._lock:
             drafts = {i: self._drafts.get(i) for i in document_ids}
             return {i: draft.announced for i, draft in drafts.items() if draft is not None and draft.announced}
 
-    def ended_by(self, owner: int) -> list[Closing]:
-        """An operation ended: the closings of what it announced and wrote whole."""
+    def completed_at_end(self, owner: int) -> list[Closing]:
+        """Closings for the end of an operation: of the documents that it announced and wrote completely."""
         with self._lock:
             announced = [(i, self._drafts[i]) for i in sorted(self._announced.get(owner, ()))]
             return [
@@ -282,8 +299,8 @@ class Drafts:
                 if draft.announced is not None and draft.is_begun and not draft.held
             ]
 
-    def give_up_announced(self, owner: int) -> None:
-        """An operation ended: what it announced and did not write will not come."""
+    def drop_announced(self, owner: int) -> None:
+        """Forget, at the end of an operation, the documents that it announced and did not write."""
         with self._lock:
             for document_id in list(self._announced.get(owner, ())):
                 draft = self._drafts[document_id]
@@ -291,39 +308,39 @@ class Drafts:
                     self._forget(document_id)
 
     def waiting(self) -> list[Closing]:
-        """The closings of what waits for the document itself."""
+        """Closings of documents whose hash is known, and which wait for the document itself."""
         with self._lock:
             waiting = [(i, self._drafts[i]) for i in sorted(self._waiting)]
             return [draft.closing(i, draft.waiting) for i, draft in waiting if draft.waiting is not None]
 
     def closed(self, closings: Iterable[Closing]) -> None:
-        """These are recorded."""
+        """Forget documents whose closing was recorded."""
         self.forget_documents([closing.document_id for closing in closings])
 
     def forget_documents(self, document_ids: Sequence[str]) -> None:
-        """These were closed or deleted."""
+        """Forget documents that were closed or deleted."""
         with self._lock:
             for document_id in document_ids:
                 self._forget(document_id)
 
     def forget_nodes(self, node_ids: Sequence[str]) -> None:
-        """These were deleted."""
-        gone = set(node_ids)
+        """Forget nodes that were deleted."""
+        deleted = set(node_ids)
         with self._lock:
             for draft in self._drafts.values():
-                draft.vectors -= gone
-                draft.bodies -= gone
+                draft.vectors -= deleted
+                draft.bodies -= deleted
 
     def clear(self) -> None:
-        """All was deleted."""
+        """Forget all documents but those of inserts, after all was deleted."""
         with self._lock:
-            # An insert that goes on finds in the ledger that what it wrote is gone.
+            # An insert that still runs finds in the ledger that its nodes were deleted.
             for key in [i for i in self._drafts if isinstance(i, str)]:
                 self._forget(key)
 
     def _key(self, document_id: str, owner: int) -> Key:
-        """Where the draft of a document is, or would be."""
-        if inserting() is None:
+        """The key of the draft of a document, whether there is one or not."""
+        if current_insert() is None:
             return document_id
         draft = self._drafts.get(document_id)
         is_own = draft is not None and draft.replaced_in is not None and draft.owner == owner
@@ -341,7 +358,7 @@ class Drafts:
 
     def _announce(self, document_id: str, doc_hash: str, owner: int) -> None:
         for other in [i for i in self._holding if self._drafts[i].owner == owner]:
-            # Whatever held its nodes back did not come to its end.
+            # The call whose nodes were held back did not finish.
             self._forget(other)
         self._forget(document_id)
         self._drafts[document_id] = Draft(announced=doc_hash, owner=owner)
@@ -355,15 +372,15 @@ class Drafts:
             self._holding.discard(key)
 
     def _held_by_others(self, document_ids: set[str], owner: int) -> list[Embedded]:
-        """What was held of other documents, and is whole after all, because the operation went on to these."""
-        goes_on = not document_ids.isdisjoint(self._announced.get(owner, ()))
+        """Held nodes of other documents, to write now: they are complete, because the operation went on to these."""
+        continues = not document_ids.isdisjoint(self._announced.get(owner, ()))
         now: list[Embedded] = []
         these = {self._key(i, owner) for i in document_ids}
         for key in [i for i in self._holding - these if self._drafts[i].owner == owner]:
-            if goes_on and isinstance(key, str):
+            if continues and isinstance(key, str):
                 now += self._drafts[key].held
             else:
-                # Another operation: the one that held them back failed.
+                # This is another operation: the one whose nodes were held back failed.
                 self._forget(key)
         return now
 
@@ -372,7 +389,7 @@ class Drafts:
         if draft is None:
             return
         self._holding.discard(key)
-        self._untold.pop(key, None)
+        self._without_hash.pop(key, None)
         if not isinstance(key, str):
             return
         document_id = key

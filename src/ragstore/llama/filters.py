@@ -1,4 +1,4 @@
-"""LlamaIndex's metadata filters as ragstore's."""
+"""Translation of LlamaIndex's metadata filters into ragstore's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _JOINERS: dict[str, Joiner] = {joiner: joiner for joiner in get_args(Joiner)}
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What a query's filters, document ids and node ids allow together."""
+    """The filter, document ids and node ids of a query; a node must match all that are given."""
 
     filter: Filter | None = None
     document_ids: Sequence[str] | None = None
@@ -30,10 +30,10 @@ def to_restriction(
     document_ids: Sequence[str] | None = None,
     node_ids: Sequence[str] | None = None,
 ) -> Restriction:
-    """Translate filters.
+    """Translate a query's filters, and keep its document and node ids.
 
     Raises:
-        FilterError: an operator or condition that is not known.
+        FilterError: an operator or condition is unknown.
     """
     if filters is None or not filters.filters:
         return Restriction(None, document_ids, node_ids)

@@ -1,4 +1,4 @@
-"""LlamaIndex's graph nodes and relations as ragstore's, and back."""
+"""Conversion of graph nodes, relations and queries from LlamaIndex's form to ragstore's, and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ragstore.postgres.vectors import LONGEST, SHORTEST, lengths
 
 
 def to_graph_node(node: LabelledNode) -> GraphNode:
-    """What PostgreSQL gets of a node.
+    """The form in which PostgreSQL stores a node.
 
     Raises:
         InvalidNodeError: names the node and what is wrong with it.
@@ -60,10 +60,11 @@ def to_graph_node(node: LabelledNode) -> GraphNode:
 
 
 def to_graph_relation(relation: Relation, chunks: Ids[str]) -> GraphRelation:
-    """What PostgreSQL gets of a relation.
+    """The form in which PostgreSQL stores a relation.
 
     Args:
-        chunks: ids that hold a quotation mark and are chunks'; of an entity's name it becomes a space, as in its id.
+        chunks: ids of chunks that contain a quotation mark. In the name of an entity, as in its id, the mark becomes a
+            space.
 
     Raises:
         InvalidNodeError: names the relation and what is wrong with it.
@@ -79,7 +80,7 @@ def to_graph_relation(relation: Relation, chunks: Ids[str]) -> GraphRelation:
 
 
 def to_labelled(node: GraphNode) -> LabelledNode:
-    """The LlamaIndex node as it was put."""
+    """The LlamaIndex node as it was added."""
     embedding = None if node.embedding is None else list(node.embedding)
     if node.name is None:
         return ChunkNode(
@@ -93,7 +94,7 @@ def to_labelled(node: GraphNode) -> LabelledNode:
 
 
 def to_triplet(path: Path) -> Triplet:
-    """A relation between its ends."""
+    """A relation with the nodes at its ends."""
     source, relation, target = path
     edge = Relation(
         label=relation.label,
@@ -110,7 +111,7 @@ def to_selection(
     names: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Selection:
-    """What is asked for; of these arguments an empty list of ids alone means none, as an empty one of the rest all."""
+    """The nodes to select. An empty list of ids selects nothing; any other empty argument does not restrict."""
     named = [each for name in names or () for each in (name, name.replace('"', " "))]
     return Selection(
         properties=_storable(properties, "a property") if properties else None,
@@ -121,7 +122,7 @@ def to_selection(
 
 
 def to_condition(query: VectorStoreQuery) -> Sql:
-    """A query's filters, node ids and document ids, on a row ``n`` of the graph's nodes.
+    """The SQL condition on a row ``n`` of graph nodes for a query's filters, node ids and document ids.
 
     Raises:
         FilterError
@@ -142,7 +143,10 @@ def to_condition(query: VectorStoreQuery) -> Sql:
 
 
 def checked_vector(vector: Sequence[float], whose: str) -> list[float]:
-    """The vector as PostgreSQL holds it.
+    """The vector as PostgreSQL stores it.
+
+    Args:
+        whose: names the owner in the error message.
 
     Raises:
         InvalidNodeError: it is empty, too long, or has a value that is not finite.

@@ -1,4 +1,4 @@
-"""LlamaIndex's graph store of plain triplets, in PostgreSQL."""
+"""Graph store of plain triplets (subject, relation, object): LlamaIndex's interface on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ragstore.postgres.triplets import Triplet
 
 
 class RagstoreGraphStore(NotCopied, GraphStore):
-    """The triplets of a collection, kept by every call, seen by every process.
+    """The triplets of a collection. Every call writes to the database, and every process sees it.
 
-    As ``SimpleGraphStore``, but for two defects: its ``delete`` removes nothing, and its ``get_rel_map`` follows no
-    more than 30 triplets of a subject that it reaches, whatever the limit.
+    Works as ``SimpleGraphStore``, without two of its defects: there ``delete`` removes nothing, and ``get_rel_map``
+    follows no more than 30 triplets of each subject that it reaches, whatever the limit.
     """
 
     def __init__(self, backend: Backend, collection: Collection) -> None:
@@ -40,15 +40,15 @@ class RagstoreGraphStore(NotCopied, GraphStore):
     def get_rel_map(
         self, subjs: list[str] | None = None, depth: int = 2, limit: int = 30
     ) -> dict[str, list[list[str]]]:
-        """The triplets on the paths that begin at each of these subjects, or at all.
+        """The triplets on the paths that begin at each of these subjects, or at all subjects.
 
         Args:
-            depth: triplets of a path, at most.
-            limit: triplets of all paths together.
+            depth: most triplets of one path.
+            limit: most triplets of all paths together.
         """
         limit = max(limit, 0)
         if subjs is None:
-            # Each has a triplet, so that those that come later have no place.
+            # Each subject has at least one triplet, so later ones would be above the limit.
             subjs = triplets.subjects(self._pool, self._collection, limit=limit + 1)
         subjs = list(dict.fromkeys(storable_text(subj) for subj in subjs))
         near: Mapping[str, Sequence[tuple[str, str]]] = {}
@@ -65,18 +65,18 @@ class RagstoreGraphStore(NotCopied, GraphStore):
         return found
 
     def upsert_triplet(self, subj: str, rel: str, obj: str) -> None:
-        """Add a triplet; one that is there stays.
+        """Add a triplet; nothing happens if it exists.
 
         Raises:
             InvalidNodeError: a part of it is empty or too long; nothing was written.
 
         Crash safety:
-            Durable when it returns; by several processes at once it is there once.
+            Durable when it returns. If several processes add the same triplet at once, it is stored once.
         """
         self.upsert_triplets([(subj, rel, obj)])
 
     def upsert_triplets(self, new: Iterable[Triplet]) -> None:
-        """The same for many at once."""
+        """Add many triplets at once; otherwise as ``upsert_triplet``."""
         checked = [
             (
                 checked_key(storable_text(subj), "subject"),
@@ -89,7 +89,7 @@ class RagstoreGraphStore(NotCopied, GraphStore):
             triplets.put_triplets(self._pool, self._collection, checked)
 
     def delete(self, subj: str, rel: str, obj: str) -> None:
-        """Remove a triplet, if it is there."""
+        """Remove a triplet, if it exists."""
         triplet = (storable_text(subj), storable_text(rel), storable_text(obj))
         triplets.delete_triplet(self._pool, self._collection, triplet)
 
@@ -97,7 +97,7 @@ class RagstoreGraphStore(NotCopied, GraphStore):
         """Nothing to do: every call is durable when it returns."""
 
     def get_schema(self, refresh: bool = False) -> str:  # noqa: ARG002 - it is always fresh
-        """The relations in use."""
+        """A text that lists the relations in use."""
         return f"relations: {', '.join(triplets.relations(self._pool, self._collection))}"
 
     def query(self, query: str, param_map: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
@@ -110,7 +110,7 @@ class RagstoreGraphStore(NotCopied, GraphStore):
 
 
 def _walk(near: Mapping[str, Sequence[tuple[str, str]]], subject: str, depth: int) -> Iterator[list[str]]:
-    """Triplets in the order of the paths, which may come back to where they were."""
+    """The triplets in the order of the paths, depth first; a path may visit a subject again."""
     path = [(subject, iter(near.get(subject, ())))] if depth > 0 else []
     while path:
         here, rest = path[-1]

@@ -1,4 +1,4 @@
-"""LlamaIndex's vector index where its documents are known."""
+"""Vector index of a collection that knows its documents, and the index struct that stays empty."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from ragstore.llama.vector_store import RagstoreVectorStore
 
 _TYPE = cast("IndexStructType", "ragstore_vector_store")
-"""Under this key ``load_index_from_storage`` finds the class below; stored is LlamaIndex's own type."""
+"""The key under which ``load_index_from_storage`` finds ``RagstoreVectorIndex``; LlamaIndex's own type is stored."""
 
 
 class NoNodes(dict[str, str]):
-    """The node ids of a vector index's struct: none, because the ledger knows them.
+    """The node ids in a vector index's struct: always empty, because the ledger has them.
 
-    Upstream keeps all of them there, in one document, and every writer overwrites the others' additions.
+    LlamaIndex keeps all of them in this one document, and every writer overwrites the additions of the others.
     """
 
     def __setitem__(self, key: str, value: str) -> None:
-        """Nothing is kept."""
+        """Ignored: nothing is kept."""
 
     def __delitem__(self, key: str) -> None:
-        """Nothing was kept."""
+        """Ignored: nothing was kept."""
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing is kept."""
+        """Ignored: nothing is kept."""
 
 
 @dataclass(eq=False)
-class RagstoreIndexDict(IndexDict):  # noqa: PLW1641 - as LlamaIndex's own, it can change
-    """The struct of a collection's vector index, equal to LlamaIndex's own with the same fields."""
+class RagstoreIndexDict(IndexDict):  # noqa: PLW1641 - mutable, as LlamaIndex's own
+    """The struct of a collection's vector index; equal to a struct of LlamaIndex's own class with the same fields."""
 
     def __eq__(self, other: object) -> bool:
         return self.to_dict() == other.to_dict() if isinstance(other, IndexDict) else NotImplemented
@@ -68,7 +68,7 @@ def _ref_doc_info(index: VectorStoreIndex) -> dict[str, RefDocInfo]:
     return found
 
 
-# ``from_documents`` and ``from_vector_store`` make an index of LlamaIndex's own class, which refuses to say it.
+# ``from_documents`` and ``from_vector_store`` make an index of LlamaIndex's own class, whose ``ref_doc_info`` raises.
 setattr(VectorStoreIndex, "ref_doc_info", property(_ref_doc_info, doc=_upstreams_ref_doc_info.__doc__))  # noqa: B010
 
 INDEX_STRUCT_TYPE_TO_INDEX_CLASS[_TYPE] = RagstoreVectorIndex

@@ -1,4 +1,4 @@
-"""LlamaIndex's MongoDB index store, in which a vector index stays small and loading one writes nothing."""
+"""Index store of a collection: a vector index stays small, and loading one writes nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from llama_index.core.storage.index_store.utils import json_to_index_struct
 from llama_index.storage.index_store.mongodb import MongoIndexStore
 from llama_index.storage.kvstore.mongodb import MongoDBKVStore
 
-from ragstore.llama.backend import Backend, NotCopied, not_made_so
+from ragstore.llama.backend import Backend, NotCopied, single_database_error
 from ragstore.llama.index import NoNodes, RagstoreIndexDict
-from ragstore.llama.rewriting import this_operation
+from ragstore.llama.instrumentation import this_operation
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import leave_out_missing
 from ragstore.model.collection import Collection
@@ -28,8 +28,8 @@ from ragstore.protocol.structs import StructWriter
 class RagstoreIndexStore(NotCopied, MongoIndexStore):
     """The indexes of a collection, in both databases.
 
-    All vectors of a collection are one index: it has the collection's name for id, until it is given another, which it
-    keeps. Of two processes that change a struct of another kind at once the last one counts, as upstream.
+    All vectors of a collection are one index. Its id is the collection's name until a program gives it another one,
+    which it then keeps. If two processes change a struct of another kind at once, the last one wins, as in LlamaIndex.
     """
 
     def __init__(self, backend: Backend, collection: Collection, shared: Shared) -> None:
@@ -37,42 +37,42 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         self._find_missing = partial(live.missing, backend.pool, collection)
         self._opened = shared.opened
         self._last_vector_index: Struct | None = None
-        """As it was put: each insert says it again."""
+        """The struct as last written: each insert passes it again."""
         self.named_index: str | None = None
-        """The name that a program has given to the collection's vector index by this store."""
+        """The name that a program gave to the collection's vector index through this store."""
         self._name = collection.name
-        self._writing = shared.writing
+        self._writer = shared.writer
         self._structs = StructWriter(backend.pool, backend.database, collection, backend.recoverer)
 
     @classmethod
     def from_uri(cls, *_: Any, **__: Any) -> NoReturn:
-        """Refused: it is made of both databases."""
-        raise not_made_so(cls.__name__)
+        """Refused: the store uses two databases."""
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_host_and_port(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_uri``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     def add_index_struct(self, index_struct: IndexStruct) -> None:
-        """Keep a struct; one that did not change is not written. Ends the operation that built it.
+        """Store a struct, unless it did not change. Ends the operation that built it.
 
         Raises:
-            LimitExceededError: it is larger than an entry of MongoDB; the struct was not written.
-            UsageError: its id is another collection's, or the vector index has another name already.
+            LimitExceededError: it is larger than a document of MongoDB can be; it was not written.
+            UsageError: its id belongs to another collection, or the vector index already has another name.
         """
         self._add(index_struct, this_operation())
 
     def delete_index_struct(self, key: str) -> None:
-        """Forget a struct; a vector index stays, and keeps the name that it was given."""
+        """Delete a struct; a vector index stays, and keeps the name that it was given."""
         self._last_vector_index = None
         found = self._structs.find(key)
         if found is not None and (found.kind != VECTOR_STORE or key == self._name):
             self._structs.delete(key)
 
     def get_index_struct(self, struct_id: str | None = None) -> IndexStruct | None:
-        """The struct of that id, or the only one."""
-        self._writing.has_index = True
+        """The struct with this id; without an id, the only struct."""
+        self._writer.has_index = True
         if struct_id is None:
             structs = self.index_structs()
             if len(structs) != 1:
@@ -84,11 +84,11 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         return self._own() if struct_id == self._name else None
 
     def index_structs(self) -> list[IndexStruct]:
-        """The collection's indexes; its vector index too when nothing was ever built with LlamaIndex."""
-        self._writing.has_index = True
+        """The structs of the collection's indexes; if there is none, that of its vector index."""
+        self._writer.has_index = True
         return self._given(self._structs.all()) or [self._own()]
 
-    # The same for event loops
+    # Asynchronous forms
 
     async def async_add_index_struct(self, index_struct: IndexStruct) -> None:
         """As ``add_index_struct``."""
@@ -112,15 +112,15 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
         if is_vector:
             cast("IndexDict", struct).nodes_dict = NoNodes()
             if _stored(struct) == self._last_vector_index:
-                self._writing.end_operation(owner=owner, built=is_generated)
+                self._writer.end_operation(owner=owner, built=is_generated)
                 return
             self._name_vector_index(struct, is_generated=is_generated)
         stored = _stored(struct)
-        # Before the operation ends, which writes.
+        # Before end_operation, which writes: a struct that is refused must end nothing.
         self._structs.check(stored)
-        has_added = self._writing.end_operation(owner=owner, built=is_generated)
+        has_added = self._writer.end_operation(owner=owner, built=is_generated)
         if is_vector and stored.index_id == self._name and not has_added and self._structs.find(self._name) is None:
-            # Loaded without having been built: it can be loaded so again.
+            # The index was loaded, and nothing was ever added: it can be loaded again without a stored struct.
             return
         if not is_vector:
             self._opened.opened(struct, self._find_missing)
@@ -132,7 +132,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
                 self.named_index = stored.index_id
 
     def _given(self, found: Sequence[Struct]) -> list[IndexStruct]:
-        """Without nodes that are not live any more."""
+        """These structs without the nodes that are not live any more."""
         structs = [_loaded(each) for each in found]
         leave_out_missing(structs, self._find_missing)
         return structs
@@ -146,7 +146,7 @@ class RagstoreIndexStore(NotCopied, MongoIndexStore):
 
 
 def _stored(struct: IndexStruct) -> Struct:
-    """As ``MongoIndexStore`` reads it."""
+    """The struct in the form that ``MongoIndexStore`` reads."""
     kind = VECTOR_STORE if isinstance(struct, RagstoreIndexDict) else str(struct.get_type().value)
     return Struct(struct.index_id, kind, struct.to_json())
 
@@ -159,7 +159,7 @@ def _loaded(found: Struct) -> IndexStruct:
 
 
 def _is_generated(index_id: str) -> bool:
-    """Whether LlamaIndex made the id up: it does for each struct it builds, again and again for one collection."""
+    """Whether LlamaIndex generated the id: it gives every struct that it builds a new random one."""
     try:
         return str(UUID(index_id)) == index_id
     except ValueError:

@@ -1,4 +1,4 @@
-"""LlamaIndex nodes as ragstore's nodes, and back."""
+"""Conversion of LlamaIndex nodes into ragstore's nodes and vectors, and back."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _DOCUMENT_TYPE = TYPE_KEYS["Document"]
 _MEDIA = ("image_resource", "audio_resource", "video_resource")
 _BY_ITSELF = {"embedding", "text", "metadata", "relationships"}
 _ALWAYS_FITS = MAX_BYTES // 8
-"""Bytes of JSON that MongoDB's own format never makes too long: a digit and a comma become 13 bytes."""
+"""Bytes of JSON that always fit: in MongoDB's format a digit and a comma, 2 bytes, become at most 13."""
 _ROOM_FOR_ID = 4_096
 _CLASS_OF_TYPE = {"1": "TextNode", "2": "ImageNode", "3": "IndexNode", "4": "Document", "5": "Node"}
 
 
 def to_node(node: BaseNode, *, own_document: bool = False, embedding: list[float] | None = None) -> Node:
-    """What both stores get of a LlamaIndex node.
+    """The form in which both stores keep a LlamaIndex node.
 
     Args:
-        own_document: as the document store keeps it: a node without a source is a document of its own, as one of class
-            ``Document`` always is, and an embedding is part of the node.
-        embedding: that the document store was given with the node before, and goes on giving back.
+        own_document: True as in the document store: a node without a source is a document of its own, and an embedding
+            is part of the node. A node of class ``Document`` is always a document of its own.
+        embedding: the embedding with which the document store got the node before, and which it must still return.
 
     Raises:
         InvalidNodeError: names the node and what is wrong with it.
@@ -50,7 +50,7 @@ def to_node(node: BaseNode, *, own_document: bool = False, embedding: list[float
             raise
         raise InvalidNodeError(f"node {named}: {error.message}", hint=error.hint, node_id=named) from error
     except ValueError as error:
-        # Pydantic's serialisation errors are ValueErrors, and so is LlamaIndex's own.
+        # Serialisation errors of Pydantic and of LlamaIndex are ValueErrors.
         named = storable_text(str(node.node_id))[:100]
         raise InvalidNodeError(
             f"node {named} cannot be written as JSON: {error}",
@@ -76,7 +76,7 @@ def to_vectors(nodes: Sequence[BaseNode], dim: int) -> Vectors:
                 node_id=node.node_id,
             )
         try:
-            with np.errstate(over="ignore"):  # what is too large for a float32 becomes inf, which is refused later
+            with np.errstate(over="ignore"):  # a value too large for float32 becomes inf, refused later
                 vectors[i] = node.embedding
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidNodeError(
@@ -88,12 +88,12 @@ def to_vectors(nodes: Sequence[BaseNode], dim: int) -> Vectors:
 
 
 def from_live(live: LiveNode) -> BaseNode:
-    """The LlamaIndex node as it was put."""
+    """The LlamaIndex node as it was added."""
     return from_body(live.type_key, live.content)
 
 
 def from_row(row: Row) -> BaseNode:
-    """The LlamaIndex node of a hit that was asked for with its body."""
+    """The LlamaIndex node of a hit that was fetched with its body."""
     class_name = row.class_name or ""
     content = orjson.loads(row.content or "{}")
     content["embedding"] = None
@@ -101,18 +101,18 @@ def from_row(row: Row) -> BaseNode:
 
 
 def from_body(type_key: str, content: dict[str, Any]) -> BaseNode:
-    """The LlamaIndex node of a body as MongoDB holds it."""
+    """The LlamaIndex node of a body as MongoDB stores it."""
     return json_to_doc({TYPE_KEY: type_key, DATA_KEY: content})
 
 
 def source_hash(node: BaseNode) -> str | None:
-    """Hash of the document's version that the node was cut from, None where its maker did not say."""
+    """Hash of the document version that the node was split from; None if the node does not say."""
     source = node.source_node
     return source.hash if source is not None else None
 
 
 def neighbours(nodes: Sequence[BaseNode]) -> frozenset[str]:
-    """Ids of the nodes that these name as before, behind, above or below them."""
+    """Ids of the previous, next, parent and child nodes that these nodes name."""
     return named_by(nodes, [kind for kind in NodeRelationship if kind != NodeRelationship.SOURCE])
 
 
@@ -165,7 +165,7 @@ def _kept(embedding: Sequence[float]) -> list[float]:
 
 
 def _plain_content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any] | None:
-    """The content of a node of the commonest class, for a third of the time; None for others."""
+    """The content of a plain ``TextNode``, in a third of the time that ``_content`` takes; None for other nodes."""
     relations = node.relationships
     if type(node) is not TextNode or not all(type(related) is RelatedNodeInfo for related in relations.values()):
         return None
@@ -182,7 +182,7 @@ def _plain_related(related: Any) -> dict[str, Any]:
 
 
 def _content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:
-    """``BaseNode.to_dict()`` in JSON's types, without text and embedding."""
+    """``BaseNode.to_dict()`` in JSON types, without text and embedding."""
     changes: dict[str, Any] = {
         "metadata": metadata,
         "embedding": None,
@@ -194,12 +194,12 @@ def _content(node: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:
         changes["text_resource"] = node.text_resource.model_copy(update={"text": ""})
     content: dict[str, Any] = node.model_copy(update=changes).model_dump(mode="json")
     if isinstance(node, MultimodalNode):
-        # Document repeats its text there.
+        # A Document repeats its text under this key.
         content.pop("text", None)
         for name in _MEDIA:
             resource = getattr(node, name)
             if resource is not None and resource.data is not None:
-                # LlamaIndex leaves the bytes out, which it keeps as base64.
+                # LlamaIndex leaves out the bytes, which it holds as base64.
                 content[name]["data"] = resource.data.decode("ascii")
     return content
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's property graph store, in PostgreSQL."""
+"""Property graph store of a collection: LlamaIndex's interface on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from ragstore.model.storable import storable_text
 from ragstore.postgres import graph
 
 _NO_DOCUMENT = "None"
-"""What LlamaIndex writes for the document of a chunk that has none."""
+"""The document id that LlamaIndex writes for a chunk without a document."""
 
 
 class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
-    """The property graph of a collection, kept by every call, seen by every process.
+    """The property graph of a collection. Every call writes to the database, and every process sees it.
 
-    As ``SimplePropertyGraphStore``, but for what are defects there:
+    Works as ``SimplePropertyGraphStore``, without its defects:
 
-    - ``delete`` removes what is meant and the relations that lose an end. There it also removes the other ends, leaves
-      their relations dangling, and removes every node where only names are given, or an empty list.
-    - Of an empty list (``ids=[]``) ``get`` finds nothing, not everything.
-    - A relation that is put again gets its new properties, as a node does; ``get_rel_map`` finds each one once.
-    - What was extracted from a chunk, by its property ``triplet_source_id``, goes with the last chunk that states it.
+    - ``delete`` removes the selected nodes and the relations that lose an end. There it also removes the other ends,
+      leaves their relations dangling, and removes every node if only names, or an empty list, are given.
+    - For an empty list (``ids=[]``) ``get`` finds nothing, not everything.
+    - A relation that is written again gets its new properties, as a node does; ``get_rel_map`` finds each one once.
+    - An entity or relation that was extracted from chunks, see its property ``triplet_source_id``, is deleted with the
+      last of these chunks.
     - A chunk needs an id: there it is a hash that differs from process to process.
     """
 
@@ -56,7 +57,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         return engine_on(self._pool)
 
     def get(self, properties: dict[str, Any] | None = None, ids: list[str] | None = None) -> list[LabelledNode]:
-        """Nodes that have one of the properties and one of the ids, where given; oldest first."""
+        """Nodes that have one of the properties and one of the ids, if given; oldest first."""
         return [to_labelled(n) for n in graph.get_nodes(self._pool, self._collection, to_selection(properties, ids))]
 
     def get_triplets(
@@ -66,12 +67,13 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         properties: dict[str, Any] | None = None,
         ids: list[str] | None = None,
     ) -> list[Triplet]:
-        """Relations with their ends for which all holds that is given, oldest first; none where nothing is.
+        """Relations with their ends that match all given arguments, oldest first; none if no argument is given.
 
         Args:
-            entity_names: an end has one of these names, or ids.
-            properties: one of them, at the relation or an end.
-            ids: an end has one of these.
+            entity_names: an end has one of these as its name or id.
+            relation_names: the relation has one of these labels.
+            properties: the relation or an end has one of these properties.
+            ids: an end has one of these ids.
         """
         if not (entity_names or relation_names or properties or ids):
             return []
@@ -85,7 +87,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         limit: int = 30,
         ignore_rels: list[str] | None = None,
     ) -> list[Triplet]:
-        """Relations of these nodes and of those that they lead to in fewer than ``depth`` steps, the nearest first."""
+        """Relations of these nodes and of all nodes fewer than ``depth`` steps away, the nearest first."""
         node_ids = [storable_text(node.id) for node in graph_nodes]
         if not node_ids or depth < 1 or limit < 1:
             return []
@@ -95,7 +97,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         return [to_triplet(path) for path in paths]
 
     def upsert_nodes(self, nodes: Sequence[LabelledNode]) -> None:
-        """Put entities and chunks; the same id again replaces.
+        """Write entities and chunks; a node with the same id is replaced.
 
         Raises:
             InvalidNodeError: names the node; nothing was written.
@@ -108,7 +110,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
             graph.put_nodes(self._pool, self._collection, stored)
 
     def upsert_relations(self, relations: list[Relation]) -> None:
-        """Put relations; an end that is no node yet becomes an entity of that name.
+        """Write relations; an end that is no node yet becomes an entity of that name.
 
         Raises:
             InvalidNodeError: names the relation; nothing was written.
@@ -129,10 +131,10 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         properties: dict[str, Any] | None = None,
         ids: list[str] | None = None,
     ) -> None:
-        """Remove the nodes for which all holds that is given; with ``relation_names`` relations, whose ends stay.
+        """Remove the nodes that match all given arguments; with ``relation_names`` only relations, not their ends.
 
         Crash safety:
-            One transaction, with what only a removed chunk states.
+            One transaction, together with all that was extracted only from removed chunks.
         """
         if relation_names:
             wanted = to_selection(properties, ids, entity_names, relation_names)
@@ -141,7 +143,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
             graph.delete_nodes(self._pool, self._collection, to_selection(properties, ids, entity_names))
 
     def delete_llama_nodes(self, node_ids: list[str] | None = None, ref_doc_ids: list[str] | None = None) -> None:
-        """Remove these chunks, all chunks of these documents, and what no other chunk states.
+        """Remove these chunks, all chunks of these documents, and what was extracted only from them.
 
         Crash safety:
             One transaction.
@@ -160,7 +162,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         raise UsageError("the property graph store has no query language", hint="use get, get_triplets or get_rel_map")
 
     def vector_query(self, query: VectorStoreQuery, **kwargs: Any) -> tuple[list[LabelledNode], list[float]]:  # noqa: ARG002
-        """Entities by cosine similarity, compared with all that the query's filters allow.
+        """Entities and their cosine similarities, best first; every entity that the filters allow is compared.
 
         Raises:
             UsageError, FilterError
@@ -184,7 +186,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
         """Nothing to do: every call is durable when it returns."""
 
     def get_schema(self, refresh: bool = False) -> dict[str, list[str]]:  # noqa: ARG002 - it is always fresh
-        """The labels in use."""
+        """The labels of nodes and of relations that are in use."""
         of_nodes, of_relations = graph.labels(self._pool, self._collection)
         return {"nodes": of_nodes, "relations": of_relations}
 
@@ -201,7 +203,7 @@ class RagstorePropertyGraphStore(NotCopied, PropertyGraphStore):
                 f"a graph is drawn by {error.name}, which is missing", hint="pip install networkx pyvis"
             ) from error
 
-    # The same for event loops: in a thread, because a connection must not be bound to one loop
+    # Asynchronous forms. They run in a thread, because a connection must not be bound to one event loop.
 
     async def aget(self, properties: dict[str, Any] | None = None, ids: list[str] | None = None) -> list[LabelledNode]:
         """As ``get``."""

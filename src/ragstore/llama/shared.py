@@ -1,4 +1,4 @@
-"""What all faces of a collection in one process share."""
+"""State that the LlamaIndex stores of a collection share in one process: writer, open structs, hashes."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from llama_index_instrumentation.span import active_span_id
 
 from ragstore.llama.backend import Backend, CurrentCollection
 from ragstore.llama.structs import OpenStructs
-from ragstore.llama.writing import Writing
+from ragstore.llama.writer import CollectionWriter
 from ragstore.model.collection import Collection
-from ragstore.query.known import AskedQuestions
+from ragstore.query.caches import AskedQuestions
 from ragstore.query.no_hits import Advice
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Programs take the document store from one context and the vector store from another: what one hears of a
-    document the other must know.
+    """The shared state of one collection.
+
+    Programs take the document store from one storage context and the vector store from another. Each store must know
+    what the other learned about a document.
     """
 
-    writing: Writing
+    writer: CollectionWriter
     opened: OpenStructs
-    ahead: HashesAhead
+    prefetch: HashPrefetch
 
 
-# Kept by the faces alone, so that nothing outlives them.
+# Only the stores keep the values alive, so that nothing outlives them.
 _shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
 def shared_by_faces(backend: Backend, collection: Collection) -> Shared:
-    """The one of a collection on one pool."""
+    """The shared state of a collection on this pool; the same object at every call."""
     key = (id(backend.pool), collection.collection_id)
     with _lock:
         shared = _shared.get(key)
         if shared is None:
             current = CurrentCollection(collection, AskedQuestions(backend.pool), Advice(backend.pool))
-            writing = Writing(backend, current)
-            shared = _shared[key] = Shared(writing, OpenStructs(), HashesAhead())
-        elif collection.epoch > shared.writing.current.get().epoch:
-            # Read after a reconcile; who still has faces of before may go on with it too.
-            shared.writing.current.learn(collection)
+            writer = CollectionWriter(backend, current)
+            shared = _shared[key] = Shared(writer, OpenStructs(), HashPrefetch())
+        elif collection.epoch > shared.writer.current.get().epoch:
+            # It was read after a reconcile; stores from before may use it too.
+            shared.writer.current.learn(collection)
         return shared
 
 
@@ -57,14 +59,14 @@ _VALID_S = 2.0
 _PAGES = (1, 64, 1_000)
 _MAX_KEPT = 20_000
 _USEFUL = 16
-"""Of a page one hash in so many must be asked for, or pages are not worth reading."""
+"""At least one in so many hashes of a page must be used, or reading pages is not worth it."""
 
 Read = Callable[[str, int], dict[str, str | None]]
-"""Reads the hash of a document and of so many in all that follow it."""
+"""Reads the hashes of so many documents, in the order of ids, from this id on."""
 
 
-class HashesAhead:
-    """Hashes of one collection that were read and not asked for yet; safe to use from several threads."""
+class HashPrefetch:
+    """Hashes of one collection that were read before they are needed; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,7 +77,7 @@ class HashesAhead:
         self._n_used = 0
 
     def find(self, document_id: str, read: Read) -> dict[str, str | None]:
-        """The document's hash, if it is live; asked for with others in one statement where LlamaIndex compares many."""
+        """The document's hash, if it is live; read with others in one statement while LlamaIndex compares many."""
         if not _is_comparing():
             return read(document_id, 1)
         with self._lock:
@@ -92,7 +94,7 @@ class HashesAhead:
         return found
 
     def forget(self, document_ids: Iterable[str | None] | None = None) -> None:
-        """These documents are being written; all may be where none is named."""
+        """Forget documents that are being written; all, if none is named."""
         with self._lock:
             if document_ids is None:
                 self._known.clear()
@@ -107,7 +109,7 @@ class HashesAhead:
             self._page, self._last, self._n_used, self._until = 0, 1, 0, now + _VALID_S
 
     def _next_page(self) -> int:
-        """Larger pages as long as what they brought was asked for."""
+        """Size of the next page: larger as long as enough hashes of the last one were used."""
         if self._last > 1 and self._n_used * _USEFUL < self._last:
             return 1
         self._last = _PAGES[min(self._page, len(_PAGES) - 1)]

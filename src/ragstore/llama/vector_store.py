@@ -1,4 +1,4 @@
-"""LlamaIndex's PostgreSQL vector store, on ragstore's two databases."""
+"""Vector store of a collection: LlamaIndex's PostgreSQL vector store on ragstore's two databases."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from llama_index.vector_stores.postgres import PGVectorStore
 from sqlalchemy.orm import Session, sessionmaker
 
 from ragstore.errors import UsageError
-from ragstore.llama.backend import Backend, CurrentCollection, NotCopied, engine_on, not_made_so
+from ragstore.llama.backend import Backend, CurrentCollection, NotCopied, engine_on, single_database_error
 from ragstore.llama.document_store import all_ref_doc_info
 from ragstore.llama.filters import to_restriction
+from ragstore.llama.instrumentation import this_operation
 from ragstore.llama.nodes import from_live, from_row
-from ragstore.llama.rewriting import this_operation
 from ragstore.llama.shared import Shared
 from ragstore.llama.structs import (
     is_called_by_summaries,
-    name_beside_which_one_is_built,
-    second_vector_index,
+    mixed_vectors_error,
+    name_of_existing_index,
+    second_vector_index_error,
     summaries_asked,
-    vectors_of_two_kinds,
 )
 from ragstore.model.storable import storable_text
 from ragstore.postgres import live
@@ -46,8 +46,8 @@ _log = get_logger(__name__)
 class RagstoreVectorStore(NotCopied, PGVectorStore):
     """The nodes of a collection that have a vector.
 
-    Adding puts a node into both databases, and the same id again replaces it. Filters are bound parameters, find
-    k nodes wherever k match, and hold for deletes too. Nothing here issues DDL.
+    A node is added to both databases, and replaces a node with the same id. Filters are bound parameters; if k nodes
+    match, k are found; deletes use filters too. Nothing here issues DDL.
     """
 
     _backend: Backend = PrivateAttr()
@@ -55,7 +55,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
     _shared: Shared = PrivateAttr()
 
     def __init__(self, backend: Backend, shared: Shared) -> None:
-        current = shared.writing.current
+        current = shared.writer.current
         collection = current.get()
         super().__init__(
             table_name=collection.name,
@@ -75,18 +75,18 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
 
     @classmethod
     def from_params(cls, *_: Any, **__: Any) -> NoReturn:
-        """Refused: it is made of both databases."""
-        raise not_made_so(cls.__name__)
+        """Refused: the store uses two databases."""
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_dict(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_params``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @classmethod
     def from_json(cls, *_: Any, **__: Any) -> NoReturn:
         """Refused, as ``from_params``."""
-        raise not_made_so(cls.__name__)
+        raise single_database_error(cls.__name__)
 
     @property
     def client(self) -> Any:
@@ -94,23 +94,23 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         return self._engine
 
     async def close(self) -> None:
-        """Nothing to close: the pool belongs to ragstore."""
+        """Does nothing: the pool belongs to ragstore."""
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:  # noqa: ARG002
-        """Put nodes with their embeddings into both stores; the same id again replaces.
+        """Add nodes with their embeddings to both stores; a node with the same id is replaced.
 
         Raises:
             InvalidNodeError, EmbeddingSpaceError: nothing was written.
 
         Crash safety:
-            Readers see all of it or none; once it returns both stores hold it.
+            Readers see all of the nodes or none; when it returns, both stores have them.
         """
-        return self._add(nodes, this_operation(), beside=name_beside_which_one_is_built())
+        return self._add(nodes, this_operation(), existing_index=name_of_existing_index())
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """Delete a document, its hash and all its nodes from both stores.
 
-        Within ``update_ref_doc`` and a pipeline's upserts it stays until its new version takes its place.
+        Within ``update_ref_doc`` and a pipeline's upserts the old version stays until the new one replaces it.
         """
         self._delete(ref_doc_id, this_operation())
 
@@ -120,25 +120,25 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """Delete these nodes, of them those that a filter allows, from both stores; none where nothing is given."""
+        """Delete the nodes with one of these ids that match the filter from both stores; none if neither is given."""
         if not node_ids and not (filters and filters.filters):
             return
         if filters and filters.filters:
             found = self._found(node_ids or None, filters, with_embeddings=False)
             node_ids = [node.node_id for node in found]
         if node_ids:
-            self._shared.ahead.forget()
-            self._shared.writing.delete_nodes(node_ids)
+            self._shared.prefetch.forget()
+            self._shared.writer.delete_nodes(node_ids)
             self._shared.opened.leave_out(node_ids)
 
     def clear(self) -> None:
         """Delete everything in the collection from both stores."""
-        self._shared.ahead.forget()
-        self._shared.writing.clear()
+        self._shared.prefetch.forget()
+        self._shared.writer.clear()
         self._shared.opened.deleted(set)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes of these ids that a filter allows, with their embeddings; ``[]`` asks for none."""
+        """Nodes that have one of these ids and match the filter, with their embeddings; ``[]`` finds none."""
         if node_ids is None and filters is None:
             raise UsageError("get_nodes was asked for nothing", hint="give node_ids, filters or both")
         return self._found(node_ids, filters, with_embeddings=True)
@@ -157,15 +157,15 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         return answer(self._backend.pool, self._current, query, kwargs)
 
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
-        """All documents with their nodes and metadata, for an index that has this store."""
+        """All documents with their nodes and metadata, for an index on this store."""
         return all_ref_doc_info(self._backend.pool, self._current.get())
 
-    # The same for event loops: in a thread, because a connection must not be bound to one loop
+    # Asynchronous forms. They run in a thread, because a connection must not be bound to one event loop.
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ARG002
         """As ``add``."""
-        beside = name_beside_which_one_is_built()
-        return await asyncio.to_thread(self._add, nodes, this_operation(), beside=beside)
+        existing_index = name_of_existing_index()
+        return await asyncio.to_thread(self._add, nodes, this_operation(), existing_index=existing_index)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """As ``delete``."""
@@ -191,37 +191,37 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         """As ``query``."""
         return await asyncio.to_thread(self.query, query, **kwargs)
 
-    def _add(self, nodes: Sequence[BaseNode], owner: int, *, beside: str | None) -> list[str]:
+    def _add(self, nodes: Sequence[BaseNode], owner: int, *, existing_index: str | None) -> list[str]:
         if not nodes:
             return []
         pool, collection = self._backend.pool, self._current.get()
-        # An id that cannot be stored is named by what follows.
+        # An id that cannot be stored is refused below, with its name.
         ids = [node.node_id for node in nodes if node.node_id == storable_text(node.node_id)]
         given, is_of_summaries = live.before_adding(pool, collection, ids)
         if is_of_summaries and not is_called_by_summaries():
-            raise vectors_of_two_kinds(collection)
-        if beside is not None and self._shared.writing.joining != owner:
-            self._refuse_second_index(nodes, beside)
-            self._shared.writing.joining = owner
-        self._shared.ahead.forget(node.ref_doc_id for node in nodes)
-        return self._shared.writing.add(nodes, owner=owner, given=given)
+            raise mixed_vectors_error(collection)
+        if existing_index is not None and self._shared.writer.joining != owner:
+            self._refuse_second_index(nodes, existing_index)
+            self._shared.writer.joining = owner
+        self._shared.prefetch.forget(node.ref_doc_id for node in nodes)
+        return self._shared.writer.add(nodes, owner=owner, given=given)
 
     def _refuse_second_index(self, nodes: Sequence[BaseNode], name: str) -> None:
-        """Refuse an index of other documents than the named one's; to build that one again is allowed."""
+        """Refuse an index of other documents than those of the named one; building that one again is allowed."""
         pool, collection = self._backend.pool, self._current.get()
         ids = list({node.ref_doc_id or node.node_id for node in nodes})
         is_joined = live.document_hashes(pool, collection, ids) or len(live.missing(pool, collection, ids)) < len(ids)
         if not is_joined and live.hashes_from(pool, collection, "", 2):
-            raise second_vector_index(collection, name)
+            raise second_vector_index_error(collection, name)
 
     def _delete(self, ref_doc_id: str, owner: int) -> None:
-        self._shared.ahead.forget([ref_doc_id])
-        self._shared.writing.delete_or_replace(ref_doc_id, owner=owner)
+        self._shared.prefetch.forget([ref_doc_id])
+        self._shared.writer.delete_or_replace(ref_doc_id, owner=owner)
         self._shared.opened.deleted(lambda ids: live.missing(self._backend.pool, self._current.get(), ids))
 
     def _initialize(self) -> None:
         if not self._is_initialized:
-            # Upstream declares the session that this makes.
+            # LlamaIndex declares the session that this makes.
             self._session = cast("Session", sessionmaker(self._engine))
             self._is_initialized = True
 
@@ -239,7 +239,7 @@ class RagstoreVectorStore(NotCopied, PGVectorStore):
         return nodes
 
 
-_MMR_LAMBDA = 0.5  # LlamaIndex's own where a query says none
+_MMR_LAMBDA = 0.5  # LlamaIndex's default
 
 
 def answer(
@@ -247,10 +247,10 @@ def answer(
 ) -> VectorStoreQueryResult:
     """The nodes that answer a query, best first, in one round trip.
 
-    Where a filter allows nothing because no node has its key, the log says so: a retriever has no other place for it.
+    If a filter matches nothing because no node has its key, a warning is logged: a retriever cannot return it.
 
     Args:
-        options: ``vector_store_kwargs`` of a retriever; only ``mmr_threshold`` means something here.
+        options: ``vector_store_kwargs`` of a retriever; only ``mmr_threshold`` is used.
 
     Raises:
         UsageError, FilterError, EmbeddingSpaceError
@@ -270,7 +270,7 @@ def answer(
 
 
 def _question(query: VectorStoreQuery, options: dict[str, Any]) -> Question:
-    # An index's retriever names its struct's nodes, which are none: that means all. No documents means none.
+    # A retriever passes the node ids of its struct, which are none: that means all nodes. An empty doc_ids means none.
     allowed = to_restriction(query.filters, document_ids=query.doc_ids, node_ids=query.node_ids or None)
     asked: dict[str, Any] = {
         "text": query.query_str,
@@ -298,12 +298,12 @@ def _question(query: VectorStoreQuery, options: dict[str, Any]) -> Question:
 
 
 def _hybrid_top_k(query: VectorStoreQuery) -> int:
-    """As many hits as PGVectorStore gives at most, which joins those of both sides, unless ``hybrid_top_k`` says it."""
+    """Number of hits: ``hybrid_top_k``, else the most that PGVectorStore returns, which joins both lists of hits."""
     return query.hybrid_top_k or min(query.similarity_top_k + (query.sparse_top_k or 0), MAX_TOP_K)
 
 
 def _hybrid(alpha: float | None) -> dict[str, Any]:
-    """``alpha`` is the share of the vector side: 0 is words alone, 1 vectors alone."""
+    """Options of a hybrid search; ``alpha`` is the weight of vectors, from 0 (only words) to 1 (only vectors)."""
     if alpha is None:
         return {"mode": "hybrid"}
     if not 0 <= alpha <= 1:

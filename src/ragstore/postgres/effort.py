@@ -30,7 +30,7 @@ STEPS = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
 """Efforts that are tried."""
 
 _SIZES, _SIZES_GROWING = (30, 200, 32), (8, 16, 8)
-"""Questions of each kind, nodes that must find themselves, and asked questions: at rest, and while a collection grows."""
+"""Questions of each kind, nodes that must find themselves, asked questions: at rest, and while a collection grows."""
 
 FIRST_GROWING, GROWN = 100_000, 2.0
 """It is measured first from so many nodes, and again with so many times more."""

@@ -1,1 +1,1 @@
-"""Questions and their hits, and answers written from them."""
+"""Questions to a collection: search, filters, and answers written by a language model."""

@@ -1,4 +1,4 @@
-"""Ask: an answer to a question from the hits of a query, each statement with the hit it comes from."""
+"""Answer to a question from the hits of a query, with citations that are checked."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Tell = Callable[[str], None]
 
 _MAX_SOURCE_CHARS = 300
 _MIN_EXCERPT_CHARS = 200
-"""A shorter rest of the room for quoted text is left unused: so little of a hit misleads more than it helps."""
+"""Least room for quoted text that is used: a shorter excerpt of a hit misleads more than it helps."""
 
 _NUMBERS = r"[0-9]{1,6}(?:[ ]?[-\u2013][ ]?[0-9]{1,6})?"
 _CITATION = re.compile(rf"(?<![ \t])[ \t]*+\[[ ]?({_NUMBERS}(?:[ ]?[,;][ ]?{_NUMBERS})*)[ ]?\]")
 NO_SOURCE = "[no source]"
-"""Stands in an answer in place of the number of a source that there is not."""
+"""Text that replaces a citation of a source that does not exist."""
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`(?!(?:\[(?:[0-9 ,;-]+|no source)\] ?)+`)[^`\n]*`)", re.DOTALL)
-"""Brackets in code are indices; citations that stand in backticks alone are still some."""
+"""Code: brackets in it are indices, not citations; but backticks around citations only are no code."""
 _MAX_RANGE = 50
 
 _PROMPT = """\
@@ -46,17 +46,17 @@ class Llm(Protocol):
     """A model that continues a text."""
 
     def complete(self, prompt: str, tell: Tell | None = None) -> str:
-        """What the model answers; raises ModelError where it gives no answer.
+        """The model's answer; raises ModelError if it gives none.
 
         Args:
-            tell: called with each piece of the answer as it comes; together they are the answer.
+            tell: called with each piece of the answer as it comes; all pieces together are the answer.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A number in the text of an answer, and the hit it stands for."""
+    """A number in the text of an answer, and the hit that it refers to."""
 
     number: int
     hit: Hit
@@ -64,15 +64,15 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known about a question.
+    """The answer to a question.
 
     Args:
-        text: the model's answer; None when there is no model, or no hit to answer from.
-        citations: of the text, in order of first appearance; empty when the answer names no source.
-        hits: all that were found, best first; number 1 is the first.
-        unsupported: numbers the model cited that stand for no text it was shown; ``[no source]`` is in their place.
-        score_kind: of the hits; see ``Hits``.
-        notes: the same.
+        text: the model's answer; None if there is no model, or no hit to answer from.
+        citations: citations in the text, in the order of their first appearance; empty if the answer names no source.
+        hits: all hits that were found, best first; the first has number 1.
+        unsupported: numbers the model cited without having got such a source; ``[no source]`` is in their place.
+        score_kind: kind of the hits' scores; see ``Hits``.
+        notes: remarks about the question; see ``Hits``.
     """
 
     text: str | None
@@ -89,11 +89,11 @@ def ask(
     """Have a model answer from the hits and check what it cites.
 
     Args:
-        max_context_chars: of the hits' text that the model is shown, best hits first.
-        tell: called with each piece of the text as the model writes it, its citations checked.
+        max_context_chars: most characters of the hits' text that the model gets, best hits first.
+        tell: called with each piece of the text as the model writes it, with its citations checked.
 
     Raises:
-        ModelError: the model gave no answer, or broke it off; the hits are still the caller's to show.
+        ModelError: the model gave no answer, or broke it off; the caller can still show the hits.
     """
     if llm is None or not hits:
         return Answer(None, (), tuple(hits))
@@ -108,7 +108,7 @@ def ask(
 
 
 def checked_citations(text: str, n_sources: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    """The text with citations of sources that were not given marked, the numbers it cites, the numbers marked.
+    """The text with wrong citations replaced, the numbers of its valid citations, and the numbers replaced.
 
     Citations look like ``[1]``, ``[1, 3]``, ``[2][5]`` or ``[1-3]``; code in backticks has none.
     """
@@ -131,7 +131,7 @@ def checked_citations(text: str, n_sources: int) -> tuple[str, tuple[int, ...], 
 
 
 class _Checker:
-    """Passes on a text that comes in pieces, as far as no piece to come can change how its citations are checked."""
+    """Passes on a text that comes in pieces, up to where later pieces can no longer change its citations."""
 
     def __init__(self, n_sources: int, tell: Tell) -> None:
         self._n_sources = n_sources
@@ -140,12 +140,11 @@ class _Checker:
         self._n_told = 0
 
     def hear(self, piece: str) -> None:
-        """The next piece."""
         self._heard += piece
         self._pass_on(checked_citations(self._heard[: _n_certain(self._heard)], self._n_sources)[0])
 
     def end(self, checked: str) -> None:
-        """All was heard, and this is what it came to."""
+        """Pass on the rest; ``checked`` is the whole text."""
         self._pass_on(checked)
 
     def _pass_on(self, checked: str) -> None:
@@ -155,7 +154,7 @@ class _Checker:
 
 
 def _n_certain(text: str) -> int:
-    """Characters before anything that what follows may still make a citation or code."""
+    """Number of characters that can be passed on: later text may still make the rest a citation or code."""
     *before, last = _CODE.split(text.rstrip("`"))
     line = last.rfind("\n") + 1
     begun = [at for at in (last.find("`", line), _open_bracket(last)) if at >= 0]
@@ -163,7 +162,7 @@ def _n_certain(text: str) -> int:
 
 
 def _open_bracket(text: str) -> int:
-    """Where a bracket was opened that may still become a citation, -1 where none was."""
+    """Position of an open bracket that may still become a citation; -1 if there is none."""
     at = text.rfind("[")
     return at if at >= 0 and "]" not in text[at:] else -1
 
@@ -179,7 +178,7 @@ def _numbers(listed: str) -> list[int]:
 
 
 def _excerpts(hits: Sequence[Hit], max_chars: int) -> list[str]:
-    """The texts of the first hits, as many as fit; the last may be cut, and the first is always among them."""
+    """The texts of the first hits, as many as fit; the last may be cut, and the first is always there."""
     excerpts: list[str] = []
     for hit in hits:
         room = max_chars - sum(map(len, excerpts))
@@ -190,7 +189,7 @@ def _excerpts(hits: Sequence[Hit], max_chars: int) -> list[str]:
 
 
 def _prompt(question: str, hits: Sequence[Hit], excerpts: Sequence[str]) -> str:
-    # No text can contain the mark, which depends on every text: it would have to contain its own hash.
+    # No text can contain the mark: it depends on every text, so a text would have to contain its own hash.
     mark = hashlib.blake2b("\0".join([question, *excerpts]).encode(errors="replace"), digest_size=8).hexdigest()
     sources = "\n\n".join(
         f"BEGIN SOURCE [{number}] {mark}\nFrom: {_place(hit)}\n\n{excerpt}\nEND SOURCE [{number}] {mark}"
@@ -200,7 +199,7 @@ def _prompt(question: str, hits: Sequence[Hit], excerpts: Sequence[str]) -> str:
 
 
 def _place(hit: Hit) -> str:
-    """Where a hit's text stands, on one line: names of files and headings are untrusted, too."""
+    """The place of a hit's text, on one line: file names and headings are untrusted text, too."""
     page = [f"page {hit.page}"] if hit.page is not None else []
     headings = [" > ".join(hit.headings)] if hit.headings else []
     return " ".join(", ".join([hit.source, *page, *headings]).split())[:_MAX_SOURCE_CHARS]

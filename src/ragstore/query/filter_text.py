@@ -1,4 +1,4 @@
-"""Metadata filters as a user types them.
+"""Metadata filters in the text form that a user types.
 
 ::
 
@@ -51,17 +51,17 @@ _MEANT: Final[Mapping[str, str]] = {
     "exists": "!=", "empty": ":is_empty", "null": ":is_empty", "isnull": ":is_empty", "is_null": ":is_empty",
     "missing": ":is_empty",
 }  # fmt: skip
-"""What other programs call their operators, and what comes nearest here."""
+"""Operator names of other programs, and the nearest operators here."""
 
 _SYMBOL = re.compile(r"!=|>=|<=|==|~\*|[=<>~]")
 _NAMED = re.compile(rf"(?P<key>.*):(?P<operator>{'|'.join(name for name in _OPERATORS if name.isidentifier())})", re.S)
 
 
 def parse_filters(texts: Sequence[str]) -> Filter | None:
-    """What all of the texts demand together; None when there are none.
+    """The filter that all texts together make; None if there are none.
 
     Raises:
-        FilterError: a text is not of the forms above.
+        FilterError: a text has none of the forms above.
     """
     filters = [parse_filter(text) for text in texts]
     if not filters:
@@ -70,10 +70,10 @@ def parse_filters(texts: Sequence[str]) -> Filter | None:
 
 
 def parse_filter(text: str) -> Filter:
-    """What one text demands.
+    """The filter that one text makes.
 
     Raises:
-        FilterError: the text is not of the forms above.
+        FilterError: the text has none of the forms above.
     """
     if text.lstrip().startswith("{"):
         return _parse_tree(text)
@@ -130,14 +130,14 @@ def _condition(key: str, operator: Operator, value: str) -> Filter:
     return _joined("and" if operator == "!=" else "or", conditions, conditions[0])
 
 
-def _joined(joiner: Joiner, conditions: list[Condition], alone: Condition) -> Filter:
+def _joined(joiner: Joiner, conditions: list[Condition], single: Condition) -> Filter:
     if not conditions:
-        return alone
+        return single
     return conditions[0] if len(conditions) == 1 else Group(joiner, tuple(conditions))
 
 
 def _readings(key: str, operator: Operator, value: str) -> list[Scalar]:
-    """All that a typed value can mean: the likeliest first."""
+    """All values that a typed value can mean; the likeliest first."""
     parsed = _json_or_none(value)
     if isinstance(parsed, list | dict):
         _fail(
@@ -152,7 +152,7 @@ def _readings(key: str, operator: Operator, value: str) -> list[Scalar]:
 
 
 def _elements(value: str) -> list[list[Scalar]]:
-    """The readings of each element of a list; those of a JSON list have one each."""
+    """The readings of each element of a list; an element of a JSON list has one reading."""
     parsed = _json_or_none(value)
     if isinstance(parsed, list):
         return [[element] for element in parsed]
@@ -160,7 +160,7 @@ def _elements(value: str) -> list[list[Scalar]]:
 
 
 def _json_or_none(text: str) -> Any:
-    """The value that the text is in JSON, None when it is none; NaN and infinities are not JSON."""
+    """The value of a JSON text; None if it is not JSON. NaN and infinities are not JSON."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""The language model that writes answers: any server that speaks the OpenAI protocol, by plain HTTP.
+"""Language model that writes answers: any server that speaks the OpenAI protocol, by plain HTTP.
 
-No client library is used: importing one costs seconds, and what is wanted of it is one POST.
+No client library is used: importing one takes seconds, and only one POST is needed.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _EVENT = "data:"
 _LAST_EVENT = "[DONE]"
 
 CHARS_PER_TOKEN = 3
-"""On the safe side: English text has four to five, code and other languages fewer."""
+"""A safe estimate: English text has four to five, code and other languages fewer."""
 
 PROMPT_TOKENS = 300
-"""What the prompt of ``ask`` takes besides the texts it quotes and the question."""
+"""Tokens of the prompt of ``ask`` without the quoted texts and the question."""
 
 
 @dataclass(frozen=True, slots=True)
 class LlmOptions:
-    """How the model is reached and what it can take.
+    """Address, key and limits of the model.
 
     Args:
-        base_url: of an OpenAI-compatible server, with its ``/v1``; None is OpenAI's own.
-        api_key: sent as a bearer token to that server only, never shown.
+        base_url: URL of an OpenAI-compatible server, with its ``/v1``; None for OpenAI's own.
+        api_key: sent as a bearer token, only to that server; never shown.
         chat: whether the server applies a chat template (``/chat/completions``) or none (``/completions``).
         context_window: tokens that prompt and answer may take together.
         max_answer_tokens: most tokens of an answer.
-        max_retries: tries after the first when the server is unreachable, overloaded or too slow.
-        timeout_s: longest silence of the server within one request.
+        max_retries: tries after the first if the server is unreachable, overloaded or too slow.
+        timeout_s: longest silence of the server within one request, in seconds.
     """
 
     base_url: str | None = None
@@ -55,7 +55,7 @@ class LlmOptions:
 
     @property
     def max_context_chars(self) -> int:
-        """Most characters of quoted text that leave room for prompt and answer, for ``ask``."""
+        """Most characters of quoted text for ``ask`` that leave room for prompt and answer."""
         tokens = self.context_window - self.max_answer_tokens - PROMPT_TOKENS
         if tokens < PROMPT_TOKENS:
             raise SettingsError(
@@ -73,7 +73,7 @@ def load_llm(setting: str, options: LlmOptions = _DEFAULTS, *, sleep: Callable[[
     """The model that a setting names, ``openai:MODEL``.
 
     Raises:
-        SettingsError: no model is named so, or an option it needs is not set.
+        SettingsError: the setting names no model, or an option that it needs is not set.
     """
     kind, _, model = setting.partition(":")
     if kind != "openai" or not model:
@@ -86,7 +86,7 @@ def load_llm(setting: str, options: LlmOptions = _DEFAULTS, *, sleep: Callable[[
 
 
 class OpenAiLlm:
-    """A model behind the OpenAI protocol; its connections are released when it is no longer used."""
+    """A model of a server that speaks the OpenAI protocol; its connections are released with this object."""
 
     def __init__(self, service: Service, model: str, options: LlmOptions, caller: Caller) -> None:
         self._service = service
@@ -97,11 +97,11 @@ class OpenAiLlm:
         weakref.finalize(self, self._client.close)
 
     def complete(self, prompt: str, tell: Tell | None = None) -> str:
-        """What the model answers, without what it thought aloud before.
+        """The model's answer, without the thoughts that it wrote before.
 
         Raises:
-            ModelUnavailableError: the server did not answer, after all retries; or broke off what it had begun.
-            ModelError: it refused, or the answer is empty.
+            ModelUnavailableError: the server did not answer, after all retries; or it broke off its answer.
+            ModelError: the server refused, or the answer is empty.
         """
         try:
             text = self._caller.call(lambda: self._answer(prompt, tell)).strip()
@@ -115,7 +115,7 @@ class OpenAiLlm:
         try:
             return self._posted(prompt, tell, _limits(self._options))
         except BadStatusError as error:
-            # Newer models of OpenAI take neither these names nor a temperature.
+            # Newer models of OpenAI accept neither these names nor a temperature.
             if error.status != 400 or not any(name in error.body for name in ("max_completion_tokens", "temperature")):
                 raise
             return self._posted(prompt, tell, {"max_completion_tokens": self._options.max_answer_tokens})
@@ -124,18 +124,18 @@ class OpenAiLlm:
         asked = {"messages": [{"role": "user", "content": prompt}]} if self._options.chat else {"prompt": prompt}
         body = {"model": self._model, **asked, **limits, "stream": tell is not None}
         path = "chat/completions" if self._options.chat else "completions"
-        # Escaped, because a prompt may hold what UTF-8 cannot carry.
+        # ASCII escapes, because a prompt may have characters that UTF-8 cannot represent.
         content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         with self._client.stream("POST", f"{self._service.url}/{path}", content=content, headers=headers) as response:
             if "text/event-stream" in response.headers.get("Content-Type", ""):
-                return _told(_pieces(response), tell)
+                return _spoken_text(_pieces(response), tell)
             response.read()
-            # Also of a server that does not stream.
-            return _told(iter([_text_of(response.json(), "message")]), tell)
+            # A server that does not stream sends one document.
+            return _spoken_text(iter([_text_of(response.json(), "message")]), tell)
 
 
 class _BrokenOffError(Exception):
-    """An answer of which a part was told already, so that it cannot be asked for again."""
+    """An answer of which a part was passed on already, so that the request cannot be repeated."""
 
     def __init__(self, why: Exception) -> None:
         super().__init__(str(why))
@@ -147,7 +147,7 @@ def _limits(options: LlmOptions) -> dict[str, Any]:
 
 
 def _pieces(response: httpx.Response) -> Iterator[str]:
-    """The pieces of a streamed answer; an answer without an end is none."""
+    """The pieces of a streamed answer; raises if the answer has no end."""
     ended = False
     for line in response.iter_lines():
         if not line.startswith(_EVENT):
@@ -174,28 +174,28 @@ def _text_of(answer: dict[str, Any], part: str) -> str:
     return text or ""
 
 
-def _told(pieces: Iterator[str], tell: Tell | None) -> str:
-    """All pieces as one text without thoughts, each told as it comes."""
-    text, n_told = "", 0
+def _spoken_text(pieces: Iterator[str], tell: Tell | None) -> str:
+    """All pieces as one text without thoughts; each is passed on to ``tell`` as it comes."""
+    text, n_passed = "", 0
     try:
         for piece in pieces:
             text += piece
             spoken = _spoken(text)
-            if tell is not None and len(spoken) > n_told:
-                tell(spoken[n_told:])
-                n_told = len(spoken)
+            if tell is not None and len(spoken) > n_passed:
+                tell(spoken[n_passed:])
+                n_passed = len(spoken)
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if n_told:
+        if n_passed:
             raise _BrokenOffError(error) from error
         raise
     whole = _THOUGHTS.sub("", text).lstrip()
-    if tell is not None and len(whole) > n_told:
-        tell(whole[n_told:])
+    if tell is not None and len(whole) > n_passed:
+        tell(whole[n_passed:])
     return whole
 
 
 def _spoken(text: str) -> str:
-    """What is certainly said aloud, however the text goes on."""
+    """The part of the text that is no thought, however the text goes on."""
     begun = text.lstrip()
     if begun.startswith(_THOUGHT_BEGINS):
         thought = _THOUGHTS.match(text)

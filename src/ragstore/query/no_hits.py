@@ -1,4 +1,4 @@
-"""What is said where a filter allowed nothing: keys that no node has, and which one was probably meant."""
+"""Advice for a filter that matched nothing: keys that no node has, and the key that was probably meant."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.query.filter_text import SPELLINGS
 
 LOOK_AGAIN_AFTER_S = 10.0
-"""A service may ask in vain a thousand times a second; it is not to look at the keys each time."""
+"""Seconds between two samples: a service may find nothing a thousand times a second."""
 
 _OF_COLUMNS = frozenset({"document_id", "doc_id", "ref_doc_id"})
-"""Names of the document's id, which is found also where no metadata have it."""
+"""Names of the document's id, which filters find even if no metadata has it."""
 
 
 class Advice:
-    """Looks at the keys of collections, each time at a bounded number of nodes; safe to use from several threads."""
+    """Samples the keys of collections from a bounded number of nodes; safe to use from several threads."""
 
     def __init__(self, pool: PostgresPool, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool

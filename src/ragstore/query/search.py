@@ -1,4 +1,4 @@
-"""Search: the hits of a collection that answer a question, best first."""
+"""Search in a collection: checks of a question, hits best first, MMR, and hits with context."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _CANDIDATES_PER_HIT = 4
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a collection.
+    """A question to a collection.
 
     Args:
         text: needed by ``keyword`` and ``hybrid``.
-        vector: shape ``(dim,)``, finite, any length; needed by ``vector``, ``hybrid`` and ``mmr_lambda``.
-        top_k: hits wanted, 1 to 1,000.
+        vector: shape ``(dim,)``, finite, of any norm; needed by ``vector``, ``hybrid`` and ``mmr_lambda``.
+        top_k: number of hits, 1 to 1,000.
         document_ids: only nodes of these documents; an empty sequence allows none.
         node_ids: only these nodes; an empty sequence allows none.
-        exact: compare with every allowed vector, without the index.
-        dense_weight: how much the rank by vector counts in ``hybrid``, where the rank by words counts 1; 0 or more,
-            or None for what suits the collection's model.
+        exact: compare every allowed vector, without the index.
+        dense_weight: weight of the rank by vector in ``hybrid``; the rank by words has weight 1. 0 or more, or None for
+            the weight that suits the collection's model.
         mmr_lambda: None, or 0 (only different from each other) to 1 (only near the question).
-        n_context: chunks on each side of a hit that are shown with it, 0 to 50.
+        n_context: number of chunks on each side of a hit that are shown with it, 0 to 50.
     """
 
     text: str | None = None
@@ -60,28 +60,28 @@ class Question:
 
 
 def search(pool: PostgresPool, collection: Collection, question: Question) -> list[Hit]:
-    """The hits of ``find``; raises as it does."""
+    """The rows of ``find`` as hits; raises as ``find`` does."""
     return [to_hit(row) for row in find(pool, collection, question).rows]
 
 
 def find(pool: PostgresPool, collection: Collection, question: Question, *, with_bodies: bool = False) -> Found:
-    """The nodes that answer a question, in one round trip where one look is enough.
+    """The nodes that answer a question, in one round trip if one search is enough.
 
     With ``mmr_lambda`` the score is that of maximal marginal relevance, see ``mmr``.
 
     Args:
-        collection: as the caller remembers it; what others did to its indexes since makes no difference to the rows.
-        with_bodies: fetch what LlamaIndex's nodes are made of too.
+        collection: may be stale: index segments only affect speed.
+        with_bodies: also fetch the content that LlamaIndex nodes are made from.
 
     Raises:
-        UsageError: ``top_k``, ``mode`` or a weight cannot be used, or the text or vector it needs is missing.
+        UsageError: ``top_k``, ``mode`` or a weight cannot be used, or the required text or vector is missing.
         EmbeddingSpaceError: the vector's length is not the collection's ``dim``.
         FilterError: a filter cannot be understood.
         CollectionNotFoundError: the collection was dropped.
     """
     _check(question)
     if question.filters is not None:
-        to_sql(question.filters)  # a filter that cannot be understood is refused even while no server answers
+        to_sql(question.filters)  # a bad filter is refused even if no server answers
     vector = _checked_vector(collection, question)
     n_rows = question.top_k
     if question.mmr_lambda is not None:
@@ -107,13 +107,13 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
     return Found(rows, found.collection)
 
 
-def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connection, Collection], Found]) -> Found:
-    """Ask, and once more where a segment's table is gone: merged into another since the caller learned of it, or lost.
+def _read(pool: PostgresPool, collection: Collection, run_search: Callable[[Connection, Collection], Found]) -> Found:
+    """Search; again if a segment's table does not exist any more, because it was merged into another, or lost.
 
-    Without segments every node is compared, which is right in any case.
+    Without segments every node is compared, which is always correct.
     """
     try:
-        return pool.read(lambda connection: finding(connection, collection))
+        return pool.read(lambda connection: run_search(connection, collection))
     except MissingTableError:
         if not collection.segments:
             raise
@@ -121,7 +121,7 @@ def _read(pool: PostgresPool, collection: Collection, finding: Callable[[Connect
     if now is None or now.collection_id != collection.collection_id:
         raise dropped(collection)
     known = now if now.segments != collection.segments else replace(now, segments=())
-    return pool.read(lambda connection: finding(connection, known))
+    return pool.read(lambda connection: run_search(connection, known))
 
 
 def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) -> list[tuple[int, float]]:
@@ -131,7 +131,7 @@ def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) 
     already chosen``, where a negative similarity to a chosen one counts 0. So the scores never rise.
 
     Args:
-        candidates: shape ``(n, dim)``; of equal ones the first is chosen.
+        candidates: shape ``(n, dim)``; among equal ones the first is chosen.
 
     Returns:
         Position and score of each chosen candidate, in the order of choice.
@@ -151,7 +151,7 @@ def mmr(vector: NDArray[Any], candidates: NDArray[Any], k: int, lambda_: float) 
 
 
 def _units(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    """Of length one each; a zero vector stays zero and is similar to nothing."""
+    """The vectors scaled to length one; a zero vector stays zero and is similar to nothing."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     units: NDArray[np.float64] = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
@@ -234,12 +234,12 @@ def _checked_vector(collection: Collection, question: Question) -> NDArray[np.fl
     if not np.isfinite(vector).all():
         raise UsageError("the question's vector has NaN or infinite components", hint="check the embedding model")
     (length,) = lengths(vector[np.newaxis])
-    # Of the same direction, and so of the same cosines, at a length at which they can be computed.
+    # Scaled: the direction, and so every cosine, is the same, but at a length at which cosines can be computed.
     return vector if length == 0 or SHORTEST <= length <= LONGEST else (vector / length).astype(np.float32)
 
 
 def to_hit(row: Row) -> Hit:
-    """What a person is shown of a row."""
+    """The hit of a row, in the form for users."""
     page, headings = row.user_metadata.get("page"), row.user_metadata.get("headings")
     return Hit(
         score=row.score,
@@ -257,9 +257,12 @@ def to_hit(row: Row) -> Hit:
 
 
 def joined(chunks: Sequence[Sequence[Any]]) -> str | None:
-    """The text that chunks of one document were cut from, each ``[start_char, text]``; None where that is not known.
+    """The text that chunks of one document were split from; None if a position is not known.
 
-    What two of them share stands in it once. Between two that do not touch there is a blank line.
+    Text that two chunks share is there once; between chunks that do not touch there is a blank line.
+
+    Args:
+        chunks: each ``[start_char, text]``.
     """
     if not chunks or any(start is None for start, _ in chunks):
         return None

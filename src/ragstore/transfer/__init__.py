@@ -1,1 +1,1 @@
-"""Import, adopt and export: collections that come from, or go to, plain LlamaIndex."""
+"""Import, adopt and export: exchange of collections with plain LlamaIndex."""

@@ -1,4 +1,4 @@
-"""Nodes as LlamaIndex's document stores keep them, as ragstore's nodes; without LlamaIndex, back to 0.10."""
+"""Conversion of stored LlamaIndex nodes, also of old versions, to ragstore's nodes; LlamaIndex is not imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def node_of_body(node_id: str, body: Any) -> Node:
     """The node of an entry of a document store, ``{"__data__": …, "__type__": …}``.
 
     Raises:
-        InvalidNodeError: it is no such entry, or a node that one of both stores would refuse.
+        InvalidNodeError: it is no such entry, or one of both stores would refuse the node.
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("__data__"), Mapping):
         raise InvalidNodeError(f"node {storable_text(node_id)[:100]} has no content", hint="", node_id=node_id)
@@ -35,7 +35,7 @@ def node_of_content(node_id: str, class_name: str, data: Mapping[str, Any]) -> N
     """The node of LlamaIndex's ``BaseNode.to_dict()``, of any version.
 
     Raises:
-        InvalidNodeError: a node that one of both stores would refuse.
+        InvalidNodeError: one of both stores would refuse the node.
     """
     try:
         return _node(node_id, class_name, dict(data))
@@ -50,8 +50,8 @@ def node_of_row(node_id: str, row: Mapping[str, Any], content: Mapping[str, Any]
     """The node of a row of ``PGVectorStore``.
 
     Args:
-        row: its ``metadata_``.
-        content: its ``_node_content``; None where a version before 0.8 wrote it.
+        row: the column ``metadata_``.
+        content: the ``_node_content`` in it; None if a version before 0.8 wrote the row.
     """
     if content is not None:
         class_name = _class_name(str(row.get("_node_type") or content.get("class_name") or ""), "")
@@ -65,7 +65,7 @@ def node_of_row(node_id: str, row: Mapping[str, Any], content: Mapping[str, Any]
 
 
 def source_hash(node: Node) -> str | None:
-    """Hash of the document's version that the node was cut from, where it says."""
+    """Hash of the document version that the node was split from; None if the node does not say."""
     source = (node.content.get("relationships") or {}).get(_SOURCE)
     found = source.get("hash") if isinstance(source, Mapping) else None
     return found if isinstance(found, str) else None
@@ -96,14 +96,14 @@ def _node(node_id: str, class_name: str, data: dict[str, Any]) -> Node:
 
 
 def _embedding(given: Any) -> list[float] | None:
-    """What a document store was given with the node; None where it is no vector."""
+    """The embedding that a document store got with the node; None if it is no vector."""
     if not isinstance(given, list) or not all(isinstance(each, int | float) for each in given):
         return None
     return [float(each) for each in given] if given and all(map(isfinite, given)) else None
 
 
 def _in_todays_shape(class_name: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Until 0.12 a document kept its text as a text node does; today it repeats it there."""
+    """The content in the current format: until 0.12 a document stored its text as a text node does."""
     if class_name not in _WITH_RESOURCES:
         return data
     text = data.pop("text", None)
@@ -119,7 +119,7 @@ def _text_part(class_name: str, content: Mapping[str, Any], text: str) -> dict[s
 
 
 def _of_legacy(data: dict[str, Any]) -> dict[str, Any]:
-    """A node of a version before 0.6, as LlamaIndex itself still reads it."""
+    """The current content of a node from before version 0.6, as LlamaIndex itself still reads it."""
     relationships: dict[str, Any] = {
         kind: {"node_id": str(other), "node_type": None, "metadata": {}, "hash": None}
         for kind, other in (data.get("relationships") or {}).items()
@@ -134,7 +134,7 @@ def _of_legacy(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _class_name(named: str, type_key: str) -> str:
-    """LlamaIndex reads by the type; where a class of somebody else stands it makes its own of it."""
+    """The class of a node as LlamaIndex reads it: for a foreign class, LlamaIndex's own class of that type."""
     if named in TYPE_KEYS and type_key in ("", TYPE_KEYS[named]):
         return named
     return _CLASS_OF_TYPE.get(type_key, "TextNode")

@@ -1,4 +1,4 @@
-"""A folder that LlamaIndex persisted, here or behind an fsspec URL: which files it has, and reading them."""
+"""Folder that LlamaIndex persisted, local or at an fsspec URL: its files, JSON streams and index structs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OBJECT_STORES = (*_S3_SCHEMES, "gs", "gcs", "az", "abfs")
 
 
 def vector_store_name(namespace: str) -> str:
-    """The file of that vector store."""
+    """The name of the file of this vector store."""
     return f"{namespace}{SEPARATOR}{VECTOR_STORE_FILE}"
 
 
@@ -38,8 +38,8 @@ class Folder:
     """A folder of any file system that fsspec knows.
 
     Args:
-        url: as the person named it.
-        path: the same as the file system wants it.
+        url: the path or URL as the user wrote it.
+        path: the same in the form of the file system.
     """
 
     fs: Any
@@ -47,20 +47,20 @@ class Folder:
     path: str
 
     def names(self) -> list[str]:
-        """The names in it, none where it does not exist."""
-        # A listing that is remembered would not show what has changed since.
+        """The names of its files; none if the folder does not exist."""
+        # A cached listing would not show later changes.
         self.fs.invalidate_cache()
         if not self.fs.isdir(self.path):
             return []
         found = self.fs.ls(self.path, detail=False)
-        # An object store may list the folder itself, as an entry that stands for it.
+        # An object store may list the folder itself as an entry.
         return sorted(
             {each.rstrip("/").rsplit("/", 1)[-1] for each in found if each.strip("/") != self.path.strip("/")}
         )
 
     def make(self) -> None:
-        """Make it where it does not exist."""
-        # In an object store files need no folder, and a mistyped bucket would be made.
+        """Make the folder, if it does not exist."""
+        # Files in an object store need no folder, and making one would create a mistyped bucket.
         if self.url.partition("://")[0] not in _OBJECT_STORES:
             if self.is_local:
                 os.makedirs(self.path, mode=0o700, exist_ok=True)
@@ -69,20 +69,20 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """Whether the folder is on this machine."""
         return "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def at(self, name: str) -> str:
-        """The path of a file in it."""
+        """The path of a file in the folder."""
         return f"{self.path.rstrip('/')}/{name}"
 
     def shown(self, name: str) -> str:
-        """A file in it as a person names it."""
+        """A file in the folder, in the form that the user wrote."""
         return f"{self.url.rstrip('/')}/{name}"
 
 
 def file_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise: S3's client has errors of its own for a server or credentials that are not there."""
+    """Error classes of file systems: S3's client has its own errors for missing servers or credentials."""
     if "botocore" not in sys.modules:
         return (OSError,)
     from botocore.exceptions import BotoCoreError
@@ -91,15 +91,15 @@ def file_errors() -> tuple[type[Exception], ...]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in the system's own words."""
+    """The reason of an error, in the words of the system."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def open_folder(url: str) -> Folder:
-    """The folder of that path or URL, which need not exist.
+    """The folder at this path or URL, which need not exist.
 
     Raises:
-        UsageError: no such kind of file system, or its package is not installed.
+        UsageError: the kind of file system is unknown, or its package is not installed.
     """
     import fsspec
 
@@ -116,7 +116,7 @@ def open_folder(url: str) -> Folder:
 
 @dataclass(frozen=True, slots=True)
 class PersistDir:
-    """What a persist_dir has.
+    """A folder that LlamaIndex persisted, with the files that it has.
 
     Args:
         vector_stores: namespace → file name.
@@ -127,11 +127,10 @@ class PersistDir:
     vector_stores: dict[str, str]
 
     def has(self, name: str) -> bool:
-        """Whether that file is there."""
         return name in self.names
 
     def entries(self, name: str) -> Iterator[Entry]:
-        """All entries of a file that is there.
+        """All entries of an existing file.
 
         Raises:
             TransferError: it cannot be read, or is damaged.
@@ -154,7 +153,7 @@ class PersistDir:
 
 
 def open_persist_dir(url: str) -> PersistDir:
-    """The persist_dir there.
+    """The persist_dir at this path or URL.
 
     Raises:
         UsageError: there is none.
@@ -170,7 +169,7 @@ def open_persist_dir(url: str) -> PersistDir:
             url=url,
         ) from error
     stores = {_namespace(name): name for name in sorted(names, reverse=True) if name.endswith(VECTOR_STORE_FILE)}
-    # Of both names the newer one is the one that LlamaIndex reads.
+    # If there are both names, LlamaIndex reads the newer one.
     if vector_store_name(DEFAULT_NAMESPACE) in names:
         stores[DEFAULT_NAMESPACE] = vector_store_name(DEFAULT_NAMESPACE)
     if not stores and DOCSTORE not in names:
@@ -183,25 +182,25 @@ def open_persist_dir(url: str) -> PersistDir:
 
 
 def _namespace(name: str) -> str:
-    """Up to LlamaIndex 0.8 the only vector store was written without one."""
+    """The namespace of a vector store's file; up to LlamaIndex 0.8 the name of the only one had none."""
     return name.removesuffix(VECTOR_STORE_FILE).removesuffix(SEPARATOR) or DEFAULT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
 class FoundStruct:
-    """A struct, that of a vector index without its nodes, which the ledger knows; and how many it named."""
+    """An index struct and the number of nodes it named; for a vector index, without node ids: the ledger has them."""
 
     struct: Struct
     n_nodes: int
 
     @property
     def is_vector_index(self) -> bool:
-        """Whether a collection has one only."""
+        """Whether it is a vector index, of which a collection has only one."""
         return self.struct.kind == VECTOR_STORE
 
 
 def struct_of_entry(index_id: str, entry: Any) -> FoundStruct | None:
-    """The struct of an entry ``{"__type__": …, "__data__": …}``; None where it is none."""
+    """The struct of an entry ``{"__type__": …, "__data__": …}``; None if it is no struct."""
     if not isinstance(entry, Mapping):
         return None
     data = _loaded(entry.get("__data__"))
@@ -216,20 +215,20 @@ def struct_of_entry(index_id: str, entry: Any) -> FoundStruct | None:
 
 
 def own_struct(collection: str) -> Struct:
-    """That of a collection's vector index, as it is where nobody built another."""
+    """The struct of a collection's vector index if no program built one: its id is the collection's name."""
     data: dict[str, Any] = {"index_id": collection, "summary": None, "doc_id_dict": {}, "embeddings_dict": {}}
     return Struct(collection, VECTOR_STORE, json.dumps(data))
 
 
 def around_nodes(struct: Struct) -> tuple[str, str]:
-    """What stands before and behind the entries of ``nodes_dict`` in the JSON of a vector index's struct."""
+    """The JSON of a vector index's struct before and after the entries of ``nodes_dict``."""
     data = _loaded(struct.payload) or {}
     rest = {name: value for name, value in data.items() if name != "nodes_dict"} or {"index_id": struct.index_id}
     return f'{json.dumps(rest)[:-1]}, "nodes_dict": {{', "}}"
 
 
 def _loaded(data: Any) -> dict[str, Any] | None:
-    """Versions before 0.6 kept it as an object, later ones as text."""
+    """The data of a struct; versions before 0.6 stored it as an object, later ones as text."""
     if isinstance(data, str):
         try:
             data = json.loads(data)
@@ -240,16 +239,16 @@ def _loaded(data: Any) -> dict[str, Any] | None:
 
 WINDOW_CHARS = 1 << 20
 MAX_VALUE_CHARS = 1 << 28
-"""Of one value: one that never ends must not fill the memory. A struct that names a million nodes has 80 million."""
+"""Most characters of one value, so that an endless one does not fill the memory; a million nodes need 80 million."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_LITERAL = len("-Infinity")
 _LONGEST_CUT = len("e+")
-"""Of a number that goes on behind the window: up to there it is one too."""
+"""Most characters after the valid part of a number that the window cuts off: ``1e+`` is read as ``1``."""
 
 
 class Entry(NamedTuple):
-    """One entry; ``key`` is None where the section is no object, and then ``value`` is the section."""
+    """One entry of a section; if the section is no object, ``key`` is None and ``value`` is the section."""
 
     section: str
     key: str | None
@@ -261,10 +260,10 @@ def entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
     """All entries in the order of the file.
 
     Args:
-        name: of the file, for errors.
+        name: name of the file, for errors.
 
     Raises:
-        TransferError: damaged; names file and byte offset.
+        TransferError: the file is damaged; names file and byte offset.
     """
     return _Reader(stream, name).entries()
 
@@ -279,7 +278,7 @@ class _Reader:
         self._at = 0
         self._ended = False
         self._n_chars = 0
-        """Of the last value."""
+        """Characters of the last value."""
         self._bytes_before = 0
         """Bytes of the file before the window."""
 
@@ -294,7 +293,7 @@ class _Reader:
             raise self._damaged("has something behind its end")
 
     def _keys(self) -> Iterator[str]:
-        """The keys of the object that begins here, each with its value next."""
+        """The keys of the object that begins here; after each key the caller reads its value."""
         self._take("{")
         if self._peek() == "}":
             self._at += 1
@@ -316,7 +315,7 @@ class _Reader:
             try:
                 value, end = self._scan(self._text, self._at)
             except json.JSONDecodeError as error:
-                # A text that does not end is told where it begins, all else where it goes wrong.
+                # For a string that does not end the error has its beginning, for everything else the wrong place.
                 is_cut = error.pos + _LONGEST_LITERAL >= len(self._text) or error.msg.startswith("Unterminated string")
                 if self._ended or not is_cut:
                     raise self._damaged(f"is damaged: {error.msg.lower()}", at=error.pos) from error
@@ -331,7 +330,7 @@ class _Reader:
             self._read_on()
 
     def _peek(self) -> str:
-        """The next character that is no space, empty at the end."""
+        """The next character that is no space; empty at the end of the file."""
         while True:
             found = _SPACE.match(self._text, self._at)
             self._at = found.end() if found else self._at
@@ -345,7 +344,7 @@ class _Reader:
         self._at += 1
 
     def _read_on(self) -> None:
-        # Twice as much each time that a value does not fit: else reading a long one would take time by its square.
+        # Double the size each time a value does not fit: otherwise the time for a long value would grow by its square.
         left = self._text[self._at :]
         done = self._text[: self._at]
         raw = self._stream.read(max(WINDOW_CHARS, len(left)))

@@ -1,4 +1,4 @@
-"""What must be looked up later and is too much for memory: a database without a name, gone with the process."""
+"""Temporary SQLite database that holds import state larger than memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREATE TABLE seen (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
 
 
 class Spill:
-    """Vectors and hashes by id, and what has come of each document; on disk, in a file that has no name."""
+    """Vectors, hashes and the state of each document; on disk, in a nameless file that is deleted with the process."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
@@ -42,19 +42,19 @@ class Spill:
     # Vectors
 
     def put_vectors(self, vectors: Mapping[str, Vectors | None]) -> None:
-        """Keep these, None for one that cannot be used; of an id twice the last counts."""
+        """Store vectors by node id, None for an unusable one; for an id given twice the last one counts."""
         rows = [(i, 0, b"") if v is None else (i, len(v), v.tobytes()) for i, v in vectors.items()]
         self._many("INSERT OR REPLACE INTO vector (node_id, dim, floats) VALUES (?, ?, ?)", rows)
 
     def dims(self) -> dict[int, int]:
-        """Lengths of usable vectors and how many have them, the most frequent first."""
+        """Number of usable vectors of each length, the most frequent length first."""
         found = self._database.execute(
             "SELECT dim, count(*) FROM vector WHERE dim > 0 GROUP BY dim ORDER BY count(*) DESC, dim"
         )
         return dict(found.fetchall())
 
     def join_vectors(self, node_ids: Sequence[str], dim: int) -> dict[str, Vectors | None]:
-        """The vectors of those of these nodes that have one, None where it is of no use; joined from now on."""
+        """The vectors of those of these nodes that have one, None for an unusable one; marks them as joined."""
         marks = ",".join("?" * len(node_ids))
         found = self._database.execute(f"SELECT node_id, dim, floats FROM vector WHERE node_id IN ({marks})", node_ids)
         vectors = {i: np.frombuffer(floats, dtype=np.float32) if n == dim else None for i, n, floats in found}
@@ -62,20 +62,20 @@ class Spill:
         return vectors
 
     def vectors_without_node(self) -> Iterator[str]:
-        """Ids of vectors that no node asked for."""
+        """Ids of vectors that were not joined to a node."""
         for (node_id,) in self._database.execute("SELECT node_id FROM vector WHERE NOT is_joined"):
             yield node_id
 
     def unusable_vectors(self, dim: int) -> Iterator[tuple[str, int]]:
-        """(node, length) of vectors that another length or a bad value makes useless; the latter have length 0."""
+        """(node id, length) of vectors of another length or with a bad value; the latter have length 0."""
         yield from self._database.execute("SELECT node_id, dim FROM vector WHERE dim <> ?", (dim,))
 
     def put_elsewhere(self, node_ids: Iterable[str]) -> None:
-        """Note nodes whose vector is in another vector store."""
+        """Record nodes whose vector is in another vector store."""
         self._many("INSERT OR IGNORE INTO elsewhere VALUES (?)", ((node_id,) for node_id in node_ids))
 
     def elsewhere(self, node_ids: Sequence[str]) -> set[str]:
-        """Those of these nodes whose vector is only in another vector store."""
+        """Those of these node ids whose vector is only in another vector store."""
         marks = ",".join("?" * len(node_ids))
         statement = (
             f"SELECT node_id FROM elsewhere WHERE node_id IN ({marks}) AND node_id NOT IN (SELECT node_id FROM vector)"
@@ -85,16 +85,16 @@ class Spill:
     # Hashes
 
     def put_hashes(self, hashes: Mapping[str, str]) -> None:
-        """Keep hashes of documents and of nodes."""
+        """Store hashes of documents and of nodes, by id."""
         self._many("INSERT OR REPLACE INTO hash VALUES (?, ?)", hashes.items())
 
     def hashes(self, ids: Sequence[str]) -> dict[str, str]:
-        """Those of these."""
+        """The hashes of these ids; ids without a hash are left out."""
         marks = ",".join("?" * len(ids))
         return dict(self._database.execute(f"SELECT id, doc_hash FROM hash WHERE id IN ({marks})", ids).fetchall())
 
     def hashes_without_nodes(self) -> Iterator[str]:
-        """Ids that have a hash, and are neither a node nor a document that has any."""
+        """Ids that have a hash, but are neither a node nor a document with nodes."""
         statement = (
             "SELECT id FROM hash WHERE id NOT IN (SELECT node_id FROM seen) "
             "AND id NOT IN (SELECT document_id FROM document)"
@@ -105,17 +105,17 @@ class Spill:
     # Nodes and documents
 
     def see(self, node_ids: Iterable[str]) -> None:
-        """Note these nodes."""
+        """Record that these nodes were read."""
         self._many("INSERT OR IGNORE INTO seen VALUES (?)", ((node_id,) for node_id in node_ids))
 
     def seen(self, node_ids: Sequence[str]) -> set[str]:
-        """Those of these nodes that were noted."""
+        """Those of these nodes that were read before."""
         marks = ",".join("?" * len(node_ids))
         found = self._database.execute(f"SELECT node_id FROM seen WHERE node_id IN ({marks})", node_ids)
         return {node_id for (node_id,) in found}
 
     def count_vectors(self, document_ids: Mapping[str, int]) -> dict[str, int]:
-        """Note so many nodes with a vector of each document; returns how many there were before."""
+        """Add to the number of nodes with a vector of each document; returns the numbers before."""
         before = self._numbers(list(document_ids))
         self._many(
             "INSERT INTO document (document_id, n_vectors) VALUES (?, ?) "
@@ -125,28 +125,28 @@ class Spill:
         return before
 
     def mark_written(self, document_ids: Iterable[str]) -> None:
-        """Note that something of these documents was written."""
+        """Record that nodes of these documents were written."""
         self._mark("is_written", document_ids)
 
     def mark_broken(self, document_ids: Iterable[str]) -> None:
-        """Note that something of these documents could not come over."""
+        """Record that a node of these documents could not be imported."""
         self._mark("is_broken", document_ids)
 
     def mark_another(self, document_ids: Iterable[str]) -> None:
-        """Note that the collection has another version of these documents, which stays."""
+        """Record that the collection has another version of these documents, which stays."""
         self._mark("is_another", document_ids)
 
     def n_written(self) -> int:
-        """Documents of which something was written."""
+        """Number of documents that were written, at least in part."""
         return int(self._database.execute("SELECT count(*) FROM document WHERE is_written").fetchone()[0])
 
     def other_versions(self) -> Iterator[str]:
-        """Documents that stay as the collection has them."""
+        """Ids of documents of which the collection keeps another version."""
         for (document_id,) in self._database.execute("SELECT document_id FROM document WHERE is_another"):
             yield document_id
 
     def whole_documents(self, n_at_once: int) -> Iterator[list[tuple[str, str, int]]]:
-        """(document, hash, nodes with a vector) of those that have a hash and came over whole, in batches."""
+        """(document id, hash, number of nodes with a vector) of complete documents that have a hash, in batches."""
         found = self._database.execute(
             "SELECT document_id, doc_hash, n_vectors FROM document JOIN hash ON id = document_id "
             "WHERE NOT is_broken AND NOT is_another"

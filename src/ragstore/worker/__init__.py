@@ -1,1 +1,1 @@
-"""Processes that live long: workers, upkeep, and what they tell about themselves."""
+"""Long-running processes: worker, upkeep, and their health and metrics."""

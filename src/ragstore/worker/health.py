@@ -1,4 +1,4 @@
-"""Whether a process that lives long is well: what ``/health`` answers."""
+"""Health of a long-running process, and the HTTP server for ``/health`` and ``/metrics``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ SLACK_S = 60.0
 
 
 class Health:
-    """Hears of every sign of life and every failure; used from several threads.
+    """Health of the process, from its signs of life and failures; safe to use from several threads.
 
     Args:
-        every_s: pause between two rounds. A process is ill that was silent, or has failed, for longer than three of
-            these and a minute.
+        every_s: seconds between two rounds. Unhealthy after 3 intervals + 60 s without a sign of life or a success.
     """
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,18 +35,18 @@ class Health:
         self._n_long = 0
 
     def alive(self) -> None:
-        """Something moves."""
+        """Note a sign of life."""
         with self._lock:
             self._alive_at = self._clock()
 
     def succeeded(self) -> None:
-        """A round ended well."""
+        """Note a round that succeeded."""
         with self._lock:
             self._alive_at = self._clock()
             self._failing_since = None
 
     def failed(self, reason: str) -> None:
-        """A round failed; the process goes on."""
+        """Note a round that failed; the process goes on."""
         with self._lock:
             self._alive_at = self._clock()
             self._reason = reason
@@ -56,7 +55,7 @@ class Health:
 
     @contextmanager
     def long_step(self) -> Iterator[None]:
-        """Something that takes as long as it takes, and gives no sign meanwhile."""
+        """A step that may take any time without a sign of life: the process is not unhealthy because of it."""
         with self._lock:
             self._n_long += 1
         try:
@@ -66,8 +65,8 @@ class Health:
                 self._n_long -= 1
                 self._alive_at = self._clock()
 
-    def ill(self) -> str | None:
-        """One line that says why, None for a process that is well."""
+    def unhealthy_reason(self) -> str | None:
+        """One line with the reason why the process is unhealthy; None if it is healthy."""
         with self._lock:
             now = self._clock()
             if self._failing_since is not None and now - self._failing_since > self._limit_s:
@@ -84,10 +83,10 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 def parsed_address(address: str) -> tuple[str, int]:
-    """``HOST:PORT`` as host and port; an IPv6 host stands in brackets, port 0 takes any that is free.
+    """``HOST:PORT`` as host and port; an IPv6 host is in brackets, port 0 takes any free port.
 
     Raises:
-        UsageError: it is no such thing.
+        UsageError: the address has not this form.
     """
     host, _, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -98,10 +97,10 @@ def parsed_address(address: str) -> tuple[str, int]:
 
 @contextmanager
 def serving(address: str | None, registry: CollectorRegistry, health: Health) -> Iterator[int | None]:
-    """Answer until the block ends; gives the port, None where no address is given.
+    """Serve metrics and health until the block ends; gives the port, or None if there is no address.
 
     Raises:
-        UsageError: nothing can listen there.
+        UsageError: the server cannot listen at this address.
     """
     if address is None:
         yield None
@@ -119,7 +118,7 @@ def serving(address: str | None, registry: CollectorRegistry, health: Health) ->
 
 
 class _Server(ThreadingHTTPServer):
-    """Each request in a thread that ends with the process."""
+    """HTTP server that answers each request in a thread; the threads end with the process."""
 
     daemon_threads = True
     block_on_close = False
@@ -131,12 +130,12 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, *_of_whom: object) -> None:
-        """A client that hung up is nobody's concern."""
+        """Log a client that broke off at level debug: it is no error."""
         _log.debug("a request for metrics broke off", action="serving", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Two addresses, and nothing else."""
+    """Answers ``/metrics`` and ``/health``; 404 for all others."""
 
     server: _Server
     server_version = "ragstore"
@@ -144,22 +143,20 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _SLOW_CLIENT_S
 
     def do_GET(self) -> None:
-        """Answer one request."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer(200, generate_latest(self.server.registry), CONTENT_TYPE_PLAIN_0_0_4)
         elif path == "/health":
-            reason = self.server.health.ill()
+            reason = self.server.health.unhealthy_reason()
             self._answer(503 if reason else 200, f"{reason or 'ok'}\n".encode(errors="replace"), _TEXT)
         else:
             self._answer(404, b"see /metrics and /health\n", _TEXT)
 
     def do_HEAD(self) -> None:
-        """The same without its body."""
         self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
-        """Nothing: a line for each scrape would bury the others."""
+        """Logs nothing: a line for each scrape would hide the others."""
 
     def _answer(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""What Prometheus may ask of a worker or of ``maintain``.
+"""Prometheus metrics of ``worker`` and ``maintain``, and probes of the stores with a time-out.
 
 ================================================  =========  =========================================================
 name                                              type       meaning
@@ -26,8 +26,9 @@ ragstore_chunks_total{kind}                       counter    embedded, reused: p
 ragstore_working                                  gauge      1 at work, 0 standing by
 ================================================  =========  =========================================================
 
-The ledger is asked when Prometheus asks. Where it does not answer in time, its gauges are left out; counters always
-answer. Served as text, not as OpenMetrics, where a gauge and a counter cannot share the name ``ragstore_documents``.
+The ledger is read at each request of Prometheus. If it does not answer in time, its gauges are left out; counters are
+always there. They are served as text, not as OpenMetrics, where a gauge and a counter cannot share the name
+``ragstore_documents``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """How to look at the stores; each raises StoreError where its store does not answer in time."""
+    """Probes of the stores; each raises StoreError if its store does not answer in time."""
 
     postgres: Callable[[], None]
     mongo: Callable[[], None]
@@ -65,7 +66,7 @@ class Probes:
 
 
 class Metrics:
-    """The counters of this process, and the ledger's gauges when somebody asks."""
+    """The counters of this process, and gauges that are read from the ledger at each request."""
 
     def __init__(self, *, version: str, probes: Probes) -> None:
         without_times_of_creation: Callable[[], None] = disable_created_metrics
@@ -94,7 +95,6 @@ class Metrics:
         registry.register(_Stores(probes))
 
     def passed(self, outcome: Outcome, seconds: float) -> None:
-        """A round ended."""
         self._passes.labels(outcome).inc()
         if outcome != "standing_by":
             self._durations.observe(seconds)
@@ -102,25 +102,25 @@ class Metrics:
             self._succeeded.set(time.time())
 
     def reported(self, report: IngestReport, *, n_failed: int) -> None:
-        """A sync did this, also one that refused to delete; ``n_failed`` of its failures are new."""
+        """Count the work of a sync, also of one that refused to delete; ``n_failed`` of its failures are new."""
         for action in ACTIONS:
             self._documents.labels(action).inc(n_failed if action == "failed" else getattr(report, action))
         for kind in KINDS:
             self._chunks.labels(kind).inc(getattr(report, kind))
 
     def working(self, at_work: bool) -> None:
-        """Whether this process is the one at work."""
+        """Set whether this process is the one that works."""
         self._working.set(1 if at_work else 0)
 
 
 class _Stores(Collector):
-    """Asks both stores, each time somebody asks for the metrics."""
+    """Collector that probes both stores at each request for the metrics."""
 
     def __init__(self, probes: Probes) -> None:
         self._probes = probes
 
     def collect(self) -> Iterator[Metric]:
-        """Gauges of what answers in time."""
+        """Gauges of the stores that answer in time."""
         has_postgres, has_mongo = _answers(self._probes.postgres), _answers(self._probes.mongo)
         up = GaugeMetricFamily("ragstore_store_up", "1 where the store answers, else 0", labels=["store"])
         up.add_metric(["postgres"], int(has_postgres))
@@ -130,11 +130,11 @@ class _Stores(Collector):
             try:
                 yield from _ledger_metrics(self._probes.ledger())
             except StoreError:
-                # Too slow, or not migrated yet: what cannot be known is left out.
+                # Too slow, or not migrated yet: gauges without a value are left out.
                 return
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance: asking takes time, and a name of ours belongs to a gauge and to a counter."""
+        """Nothing in advance: probes take time, and one name belongs to a gauge and to a counter."""
         return []
 
 
@@ -195,25 +195,25 @@ def _ledger_metrics(ledger: LedgerGauges) -> Iterator[Metric]:
 T = TypeVar("T")
 
 
-class Impatient(Generic[T]):
-    """Asks in a thread of its own, and waits for the answer no longer than it says.
+class TimedProbe(Generic[T]):
+    """Runs a blocking probe with a time-out, in a thread of its own.
 
-    A database that was stopped in the middle of an answer holds its clients for as long as it stays so; no time-out of
-    a statement helps, because it is the server that keeps it.
+    A database that was stopped in the middle of an answer blocks its clients until it runs again; a statement time-out
+    does not help, because the server measures it. Only one probe runs at a time; the next call waits for it.
     """
 
     def __init__(self, ask: Callable[[], T], *, within_s: float) -> None:
         self._ask = ask
         self._within_s = within_s
-        self._asking = threading.Lock()
+        self._busy = threading.Lock()
 
     def __call__(self) -> T:
-        """The answer.
+        """The answer of the probe.
 
         Raises:
-            StoreError: what asking raised, or that there was no answer in time, now or to the question before.
+            StoreError: the probe raised it; or this probe, or the one before, did not end within ``within_s`` seconds.
         """
-        if not self._asking.acquire(timeout=self._within_s):
+        if not self._busy.acquire(timeout=self._within_s):
             raise self._too_late()
         answers: queue.SimpleQueue[T | StoreError] = queue.SimpleQueue()
         threading.Thread(target=self._put_answer, args=(answers,), name="ragstore-look", daemon=True).start()
@@ -231,7 +231,7 @@ class Impatient(Generic[T]):
         except StoreError as error:
             answers.put(error)
         finally:
-            self._asking.release()
+            self._busy.release()
 
     def _too_late(self) -> StoreUnavailableError:
         return StoreUnavailableError(

@@ -1,4 +1,4 @@
-"""What a deployment needs beside its workers, done by the role that owns the tables."""
+"""Upkeep of a deployment, in addition to its workers, by the role that owns the tables."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Upkeep:
     """One round recovers, empties the outbox, seals and merges segments and refreshes statistics.
 
     Args:
-        min_nodes: fresh nodes from which a segment is made.
-        memory_mb: of a merge.
+        min_nodes: least number of fresh nodes for which a segment is made.
+        memory_mb: memory of a merge.
         is_last: no other round follows: merge as if nothing were being added.
     """
 
@@ -44,13 +44,13 @@ class Upkeep:
         self._has_warned = False
 
     def go_round(self) -> bool:
-        """Returns whether there was something to do.
+        """Run one round; returns whether there was something to do.
 
         Raises:
             StoreError
 
         Crash safety:
-            Every step is idempotent; what a killed one left is done by the next.
+            Every step is idempotent; the next round completes the work of a killed one.
         """
         recovery = self._recoverer.recover()
         self._health.alive()
@@ -61,7 +61,7 @@ class Upkeep:
         return bool(recovery.runs_abandoned or recovery.outbox_done or built or refreshed)
 
     def _build_indexes(self) -> list[str]:
-        """Build those that are wanted; returns the names of their collections."""
+        """Build all missing indexes; returns the names of their collections."""
         wanted = [s.name for s in list_collections(self._pool) if s.nodes]
         if wanted:
             self._warn_unless_owner()

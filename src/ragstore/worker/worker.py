@@ -1,4 +1,4 @@
-"""A worker: keeps a collection equal to its paths, or stands by while another one does."""
+"""Worker that keeps a collection equal to its paths, or stands by while another worker does."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ragstore.errors import MassDeletionError, StoreError
 from ragstore.model.report import Findings, IngestReport
 from ragstore.telemetry.logging import get_logger
 from ragstore.worker.metrics import Metrics
-from ragstore.worker.rounds import Done
+from ragstore.worker.rounds import RoundResult
 
 STAND_BY_S = 1.0
-"""Between two looks of a worker that stands by: so long it takes until it takes over."""
+"""Seconds between two checks of a worker that stands by; it takes over after at most so long."""
 
 MAX_NAMED = 20
-"""Documents of one line of the log; the audit trail has all, see ``ragstore history``."""
+"""Most documents named in one line of the log; the audit trail has all, see ``ragstore history``."""
 
 _log = get_logger(__name__)
 
 
 class Turns(Protocol):
-    """Says whose turn it is."""
+    """The turn among the workers with the same paths."""
 
     def mine(self) -> bool:
-        """Whether this process is the one at work."""
+        """Whether it is this process's turn."""
 
 
 class Worker:
@@ -46,15 +46,15 @@ class Worker:
         self._n_failed = 0
         self._passed_over: Mapping[str, int] = {}
 
-    def go_round(self) -> Done:
-        """Raises what ``sync`` raises."""
+    def go_round(self) -> RoundResult:
+        """Run one round; raises as ``sync`` does."""
         try:
             self._note(self._turns.mine())
         except StoreError:
             self._note(False)
             raise
         if not self._at_work:
-            return Done("standing_by", STAND_BY_S)
+            return RoundResult("standing_by", STAND_BY_S)
         try:
             report = self._sync()
         except MassDeletionError as error:
@@ -65,7 +65,7 @@ class Worker:
         changed = self._tell(report)
         if report.refused is not None:
             _log.warning(report.refused.message, action="sync_incomplete", hint=report.refused.hint)
-        return Done("changed" if changed else "idle", self._every_s)
+        return RoundResult("changed" if changed else "idle", self._every_s)
 
     def _note(self, at_work: bool) -> None:
         if at_work is not self._at_work:
@@ -74,8 +74,8 @@ class Worker:
         self._metrics.working(at_work)
 
     def _tell(self, report: IngestReport) -> bool:
-        """Count a pass; returns whether it did something that the last one had not done already."""
-        # What cannot be read is met again in every pass.
+        """Count and log a sync; returns whether it did something that the last one had not done already."""
+        # A file that cannot be read fails again in every sync.
         n_failed, self._n_failed = self._n_failed, report.failed
         self._metrics.reported(report, n_failed=max(0, report.failed - n_failed))
         self._say_passed_over(report.passed_over)
@@ -104,7 +104,7 @@ class Worker:
         return True
 
     def _say_passed_over(self, found: Findings) -> None:
-        """Log each reason whose count is another than in the last pass."""
+        """Log each reason with another count than in the last sync."""
         for reason, count in sorted(found.counts.items()):
             if count != self._passed_over.get(reason):
                 names = " ".join(found.examples[reason][:MAX_NAMED])

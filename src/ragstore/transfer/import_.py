@@ -1,4 +1,4 @@
-"""Import: a persist_dir of plain LlamaIndex comes into a collection, its vectors as they are."""
+"""Import: a persist_dir of plain LlamaIndex copied into a collection, with its vectors unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferR
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.postgres.triplets import Triplet, put_triplets
-from ragstore.transfer.loading import CHARS_AT_ONCE, NODES_AT_ONCE, Destination, Loader, Tell, usable
+from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, ImportContext, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,
@@ -34,7 +34,7 @@ from ragstore.transfer.spill import Spill
 
 @dataclass(slots=True)
 class _Survey:
-    """What a first reading found, so that nothing is written before all of it was read once."""
+    """Findings of the first reading; nothing is written before all files were read once."""
 
     n_nodes: int = 0
     structs: list[FoundStruct] = field(default_factory=list)
@@ -43,22 +43,22 @@ class _Survey:
     other_stores: list[str] = field(default_factory=list)
 
 
-def import_persist_dir(source: PersistDir, namespace: str, into: Destination, tell: Tell = None) -> TransferReport:
-    """Bring nodes, vectors, hashes and index structs into a collection.
+def import_persist_dir(source: PersistDir, namespace: str, into: ImportContext, tell: Tell = None) -> TransferReport:
+    """Import nodes, vectors, hashes and index structs into a collection.
 
-    Everything is read twice, never held whole: first vectors and hashes go to a file of their own and all files are
-    checked, then nodes are joined to their vectors and written.
+    Files are read twice, never as a whole into memory: first all are checked, and vectors and hashes go to a temporary
+    database; then nodes are joined to their vectors and written.
 
     Args:
-        namespace: which of several vector stores.
+        namespace: which of several vector stores to import.
 
     Raises:
-        NotFoundError: no such vector store.
+        NotFoundError: there is no such vector store.
         TransferError: a file is damaged; nothing was written.
-        EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
+        EmbeddingSpaceError: the collection has another vector length or model; nothing was written.
 
     Crash safety:
-        Run again it finds what is there and goes on; nothing is doubled.
+        If it is run again, it finds the written nodes and continues; nothing is doubled.
     """
     begun = time.monotonic()
     _check_namespace(source, namespace)
@@ -82,11 +82,11 @@ def import_persist_dir(source: PersistDir, namespace: str, into: Destination, te
 def _check_namespace(source: PersistDir, namespace: str) -> None:
     if namespace in source.vector_stores or (namespace == DEFAULT_NAMESPACE and source.has(DOCSTORE)):
         return
-    there = ", ".join(sorted(source.vector_stores)) or "none"
+    namespaces = ", ".join(sorted(source.vector_stores)) or "none"
     raise NotFoundError(
         f"{source.folder.url} has no vector store {namespace!r}",
-        hint=f"name one that is there with --namespace: {there}",
-        in_python=f"give namespace= one that is there: {there}",
+        hint=f"name one that is there with --namespace: {namespaces}",
+        in_python=f"give namespace= one that is there: {namespaces}",
         namespaces=sorted(source.vector_stores),
     )
 
@@ -102,7 +102,7 @@ def _surveyed(source: PersistDir, namespace: str, spill: Spill, tell: Tell) -> _
     for other in sorted(set(source.vector_stores) - {namespace}):
         for vectors in _vector_batches(source, other):
             spill.put_elsewhere(vectors)
-            # LlamaIndex always writes a vector store for images too, an empty one.
+            # LlamaIndex always writes a vector store for images too, which is empty.
             if vectors and other not in survey.other_stores:
                 survey.other_stores.append(other)
     survey.n_nodes = _survey_docstore(source, spill)
@@ -120,7 +120,7 @@ def _surveyed(source: PersistDir, namespace: str, spill: Spill, tell: Tell) -> _
 
 
 def _survey_docstore(source: PersistDir, spill: Spill) -> int:
-    """Keep the hashes; returns how many nodes there are."""
+    """Put the hashes into the spill; returns the number of nodes."""
     n_nodes = 0
     hashes: dict[str, str] = {}
     for entry in source.entries(DOCSTORE) if source.has(DOCSTORE) else ():
@@ -138,7 +138,7 @@ def _survey_docstore(source: PersistDir, spill: Spill) -> int:
 
 
 def _part(entry: Entry) -> str | None:
-    """``docstore/data`` is ``data``, whatever the namespace."""
+    """The part of the document store that an entry is in: ``data`` for ``docstore/data``, in any namespace."""
     return entry.section.rpartition("/")[2] if entry.key is not None else None
 
 
@@ -157,15 +157,15 @@ def _vector_batches(source: PersistDir, namespace: str) -> Iterator[dict[str, Ve
 
 def _vector(entry: Entry) -> Vectors | None:
     try:
-        # NaN for null, which some exporters write for it.
+        # A null becomes NaN: some exporters write null for it.
         floats = np.array(entry.value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):  # an integer of hundreds of digits
+    except (TypeError, ValueError, OverflowError):  # such as an integer of hundreds of digits
         return None
     return usable(floats) if floats.ndim == 1 and floats.size else None
 
 
 def _batches(source: PersistDir, loader: Loader, spill: Spill) -> Iterator[list[Node]]:
-    """The nodes of the document store without those of other vector stores; what cannot come over is reported."""
+    """Batches of nodes of the document store, without those of other vector stores; bad nodes are reported."""
     for batch in _all_batches(source, loader):
         elsewhere = spill.elsewhere([node.node_id for node in batch])
         yield [node for node in batch if node.node_id not in elsewhere]
@@ -211,8 +211,8 @@ def _report_vectors(loader: Loader, spill: Spill, collection: Collection) -> Non
     )
 
 
-def _put_structs(loader: Loader, into: Destination, survey: _Survey) -> None:
-    """Keep them; a collection has one vector index, so that of several the largest gives it its name."""
+def _put_structs(loader: Loader, into: ImportContext, survey: _Survey) -> None:
+    """Store the index structs; a collection has one vector index, and the largest of several gives it its name."""
     left, writer = loader.report.left_behind, into.structs(loader.collection)
     left.add(LeftBehind.INDEX_STRUCTS, (f"{i}: cannot be read" for i in survey.unreadable_structs))
     indexes = sorted((s for s in survey.structs if s.is_vector_index), key=lambda s: -s.n_nodes)
@@ -230,15 +230,15 @@ def _put_structs(loader: Loader, into: Destination, survey: _Survey) -> None:
             if error.retry is not Retry.NEVER:
                 raise
             if found.is_vector_index:
-                # It is all of the collection, which can always be loaded by its own name.
+                # The index covers the whole collection, and can always be loaded by the collection's name.
                 name = f"{index_id}: is {loader.collection.name} here, because its {error.message}"
                 loader.report.noted.add(Noted.INDEXES_RENAMED, [name])
             else:
                 left.add(LeftBehind.INDEX_STRUCTS, [f"{index_id}: {error.message}"])
 
 
-def _put_triplets(loader: Loader, into: Destination, source: PersistDir) -> None:
-    """Add those that are not there."""
+def _put_triplets(loader: Loader, into: ImportContext, source: PersistDir) -> None:
+    """Add triplets that do not exist yet."""
     for batch in triplets(source):
         put_triplets(into.pool, loader.collection, [each for each in batch if not isinstance(each, str)])
         loader.report.left_behind.add(LeftBehind.GRAPHS, (each for each in batch if isinstance(each, str)))
@@ -255,7 +255,7 @@ _AT_ONCE = 1_000
 
 
 def triplets(source: PersistDir) -> Iterator[list[Triplet | str]]:
-    """The triplets of the graph store in batches; in the place of one that cannot come over stands why.
+    """The triplets of the graph store in batches; for a triplet that cannot be imported, a text that says why.
 
     Raises:
         TransferError: the file is damaged.
@@ -272,7 +272,7 @@ def triplets(source: PersistDir) -> Iterator[list[Triplet | str]]:
 
 
 def n_in_property_graph(source: PersistDir) -> int:
-    """Nodes and relations of the property graph."""
+    """Number of nodes and relations of the property graph."""
     found = 0
     for entry in source.entries(PROPERTY_GRAPH_STORE) if source.has(PROPERTY_GRAPH_STORE) else ():
         found += entry.section in ("nodes", "relations") and entry.key is not None

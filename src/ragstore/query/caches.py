@@ -1,4 +1,4 @@
-"""What a process remembers between questions: the collections that it has met, and the last questions."""
+"""Memory of a process between questions: collections by name, and the vectors of the last questions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 _KEPT_EACH_S = 60.0
 
 
-class KnownCollections:
-    """What a process remembers of collections by their names; safe to use from several threads.
+class CollectionCache:
+    """Collections by their names, as this process last saw them; safe to use from several threads.
 
-    Others may have dropped one since, have made another of its name, or have built indexes. A search is right with any
-    memory of the collection, and its statement says what is true now: nothing here has to be fresh.
+    Other processes may have dropped one, made another with its name, or built indexes. A search is correct with any old
+    state of the collection, and returns the current one: nothing here must be up to date.
     """
 
     def __init__(self, pool: PostgresPool) -> None:
@@ -35,30 +35,30 @@ class KnownCollections:
         self._lock = threading.Lock()
         self._by_name: dict[str, Collection] = {}
 
-    def ask(self, name: str, asking: Callable[[Collection], T]) -> T:
-        """What ``asking`` returns for the collection of that name.
+    def ask(self, name: str, run_query: Callable[[Collection], T]) -> T:
+        """The result of ``run_query`` for the collection with this name.
 
-        It is called with what is remembered. Where it raises, and the name means another collection by now, it is
+        It is called with the remembered collection. If it raises, and the name now means another collection, it is
         called again with that one.
 
         Raises:
-            CollectionNotFoundError: there is none of that name.
+            CollectionNotFoundError: there is no collection with this name.
         """
         known = self._by_name.get(name)
         if known is None:
-            return asking(self._read(name))
+            return run_query(self._read(name))
         try:
-            return asking(known)
+            return run_query(known)
         except (FilterError, StoreUnavailableError):
-            raise  # the same of any collection
+            raise  # it would be the same with any collection
         except RagstoreError:
             now = self._read(name)
             if now.collection_id == known.collection_id:
                 raise
-        return asking(now)
+        return run_query(now)
 
     def learn(self, seen: Collection) -> None:
-        """Remember a collection as a search has seen it."""
+        """Remember a collection as a search saw it."""
         if self._by_name.get(seen.name) is seen:
             return
         with self._lock:
@@ -74,10 +74,10 @@ class KnownCollections:
 
 
 class AskedQuestions:
-    """The vectors of the last questions, kept in the database now and then.
+    """The vectors of the last questions, saved to the database from time to time.
 
-    With them it is measured how far searches must look. Safe to use from several threads. A process that asks few
-    questions keeps none, and no question waits for it.
+    They serve to measure how far searches must look. Safe to use from several threads. A process with few questions
+    saves none, and no question waits for it.
     """
 
     def __init__(self, pool: PostgresPool) -> None:
@@ -87,8 +87,8 @@ class AskedQuestions:
         self._kept_at = time.monotonic()
 
     def note(self, collection: Collection, vector: ArrayLike | None) -> None:
-        """A question was asked."""
-        # Small collections are compared whole.
+        """Remember the vector of a question."""
+        # In a small collection every vector is compared: nothing needs to be measured.
         if vector is None or not any(segment.n_cells for segment in collection.segments):
             return
         with self._lock:
@@ -102,7 +102,7 @@ class AskedQuestions:
         threading.Thread(target=self._keep, args=(kept,), name="ragstore-asked", daemon=True).start()
 
     def _keep(self, vectors: dict[int, list[Sequence[float]]]) -> None:
-        # A role that only reads, or a server that is away: there are other samples.
+        # The role may only read, or the server may be unreachable: losing a sample does no harm.
         with suppress(RagstoreError):
             for collection_id, asked in vectors.items():
                 keep_asked(self._pool, collection_id, asked)

@@ -1,4 +1,4 @@
-"""Export: a collection becomes a persist_dir that plain LlamaIndex loads."""
+"""Export: a collection written as a persist_dir that plain LlamaIndex loads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ragstore.model.report import TransferProgress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.snapshot import Snapshot, StoredNode, snapshot
-from ragstore.transfer.loading import Tell
+from ragstore.transfer.loader import Tell
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,
     DOCSTORE,
@@ -50,18 +50,18 @@ def export_collection(
     overwrite: bool,
     tell: Tell = None,
 ) -> TransferReport:
-    """Write a collection as it is at one moment; nothing is held whole in memory.
+    """Write a snapshot of a collection; it is never in memory as a whole.
 
     Args:
         structs: the collection's index structs.
-        overwrite: replace the persist_dir that is there.
+        overwrite: replace a persist_dir in the folder.
 
     Raises:
         RefusedError: the folder is not empty.
 
     Crash safety:
-        Written under other names, and renamed when all is there, the document store last: without that LlamaIndex
-        loads nothing.
+        Files are written under other names and renamed when all are complete, the document store last: without it
+        LlamaIndex loads nothing.
     """
     begun = time.monotonic()
     target = Target(folder, overwrite=overwrite)
@@ -108,7 +108,7 @@ class _Export:
     def _ref_docs(self) -> Iterator[tuple[str, bytes]]:
         for document in self._now.documents():
             self.report.documents += 1
-            # A document that was never cut into nodes has no entry in LlamaIndex either.
+            # A document that was never split into nodes has no entry in LlamaIndex either.
             if document.node_ids:
                 entry = {"node_ids": document.node_ids, "metadata": document.metadata}
                 yield document.document_id, orjson.dumps(entry)
@@ -137,7 +137,7 @@ def _bodies(nodes: Iterable[StoredNode]) -> Iterator[tuple[str, bytes]]:
 
 
 def _hashes(now: Snapshot) -> Iterator[tuple[str, bytes]]:
-    """Of documents as the ledger has them; of nodes as LlamaIndex computes them."""
+    """Hashes: of documents from the ledger, of nodes as LlamaIndex computes them."""
     for document in now.documents():
         if document.doc_hash is not None:
             yield document.document_id, orjson.dumps({"doc_hash": document.doc_hash})
@@ -157,7 +157,7 @@ def _hash(node: StoredNode) -> str:
 
 
 def _struct(now: Snapshot, struct: Struct) -> Iterable[bytes]:
-    """The entry of a struct, in pieces: that of a vector index names every node."""
+    """The entry of a struct, in pieces: for a vector index it names every node."""
     yield f'{{"__type__": {json.dumps(struct.kind)}, "__data__": "'.encode()
     if struct.kind != VECTOR_STORE:
         yield _escaped(struct.payload)
@@ -174,7 +174,7 @@ def _struct(now: Snapshot, struct: Struct) -> Iterable[bytes]:
 
 
 def _triplets(triplets: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, bytes]]:
-    """By subject, as they come together."""
+    """The triplets by subject; those of a subject come one after the other."""
     for subject, group in groupby(triplets, key=lambda triplet: triplet[0]):
         yield subject, orjson.dumps([[relation, other] for _, relation, other in group])
 
@@ -188,18 +188,18 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Target:
-    """Files under other names until ``publish``; on this machine their owner alone can read them.
+    """Files of a folder, under other names until ``publish``; local files can be read only by their owner.
 
     Raises:
-        RefusedError: the folder has something in it.
+        RefusedError: the folder is not empty.
     """
 
     def __init__(self, folder: Folder, *, overwrite: bool) -> None:
         self._folder = folder
         self._written: list[str] = []
-        with self._told(""):
+        with self._translated_errors(""):
             names = folder.names()
-        # What a killed export left behind is nobody's: the document store is the last to lose its other name.
+        # Files of a killed export may be replaced: without a document store, which is renamed last, nothing loads them.
         is_left_over = f"{DOCSTORE}{PARTIAL}" in names and DOCSTORE not in names
         others = [name for name in names if not name.endswith(PARTIAL)]
         if others and not overwrite and not is_left_over:
@@ -212,8 +212,8 @@ class Target:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to write."""
-        with self._told(name):
+        """Open a file to write, for the length of the block."""
+        with self._translated_errors(name):
             self._folder.make()
             with self._folder.fs.open(self._folder.at(f"{name}{PARTIAL}"), "wb") as stream:
                 if self._folder.is_local:
@@ -225,18 +225,18 @@ class Target:
         """Give the files their names.
 
         Crash safety:
-            While ``last`` has not got its name the folder does not load; run again, the export writes all anew.
+            Until ``last`` has its name the folder does not load; a repeated export writes everything again.
         """
         fs, at = self._folder.fs, self._folder.at
-        with self._told(""):
-            # Together with new vectors an old document store would load, and be wrong.
+        with self._translated_errors(""):
+            # The old document store goes first: with new vectors it would load, and be wrong.
             for name in self._former(first=last):
                 fs.rm_file(at(name))
             for name in [*(n for n in self._written if n != last), last]:
                 fs.mv(at(f"{name}{PARTIAL}"), at(name))
 
     def _former(self, *, first: str) -> list[str]:
-        """The files of the persist_dir that was here, and what killed exports left."""
+        """Files of the old persist_dir and of killed exports, ``first`` first."""
         known = (DOCSTORE, INDEX_STORE, GRAPH_STORE, PROPERTY_GRAPH_STORE)
         now = {f"{name}{PARTIAL}" for name in self._written}
         found = [
@@ -247,7 +247,7 @@ class Target:
         return sorted(found, key=lambda name: (name != first, name))
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _translated_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except file_errors() as error:
@@ -260,7 +260,7 @@ class Target:
 
 
 class Sink:
-    """A JSON object of sections, each an object, written as its entries come."""
+    """Writer of a JSON object of sections, each an object; entries are written as they come."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -270,7 +270,7 @@ class Sink:
     @classmethod
     @contextmanager
     def on(cls, stream: IO[bytes]) -> Iterator[Self]:
-        """Closed, and so valid, when the block ends well."""
+        """A sink on this stream; the JSON is closed, and so valid, if the block ends without an error."""
         sink = cls(stream)
         yield sink
         sink._write(b"}")

@@ -1,4 +1,4 @@
-"""Where errors become an exit status and one or two lines."""
+"""Exit statuses, and the one or two lines that the user sees of an error or an interrupt."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ EXIT_OUTPUT_CLOSED = 141
 SAME_SIGNAL_S = 1.0
 
 MAX_NAMES = 20
-"""Documents that are named in text; ``--json`` names all."""
+"""Most documents that are named in text; ``--json`` names all."""
 
 _HINT_UNEXPECTED = "this is a defect of ragstore; run the same command with --debug and report what it prints"
 
 
 class InterruptedBySignal(BaseException):
-    """SIGINT or SIGTERM arrived. No Exception, so that nothing on the way takes it for a failure."""
+    """SIGINT or SIGTERM arrived. Not an Exception, so that no ``except Exception`` treats it as a failure."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -44,24 +44,27 @@ class InterruptedBySignal(BaseException):
 
 
 def raise_interrupted(signum: int, _frame: FrameType | None) -> NoReturn:
-    """Signal handler: unwind and close everything; the next signal, if it is another one, ends the process at once."""
+    """Signal handler that unwinds and closes everything.
+
+    A further signal, at least ``SAME_SIGNAL_S`` later, ends the process at once; an earlier one is a copy of this one.
+    """
     begun = time.monotonic()
 
     def end_at_once(again: int, _frame: FrameType | None) -> None:
-        # `timeout`, `uv run` and the like pass on a signal that has reached us by the process group as well.
+        # `timeout`, `uv run` and the like send a signal on that this process already got through its process group.
         if time.monotonic() - begun >= SAME_SIGNAL_S:
             signal.signal(again, signal.SIG_DFL)
             os.kill(os.getpid(), again)
 
     for each in STOP_SIGNALS:
         signal.signal(each, end_at_once)
-        # The interpreter goes back to the deadly handlers when it ends, which would hide our exit status.
+        # At its end the interpreter restores the default handlers; a signal would then hide the exit status.
         atexit.register(signal.signal, each, signal.SIG_IGN)
     raise InterruptedBySignal(signum)
 
 
 def leave_with(exit_status: int) -> None:
-    """All is done: a signal from here on ends the process at once, with its own exit status."""
+    """Make a signal from now on end the process at once with this status: all work is done."""
 
     def leave(_signum: int, _frame: FrameType | None) -> NoReturn:
         os._exit(exit_status)
@@ -71,13 +74,13 @@ def leave_with(exit_status: int) -> None:
 
 
 def tell_interrupted(signum: int) -> int:
-    """Say that stopping is safe, and return the exit status shells use for the signal."""
+    """Report that stopping was safe; returns the exit status that shells use for the signal."""
     say(INTERRUPTED)
     return 128 + signum
 
 
 def tell_error(error: RagstoreError, invocation: Invocation) -> int:
-    """Say what went wrong and what to do, and return the exit status of its kind."""
+    """Report an error and its hint; returns its exit status."""
     if invocation.debug:
         traceback.print_exception(error)
     say(f"error: {plain(error.message)}")
@@ -94,7 +97,7 @@ def tell_error(error: RagstoreError, invocation: Invocation) -> int:
 
 
 def tell_usage(error: typer.TyperException, command: str, invocation: Invocation) -> int:
-    """Say what cannot be understood about the call."""
+    """Report a command line that cannot be parsed; returns the exit status."""
     message, hint = error.format_message(), f"run: {command} --help"
     say(f"error: {plain(message)}")
     say(f"hint: {hint}")
@@ -104,7 +107,7 @@ def tell_usage(error: typer.TyperException, command: str, invocation: Invocation
 
 
 def tell_unexpected(error: Exception, invocation: Invocation) -> int:
-    """Say that this should not have happened, and how to report it."""
+    """Report an unexpected error, and how to report it as a defect; returns the exit status."""
     if invocation.debug:
         traceback.print_exception(error)
     message = " ".join(f"unexpected {type(error).__name__}: {error}".split())

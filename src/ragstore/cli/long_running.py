@@ -1,4 +1,4 @@
-"""What verbs that never end by themselves have in common: their options, their log, and how they stop."""
+"""Common parts of commands that run until they are stopped: option, logging and stop by a signal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.edge import InterruptedBySignal
 from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli.exit_status import InterruptedBySignal
 from ragstore.cli.invocation import Invocation
 from ragstore.telemetry.logging import get_logger
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from ragstore.settings import Settings
 
 STOP_WITHIN_S = 8.0
-"""Less than the 10 seconds after which container engines kill."""
+"""Seconds for a stop; less than the 10 after which container engines kill a process."""
 
 MetricsOption = Annotated[
     str | None,
     typer.Option("--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /health, there."),
 ]
 
-_log = get_logger(__name__)
+_log = get_logger(__name__)  # log lines show this name, so it did not change with the module's
 
 
 def settings_that_log(invocation: Invocation) -> Settings:
-    """The settings; what is done is logged, unless they or ``--quiet`` ask for less, or for more."""
+    """The settings; logs at level info, unless the settings, ``--debug`` or ``--quiet`` set another level."""
     settings = invocation.settings()
     if invocation.quiet and not invocation.debug:
         from ragstore.telemetry.logging import configure_logging
@@ -47,11 +47,11 @@ def settings_that_log(invocation: Invocation) -> Settings:
 
 @contextmanager
 def ended_by_signal(within_s: float = STOP_WITHIN_S) -> Iterator[None]:
-    """A signal to stop ends the block well: what is being published is published first.
+    """Let a signal end the block in good order: a publication that has begun is completed first.
 
-    Where a database does not answer meanwhile, the process ends all the same, as safely as when it is killed.
+    If a database does not answer within ``within_s`` seconds, the process still ends, as safely as if it were killed.
     """
-    # What the main thread is doing when a signal arrives may take long; the kernel's word reaches another at once.
+    # The main thread may be in a long call when a signal arrives; the wake-up socket reaches another thread at once.
     watched, written = socket.socketpair()
     written.setblocking(False)
     before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
@@ -72,7 +72,7 @@ def _end_in_time(watched: socket.socket, within_s: float) -> None:
                 continue
             watched.settimeout(within_s)
             try:
-                # Ends with the block.
+                # The read ends when the block does.
                 while watched.recv(1):
                     pass
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""Adopt: what a plain PGVectorStore and a plain MongoDocumentStore hold comes into a collection."""
+"""Adopt: import of a plain PGVectorStore and a plain MongoDocumentStore into a collection."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres.plain_table import PlainRow, PlainTable
-from ragstore.transfer.loading import Destination, Loader, Tell, usable
+from ragstore.transfer.loader import ImportContext, Loader, Tell, usable
 from ragstore.transfer.nodes import node_of_body, node_of_row
 from ragstore.transfer.spill import Spill
 
 
-def adopt(table: PlainTable, docstore: PlainDocstore | None, into: Destination, tell: Tell = None) -> TransferReport:
-    """Bring nodes and vectors of the table, and hashes and further nodes of the document store, into a collection.
+def adopt(table: PlainTable, docstore: PlainDocstore | None, into: ImportContext, tell: Tell = None) -> TransferReport:
+    """Import nodes and vectors of the table, and hashes and further nodes of the document store, into a collection.
 
     Raises:
-        EmbeddingSpaceError: the collection is made for other vectors; nothing was written.
+        EmbeddingSpaceError: the collection has another vector length or model; nothing was written.
 
     Crash safety:
-        Run again it finds what is there and goes on; nothing is doubled. The plain stores are only read.
+        Run again, it finds the written nodes and continues; nothing is doubled. The plain stores are only read.
     """
     begun = time.monotonic()
     with Spill() as spill:
@@ -54,7 +54,7 @@ def _note_doubled(loader: Loader, examples: Sequence[str], n_too_many: int) -> N
 
 
 def _taken(rows: Sequence[PlainRow], loader: Loader) -> tuple[list[Node], dict[str, Vectors | None]]:
-    """The nodes of these rows and their vectors; rows that hold no node are reported."""
+    """The nodes of these rows and their vectors; rows that are no node are reported."""
     dim = loader.collection.space.dim
     nodes: list[Node] = []
     vectors: dict[str, Vectors | None] = {}
@@ -84,13 +84,13 @@ def _named_source(row: PlainRow) -> str | None:
 
 
 def _bodies(docstore: PlainDocstore, loader: Loader, spill: Spill) -> Iterator[list[Node]]:
-    """Nodes that the table does not have."""
+    """Batches of nodes of the document store that the table does not have."""
     for page in docstore.bodies():
-        there = spill.seen([storable_text(each["_id"]) for each in page])
+        existing = spill.seen([storable_text(each["_id"]) for each in page])
         nodes = []
         for entry in page:
             node_id = entry["_id"]
-            if node_id in there:
+            if node_id in existing:
                 continue
             try:
                 nodes.append(node_of_body(node_id, entry))

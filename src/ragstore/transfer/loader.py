@@ -1,4 +1,4 @@
-"""Brings nodes of plain LlamaIndex into a collection: what is there already, and equal, is not written again."""
+"""Loader of plain LlamaIndex nodes into a collection; nodes that exist already and are equal are skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ragstore.transfer.spill import Spill
 
 NODES_AT_ONCE = 1_000
 CHARS_AT_ONCE = 16_000_000
-"""Of one batch, so that large nodes make small batches."""
+"""Most characters of one batch, so that large nodes make small batches."""
 
 _DOCUMENTS_AT_ONCE = 500
 
@@ -37,12 +37,12 @@ Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """Where it goes.
+class ImportContext:
+    """The collection to import into, and the parts that write to it.
 
     Args:
-        collection: makes the collection for vectors of that length, or finds it; None where no vector is there.
-        structs: writes the index structs of a collection.
+        collection: makes the collection for vectors of this length, or finds it; the length is None without vectors.
+        structs: returns the writer of a collection's index structs.
     """
 
     pool: PostgresPool
@@ -53,7 +53,7 @@ class Destination:
 
 
 def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
-    """The vector in float32, None where a query could not compare it: not finite, or of no length."""
+    """The vector in float32; None if a query could not compare it: it is not finite, or its norm is out of range."""
     with np.errstate(over="ignore"):
         floats = vector.astype(np.float32)
     norm = float(np.linalg.norm(floats.astype(np.float64)))
@@ -61,9 +61,9 @@ def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
 
 
 class Loader:
-    """Writes batches of nodes into one collection, and closes their documents."""
+    """Writes batches of nodes to one collection, and marks their documents as complete."""
 
-    def __init__(self, into: Destination, collection: Collection, spill: Spill, tell: Tell = None) -> None:
+    def __init__(self, into: ImportContext, collection: Collection, spill: Spill, tell: Tell = None) -> None:
         self.report = TransferReport()
         self.collection = collection
         self._into = into
@@ -72,16 +72,16 @@ class Loader:
         self._begun = time.monotonic()
 
     def put(self, nodes: Sequence[Node], vectors: Mapping[str, Vectors | None], *, expected: int | None = None) -> None:
-        """Write what is not there yet.
+        """Write nodes that do not exist yet.
 
         Args:
-            vectors: by node id; None for one that cannot be used, whose node then goes into the docstore alone.
-            expected: nodes that come in all, for whoever watches.
+            vectors: by node id; None for an unusable vector, whose node then goes only to the document store.
+            expected: total number of nodes that will come, for the progress.
 
         Crash safety:
-            Each batch is in both stores when it returns. Run again, it finds these nodes and goes on behind them.
+            Each batch is in both stores when it returns. If it is run again, it finds these nodes and continues.
         """
-        # Of a node twice in a batch the last counts, as in LlamaIndex.
+        # If a node is twice in a batch, the last one counts, as in LlamaIndex.
         nodes = list({node.node_id: node for node in nodes}.values())
         self._spill.see([node.node_id for node in nodes])
         good = self._holdable(vectors)
@@ -96,17 +96,17 @@ class Loader:
         self.tell("nodes", self.report.nodes + self.report.skipped, expected)
 
     def leave_behind(self, node_id: str, why: str, document_id: str | None = None) -> None:
-        """A node cannot come over, and so its document is not whole."""
+        """Report a node that cannot be imported; its document is then not complete."""
         self.report.left_behind.add(LeftBehind.INVALID_NODES, [f"{node_id}: {why}"])
         self._spill.see([node_id])
         self._spill.mark_broken([document_id] if document_id else [])
 
     def finish(self) -> TransferReport:
-        """Close the documents that are whole, index the collection, and tell what became of all.
+        """Mark the complete documents, index the collection, and return the report.
 
         Crash safety:
-            A document has its hash only when all its nodes are in both stores: until then whoever refreshes it adds
-            it again.
+            A document gets its hash only when all its nodes are in both stores: until then a refresh by LlamaIndex code
+            adds it again.
         """
         spill, report = self._spill, self.report
         for batch in spill.whole_documents(_DOCUMENTS_AT_ONCE):
@@ -122,12 +122,12 @@ class Loader:
         return report
 
     def tell(self, step: str, done: int, expected: int | None) -> None:
-        """Let whoever watches know."""
+        """Report progress, if there is a listener."""
         if self._tell is not None:
             self._tell(TransferProgress(step, done, expected, time.monotonic() - self._begun))
 
     def _holdable(self, vectors: Mapping[str, Vectors | None]) -> dict[str, Vectors]:
-        """Those that the collection can hold."""
+        """The vectors that the collection can store; the others are reported."""
         good = {node_id: vector for node_id, vector in vectors.items() if vector is not None}
         bad = [i for i, vector in good.items() if unholdable(self.collection, vector[np.newaxis]) is not None]
         why = "its values are too large, or all too small, for the type in which the collection stores them"
@@ -135,7 +135,7 @@ class Loader:
         return {node_id: vector for node_id, vector in good.items() if node_id not in set(bad)}
 
     def _numbered(self, nodes: Sequence[Node]) -> list[Node]:
-        """The nodes with their position in their document."""
+        """The nodes with their positions in their documents."""
         before = self._spill.count_vectors(Counter(_owner(n) for n in nodes if n.document_id is not None))
         numbers: Counter[str] = Counter(before)
         numbered = []
@@ -155,10 +155,10 @@ class Loader:
     def _not_there(self, nodes: Sequence[Node], vectors: Mapping[str, Vectors]) -> list[Node]:
         query = live.NodeQuery(node_ids=[node.node_id for node in nodes])
         found = live.find_nodes(self._into.pool, self.collection, query, with_embeddings=True) if nodes else []
-        there = {node.node_id: (node.type_key, node.content, vector) for node, vector in found}
+        existing = {node.node_id: (node.type_key, node.content, vector) for node, vector in found}
         new = []
         for node in nodes:
-            type_key, content, vector = there.get(node.node_id, ("", {}, None))
+            type_key, content, vector = existing.get(node.node_id, ("", {}, None))
             is_same = type_key == node.type_key and content == _whole(node)
             expected = as_stored(self.collection, vectors[node.node_id])
             if not (is_same and vector is not None and np.array_equal(vector, expected)):
@@ -168,13 +168,13 @@ class Loader:
 
     def _bodies_not_there(self, nodes: Sequence[Node]) -> list[Node]:
         found = live.live_nodes(self._into.pool, self.collection, [n.node_id for n in nodes]) if nodes else []
-        there = {node.node_id: (node.type_key, node.content) for node in found}
-        new = [node for node in nodes if there.get(node.node_id) != (node.type_key, _whole(node))]
+        existing = {node.node_id: (node.type_key, node.content) for node in found}
+        new = [node for node in nodes if existing.get(node.node_id) != (node.type_key, _whole(node))]
         self.report.skipped += len(nodes) - len(new)
         return new
 
     def _of_this_version(self, nodes: Sequence[Node]) -> list[Node]:
-        """Without the nodes of documents of which the collection has another version: that is somebody's newer work."""
+        """These nodes, without documents of which the collection has another version: that is newer work and stays."""
         documents = {node.document_id: node for node in nodes if node.document_id is not None}
         states = get_documents(self._into.pool, self.collection, list(documents)) if documents else {}
         hashes = self._spill.hashes(list(states)) if states else {}
@@ -196,7 +196,7 @@ class Loader:
         self._write_what_fits(nodes, lambda nodes: self._into.writer.add_bodies(self.collection, nodes))
 
     def _write_what_fits(self, nodes: Sequence[Node], write: Callable[[Sequence[Node]], None]) -> None:
-        """Write these; without a document that has grown larger than one entry of MongoDB can name."""
+        """Write nodes; a document with more nodes than one entry of MongoDB can name is left behind."""
         while nodes:
             try:
                 write(nodes)
@@ -218,7 +218,7 @@ class Loader:
         for document_id, doc_hash, n_vectors in documents:
             state = states.get(document_id)
             if state is None or not state.live or state.n_nodes != n_vectors:
-                # It has nodes from elsewhere too: the hash would say that they are all of this version.
+                # It also has nodes of another origin: the hash would say that all are of this version.
                 others.append(document_id)
             elif state.doc_hash != doc_hash:
                 closings.append(Closing(document_id, doc_hash))
@@ -234,7 +234,7 @@ def _is_another(state: DocumentState, doc_hash: str | None) -> bool:
 
 
 def _with_document(node: Node) -> Node:
-    """In a document store a node without a source is a document of its own."""
+    """The node; without a source it is a document of its own, as in LlamaIndex's document stores."""
     return node if node.document_id is not None else replace(node, document_id=node.node_id)
 
 
