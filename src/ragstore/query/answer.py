@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +21,16 @@ _CITATION = re.compile(rf"(?<![ \t])[ \t]*+\[[ ]?({_NUMBERS}(?:[ ]?[,;][ ]?{_NUM
 NO_SOURCE = "[no source]"
 """Text that replaces a citation of a source that does not exist."""
 
-_CODE = re.compile(r"(```.*?(?:```|\Z)|`(?!(?:\[(?:[0-9 ,;-]+|no source)\] ?)+`)[^`\n]*`)", re.DOTALL)
-"""Code: brackets in it are indices, not citations; but backticks around citations only are no code."""
+_BREAK = r"\n[ \t]*(?:\n|[-+*>#~=_<]|[0-9]{1,9}[.)]|`{3})"
+"""Between two paragraphs, items or other blocks of Markdown."""
+
+_FENCE = r"^ {0,3}(`{3,})[^`\n]*(?:\n(?:.*?\n)?? {0,3}\1`*[ \t]*$|\n.*\Z|\Z)"
+_SPAN = rf"(?<![`\\])(`+)(?!`)((?:(?!{_BREAK}).)+?)(?<!`)\2(?!`)"
+_CODE = re.compile(f"{_FENCE}|{_SPAN}", re.DOTALL | re.MULTILINE)
+"""Code, as CommonMark reads backticks: brackets in it are indices, not citations. A fence without an end goes to the
+end of the text."""
+
+_ONLY_CITATIONS = re.compile(r"(?:\[(?:[0-9 ,;-]+|no source)\] ?)+")
 _MAX_RANGE = 50
 
 _PROMPT = """\
@@ -125,9 +133,22 @@ def checked_citations(text: str, n_sources: int) -> tuple[str, tuple[int, ...], 
         space = match[0][: match[0].index("[")]
         return f"{space}[{', '.join(map(str, supported))}] {NO_SOURCE}" if supported else f"{space}{NO_SOURCE}"
 
-    parts = _CODE.split(text.strip())  # odd parts are code
-    marked = "".join(part if index % 2 else _CITATION.sub(checked, part) for index, part in enumerate(parts))
+    marked = "".join(part if is_code else _CITATION.sub(checked, part) for is_code, part in _parts(text.strip()))
     return marked, tuple(cited), tuple(unsupported)
+
+
+def _parts(text: str) -> Iterator[tuple[bool, str]]:
+    """The text in parts, each with whether it is code; in backticks around nothing but citations there is none.
+
+    The last part is no code, unless it is a fence without an end.
+    """
+    end = 0
+    for code in _CODE.finditer(text):
+        yield False, text[end : code.start()]
+        yield not (code[3] and _ONLY_CITATIONS.fullmatch(code[3])), code[0]
+        end = code.end()
+    if end < len(text) or not end:
+        yield False, text[end:]
 
 
 class _Checker:
@@ -155,10 +176,20 @@ class _Checker:
 
 def _n_certain(text: str) -> int:
     """Number of characters that can be passed on: later text may still make the rest a citation or code."""
-    *before, last = _CODE.split(text.rstrip("`"))
-    line = last.rfind("\n") + 1
-    begun = [at for at in (last.find("`", line), _open_bracket(last)) if at >= 0]
-    return sum(map(len, before)) + len(last[: min(begun, default=len(last))].rstrip())
+    text = text.rstrip("`")
+    *before, (is_code, last) = _parts(text)
+    paragraph = max((found.start() + 1 for found in re.finditer(_BREAK, text)), default=0)
+    n_before = 0
+    for was_code, part in before:
+        # A later run of backticks may end what one in this paragraph begins.
+        if not was_code and (at := part.find("`", max(0, paragraph - n_before))) >= 0:
+            return n_before + len(part[:at].rstrip())
+        n_before += len(part)
+    if is_code:
+        # Its first line is one of a fence only if no backtick follows there.
+        return n_before + (last.rfind("\n") + 1)
+    begun = [at for at in (last.find("`", max(0, paragraph - n_before)), _open_bracket(last)) if at >= 0]
+    return n_before + len(last[: min(begun, default=len(last))].rstrip())
 
 
 def _open_bracket(text: str) -> int:
