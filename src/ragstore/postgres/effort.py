@@ -18,6 +18,7 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
 from ragstore.postgres.segment_tables import node_vectors, table_of
+from ragstore.postgres.vectors import decoded_vector
 
 TARGET, TARGET_OF_KIND = 0.985, LOW_RECALL
 """Share of the 10 nearest nodes that a search must find, on average over the sampled questions, and over each kind."""
@@ -337,7 +338,7 @@ def _asked(connection: Connection, collection: Collection) -> Floats:
 
 
 def _vectors(sent: Sequence[bytes], dim: int) -> Floats:
-    rows = [np.frombuffer(one, dtype=">f4", offset=4) for one in sent]
+    rows = [decoded_vector(one) for one in sent]
     return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
 
 

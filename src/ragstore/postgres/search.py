@@ -29,6 +29,7 @@ from ragstore.postgres.pool import Connection
 from ragstore.postgres.prepared import PreparingConnection, Statement
 from ragstore.postgres.segment_tables import table_of
 from ragstore.postgres.segments import fresh_condition
+from ragstore.postgres.vectors import decoded_vector
 
 Vector = NDArray[np.float32]
 Mode = Literal["vector", "keyword", "hybrid"]
@@ -559,7 +560,7 @@ def _vector_text(vector: Vector) -> str:
 
 def _with_embedding(row: Row) -> Row:
     """The same with its vector out of the form in which PostgreSQL sends it."""
-    return row._replace(embedding=np.frombuffer(cast("Any", row.embedding), dtype=">f4", offset=4).astype(np.float32))
+    return row._replace(embedding=decoded_vector(cast("Any", row.embedding)))
 
 
 @functools.cache

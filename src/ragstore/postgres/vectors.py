@@ -33,16 +33,18 @@ WHERE chunk_hash = ANY(%(hashes)s) ORDER BY chunk_hash
 """
 
 
+def decoded_vector(sent: bytes | memoryview) -> Vectors:
+    """The vector, shape ``(dim,)``, that ``vector_send`` returned: two int16 (dim, unused), then big-endian float32."""
+    return np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
+
+
 def reusable_vectors(pool: PostgresPool, collection: Collection, hashes: Sequence[bytes]) -> dict[bytes, Vectors]:
     """Vectors of live nodes that were embedded from the same text: chunk hash → shape ``(dim,)``."""
     if not hashes:
         return {}
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(_REUSABLE.format(table=quoted_table(collection)), {"hashes": list(set(hashes))})
-        return {
-            bytes(chunk_hash): np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
-            for chunk_hash, sent in cursor.fetchall()
-        }
+        return {bytes(chunk_hash): decoded_vector(sent) for chunk_hash, sent in cursor.fetchall()}
 
 
 def refresh_statistics(pool: PostgresPool, collection: Collection, *, n_changed: int | None = None) -> None:
