@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ragstore.errors import RagstoreError
 from ragstore.model.collection import Collection, Found
@@ -12,8 +11,9 @@ from ragstore.model.document import DocumentState, Event, QuarantineEntry, Sourc
 from ragstore.postgres import statements
 from ragstore.postgres.collections import nodes_without_document, to_found
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids, pages
 
-_PAGE = 1_000
+PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,7 @@ class Held:
 
 def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
     """The ledger's rows of these documents, deleted ones too, by id."""
-    rows = _fetch(
-        pool,
-        statements.GET_DOCUMENTS,
-        {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
-    )
+    rows = fetch(pool, statements.GET_DOCUMENTS, collection, document_ids=list(document_ids))
     return {row[0]: DocumentState(*row) for row in rows}
 
 
@@ -44,8 +40,8 @@ def get_source_states(
     pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
 ) -> dict[str, SourceState]:
     """What tells whether these documents changed, by id; deleted ones too."""
-    parameters = {"collection_id": collection.collection_id, "document_ids": list(document_ids)}
-    return {row[0]: SourceState._make(row) for row in _fetch(pool, statements.GET_SOURCE_STATES, parameters)}
+    rows = fetch(pool, statements.GET_SOURCE_STATES, collection, document_ids=list(document_ids))
+    return {row[0]: SourceState._make(row) for row in rows}
 
 
 def find_by_content(
@@ -53,8 +49,7 @@ def find_by_content(
 ) -> dict[str, list[DocumentState]]:
     """Live documents that have one of these contents, by content hash."""
     found: dict[str, list[DocumentState]] = {}
-    parameters = {"collection_id": collection.collection_id, "content_hashes": list(content_hashes)}
-    for row in _fetch(pool, statements.FIND_BY_CONTENT, parameters):
+    for row in fetch(pool, statements.FIND_BY_CONTENT, collection, content_hashes=list(content_hashes)):
         state = DocumentState(*row)
         found.setdefault(str(state.content_hash), []).append(state)
     return found
@@ -62,18 +57,8 @@ def find_by_content(
 
 def iter_documents(pool: PostgresPool, collection: Collection) -> Iterator[DocumentState]:
     """Live documents in the order of their ids, a page at a time."""
-    after = ""
-    while True:
-        rows = _fetch(
-            pool,
-            statements.PAGE_DOCUMENTS,
-            {"collection_id": collection.collection_id, "after": after, "limit": _PAGE},
-        )
-        for row in rows:
-            yield DocumentState(*row)
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1][0]
+    for rows in pages(pool, statements.PAGE_DOCUMENTS, collection, limit=PAGE):
+        yield from (DocumentState(*row) for row in rows)
 
 
 def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping[str, tuple[int, SourceItem]]) -> None:
@@ -85,26 +70,22 @@ def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping
         return
     items = sorted(touched.items())
     with pool.transaction() as cursor:
-        cursor.execute(
+        execute(
+            cursor,
             statements.TOUCH_DOCUMENTS,
-            {
-                "collection_id": collection.collection_id,
-                "document_id": [document_id for document_id, _ in items],
-                "revision": [revision for _, (revision, _) in items],
-                "size": [item.size for _, (_, item) in items],
-                "mtime_ns": [item.mtime_ns for _, (_, item) in items],
-                "etag": [item.etag for _, (_, item) in items],
-            },
+            collection,
+            document_id=[document_id for document_id, _ in items],
+            revision=[revision for _, (revision, _) in items],
+            size=[item.size for _, (_, item) in items],
+            mtime_ns=[item.mtime_ns for _, (_, item) in items],
+            etag=[item.etag for _, (_, item) in items],
         )
-        cursor.execute(
-            statements.CLEAR_QUARANTINE,
-            {"collection_id": collection.collection_id, "document_ids": list(touched)},
-        )
+        execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(touched))
 
 
 def history(pool: PostgresPool, collection: Collection, document_id: str) -> list[Event]:
     """The audit trail of one document, oldest first."""
-    rows = _fetch(pool, statements.HISTORY, {"collection": collection.name, "document_id": document_id})
+    rows = fetch(pool, statements.HISTORY, collection=collection.name, document_id=document_id)
     return [Event(*row) for row in rows]
 
 
@@ -121,71 +102,50 @@ def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequenc
     if not failures:
         return
     with pool.transaction() as cursor:
-        cursor.execute(
+        execute(
+            cursor,
             statements.PUT_QUARANTINE,
-            {
-                "collection_id": collection.collection_id,
-                "collection": collection.name,
-                "worker": worker,
-                "document_id": [f.item.document_id for f in failures],
-                "source_uri": [f.item.source_uri for f in failures],
-                "code": [f.error.code for f in failures],
-                "reason": [_printable(f.error.message) for f in failures],
-                "hint": [_printable(f.error.hint) for f in failures],
-                "retry": [f.error.retry.value for f in failures],
-                "size": [f.item.size for f in failures],
-                "mtime_ns": [f.item.mtime_ns for f in failures],
-                "etag": [f.item.etag for f in failures],
-            },
+            collection,
+            collection=collection.name,
+            worker=worker,
+            document_id=[f.item.document_id for f in failures],
+            source_uri=[f.item.source_uri for f in failures],
+            code=[f.error.code for f in failures],
+            reason=[_printable(f.error.message) for f in failures],
+            hint=[_printable(f.error.hint) for f in failures],
+            retry=[f.error.retry.value for f in failures],
+            size=[f.item.size for f in failures],
+            mtime_ns=[f.item.mtime_ns for f in failures],
+            etag=[f.item.etag for f in failures],
         )
 
 
 def list_quarantine(pool: PostgresPool, collection: Collection) -> list[QuarantineEntry]:
     """Documents set aside, by id."""
-    rows = _fetch(pool, statements.LIST_QUARANTINE, {"collection_id": collection.collection_id})
-    return [QuarantineEntry(*row) for row in rows]
+    return [QuarantineEntry(*row) for row in fetch(pool, statements.LIST_QUARANTINE, collection)]
 
 
 def has_quarantined(pool: PostgresPool, collection: Collection) -> bool:
     """Whether any document is set aside."""
-    return bool(_fetch(pool, statements.HAS_QUARANTINE, {"collection_id": collection.collection_id})[0][0])
+    return bool(fetch_first(pool, statements.HAS_QUARANTINE, collection))
 
 
 def get_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, Held]:
     """Those of these documents that are set aside, by id."""
-    rows = _fetch(
-        pool,
-        statements.GET_QUARANTINE,
-        {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
-    )
+    rows = fetch(pool, statements.GET_QUARANTINE, collection, document_ids=list(document_ids))
     return {row[0]: Held(row[1], row[2], row[3], row[4:]) for row in rows}
 
 
 def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:
     """Let the next ingest try these again, all of them where none is named; returns how many."""
     with pool.transaction() as cursor:
-        cursor.execute(
-            statements.RELEASE_QUARANTINE,
-            {
-                "collection_id": collection.collection_id,
-                "all": not document_ids,
-                "document_ids": list(document_ids),
-            },
-        )
+        parameters = {"all": not document_ids, "document_ids": list(document_ids)}
+        execute(cursor, statements.RELEASE_QUARANTINE, collection, **parameters)
         return cursor.rowcount
-
-
-def _fetch(pool: PostgresPool, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
 
 
 def _printable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,33 +169,20 @@ def page_of_sources(
         quarantined: what is in quarantine instead, live or not.
     """
     statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
-    parameters = {
-        "collection_id": collection.collection_id,
-        "folders": list(folders),
-        "after": after,
-        "limit": PAGE,
-    }
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [KnownSource(*row) for row in cursor.fetchall()]
+    rows = fetch(pool, statement, collection, folders=list(folders), after=after, limit=PAGE)
+    return [KnownSource(*row) for row in rows]
 
 
 def count_live(pool: PostgresPool, collection: Collection) -> int:
     """Live documents of a collection, wherever they came from."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statements.COUNT_LIVE, {"collection_id": collection.collection_id})
-        row = cursor.fetchone()
-        return int(row[0]) if row else 0
+    return int(fetch_first(pool, statements.COUNT_LIVE, collection))
 
 
 def forget_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> None:
     """Take these out of quarantine: there is nothing left to set aside."""
     if document_ids:
         with pool.transaction() as cursor:
-            cursor.execute(
-                statements.CLEAR_QUARANTINE,
-                {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
-            )
+            execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(document_ids))
 
 
 GAUGES = """
@@ -301,9 +248,7 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
     Raises:
         StoreError
     """
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(GAUGES)
-        rows = cursor.fetchall()
+    rows = fetch(pool, GAUGES)
     n_outbox, oldest_due_s, n_runs, n_runs_expired = rows[0][:4]
     more = nodes_without_document(pool)
     each = [
@@ -317,12 +262,9 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
 
 def missing_tables(pool: PostgresPool) -> list[str]:
     """Names of collections whose vector table is not there."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(_MISSING_TABLES)
-        return [row[0] for row in cursor.fetchall()]
+    return fetch_ids(pool, _MISSING_TABLES)
 
 
 def ping(pool: PostgresPool) -> None:
     """Raises StoreError where PostgreSQL does not answer."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    fetch(pool, "SELECT 1")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ragstore.model.epoch import Mark, StorePosition
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import fetch, fetch_first
 
 STAND = """
 SELECT e.epoch, m.mark, m.token::text FROM ragstore.epoch e,
@@ -49,20 +50,15 @@ WHERE NOT EXISTS (SELECT FROM ragstore.collection WHERE name = %(name)s)
 
 def stand(pool: PostgresPool) -> StorePosition:
     """The epoch, and the newest mark that was noted."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(STAND)
-        row = cursor.fetchone()
-        assert row is not None
-        return StorePosition(row[0], Mark(row[1], row[2]))
+    ((number, mark, token),) = fetch(pool, STAND)
+    return StorePosition(number, Mark(mark, token))
 
 
 def knows(cursor: Cursor, mark: Mark) -> bool:
     """Whether the row of a mark waits in the outbox, or it or a later one was noted."""
     if mark == Mark():
         return True
-    cursor.execute(KNOWS, {"number": mark.number, "token": mark.token})
-    row = cursor.fetchone()
-    return row is not None and bool(row[0])
+    return bool(fetch_first(cursor, KNOWS, number=mark.number, token=mark.token))
 
 
 def is_known(pool: PostgresPool, mark: Mark) -> bool:
@@ -81,10 +77,7 @@ def begin(pool: PostgresPool, *, mongo_epoch: int, bound: int, worker: str) -> i
         One transaction, which waits for writers under way. After it MongoDB is behind, until it is told.
     """
     with pool.transaction() as cursor:
-        cursor.execute(BEGIN, {"mongo_epoch": mongo_epoch, "bound": bound, "worker": worker})
-        row = cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(fetch_first(cursor, BEGIN, mongo_epoch=mongo_epoch, bound=bound, worker=worker))
 
 
 def raise_revisions(pool: PostgresPool, name: str, revisions: Mapping[str, int], *, worker: str) -> None:

@@ -16,6 +16,7 @@ from ragstore.model.collection import Collection
 from ragstore.model.graph import GraphNode, GraphRelation, Path, Selection
 from ragstore.postgres.filters import Sql
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_ids, fetch_values
 
 _N_NODE = 6
 LOCK_SPACE = 0x5241_4747  # "RAGG"
@@ -187,10 +188,10 @@ def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphN
     sources: dict[str, set[str]] = {}
     for node in nodes:
         sources.setdefault(node.node_id, set()).update(node.sources)
-    _execute(
+    fetch(
         pool,
-        collection,
         PUT_NODES,
+        collection,
         space=LOCK_SPACE,
         node_id=list(last),
         label=[n.label for n in last.values()],
@@ -204,7 +205,7 @@ def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphN
 
 def known_nodes(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> set[str]:
     """Those of these ids that are nodes."""
-    return {row[0] for row in _execute(pool, collection, KNOWN_NODES, node_ids=list(node_ids))}
+    return set(fetch_ids(pool, KNOWN_NODES, collection, node_ids=list(node_ids)))
 
 
 def put_relations(pool: PostgresPool, collection: Collection, relations: Sequence[GraphRelation]) -> None:
@@ -220,10 +221,10 @@ def put_relations(pool: PostgresPool, collection: Collection, relations: Sequenc
         sources.setdefault((each.source_id, each.label, each.target_id), set()).update(each.sources)
         for end in (each.source_id, each.target_id):
             ends.setdefault(end, set()).update(each.sources)
-    _execute(
+    fetch(
         pool,
-        collection,
         PUT_RELATIONS,
+        collection,
         space=LOCK_SPACE,
         end_id=list(ends),
         end_sources=[_json(sorted(s)) for s in ends.values()],
@@ -238,14 +239,15 @@ def put_relations(pool: PostgresPool, collection: Collection, relations: Sequenc
 def get_nodes(pool: PostgresPool, collection: Collection, selection: Selection) -> list[GraphNode]:
     """The nodes that are meant, oldest first."""
     text, values = _of_nodes(selection)
-    rows = _fetch(pool, GET_NODES.format(condition=text), [collection.collection_id, *values])
+    rows = fetch_values(pool, GET_NODES.format(condition=text), [collection.collection_id, *values])
     return [GraphNode(*row) for row in rows]
 
 
 def get_paths(pool: PostgresPool, collection: Collection, selection: Selection) -> list[Path]:
     """The relations that are meant, with their ends, oldest first."""
     text, values = _of_relations(selection)
-    return [_path(row) for row in _fetch(pool, GET_PATHS.format(condition=text), [collection.collection_id, *values])]
+    rows = fetch_values(pool, GET_PATHS.format(condition=text), [collection.collection_id, *values])
+    return [_path(row) for row in rows]
 
 
 def paths_near(
@@ -263,7 +265,7 @@ def paths_near(
         ignored: labels of relations that are followed and not returned.
     """
     parameters = {"node_ids": list(node_ids), "depth": depth, "limit": limit, "ignored": list(ignored)}
-    return [_path(row) for row in _execute(pool, collection, NEAR, **parameters)]
+    return [_path(row) for row in fetch(pool, NEAR, collection, **parameters)]
 
 
 def nearest_entities(
@@ -277,18 +279,18 @@ def nearest_entities(
     text, values = condition
     embedding = f"[{','.join(map(repr, vector))}]"
     parameters = [len(vector), embedding, collection.collection_id, *values, top_k]
-    rows = _fetch(pool, NEAREST.format(condition=text), parameters)
+    rows = fetch_values(pool, NEAREST.format(condition=text), parameters)
     return [(GraphNode(*row[:_N_NODE]), float(row[_N_NODE])) for row in rows]
 
 
 def embedding_dims(pool: PostgresPool, collection: Collection) -> list[int]:
     """The lengths of the vectors that entities have."""
-    return [row[0] for row in _execute(pool, collection, DIMS)]
+    return [row[0] for row in fetch(pool, DIMS, collection)]
 
 
 def labels(pool: PostgresPool, collection: Collection) -> tuple[list[str], list[str]]:
     """Labels in use, of nodes and of relations."""
-    ((of_nodes, of_relations),) = _execute(pool, collection, LABELS)
+    ((of_nodes, of_relations),) = fetch(pool, LABELS, collection)
     return of_nodes, of_relations
 
 
@@ -322,7 +324,7 @@ def delete_relations(pool: PostgresPool, collection: Collection, selection: Sele
     """
     text, values = _of_relations(selection)
     with pool.transaction() as cursor:
-        cursor.execute(LOCK_GRAPH, {"space": LOCK_SPACE, "collection_id": collection.collection_id})
+        _lock(cursor, collection)
         cursor.execute(DELETE_RELATIONS.format(condition=text), [collection.collection_id, *values])
 
 
@@ -338,7 +340,7 @@ def _delete(pool: PostgresPool, collection: Collection, condition: Sql, also_gon
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:
-    cursor.execute(LOCK_GRAPH, {"space": LOCK_SPACE, "collection_id": collection.collection_id})
+    execute(cursor, LOCK_GRAPH, collection, space=LOCK_SPACE)
 
 
 def _forget(cursor: Cursor, parameters: dict[str, Any]) -> None:
@@ -399,13 +401,3 @@ def _json(value: Any) -> str:
 
 def _array(vector: Sequence[float]) -> str:
     return f"{{{','.join(map(repr, vector))}}}"
-
-
-def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    return _fetch(pool, statement, parameters | {"collection_id": collection.collection_id})
-
-
-def _fetch(pool: PostgresPool, statement: str, parameters: Any) -> list[tuple[Any, ...]]:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

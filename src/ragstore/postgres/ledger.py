@@ -15,6 +15,7 @@ from ragstore.postgres import copy, statements
 from ragstore.postgres.collections import gone, held, hold, hold_named
 from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import fetch_ids
 
 
 class Ledger:
@@ -61,9 +62,7 @@ class Ledger:
 
     def workers_with_runs(self) -> list[str]:
         """Names of the workers that have a run in flight."""
-        with self._pool.autocommit() as connection, connection.cursor() as cursor:
-            cursor.execute(statements.RUN_WORKERS)
-            return [row[0] for row in cursor.fetchall()]
+        return fetch_ids(self._pool, statements.RUN_WORKERS)
 
     def abandon_expired(self, dead_workers: Sequence[str] = (), *, grace_s: float = 0.0) -> int:
         """Turn the runs of these workers, and all whose lease ran out, into outbox rows; returns how many.
@@ -238,6 +237,4 @@ def _live(cursor: Cursor, collection: Collection | None, node_ids: Sequence[str]
     """Those of these nodes that are live; none where the collection was dropped."""
     if collection is None:
         return set()
-    ids = {"ids": array(node_ids), "collection_id": collection.collection_id}
-    cursor.execute(statements.LIVE_NODE_IDS.format(table=quoted_table(collection)), ids)
-    return {row[0] for row in cursor.fetchall()}
+    return set(fetch_ids(cursor, statements.LIVE_NODE_IDS, collection, ids=array(node_ids)))

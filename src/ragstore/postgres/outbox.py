@@ -14,8 +14,9 @@ from ragstore.model.node import TYPE_KEYS, LiveNode, Struct, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
 from ragstore.postgres import epoch, statements
 from ragstore.postgres.collections import hold_named
-from ragstore.postgres.names import array, quoted_table
+from ragstore.postgres.names import array
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import fetch, fetch_ids
 
 _ONCE = 1
 
@@ -51,28 +52,21 @@ class TakenOutbox:
         collection = self._hold(item)
         if collection is None:
             # No later revision: by the time MongoDB is asked, a new collection of this name may have one.
-            self._cursor.execute(statements.LAST_REVISIONS, {"name": item.namespace, "ids": array(item.ids)})
-        else:
-            key = {"collection_id": collection.collection_id, "ids": array(item.ids)}
-            self._cursor.execute(statements.REVISIONS, key)
-        return dict(self._cursor.fetchall())
+            return dict(fetch(self._cursor, statements.LAST_REVISIONS, name=item.namespace, ids=array(item.ids)))
+        return dict(fetch(self._cursor, statements.REVISIONS, collection, ids=array(item.ids)))
 
     def garbage(self, item: OutboxItem) -> list[str]:
         """The node ids of a ``delete_nodes`` item that nothing live names."""
         collection = self._hold(item)
         if collection is None:
             return item.ids
-        self._cursor.execute(
-            statements.LIVE_NODE_IDS.format(table=quoted_table(collection)),
-            {"collection_id": collection.collection_id, "ids": array(item.ids)},
-        )
-        live = {row[0] for row in self._cursor.fetchall()}
+        live = set(fetch_ids(self._cursor, statements.LIVE_NODE_IDS, collection, ids=array(item.ids)))
         return [node_id for node_id in item.ids if node_id not in live]
 
     def structs(self, item: OutboxItem) -> list[tuple[str, Struct]]:
         """Those of the index structs that a put names which PostgreSQL has now, each with its collection's name."""
-        self._cursor.execute(statements.STRUCTS, {"ids": array(item.ids)})
-        return [(name, Struct(*values)) for name, *values in self._cursor.fetchall()]
+        rows = fetch(self._cursor, statements.STRUCTS, ids=array(item.ids))
+        return [(name, Struct(*values)) for name, *values in rows]
 
     def live_nodes(self, item: OutboxItem, written: Written | None = None) -> list[LiveNode]:
         """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now.
@@ -117,53 +111,46 @@ class TakenOutbox:
 
 def tried(pool: PostgresPool, *, limit: int) -> list[int]:
     """Ids of due rows, oldest first, after it was noted that they are tried once more."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statements.TRY_OUTBOX, {"limit": limit})
-        return [row[0] for row in cursor.fetchall()]
+    return [row[0] for row in fetch(pool, statements.TRY_OUTBOX, limit=limit)]
 
 
 @contextmanager
 def taken(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox]:
     """Take those of these rows that nobody has; they come back if the block raises or the process dies."""
     with pool.transaction() as cursor:
-        cursor.execute(statements.TAKE_OUTBOX, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, cursor.fetchall())
+        yield TakenOutbox(cursor, fetch(cursor, statements.TAKE_OUTBOX, outbox_ids=list(outbox_ids)))
 
 
 @contextmanager
 def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox]:
     """Take these rows, and first wait for whoever has them; those that are done by then are not among the items."""
     with pool.transaction() as cursor:
-        cursor.execute(statements.TAKE_OUTBOX_ROWS, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, cursor.fetchall())
+        yield TakenOutbox(cursor, fetch(cursor, statements.TAKE_OUTBOX_ROWS, outbox_ids=list(outbox_ids)))
 
 
 def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
     """The ledger's word on documents: revision, node ids in order, hash and metadata."""
-    parameters = {"collection_id": collection.collection_id, "document_ids": array(document_ids)}
-    cursor.execute(statements.REF_DOCS.format(table=quoted_table(collection)), parameters)
+    rows = fetch(cursor, statements.REF_DOCS, collection, document_ids=array(document_ids))
     return [
         RefDoc(document_id, revision, node_ids if live else None, doc_hash, metadata)
-        for document_id, revision, live, node_ids, doc_hash, metadata in cursor.fetchall()
+        for document_id, revision, live, node_ids, doc_hash, metadata in rows
     ]
 
 
 def live_nodes(cursor: Cursor, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
     """Those of these nodes that are live, with a vector or without, in no order."""
-    parameters = {"collection_id": collection.collection_id, "ids": array(ids)}
-    cursor.execute(statements.LIVE_NODES.format(table=quoted_table(collection)), parameters)
+    named = array(ids)
     nodes = [
         LiveNode(node_id, stamp, _type_key(class_name), content_with_text(class_name, loads(content), text))
-        for node_id, stamp, class_name, content, text in cursor.fetchall()
+        for node_id, stamp, class_name, content, text in fetch(cursor, statements.LIVE_NODES, collection, ids=named)
     ]
-    cursor.execute(statements.LIVE_BODIES, parameters)
-    return nodes + [LiveNode(*row) for row in cursor.fetchall()]
+    return nodes + [LiveNode(*row) for row in fetch(cursor, statements.LIVE_BODIES, collection, ids=named)]
 
 
 def _unchanged(cursor: Cursor, collection: Collection, ids: Sequence[str], written: Written) -> list[LiveNode]:
     parameters = {"ids": array(ids), "transaction": written.transaction}
-    cursor.execute(statements.STAMPS_OF_TRANSACTION.format(table=quoted_table(collection)), parameters)
-    stamps = [(written.nodes[node_id], stamp) for node_id, stamp in cursor.fetchall() if node_id in written.nodes]
+    rows = fetch(cursor, statements.STAMPS_OF_TRANSACTION, collection, **parameters)
+    stamps = [(written.nodes[node_id], stamp) for node_id, stamp in rows if node_id in written.nodes]
     return [
         LiveNode(n.node_id, stamp, _type_key(n.class_name), content_with_text(n.class_name, n.content, n.text))
         for n, stamp in stamps
@@ -176,7 +163,5 @@ def _type_key(class_name: str) -> str:
 
 def count_pending(pool: PostgresPool) -> tuple[int, int]:
     """How many outbox rows and runs there are."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statements.COUNT_PENDING)
-        row = cursor.fetchone()
-        return (row[0], row[1]) if row else (0, 0)
+    ((n_rows, n_runs),) = fetch(pool, statements.COUNT_PENDING)
+    return n_rows, n_runs

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ragstore.model.collection import Collection
 from ragstore.model.node import NAMESPACE, Struct
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import fetch, fetch_ids
 
 # The stamp is taken once the row is locked, so that the write that counts has the largest.
 PUT = """
@@ -60,14 +59,14 @@ def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> li
     Crash safety:
         One transaction.
     """
-    statement = QUEUED.format(source=PUT)
-    return [row[0] for row in _execute(pool, collection, statement, namespace=NAMESPACE, **_values(struct))]
+    rows = fetch(pool, QUEUED.format(source=PUT), collection, namespace=NAMESPACE, **_values(struct))
+    return [row[0] for row in rows]
 
 
 def queue_struct(pool: PostgresPool, collection: Collection, index_id: str) -> list[int]:
     """The same for a struct that is there and that MongoDB lacks."""
-    statement = QUEUED.format(source=THERE)
-    return [row[0] for row in _execute(pool, collection, statement, namespace=NAMESPACE, index_id=index_id)]
+    rows = fetch(pool, QUEUED.format(source=THERE), collection, namespace=NAMESPACE, index_id=index_id)
+    return [row[0] for row in rows]
 
 
 def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> bool:
@@ -76,7 +75,7 @@ def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -
     Crash safety:
         One transaction.
     """
-    return _stamp(_execute(pool, collection, RESTORE, **_values(struct))) is not None
+    return bool(fetch(pool, RESTORE, collection, **_values(struct)))
 
 
 def delete_struct(pool: PostgresPool, collection: Collection, index_id: str) -> None:
@@ -85,40 +84,29 @@ def delete_struct(pool: PostgresPool, collection: Collection, index_id: str) -> 
     Crash safety:
         One transaction.
     """
-    _execute(pool, collection, DELETE, index_id=index_id)
+    fetch(pool, DELETE, collection, index_id=index_id)
 
 
 def find_struct(pool: PostgresPool, collection: Collection, index_id: str) -> Struct | None:
     """The struct of that id."""
-    rows = _execute(pool, collection, GET, index_id=index_id)
+    rows = fetch(pool, GET, collection, index_id=index_id)
     return Struct(*rows[0]) if rows else None
 
 
 def list_structs(pool: PostgresPool, collection: Collection) -> list[Struct]:
     """All structs of a collection."""
-    return [Struct(*row) for row in _execute(pool, collection, LIST)]
+    return [Struct(*row) for row in fetch(pool, LIST, collection)]
 
 
 def struct_stamps(pool: PostgresPool, collection: Collection) -> dict[str, int]:
     """The stamp of each struct of a collection."""
-    return dict(_execute(pool, collection, STAMPS))
+    return dict(fetch(pool, STAMPS, collection))
 
 
 def ids_of_kind(pool: PostgresPool, collection: Collection, kind: str) -> list[str]:
     """Ids of the structs of one type."""
-    return [row[0] for row in _execute(pool, collection, OF_KIND, kind=kind)]
+    return fetch_ids(pool, OF_KIND, collection, kind=kind)
 
 
 def _values(struct: Struct) -> dict[str, str]:
     return {"index_id": struct.index_id, "kind": struct.kind, "body": struct.payload}
-
-
-def _stamp(rows: list[tuple[Any, ...]]) -> int | None:
-    return int(rows[0][0]) if rows else None
-
-
-def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    parameters["collection_id"] = collection.collection_id
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ragstore.model.collection import Collection
 from ragstore.postgres.graph import LOCK_GRAPH, LOCK_SPACE
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import fetch, fetch_ids
 
 Triplet = tuple[str, str, str]
 
@@ -66,7 +66,7 @@ def put_triplets(pool: PostgresPool, collection: Collection, triplets: Sequence[
         One transaction.
     """
     columns = {name: [t[i] for t in triplets] for i, name in enumerate(("subject", "relation", "object"))}
-    _execute(pool, collection, PUT, space=LOCK_SPACE, **columns)
+    fetch(pool, PUT, collection, space=LOCK_SPACE, **columns)
 
 
 def delete_triplet(pool: PostgresPool, collection: Collection, triplet: Triplet) -> None:
@@ -76,22 +76,22 @@ def delete_triplet(pool: PostgresPool, collection: Collection, triplet: Triplet)
         One transaction.
     """
     subject, relation, object_ = triplet
-    _execute(pool, collection, DELETE, subject=subject, relation=relation, object=object_)
+    fetch(pool, DELETE, collection, subject=subject, relation=relation, object=object_)
 
 
 def triplets_of(pool: PostgresPool, collection: Collection, subject: str) -> list[tuple[str, str]]:
     """(relation, object) of a subject, oldest first."""
-    return _execute(pool, collection, GET, subject=subject)
+    return [(relation, object_) for relation, object_ in fetch(pool, GET, collection, subject=subject)]
 
 
 def subjects(pool: PostgresPool, collection: Collection, *, limit: int) -> list[str]:
     """The first subjects, oldest first."""
-    return [row[0] for row in _execute(pool, collection, SUBJECTS, limit=limit)]
+    return fetch_ids(pool, SUBJECTS, collection, limit=limit)
 
 
 def relations(pool: PostgresPool, collection: Collection) -> list[str]:
     """The relations in use."""
-    return [row[0] for row in _execute(pool, collection, RELATIONS)]
+    return fetch_ids(pool, RELATIONS, collection)
 
 
 def triplets_near(
@@ -104,13 +104,6 @@ def triplets_near(
         limit: of each subject at most.
     """
     near: dict[str, list[tuple[str, str]]] = {}
-    for subject, *rest in _execute(pool, collection, NEAR, subjects=list(subjects), depth=depth, limit=limit):
+    for subject, *rest in fetch(pool, NEAR, collection, subjects=list(subjects), depth=depth, limit=limit):
         near.setdefault(subject, []).append((rest[0], rest[1]))
     return near
-
-
-def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    parameters["collection_id"] = collection.collection_id
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []
