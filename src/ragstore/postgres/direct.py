@@ -21,9 +21,10 @@ from ragstore.model.run import Run
 from ragstore.postgres.collections import hold
 from ragstore.postgres.copy import pgvector_metadata
 from ragstore.postgres.ledger import Publication
-from ragstore.postgres.names import array, quoted_table
+from ragstore.postgres.names import array
 from ragstore.postgres.outbox import live_nodes
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_ids
 
 _IDS_PER_ITEM = 2_048
 """Of one outbox row: what it names is read and written at once. LlamaIndex adds so many nodes in one call."""
@@ -265,14 +266,15 @@ class DirectChange:
         wanted = set(document_ids)
         alone_locked = False
         while True:
-            places = {i: Place(*place) for i, *place in self._fetch(PLACES, node_ids=array(node_ids))}
+            rows = fetch(self._cursor, PLACES, self._collection, node_ids=array(node_ids))
+            places = {node_id: Place(*place) for node_id, *place in rows}
             alone = alone or any(place.document_id is None for place in places.values())
             missing = wanted.union(p.document_id for p in places.values() if p.document_id is not None) - locked
             if not missing and alone == alone_locked:
                 return places
             # Before the documents, so that two writers wait for each other in one order.
             if alone and not alone_locked:
-                self._execute(LOCK_NODES_WITHOUT_DOCUMENT, space=_LOCK_SPACE)
+                execute(self._cursor, LOCK_NODES_WITHOUT_DOCUMENT, self._collection, space=_LOCK_SPACE)
                 alone_locked = True
             if missing:
                 self._publication.lock_documents(list(missing))
@@ -285,32 +287,37 @@ class DirectChange:
     def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
         """Revision, hash and whether readers see it, of documents that the ledger knows."""
         ids = list(document_ids)
-        rows = self._fetch(STATES, document_ids=array(ids)) if ids else []
+        rows = fetch(self._cursor, STATES, self._collection, document_ids=array(ids)) if ids else []
         return {document_id: DirectState(*state) for document_id, *state in rows}
 
     def delete_nodes(self, node_ids: Sequence[str]) -> list[str]:
         """Take these nodes out, wherever they are; returns those that were live."""
-        return self._ids(DELETE_NODES, node_ids=array(node_ids))
+        return fetch_ids(self._cursor, DELETE_NODES, self._collection, node_ids=array(node_ids))
 
     def delete_nodes_of(self, document_ids: Sequence[str]) -> list[str]:
         """Take out all that belongs to these documents; returns the node ids."""
-        return self._ids(DELETE_NODES_OF_DOCUMENTS, document_ids=array(document_ids))
+        return fetch_ids(self._cursor, DELETE_NODES_OF_DOCUMENTS, self._collection, document_ids=array(document_ids))
 
     def delete_other_vectors(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
         """Take out these documents' nodes with a vector, but not the ones to keep; returns the node ids."""
-        return self._ids(DELETE_OTHER_VECTORS, document_ids=array(document_ids), keep=array(keep))
+        return fetch_ids(
+            self._cursor, DELETE_OTHER_VECTORS, self._collection, document_ids=array(document_ids), keep=array(keep)
+        )
 
     def delete_other_versions(self, hashes: Mapping[str, str]) -> list[str]:
         """Take out nodes that say they were cut from another version of these documents; returns the node ids."""
-        return self._ids(DELETE_OTHER_VERSIONS, document_id=array(hashes), doc_hash=array(hashes.values()))
+        parameters = {"document_id": array(hashes), "doc_hash": array(hashes.values())}
+        return fetch_ids(self._cursor, DELETE_OTHER_VERSIONS, self._collection, **parameters)
 
     def delete_other_bodies(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
         """The same for nodes without a vector; a document's own node stays."""
-        return self._ids(DELETE_OTHER_BODIES, document_ids=array(document_ids), keep=array(keep))
+        return fetch_ids(
+            self._cursor, DELETE_OTHER_BODIES, self._collection, document_ids=array(document_ids), keep=array(keep)
+        )
 
     def delete_own_bodies(self, document_ids: Sequence[str]) -> list[str]:
         """Take out the nodes that are these documents themselves; returns their ids."""
-        return self._ids(DELETE_OWN_BODIES, document_ids=array(document_ids))
+        return fetch_ids(self._cursor, DELETE_OWN_BODIES, self._collection, document_ids=array(document_ids))
 
     def copy_rows(self, rows: bytes) -> None:
         """COPY rows that ``copy.encode_rows`` made."""
@@ -318,8 +325,10 @@ class DirectChange:
 
     def put_bodies(self, nodes: Sequence[Node]) -> None:
         """Insert nodes without a vector; none of these ids may be live."""
-        self._execute(
+        execute(
+            self._cursor,
             PUT_BODIES,
+            self._collection,
             node_id=array([n.node_id for n in nodes]),
             document_id=array([n.document_id for n in nodes]),
             type_key=array([n.type_key for n in nodes]),
@@ -332,8 +341,10 @@ class DirectChange:
 
     def update_rows(self, nodes: Sequence[Node]) -> None:
         """Change text and content of nodes that have a vector, and keep the vector."""
-        self._execute(
+        execute(
+            self._cursor,
             UPDATE_ROWS,
+            self._collection,
             node_id=array([n.node_id for n in nodes]),
             text=array([n.text for n in nodes]),
             metadata_=array([pgvector_metadata(n).decode() for n in nodes]),
@@ -349,8 +360,10 @@ class DirectChange:
         """
         if not documents:
             return
-        rows = self._fetch(
+        rows = fetch(
+            self._cursor,
             PUT_DOCUMENTS,
+            self._collection,
             document_id=array([d.document_id for d in documents]),
             source_uri=array([d.source_uri for d in documents]),
             metadata=array([orjson.dumps(d.metadata).decode() for d in documents]),
@@ -358,12 +371,13 @@ class DirectChange:
             source_hash=array([d.source_hash for d in documents]),
         )
         large = [document_id for document_id, n_nodes in rows if n_nodes > _ENTRY_ALWAYS_FITS]
-        for document_id, size in self._fetch(ENTRY_SIZES, document_ids=array(large)) if large else ():
+        sizes = fetch(self._cursor, ENTRY_SIZES, self._collection, document_ids=array(large)) if large else []
+        for document_id, size in sizes:
             check_entry_size(document_id, int(size))
 
     def settle_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
         """Count what is left of live documents that lost nodes; returns which of them are gone."""
-        return dict(self._fetch(SETTLE_DOCUMENTS, document_ids=array(sorted(document_ids))))
+        return dict(fetch(self._cursor, SETTLE_DOCUMENTS, self._collection, document_ids=array(sorted(document_ids))))
 
     def mark_deleted(self, document_ids: Sequence[str]) -> None:
         """Mark these live documents deleted."""
@@ -371,11 +385,11 @@ class DirectChange:
 
     def set_hashes(self, hashes: Mapping[str, str]) -> None:
         """Move documents that are complete to their next revision, with their hash."""
-        self._execute(SET_HASHES, document_id=array(hashes), doc_hash=array(hashes.values()))
+        execute(self._cursor, SET_HASHES, self._collection, document_id=array(hashes), doc_hash=array(hashes.values()))
 
     def without_vectors(self, document_ids: Sequence[str]) -> list[str]:
         """Those of these documents that have no node with a vector."""
-        return self._ids(WITHOUT_VECTORS, document_ids=array(document_ids))
+        return fetch_ids(self._cursor, WITHOUT_VECTORS, self._collection, document_ids=array(document_ids))
 
     def add_events(self, events: Sequence[tuple[str, str, int]]) -> None:
         """Append to the audit trail: (document_id, action, new vectors) each."""
@@ -388,28 +402,17 @@ class DirectChange:
             listed = sorted(set(ids))
             for i in range(0, len(listed), _IDS_PER_ITEM):
                 batch = listed[i : i + _IDS_PER_ITEM]
-                row = self._fetch(QUEUE, namespace=self._collection.name, action=action, ids=array(batch))[0]
-                self.outbox_ids.append(row[0])
-                self.transaction = row[1]
+                parameters = {"namespace": self._collection.name, "action": action, "ids": array(batch)}
+                ((outbox_id, self.transaction),) = fetch(self._cursor, QUEUE, self._collection, **parameters)
+                self.outbox_ids.append(outbox_id)
 
     def all_documents(self) -> list[str]:
         """Ids of all live documents."""
-        return self._ids(ALL_DOCUMENTS)
+        return fetch_ids(self._cursor, ALL_DOCUMENTS, self._collection)
 
     def all_nodes_without_document(self) -> list[str]:
         """Ids of the nodes that no document has."""
-        return self._ids(ALL_NODES_WITHOUT_DOCUMENT)
-
-    def _execute(self, statement: str, **parameters: Any) -> None:
-        parameters["collection_id"] = self._collection.collection_id
-        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), parameters)
-
-    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        self._execute(statement, **parameters)
-        return self._cursor.fetchall()
-
-    def _ids(self, statement: str, **parameters: Any) -> list[str]:
-        return [row[0] for row in self._fetch(statement, **parameters)]
+        return fetch_ids(self._cursor, ALL_NODES_WITHOUT_DOCUMENT, self._collection)
 
 
 @contextmanager

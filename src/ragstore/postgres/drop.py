@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from ragstore.errors import StoreSetupError, as_owner
 from ragstore.model.collection import Collection
@@ -14,16 +13,11 @@ from ragstore.postgres.collections import dropped
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.rebuild import IS_OWNER
+from ragstore.postgres.run import execute, fetch_first, fetch_ids
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
 """Readers queue behind who waits for the table, and a long export may be reading it. Less than the second after which
 PostgreSQL looks for deadlocks: a concurrent build of an index waits for this transaction, and must not be a victim."""
-
-PAGE_DOCUMENTS = """
-SELECT document_id FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
-ORDER BY document_id LIMIT %(limit)s
-"""
 
 PAGE_NODES = """
 SELECT node_id FROM (
@@ -45,6 +39,8 @@ SELECT NOT EXISTS (SELECT FROM ragstore.document
 
 OF_COLLECTION = "collection_id = %(collection_id)s"
 
+DELETE_COLLECTION = "DELETE FROM ragstore.collection WHERE collection_id = %(collection_id)s"
+
 ADD_EVENT = """
 INSERT INTO ragstore.event (worker, collection, action, run_id)
 VALUES (%(worker)s, %(name)s, 'collection_dropped', %(run_id)s)
@@ -60,9 +56,8 @@ def prepare(pool: PostgresPool, collection: Collection) -> None:
     """
     with pool.transaction() as cursor:
         _lock(cursor, collection)
-        cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
-        if cursor.fetchone() == (True,):
-            cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
+        if fetch_first(cursor, "SELECT to_regclass(%(table)s) IS NULL", table=quoted_table(collection)):
+            execute(cursor, statements.ENSURE_COLLECTION_TABLE, collection)
         cursor.execute(IS_OWNER, {"relation": collection.table})
         row = cursor.fetchone()
     if row is not None and not row[0]:
@@ -76,7 +71,7 @@ def prepare(pool: PostgresPool, collection: Collection) -> None:
 
 def live_documents(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
     """Ids of all live documents, so many at a time."""
-    return _pages(pool, collection, PAGE_DOCUMENTS, at_once)
+    return _pages(pool, collection, statements.PAGE_DOCUMENT_IDS, at_once)
 
 
 def nodes(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
@@ -94,36 +89,23 @@ class Drop:
 
     def is_empty(self) -> bool:
         """Whether nothing came in since it was emptied."""
-        self._execute(IS_EMPTY)
-        row = self._cursor.fetchone()
-        return row is not None and bool(row[0])
+        return bool(fetch_first(self._cursor, IS_EMPTY, self._collection))
 
     def abandon_runs(self, *, grace_s: float) -> None:
         """Turn the runs in flight into outbox rows: what they staged is garbage, and they publish nothing."""
-        self._execute(statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked=""), grace_s=grace_s)
+        statement = statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked="")
+        execute(self._cursor, statement, self._collection, grace_s=grace_s)
 
     def stamp(self) -> int:
         """Later than all that was written to the collection."""
-        self._execute("SELECT nextval('ragstore.stamp')")
-        row = self._cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(fetch_first(self._cursor, "SELECT nextval('ragstore.stamp')"))
 
     def finish(self) -> None:
         """Drop the tables, and with the collection's row all that refers to it."""
-        self._execute(ADD_EVENT)
-        self._execute("DROP TABLE {table}")
+        execute(self._cursor, ADD_EVENT, self._collection, worker=self._run.worker, run_id=self._run.run_id)
+        execute(self._cursor, "DROP TABLE {table}", self._collection)
         segments.drop_all(self._cursor, self._collection)
-        self._execute("DELETE FROM ragstore.collection WHERE collection_id = %(collection_id)s")
-
-    def _execute(self, statement: str, **parameters: object) -> None:
-        own = {
-            "collection_id": self._collection.collection_id,
-            "name": self._collection.name,
-            "worker": self._run.worker,
-            "run_id": self._run.run_id,
-        }
-        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
+        execute(self._cursor, DELETE_COLLECTION, self._collection)
 
 
 @contextmanager
@@ -140,21 +122,14 @@ def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[D
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:
-    cursor.execute(LOCK, {"collection_id": collection.collection_id})
+    execute(cursor, LOCK, collection)
     if not cursor.rowcount:
         raise dropped(collection)
 
 
 def _pages(pool: PostgresPool, collection: Collection, statement: str, at_once: int) -> Iterator[list[str]]:
-    page = partial(_page, pool, collection, statement, at_once)
-    ids: Sequence[str] = page("")
-    while ids:
-        yield list(ids)
-        ids = page(ids[-1])
-
-
-def _page(pool: PostgresPool, collection: Collection, statement: str, limit: int, after: str) -> list[str]:
-    parameters = {"collection_id": collection.collection_id, "after": after, "limit": limit}
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement.replace("{table}", quoted_table(collection)), parameters)
-        return [row[0] for row in cursor.fetchall()]
+    after = ""
+    # Up to an empty page, not to a short one: others may add while the pages are deleted.
+    while ids := fetch_ids(pool, statement, collection, after=after, limit=at_once):
+        yield ids
+        after = ids[-1]

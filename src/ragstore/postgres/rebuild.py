@@ -21,6 +21,7 @@ from ragstore.postgres.direct import DirectChange
 from ragstore.postgres.ledger import Publication
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids
 from ragstore.postgres.scan import LedgerLine
 from ragstore.postgres.turn import exclusive
 
@@ -151,12 +152,12 @@ class RebuildChange:
     ) -> dict[str, LedgerLine]:
         """Lock these documents as every writer does, then look at them again."""
         self._direct.lock(document_ids, list(node_ids), alone=alone)
-        rows = self._fetch(scan.LEDGER_OF_IDS, ids=list(document_ids))
+        rows = fetch(self._cursor, scan.LEDGER_OF_IDS, self._collection, ids=list(document_ids))
         return {row[0]: LedgerLine(*row) for row in rows}
 
     def known(self, node_ids: Sequence[str]) -> set[str]:
         """Those of these nodes that are live, in flight or in the outbox."""
-        return {row[0] for row in self._fetch(scan.STATES, ids=list(node_ids))}
+        return set(fetch_ids(self._cursor, scan.STATES, self._collection, ids=list(node_ids)))
 
     def copy_rows(self, nodes: Sequence[Node], vectors: Vectors) -> None:
         """Insert nodes with their vectors."""
@@ -168,8 +169,10 @@ class RebuildChange:
 
     def put_ledger(self, documents: Sequence[LostDocument]) -> None:
         """Make these documents live, with the rows that they have."""
-        self._execute(
+        execute(
+            self._cursor,
             PUT_LEDGER,
+            self._collection,
             document_id=[d.document_id for d in documents],
             source_uri=[d.source_uri for d in documents],
             revision=[d.revision for d in documents],
@@ -184,25 +187,27 @@ class RebuildChange:
 
     def recount(self, document_ids: Sequence[str]) -> None:
         """Let the ledger count the rows that these live documents have."""
-        self._execute(RECOUNT, ids=list(document_ids))
+        execute(self._cursor, RECOUNT, self._collection, ids=list(document_ids))
         self._publication.add_events([(i, "repaired", 0, None) for i in document_ids])
 
     def forget_sources(self, document_ids: Sequence[str]) -> None:
         """Let these documents be read again."""
-        self._execute(FORGET_SOURCES, ids=list(document_ids))
+        execute(self._cursor, FORGET_SOURCES, self._collection, ids=list(document_ids))
 
     def delete_copies(self, node_ids: Sequence[str]) -> list[str]:
         """Delete those of these rows whose text stands in another row of their document; returns their node ids."""
-        return [row[0] for row in self._fetch(DELETE_COPIES, ids=list(node_ids))]
+        return fetch_ids(self._cursor, DELETE_COPIES, self._collection, ids=list(node_ids))
 
     def delete_rows(self, rows: Mapping[str, int]) -> None:
         """Delete rows that are still these: node id, row id."""
-        self._execute(DELETE_ROWS, node_id=list(rows), id=list(rows.values()))
+        execute(self._cursor, DELETE_ROWS, self._collection, node_id=list(rows), id=list(rows.values()))
 
     def set_vectors(self, states: Sequence[tuple[str, int]], vectors: Vectors) -> None:
         """Give live nodes that are still in this state (node id, stamp) another vector."""
-        self._execute(
+        execute(
+            self._cursor,
             SET_VECTORS,
+            self._collection,
             node_id=[node_id for node_id, _ in states],
             stamp=[stamp for _, stamp in states],
             embedding=[orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode() for v in vectors.astype(np.float32)],
@@ -211,8 +216,10 @@ class RebuildChange:
 
     def add_events(self, events: Sequence[tuple[str | None, int, int]]) -> None:
         """Append to the audit trail: (document_id, nodes brought back, vectors computed) each."""
-        self._execute(
+        execute(
+            self._cursor,
             ADD_EVENTS,
+            self._collection,
             worker=self._run.worker,
             run_id=self._run.run_id,
             document_id=[e[0] for e in events],
@@ -223,14 +230,6 @@ class RebuildChange:
     def queue(self, *, put: Sequence[str] = (), ref_docs: Sequence[str] = ()) -> None:
         """What must happen in MongoDB once this is committed."""
         self._direct.queue(put=put, ref_docs=ref_docs)
-
-    def _execute(self, statement: str, **parameters: Any) -> None:
-        own = {"collection_id": self._collection.collection_id, "name": self._collection.name}
-        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
-
-    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        self._execute(statement, **parameters)
-        return self._cursor.fetchall()
 
 
 @contextmanager
@@ -270,9 +269,8 @@ SELECT to_regclass(%(table)s) IS NULL OR EXISTS (
 
 def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, FirstRow]:
     """The first row of each of these documents that has rows."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(FIRST_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(document_ids)})
-        return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in cursor.fetchall()}
+    rows = fetch(pool, FIRST_ROWS, collection, ids=list(document_ids))
+    return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +285,7 @@ class WholeRow:
 
 def whole_rows(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> list[WholeRow]:
     """Those of these rows that are there."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(WHOLE_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(node_ids)})
-        return [WholeRow(*row) for row in cursor.fetchall()]
+    return [WholeRow(*row) for row in fetch(pool, WHOLE_ROWS, collection, ids=list(node_ids))]
 
 
 def ensure_table(pool: PostgresPool, collection: Collection) -> None:
@@ -307,10 +303,9 @@ def ensure_table(pool: PostgresPool, collection: Collection) -> None:
     if not _lacks_something(pool, collection):
         return
     with _no_build_beside(pool, collection), pool.transaction() as cursor:
-        cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
-        if cursor.fetchone() == (True,):
+        if fetch_first(cursor, "SELECT to_regclass(%(table)s) IS NULL", table=quoted_table(collection)):
             segments.forget_all(cursor, collection)
-        cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
+        execute(cursor, statements.ENSURE_COLLECTION_TABLE, collection)
 
 
 def reindex(pool: PostgresPool, collection: Collection, index: str) -> None:
@@ -340,10 +335,7 @@ def segment(pool: PostgresPool, collection: Collection, table: str) -> None:
 
 
 def _lacks_something(pool: PostgresPool, collection: Collection) -> bool:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(LACKS_SOMETHING, {"name": collection.name, "table": quoted_table(collection)})
-        row = cursor.fetchone()
-    return row is not None and bool(row[0])
+    return bool(fetch_first(pool, LACKS_SOMETHING, collection, table=quoted_table(collection)))
 
 
 @contextmanager

@@ -380,6 +380,12 @@ FROM ragstore.document d CROSS JOIN LATERAL (
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
 """
 
+PAGE_DOCUMENT_IDS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
 # What a document is said to be changes with its revision.
 REVISIONS = """
 SELECT document_id, revision FROM ragstore.document
