@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
 from ragstore.model.run import RefDoc, Vectors
-from ragstore.postgres import outbox
+from ragstore.postgres import outbox, statements
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import fetch, fetch_first, fetch_ids, fetch_values, pages
+from ragstore.postgres.vectors import decoded_vector
 
 _PAGE = 1_000
 
@@ -107,12 +108,6 @@ WHERE collection_id = %(collection_id)s AND document_id IS DISTINCT FROM node_id
 ORDER BY node_id LIMIT %(limit)s
 """
 
-PAGE_DOCUMENT_IDS = """
-SELECT document_id FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
-ORDER BY document_id LIMIT %(limit)s
-"""
-
 FIND_NODES = """
 SELECT node_id, id, metadata_->>'_node_type', metadata_->>'_node_content', text, {embedding} FROM {table}
 WHERE {condition} ORDER BY id
@@ -143,7 +138,8 @@ class NodeQuery:
 
 def stamps(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, Stamp]:
     """The state of those of these nodes that are live."""
-    return {node_id: Stamp(stamp, staged) for node_id, stamp, staged in _fetch(pool, collection, STAMPS, ids=list(ids))}
+    rows = fetch(pool, STAMPS, collection, ids=list(ids))
+    return {node_id: Stamp(stamp, staged) for node_id, stamp, staged in rows}
 
 
 def live_nodes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
@@ -154,17 +150,17 @@ def live_nodes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -
 
 def node_ids_as_put(pool: PostgresPool, collection: Collection) -> list[str]:
     """Ids of all live nodes, in the order in which they were last written."""
-    return [row[0] for row in _fetch(pool, collection, IDS_AS_PUT)]
+    return fetch_ids(pool, IDS_AS_PUT, collection)
 
 
 def missing(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> set[str]:
     """Those of these nodes that are not live."""
-    return {row[0] for row in _fetch(pool, collection, MISSING, ids=list(ids))}
+    return set(fetch_ids(pool, MISSING, collection, ids=list(ids)))
 
 
 def has_vectors_but_of_summaries(pool: PostgresPool, collection: Collection) -> bool:
     """Whether nodes have a vector that are no summaries of a document summary index."""
-    return bool(_fetch(pool, collection, HAS_OTHERS)[0][0])
+    return bool(fetch_first(pool, HAS_OTHERS, collection))
 
 
 def before_adding(
@@ -175,7 +171,7 @@ def before_adding(
     Returns:
         Them, and whether nodes with a vector are summaries of a document summary index.
     """
-    given = dict(_fetch(pool, collection, BEFORE_ADDING, ids=list(ids)))
+    given: dict[Any, Any] = dict(fetch(pool, BEFORE_ADDING, collection, ids=list(ids)))
     return given, bool(given.pop(None, False))
 
 
@@ -189,48 +185,46 @@ def find_nodes(
         condition=" AND ".join(conditions) or "true",
         embedding="vector_send(embedding::vector)" if with_embeddings else "NULL",
     )
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [
-            (
-                LiveNode(
-                    node_id,
-                    stamp,
-                    TYPE_KEYS.get(class_name, "1"),
-                    content_with_text(class_name, orjson.loads(content), text),
-                ),
-                None if sent is None else np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32),
-            )
-            for node_id, stamp, class_name, content, text, sent in cursor.fetchall()
-        ]
+    return [
+        (
+            LiveNode(
+                node_id,
+                stamp,
+                TYPE_KEYS.get(class_name, "1"),
+                content_with_text(class_name, orjson.loads(content), text),
+            ),
+            None if sent is None else decoded_vector(sent),
+        )
+        for node_id, stamp, class_name, content, text, sent in fetch_values(pool, statement, parameters)
+    ]
 
 
 def document_hashes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, str | None]:
     """The hash of those of these documents that are live; None for one that is not known to be complete."""
-    return dict(_fetch(pool, collection, HASHES, ids=list(ids)))
+    return dict(fetch(pool, HASHES, collection, ids=list(ids)))
 
 
 def revisions(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, int]:
     """The revision of those of these documents that are live; each write of a document moves it to the next."""
-    return dict(_fetch(pool, collection, REVISIONS, ids=list(ids)))
+    return dict(fetch(pool, REVISIONS, collection, ids=list(ids)))
 
 
 def hashes_from(pool: PostgresPool, collection: Collection, first: str, limit: int) -> dict[str, str | None]:
     """The same of this document and of others that follow it, so many in all."""
     if limit == 1:
         return document_hashes(pool, collection, [first])
-    return dict(_fetch(pool, collection, HASHES_FROM, first=first, limit=limit))
+    return dict(fetch(pool, HASHES_FROM, collection, first=first, limit=limit))
 
 
 def iter_hashes(pool: PostgresPool, collection: Collection) -> Iterator[tuple[str, str]]:
     """(id, hash) of all live documents that LlamaIndex code put and completed, in the order of their ids."""
-    for rows in _pages(pool, collection, ALL_HASHES):
+    for rows in pages(pool, ALL_HASHES, collection, limit=_PAGE):
         yield from rows
 
 
 def iter_parts_without_vector(pool: PostgresPool, collection: Collection) -> Iterator[tuple[LiveNode, str | None]]:
     """Nodes that only the docstore has and that are not documents themselves, with their document's id."""
-    for rows in _pages(pool, collection, PARTS_WITHOUT_VECTOR):
+    for rows in pages(pool, PARTS_WITHOUT_VECTOR, collection, limit=_PAGE):
         for *node, document_id in rows:
             yield LiveNode(*node), document_id
 
@@ -243,7 +237,7 @@ def ref_docs(pool: PostgresPool, collection: Collection, document_ids: Sequence[
 
 def iter_ref_docs(pool: PostgresPool, collection: Collection) -> Iterator[RefDoc]:
     """All live documents, in the order of their ids."""
-    for rows in _pages(pool, collection, PAGE_DOCUMENT_IDS):
+    for rows in pages(pool, statements.PAGE_DOCUMENT_IDS, collection, limit=_PAGE):
         found = ref_docs(pool, collection, [row[0] for row in rows])
         yield from sorted((doc for doc in found if doc.node_ids is not None), key=lambda doc: doc.document_id)
 
@@ -260,21 +254,3 @@ def _condition(query: NodeQuery) -> tuple[list[str], list[Any]]:
         conditions.append(text)
         parameters += values
     return conditions, parameters
-
-
-def _pages(pool: PostgresPool, collection: Collection, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-    after = ""
-    while True:
-        rows = _fetch(pool, collection, statement, after=after, limit=_PAGE)
-        if rows:
-            yield rows
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1][0]
-
-
-def _fetch(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    parameters["collection_id"] = collection.collection_id
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement.replace("{table}", quoted_table(collection)), parameters)
-        return cursor.fetchall()

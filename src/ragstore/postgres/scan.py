@@ -14,7 +14,8 @@ from ragstore.model.run import RefDoc
 from ragstore.model.storable import stored_json
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_table
-from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import Rows, Target, fetch, fetch_first, fetch_ids
 from ragstore.postgres.segment_tables import table_of
 
 PAGE_IDS = 10_000
@@ -247,7 +248,9 @@ class PostgresScan:
 
     def nodes_of(self, ids: Sequence[str]) -> dict[str, ScannedNode]:
         """Those of these nodes that are live."""
-        return {row[0]: _scanned(*row) for row in self._fetch(NODES_OF_IDS, ids=list(ids))}
+        return {
+            row[0]: _scanned(*row) for row in self._fetch(NODES_OF_IDS, ids=list(ids), dim=self.collection.space.dim)
+        }
 
     def lines_of(self, document_ids: Sequence[str]) -> dict[str, LedgerLine]:
         """Those of these documents that the ledger or the vector table knows."""
@@ -308,33 +311,24 @@ class PostgresScan:
         """Whether a process builds an index of the vector table just now."""
         return bool(self._value(IS_BUILDING, space=lock_space))
 
-    def _stream(self, statement: str, n_rows: int) -> Iterator[list[tuple[Any, ...]]]:
+    def _stream(self, statement: str, n_rows: int) -> Iterator[Rows]:
         with self._pool.transaction() as cursor:
-            fetch = f"FETCH {n_rows} FROM scan"
-            self._execute(cursor, f"{_STREAM.replace('{statement}', statement)}; {fetch}", {})
-            while rows := cursor.fetchall():
+            fetch_page = f"FETCH {n_rows} FROM scan"
+            # Settings, cursor and first page are one message, and a short page is the last: each saves a round trip.
+            rows = self._fetch(f"{_STREAM.replace('{statement}', statement)}; {fetch_page}", cursor)
+            while rows:
                 yield rows
                 if len(rows) < n_rows:
                     return
-                cursor.execute(fetch)
+                rows = fetch(cursor, fetch_page)
 
-    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        with self._pool.autocommit() as connection, connection.cursor() as cursor:
-            self._execute(cursor, statement, parameters)
-            return cursor.fetchall()
+    def _fetch(self, statement: str, target: Target | None = None, **parameters: Any) -> Rows:
+        if "{table}" in statement and not self.has_table:
+            statement = statement.replace("{table}", _NO_TABLE)
+        return fetch(target or self._pool, statement, self.collection, **parameters)
 
     def _value(self, statement: str, **parameters: Any) -> Any:
         return self._fetch(statement, **parameters)[0][0]
-
-    def _execute(self, cursor: Cursor, statement: str, parameters: dict[str, Any]) -> None:
-        own = {
-            "collection_id": self.collection.collection_id,
-            "name": self.collection.name,
-            "dim": self.collection.space.dim,
-        }
-        if "{table}" in statement:
-            statement = statement.replace("{table}", quoted_table(self.collection) if self.has_table else _NO_TABLE)
-        cursor.execute(statement, own | parameters)
 
 
 def _scanned(*row: Any) -> ScannedNode:
@@ -357,7 +351,7 @@ def _json(text: str | None) -> dict[str, Any] | None:
 
 def unused_names(pool: PostgresPool, names: Sequence[str]) -> dict[str, bool]:
     """Those of these names that no collection has, and whether the audit trail says that one was dropped."""
-    return dict(_fetch(pool, UNUSED_NAMES, {"names": list(names)}))
+    return dict(fetch(pool, UNUSED_NAMES, names=list(names)))
 
 
 def is_unused(pool: PostgresPool, name: str) -> bool:
@@ -367,15 +361,9 @@ def is_unused(pool: PostgresPool, name: str) -> bool:
 
 def pending_ids(pool: PostgresPool, namespace: str, ids: Sequence[str]) -> set[str]:
     """Those of these ids that the outbox names for this namespace."""
-    return {row[0] for row in _fetch(pool, PENDING_IDS, {"namespace": namespace, "ids": list(ids)})}
+    return set(fetch_ids(pool, PENDING_IDS, namespace=namespace, ids=list(ids)))
 
 
 def count_pending_elsewhere(pool: PostgresPool) -> int:
     """How many outbox rows there are of collections that are gone."""
-    return int(_fetch(pool, COUNT_PENDING_ELSEWHERE, {})[0][0])
-
-
-def _fetch(pool: PostgresPool, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
+    return int(fetch_first(pool, COUNT_PENDING_ELSEWHERE))
