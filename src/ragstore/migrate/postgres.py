@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS ragstore.migration (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
-ALONE = "LOCK TABLE ragstore.schema_version IN SHARE ROW EXCLUSIVE MODE"
+LOCK_VERSION = "LOCK TABLE ragstore.schema_version IN SHARE ROW EXCLUSIVE MODE"
 """Begins the transaction of a step: who reads the version does not wait, who migrates too does."""
 
 _NO_TRANSACTION = "-- transaction: none"
@@ -125,7 +125,7 @@ def _run(connection: Any, step: Step) -> bool:
                 cursor.execute(statement)
         connection.autocommit = False
     with connection.cursor() as cursor:
-        cursor.execute(ALONE)
+        cursor.execute(LOCK_VERSION)
         if _is_done(connection, step):
             connection.rollback()
             return False

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragstore.migrate.postgres import (
-    ALONE,
     EXTENSION,
+    LOCK_VERSION,
     REGISTRY,
     SCHEMA,
     current,
@@ -129,7 +129,7 @@ def _step(step: Step, before: str | None) -> Iterator[str]:
     yield f"-- {step.name}"
     literal, place = ("NULL", "is the first") if before is None else (f"'{before}'", f"follows {before}")
     expected = _EXPECTED.format(literal=literal, place=place).strip()
-    begun = f"BEGIN;\n{ALONE};\n{expected}"
+    begun = f"BEGIN;\n{LOCK_VERSION};\n{expected}"
     sql = sql_of(step).strip()
     ended = sql if sql.endswith(";") else f"{sql}\n;"
     if is_transaction(step):

@@ -12,11 +12,11 @@ _REGISTRY = "ragstore/registry"
 _KEY: Document = {"_id": "deployment"}
 
 
-def stand(database: MongoDatabase) -> StorePosition | None:
+def position(database: MongoDatabase) -> StorePosition | None:
     """How far MongoDB is; None where it does not say which deployment it belongs to."""
     with translation():
         found = database[_REGISTRY].find_one(_KEY)
-    return None if found is None else _stand(found)
+    return None if found is None else _position(found)
 
 
 def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
@@ -30,7 +30,7 @@ def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
     return done.matched_count == 1
 
 
-def put(database: MongoDatabase, stand: StorePosition, *, deployment: str) -> None:
+def put(database: MongoDatabase, position: StorePosition, *, deployment: str) -> None:
     """Say how far MongoDB is, whatever it said before.
 
     Crash safety:
@@ -38,15 +38,15 @@ def put(database: MongoDatabase, stand: StorePosition, *, deployment: str) -> No
     """
     named = {"kind": "deployment", "deployment_id": deployment}
     with translation():
-        database[_REGISTRY].update_one(_KEY, {"$set": named | fields(stand)}, upsert=True)
+        database[_REGISTRY].update_one(_KEY, {"$set": named | fields(position)}, upsert=True)
 
 
-def fields(stand: StorePosition) -> dict[str, Any]:
+def fields(position: StorePosition) -> dict[str, Any]:
     """The fields of the entry."""
-    return {"epoch": stand.epoch, "mark": {"number": stand.mark.number, "token": stand.mark.token}}
+    return {"epoch": position.epoch, "mark": {"number": position.mark.number, "token": position.mark.token}}
 
 
-def _stand(found: Document) -> StorePosition:
+def _position(found: Document) -> StorePosition:
     mark = found.get("mark") or {}
     return StorePosition(found.get("epoch") or 1, Mark(mark.get("number") or 0, mark.get("token")))
 

@@ -127,17 +127,17 @@ def hold(cursor: Cursor, collection: Collection) -> None:
         CollectionNotFoundError: it was dropped; one of the same name made since is another.
         EpochEndedError: it was read in an epoch that is over.
     """
-    cursor.execute(statements.HOLD_COLLECTION, held(collection))
+    cursor.execute(statements.HOLD_COLLECTION, hold_parameters(collection))
     if not cursor.rowcount:
-        raise gone(cursor, collection)
+        raise why_not_held(cursor, collection)
 
 
-def held(collection: Collection) -> dict[str, int]:
+def hold_parameters(collection: Collection) -> dict[str, int]:
     """What ``HOLD_COLLECTION`` asks for."""
     return {"collection_id": collection.collection_id, "epoch": collection.epoch}
 
 
-def gone(cursor: Cursor, collection: Collection) -> EpochEndedError | CollectionNotFoundError:
+def why_not_held(cursor: Cursor, collection: Collection) -> EpochEndedError | CollectionNotFoundError:
     """Why a collection cannot be held any more."""
     cursor.execute("SELECT epoch FROM ragstore.epoch WHERE is_only")
     row = cursor.fetchone()
@@ -169,7 +169,7 @@ def dropped(collection: Collection) -> CollectionNotFoundError:
 
 
 @contextmanager
-def told_when_dropped(pool: PostgresPool, collection: Collection) -> Iterator[None]:
+def reporting_drop(pool: PostgresPool, collection: Collection) -> Iterator[None]:
     """For readers, who hold nothing: say that the collection was dropped, not that its table is missing.
 
     Raises:

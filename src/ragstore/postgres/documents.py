@@ -17,7 +17,7 @@ PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class QuarantineState:
     """What is set aside, and why.
 
     Args:
@@ -130,10 +130,12 @@ def has_quarantined(pool: PostgresPool, collection: Collection) -> bool:
     return bool(fetch_first(pool, statements.HAS_QUARANTINE, collection))
 
 
-def get_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, Held]:
+def get_quarantined(
+    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
+) -> dict[str, QuarantineState]:
     """Those of these documents that are set aside, by id."""
     rows = fetch(pool, statements.GET_QUARANTINE, collection, document_ids=list(document_ids))
-    return {row[0]: Held(row[1], row[2], row[3], row[4:]) for row in rows}
+    return {row[0]: QuarantineState(row[1], row[2], row[3], row[4:]) for row in rows}
 
 
 def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Dropping a collection, PostgreSQL's side: what is still in it, and the transaction that takes it away."""
+"""PostgreSQL side of dropping a collection: pages of its remaining ids, and the transaction that drops it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ragstore.postgres.rebuild import IS_OWNER
 from ragstore.postgres.run import execute, fetch_first, fetch_ids
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
-"""Readers queue behind who waits for the table, and a long export may be reading it. Less than the second after which
-PostgreSQL looks for deadlocks: a concurrent build of an index waits for this transaction, and must not be a victim."""
+"""Readers queue behind a transaction that waits for the table, and a long export may be reading it. Shorter than the
+second after which PostgreSQL looks for deadlocks: a concurrent build of an index waits for this transaction, and must
+not become the victim."""
 
 PAGE_NODES = """
 SELECT node_id FROM (
@@ -48,11 +49,11 @@ VALUES (%(worker)s, %(name)s, 'collection_dropped', %(run_id)s)
 
 
 def prepare(pool: PostgresPool, collection: Collection) -> None:
-    """Make sure that the collection can be dropped, and that it has a table to be emptied.
+    """Check that this role can drop the collection, and create its table if it is missing.
 
     Raises:
         StoreSetupError: only the owner of its table can drop it.
-        CollectionNotFoundError: somebody else dropped it.
+        CollectionNotFoundError: another process dropped it.
     """
     with pool.transaction() as cursor:
         _lock(cursor, collection)
@@ -70,17 +71,17 @@ def prepare(pool: PostgresPool, collection: Collection) -> None:
 
 
 def live_documents(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
-    """Ids of all live documents, so many at a time."""
+    """Ids of all live documents, in pages of ``at_once``."""
     return _pages(pool, collection, statements.PAGE_DOCUMENT_IDS, at_once)
 
 
 def nodes(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
-    """Ids of all nodes that are there, with a vector or without, so many at a time."""
+    """Ids of all live nodes, with a vector or without, in pages of ``at_once``."""
     return _pages(pool, collection, PAGE_NODES, at_once)
 
 
 class Drop:
-    """The steps inside the transaction that drops a collection, in this order; nobody else can write to it."""
+    """Steps of the transaction that drops a collection, in this order; it excludes all other writers."""
 
     def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
         self._cursor = cursor
@@ -88,20 +89,20 @@ class Drop:
         self._run = run
 
     def is_empty(self) -> bool:
-        """Whether nothing came in since it was emptied."""
+        """Whether nothing was added since the collection was emptied."""
         return bool(fetch_first(self._cursor, IS_EMPTY, self._collection))
 
     def abandon_runs(self, *, grace_s: float) -> None:
-        """Turn the runs in flight into outbox rows: what they staged is garbage, and they publish nothing."""
+        """Turn the runs in flight into outbox rows: their staged nodes are garbage, and they can publish nothing."""
         statement = statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked="")
         execute(self._cursor, statement, self._collection, grace_s=grace_s)
 
     def stamp(self) -> int:
-        """Later than all that was written to the collection."""
+        """A stamp larger than all stamps in the collection."""
         return int(fetch_first(self._cursor, "SELECT nextval('ragstore.stamp')"))
 
     def finish(self) -> None:
-        """Drop the tables, and with the collection's row all that refers to it."""
+        """Drop the tables, and delete the collection's row with all rows that refer to it."""
         execute(self._cursor, ADD_EVENT, self._collection, worker=self._run.worker, run_id=self._run.run_id)
         execute(self._cursor, "DROP TABLE {table}", self._collection)
         segments.drop_all(self._cursor, self._collection)
@@ -113,7 +114,7 @@ def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[D
     """The transaction that drops a collection, committed at the end of the block.
 
     Raises:
-        CollectionNotFoundError: somebody else dropped it.
+        CollectionNotFoundError: another process dropped it.
     """
     with pool.transaction() as cursor:
         cursor.execute(_LOCK_TIMEOUT)
@@ -129,7 +130,7 @@ def _lock(cursor: Cursor, collection: Collection) -> None:
 
 def _pages(pool: PostgresPool, collection: Collection, statement: str, at_once: int) -> Iterator[list[str]]:
     after = ""
-    # Up to an empty page, not to a short one: others may add while the pages are deleted.
+    # Up to an empty page, not only to a short one: other processes may add while the pages are deleted.
     while ids := fetch_ids(pool, statement, collection, after=after, limit=at_once):
         yield ids
         after = ids[-1]

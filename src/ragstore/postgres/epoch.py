@@ -8,7 +8,7 @@ from ragstore.model.epoch import Mark, StorePosition
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.run import fetch, fetch_first
 
-STAND = """
+POSITION = """
 SELECT e.epoch, m.mark, m.token::text FROM ragstore.epoch e,
     (SELECT mark, token FROM ragstore.mark ORDER BY mark DESC LIMIT 1) m
 """
@@ -48,9 +48,9 @@ WHERE NOT EXISTS (SELECT FROM ragstore.collection WHERE name = %(name)s)
 """
 
 
-def stand(pool: PostgresPool) -> StorePosition:
+def position(pool: PostgresPool) -> StorePosition:
     """The epoch, and the newest mark that was noted."""
-    ((number, mark, token),) = fetch(pool, STAND)
+    ((number, mark, token),) = fetch(pool, POSITION)
     return StorePosition(number, Mark(mark, token))
 
 

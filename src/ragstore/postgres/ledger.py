@@ -12,7 +12,7 @@ from ragstore.errors import LeaseLostError
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.postgres import copy, statements
-from ragstore.postgres.collections import gone, held, hold, hold_named
+from ragstore.postgres.collections import hold, hold_named, hold_parameters, why_not_held
 from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.run import fetch_ids
@@ -52,7 +52,7 @@ class Ledger:
                 },
             )
             if cursor.rowcount != 1:
-                raise gone(cursor, collection)
+                raise why_not_held(cursor, collection)
 
     def renew_leases(self, run_ids: Sequence[str], *, lease_ttl_s: float) -> set[str]:
         """Extend the leases of these runs; returns those that are still ours."""
@@ -106,7 +106,7 @@ class Ledger:
             CollectionNotFoundError: the collection was dropped; nothing was written.
         """
         with self._pool.transaction() as cursor:
-            ids = {**held(collection), "run_id": run.run_id}
+            ids = {**hold_parameters(collection), "run_id": run.run_id}
             # In one round trip, and in this order.
             cursor.execute(f"{statements.HOLD_COLLECTION}; {statements.END_RUN}", ids)
             if cursor.rowcount != 1:

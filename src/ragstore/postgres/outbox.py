@@ -32,7 +32,7 @@ class TakenOutbox:
         self._cursor = cursor
         self._held: dict[str, Collection] = {}
         self.items = [OutboxItem(*row[:7]) for row in rows]
-        self.stand = StorePosition(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else StorePosition()
+        self.position = StorePosition(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else StorePosition()
         """How far PostgreSQL was before these rows were taken."""
         self.mark = max((Mark(item.outbox_id, item.token) for item in self.items), default=Mark())
 

@@ -207,7 +207,7 @@ class States:
     live: dict[str, int]
     pending: set[str]
 
-    def settled(self, node_id: str) -> int | None:
+    def stable_stamp(self, node_id: str) -> int | None:
         """The stamp of a live node that nothing works on."""
         return None if node_id in self.pending else self.live.get(node_id)
 

@@ -155,7 +155,7 @@ SELECT outbox_id FROM due
 """
 
 # The epoch is held before the rows, as whoever begins a new one takes them.
-_WITH_STAND = """
+_WITH_POSITION = """
 WITH held AS MATERIALIZED (
     SELECT epoch FROM ragstore.epoch WHERE is_only FOR KEY SHARE
 ), newest AS (
@@ -167,7 +167,7 @@ FROM held, newest, ragstore.outbox o
 """
 
 TAKE_OUTBOX = f"""
-{_WITH_STAND}
+{_WITH_POSITION}
 WHERE o.outbox_id = ANY(%(outbox_ids)s) ORDER BY o.outbox_id FOR UPDATE OF o SKIP LOCKED
 """
 
@@ -182,7 +182,7 @@ ORDER BY outbox_id
 """
 
 TAKE_OUTBOX_ROWS = f"""
-{_WITH_STAND}
+{_WITH_POSITION}
 WHERE o.outbox_id = ANY(%(outbox_ids)s) ORDER BY o.outbox_id FOR UPDATE OF o
 """
 
