@@ -1,4 +1,4 @@
-"""Reading documents, their history and the quarantine from the ledger."""
+"""Documents, their history, the quarantine and gauges: reads from the ledger, and changes of the quarantine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PAGE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class QuarantineState:
-    """What is set aside, and why.
+    """Why a document is in quarantine.
 
     Args:
-        seen: its size, mtime_ns and etag at that time.
+        seen: size, mtime_ns and etag of the source when it was set aside.
     """
 
     retry: str
@@ -31,7 +31,7 @@ class QuarantineState:
 
 
 def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
-    """The ledger's rows of these documents, deleted ones too, by id."""
+    """The ledger's rows of these documents by id, deleted ones included."""
     rows = fetch(pool, statements.GET_DOCUMENTS, collection, document_ids=list(document_ids))
     return {row[0]: DocumentState(*row) for row in rows}
 
@@ -39,7 +39,7 @@ def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequ
 def get_source_states(
     pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
 ) -> dict[str, SourceState]:
-    """What tells whether these documents changed, by id; deleted ones too."""
+    """The values that show whether these documents changed, by id, deleted ones included."""
     rows = fetch(pool, statements.GET_SOURCE_STATES, collection, document_ids=list(document_ids))
     return {row[0]: SourceState._make(row) for row in rows}
 
@@ -47,7 +47,7 @@ def get_source_states(
 def find_by_content(
     pool: PostgresPool, collection: Collection, content_hashes: Sequence[str]
 ) -> dict[str, list[DocumentState]]:
-    """Live documents that have one of these contents, by content hash."""
+    """Live documents with one of these content hashes, by hash."""
     found: dict[str, list[DocumentState]] = {}
     for row in fetch(pool, statements.FIND_BY_CONTENT, collection, content_hashes=list(content_hashes)):
         state = DocumentState(*row)
@@ -62,9 +62,9 @@ def iter_documents(pool: PostgresPool, collection: Collection) -> Iterator[Docum
 
 
 def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping[str, tuple[int, SourceItem]]) -> None:
-    """Record new size and times of documents whose content is what is live: id → (revision, item).
+    """Record size and times of documents whose content is unchanged (id → (revision, item)).
 
-    What set them aside meanwhile is over, so they leave quarantine.
+    They also leave quarantine, because their source could be read.
     """
     if not touched:
         return
@@ -98,7 +98,7 @@ class Failure:
 
 
 def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequence[Failure], *, worker: str) -> None:
-    """Set documents aside, counting attempts; a live revision of them stays live."""
+    """Put documents into quarantine and count the attempts; a live revision stays live."""
     if not failures:
         return
     with pool.transaction() as cursor:
@@ -121,25 +121,24 @@ def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequenc
 
 
 def list_quarantine(pool: PostgresPool, collection: Collection) -> list[QuarantineEntry]:
-    """Documents set aside, by id."""
+    """Documents in quarantine, in the order of their ids."""
     return [QuarantineEntry(*row) for row in fetch(pool, statements.LIST_QUARANTINE, collection)]
 
 
 def has_quarantined(pool: PostgresPool, collection: Collection) -> bool:
-    """Whether any document is set aside."""
     return bool(fetch_first(pool, statements.HAS_QUARANTINE, collection))
 
 
 def get_quarantined(
     pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
 ) -> dict[str, QuarantineState]:
-    """Those of these documents that are set aside, by id."""
+    """The ones among these documents that are in quarantine, by id."""
     rows = fetch(pool, statements.GET_QUARANTINE, collection, document_ids=list(document_ids))
     return {row[0]: QuarantineState(row[1], row[2], row[3], row[4:]) for row in rows}
 
 
 def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:
-    """Let the next ingest try these again, all of them where none is named; returns how many."""
+    """Let the next ingest try these documents again, or all if none is named; returns how many."""
     with pool.transaction() as cursor:
         parameters = {"all": not document_ids, "document_ids": list(document_ids)}
         execute(cursor, statements.RELEASE_QUARANTINE, collection, **parameters)
@@ -152,7 +151,7 @@ def _printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KnownSource:
-    """A source unit that the ledger names; ``revision`` is 0 where it is only in quarantine."""
+    """A document that the ledger has; ``revision`` is 0 if it is only in quarantine."""
 
     document_id: str
     source_uri: str
@@ -162,13 +161,13 @@ class KnownSource:
 def page_of_sources(
     pool: PostgresPool, collection: Collection, folders: Sequence[str], *, after: str, quarantined: bool = False
 ) -> list[KnownSource]:
-    """The next live documents that an ingest read from below these folders, in the order of their ids.
+    """The next live documents that an ingest read from files below these folders, in the order of their ids.
 
-    Those whose URI is escaped come from anywhere. A page with fewer than ``PAGE`` of them is the last.
+    Documents with an escaped URI are included from any folder. A page of fewer than ``PAGE`` documents is the last.
 
     Args:
-        after: the last id of the page before, the empty string for the first page.
-        quarantined: what is in quarantine instead, live or not.
+        after: the last id of the previous page, the empty string for the first page.
+        quarantined: page through the documents in quarantine instead, live or not.
     """
     statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
     rows = fetch(pool, statement, collection, folders=list(folders), after=after, limit=PAGE)
@@ -176,12 +175,12 @@ def page_of_sources(
 
 
 def count_live(pool: PostgresPool, collection: Collection) -> int:
-    """Live documents of a collection, wherever they came from."""
+    """Number of live documents of a collection, from all sources."""
     return int(fetch_first(pool, statements.COUNT_LIVE, collection))
 
 
 def forget_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> None:
-    """Take these out of quarantine: there is nothing left to set aside."""
+    """Remove documents from quarantine whose source no longer exists."""
     if document_ids:
         with pool.transaction() as cursor:
             execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(document_ids))
@@ -214,10 +213,10 @@ SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'da
 
 @dataclass(frozen=True, slots=True)
 class CollectionGauges:
-    """What is live in one collection, what was set aside, and how well its vectors are found.
+    """Numbers of one collection: live, in quarantine, and how well searches find its vectors.
 
     Args:
-        found: what searches found when it was measured; None where it was not.
+        found: result of the last measurement of searches; None if there was none.
     """
 
     name: str
@@ -233,8 +232,8 @@ class LedgerGauges:
     """The ledger at one moment.
 
     Args:
-        oldest_due_s: since when MongoDB waits for something that is due, 0 where nothing is.
-        n_runs_expired: runs whose lease ran out and that nobody has recovered yet.
+        oldest_due_s: seconds for which the oldest due outbox row has waited; 0 if none is due.
+        n_runs_expired: runs whose lease ran out and that are not recovered yet.
     """
 
     n_outbox: int
@@ -245,7 +244,7 @@ class LedgerGauges:
 
 
 def read_gauges(pool: PostgresPool) -> LedgerGauges:
-    """All of it, as one snapshot but for nodes without a document, which are counted after it.
+    """All gauges in one snapshot, except nodes without a document, which are counted after it.
 
     Raises:
         StoreError
@@ -263,10 +262,10 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
 
 
 def missing_tables(pool: PostgresPool) -> list[str]:
-    """Names of collections whose vector table is not there."""
+    """Names of collections whose vector table is missing."""
     return fetch_ids(pool, _MISSING_TABLES)
 
 
 def ping(pool: PostgresPool) -> None:
-    """Raises StoreError where PostgreSQL does not answer."""
+    """Raise StoreError if PostgreSQL does not answer."""
     fetch(pool, "SELECT 1")

@@ -1,4 +1,4 @@
-"""Index structs: PostgreSQL has the truth."""
+"""Index structs in PostgreSQL, which decides; MongoDB gets copies through the outbox."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ragstore.model.node import NAMESPACE, Struct
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.run import fetch, fetch_ids
 
-# The stamp is taken once the row is locked, so that the write that counts has the largest.
+# The stamp is taken after the row is locked, so that the last write has the largest stamp.
 PUT = """
 INSERT INTO ragstore.index_struct AS old (index_id, collection_id, stamp, kind, body)
 VALUES (%(index_id)s, %(collection_id)s, nextval('ragstore.stamp'), %(kind)s, %(body)s)
@@ -15,7 +15,7 @@ ON CONFLICT (index_id) DO UPDATE SET stamp = nextval('ragstore.stamp'), kind = e
 WHERE old.collection_id = excluded.collection_id RETURNING index_id
 """
 
-# One statement: the struct and the word that MongoDB must get it are one. The writer tries that at once.
+# One statement writes the struct and its outbox row. The writer makes the first attempt at once, hence stamp 1.
 QUEUED = """
 WITH there AS ({source})
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
@@ -54,7 +54,7 @@ SELECT index_id FROM ragstore.index_struct WHERE collection_id = %(collection_id
 
 
 def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> list[int]:
-    """Write a struct; returns the outbox row that brings it to MongoDB, none where the id is another collection's.
+    """Write a struct; returns the id of its outbox row, or nothing if the index id is another collection's.
 
     Crash safety:
         One transaction.
@@ -64,13 +64,13 @@ def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> li
 
 
 def queue_struct(pool: PostgresPool, collection: Collection, index_id: str) -> list[int]:
-    """The same for a struct that is there and that MongoDB lacks."""
+    """Add an outbox row for an existing struct that MongoDB lacks; returns its id."""
     rows = fetch(pool, QUEUED.format(source=THERE), collection, namespace=NAMESPACE, index_id=index_id)
     return [row[0] for row in rows]
 
 
 def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> bool:
-    """Write a struct that PostgreSQL has lost; False where it has one that is in its way.
+    """Write a struct that PostgreSQL has lost; False if a struct with its id exists, or conflicts with it.
 
     Crash safety:
         One transaction.
@@ -79,7 +79,7 @@ def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -
 
 
 def delete_struct(pool: PostgresPool, collection: Collection, index_id: str) -> None:
-    """Remove a struct, if it is there.
+    """Delete a struct, if it exists.
 
     Crash safety:
         One transaction.
@@ -88,13 +88,11 @@ def delete_struct(pool: PostgresPool, collection: Collection, index_id: str) -> 
 
 
 def find_struct(pool: PostgresPool, collection: Collection, index_id: str) -> Struct | None:
-    """The struct of that id."""
     rows = fetch(pool, GET, collection, index_id=index_id)
     return Struct(*rows[0]) if rows else None
 
 
 def list_structs(pool: PostgresPool, collection: Collection) -> list[Struct]:
-    """All structs of a collection."""
     return [Struct(*row) for row in fetch(pool, LIST, collection)]
 
 
@@ -104,7 +102,6 @@ def struct_stamps(pool: PostgresPool, collection: Collection) -> dict[str, int]:
 
 
 def ids_of_kind(pool: PostgresPool, collection: Collection, kind: str) -> list[str]:
-    """Ids of the structs of one type."""
     return fetch_ids(pool, OF_KIND, collection, kind=kind)
 
 

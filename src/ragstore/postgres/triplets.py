@@ -1,4 +1,4 @@
-"""A graph of plain triplets: subject, relation, object."""
+"""Triplet graph of a collection: plain (subject, relation, object) rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RELATIONS = """
 SELECT DISTINCT relation FROM ragstore.triplet WHERE collection_id = %(collection_id)s ORDER BY relation
 """
 
-# The first so many triplets of every subject that can be reached in so many steps.
+# The first triplets (at most ``limit``) of every subject that can be reached in fewer than ``depth`` steps.
 NEAR = """
 WITH RECURSIVE reached (subject, depth) AS (
     SELECT unnest(%(subjects)s::text[]), 1
@@ -60,7 +60,7 @@ SELECT r.subject, t.relation, t.object FROM (SELECT DISTINCT subject FROM reache
 
 
 def put_triplets(pool: PostgresPool, collection: Collection, triplets: Sequence[Triplet]) -> None:
-    """Add triplets; one that is there stays where it is.
+    """Add triplets; an existing one keeps its position in the order.
 
     Crash safety:
         One transaction.
@@ -70,7 +70,7 @@ def put_triplets(pool: PostgresPool, collection: Collection, triplets: Sequence[
 
 
 def delete_triplet(pool: PostgresPool, collection: Collection, triplet: Triplet) -> None:
-    """Remove a triplet, if it is there.
+    """Delete a triplet, if it exists.
 
     Crash safety:
         One transaction.
@@ -85,23 +85,22 @@ def triplets_of(pool: PostgresPool, collection: Collection, subject: str) -> lis
 
 
 def subjects(pool: PostgresPool, collection: Collection, *, limit: int) -> list[str]:
-    """The first subjects, oldest first."""
+    """The first ``limit`` subjects, oldest first."""
     return fetch_ids(pool, SUBJECTS, collection, limit=limit)
 
 
 def relations(pool: PostgresPool, collection: Collection) -> list[str]:
-    """The relations in use."""
     return fetch_ids(pool, RELATIONS, collection)
 
 
 def triplets_near(
     pool: PostgresPool, collection: Collection, subjects: Sequence[str], *, depth: int, limit: int
 ) -> dict[str, list[tuple[str, str]]]:
-    """(relation, object) of each subject that is reached from these in so many steps, oldest first.
+    """(relation, object) of each subject that is reached from these subjects, oldest first.
 
     Args:
-        depth: at least 1, which is these subjects alone.
-        limit: of each subject at most.
+        depth: steps, at least 1, which means only these subjects.
+        limit: most triplets of each subject.
     """
     near: dict[str, list[tuple[str, str]]] = {}
     for subject, *rest in fetch(pool, NEAR, collection, subjects=list(subjects), depth=depth, limit=limit):
