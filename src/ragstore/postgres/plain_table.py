@@ -1,4 +1,4 @@
-"""A table that a plain PGVectorStore filled: read as it is, whatever its settings were."""
+"""Reader of a table that a plain PGVectorStore wrote, with any of its settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ragstore.postgres.vectors import decoded_vector
 _PAGE = 1_000
 _NEEDED = {"text", "metadata_", "node_id", "embedding"}
 
-# The extension may be in any schema, and the role's search path without it.
+# The extension may be in any schema, also outside of the role's search path.
 _EXTENSION = """
 SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
@@ -28,8 +28,8 @@ _COLUMNS = """
 SELECT column_name FROM information_schema.columns WHERE table_schema = %(schema)s AND table_name = %(table)s
 """
 
-# PGVectorStore does not keep a node id from being there twice; of several rows the one that was added last counts.
-# MATERIALIZED: the ids alone are sorted, not the vectors.
+# In PGVectorStore's table a node id may be there twice; the row that was added last counts.
+# MATERIALIZED: only the ids are sorted, not the vectors.
 _ROWS = """
 DECLARE plain NO SCROLL CURSOR FOR
 WITH last AS MATERIALIZED (SELECT max(id) AS id FROM {table} GROUP BY node_id)
@@ -66,7 +66,7 @@ class PlainRow:
 
 
 class PlainTable:
-    """One table within one transaction; every reading sees the same."""
+    """One table in one transaction; all reads see the same state."""
 
     def __init__(self, cursor: Cursor, schema: str, table: str) -> None:
         self._cursor = cursor
@@ -74,21 +74,21 @@ class PlainTable:
         self._check(schema, table)
 
     def dim(self) -> int | None:
-        """Length of most of its vectors, None where it has none."""
+        """The most frequent length of its vectors; None if it has no vector."""
         rows = self._fetch(_DIMS)
         return rows[0][0] if rows else None
 
     def n_rows(self) -> tuple[int, int]:
-        """How many rows there are, and how many node ids."""
+        """Number of rows, and of different node ids."""
         ((n_rows, n_ids),) = self._fetch(_COUNT)
         return n_rows, n_ids
 
     def doubled(self, limit: int) -> list[tuple[str, int]]:
-        """(node id, rows) of the first of those that have several rows."""
+        """(node id, number of rows) of the first node ids with several rows."""
         return self._fetch(_DOUBLED, limit=limit)
 
     def batches(self) -> Iterator[list[PlainRow]]:
-        """Each node once, in the order in which they were added."""
+        """Each node once, in the order in which the nodes were added."""
         self._fetch(_ROWS)
         for rows in cursor_pages(self._cursor, "plain", limit=_PAGE):
             yield [_row(*row) for row in rows]
@@ -114,10 +114,10 @@ class PlainTable:
 
 @contextmanager
 def plain_table(pool: PostgresPool, schema: str, table: str) -> Iterator[PlainTable]:
-    """The table as it is now, for the length of the block; nothing of it is changed or locked.
+    """The present state of the table for the length of the block; nothing is changed or locked.
 
     Raises:
-        UsageError: there is no such table.
+        NotFoundError: there is no such table.
     """
     with pool.transaction() as cursor:
         execute(cursor, BEGIN_SNAPSHOT)

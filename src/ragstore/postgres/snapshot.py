@@ -1,4 +1,4 @@
-"""A collection as it was at one moment, read from end to end: what an export writes."""
+"""Consistent snapshot of a whole collection, for exports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WHERE collection_id = %(collection_id)s ORDER BY document_id, stamp
 
 NODE_IDS = f"SELECT node_id FROM {{table}} {_ORDER}"
 
-# Subjects in the order in which they were first named, as LlamaIndex keeps them.
+# Subjects in the order in which they were first added, as in LlamaIndex.
 TRIPLETS = """
 SELECT subject, relation, object FROM ragstore.triplet WHERE collection_id = %(collection_id)s
 ORDER BY min(triplet_id) OVER (PARTITION BY subject), triplet_id
@@ -58,14 +58,14 @@ class StoredNode(NamedTuple):
 
 
 class Snapshot:
-    """One collection within one transaction; every reading sees the same."""
+    """One collection in one transaction; all reads see the same state."""
 
     def __init__(self, cursor: Cursor, collection: Collection) -> None:
         self._cursor = cursor
         self._collection = collection
 
     def n_nodes(self) -> tuple[int, int]:
-        """How many nodes have a vector, and how many have none."""
+        """Number of nodes with a vector, and without."""
         ((with_vector, without_vector),) = fetch(self._cursor, COUNTS, self._collection)
         return with_vector, without_vector
 
@@ -78,25 +78,25 @@ class Snapshot:
             yield StoredNode(node_id, document_id, type_key, stored_json(content))
 
     def vectors(self) -> Iterator[tuple[str, Vectors]]:
-        """(node, vector) of all that have one."""
+        """(node id, vector of shape ``(dim,)``) of all nodes with a vector."""
         for node_id, sent in self._rows(VECTORS):
             yield node_id, decoded_vector(sent)
 
     def metadata(self) -> Iterator[tuple[str, str | None, str]]:
-        """(node, document, metadata as JSON) of all that have a vector."""
+        """(node id, document id, metadata as JSON) of all nodes with a vector."""
         yield from self._rows(METADATA)
 
     def node_ids(self) -> Iterator[str]:
-        """The nodes that have a vector."""
+        """Ids of the nodes with a vector."""
         for (node_id,) in self._rows(NODE_IDS):
             yield node_id
 
     def triplets(self) -> Iterator[tuple[str, str, str]]:
-        """(subject, relation, object) of the graph, those of a subject together."""
+        """(subject, relation, object) of the triplet graph, grouped by subject."""
         yield from self._rows(TRIPLETS)
 
     def documents(self) -> Iterator[RefDoc]:
-        """All live documents with their nodes; no other reading may be under way."""
+        """All live documents with their nodes; no other read may be under way."""
         for rows in pages(self._cursor, statements.PAGE_DOCUMENT_IDS, self._collection, limit=_PAGE):
             found = ref_docs(self._cursor, self._collection, [row[0] for row in rows])
             yield from sorted(found, key=lambda document: document.document_id)
@@ -110,7 +110,7 @@ class Snapshot:
 
 @contextmanager
 def snapshot(pool: PostgresPool, collection: Collection) -> Iterator[Snapshot]:
-    """The collection as it is now, for the length of the block; writers go on."""
+    """The present state of the collection for the length of the block; writers are not blocked."""
     with pool.transaction() as cursor:
         execute(cursor, BEGIN_SNAPSHOT)
         yield Snapshot(cursor, collection)
