@@ -1,4 +1,4 @@
-"""The epoch and the newest mark, as MongoDB has them: in the entry that says which deployment it belongs to."""
+"""Epoch and newest mark of MongoDB, in the entry that names the deployment of the database."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _KEY: Document = {"_id": "deployment"}
 
 
 def position(database: MongoDatabase) -> StorePosition | None:
-    """How far MongoDB is; None where it does not say which deployment it belongs to."""
+    """MongoDB's position; None if the database has no entry of its deployment."""
     with translation():
         found = database[_REGISTRY].find_one(_KEY)
     return None if found is None else _position(found)
 
 
 def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
-    """Move the mark on; False where MongoDB is not as it was found, and nothing was changed.
+    """Move the mark forward; False if MongoDB's position is not ``found`` any more, and nothing was changed.
 
     Crash safety:
         One acknowledged update of one entry.
@@ -31,7 +31,7 @@ def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
 
 
 def put(database: MongoDatabase, position: StorePosition, *, deployment: str) -> None:
-    """Say how far MongoDB is, whatever it said before.
+    """Set MongoDB's position, whatever it was before.
 
     Crash safety:
         One acknowledged update of one entry.
@@ -42,7 +42,7 @@ def put(database: MongoDatabase, position: StorePosition, *, deployment: str) ->
 
 
 def fields(position: StorePosition) -> dict[str, Any]:
-    """The fields of the entry."""
+    """A position as fields of the entry."""
     return {"epoch": position.epoch, "mark": {"number": position.mark.number, "token": position.mark.token}}
 
 
@@ -53,7 +53,7 @@ def _position(found: Document) -> StorePosition:
 
 def _condition(found: StorePosition) -> Document:
     own = fields(found)
-    # Entries of before there were epochs have neither field.
+    # Entries from versions without epochs have neither field.
     if found.epoch == 1:
         own["epoch"] = {"$in": [1, None]}
     if found.mark == Mark():
