@@ -1,18 +1,18 @@
-"""Segments: ranges of a vector table's ids whose vectors stand in narrow tables of their own, written once.
+"""Segments: ranges of a vector table's ids, each with its vectors in a narrow table that is written once.
 
-A row's id is a number that only grows, so new rows are above the last range: fresh, in no segment, and compared one by
-one. Fresh nodes are sealed into a segment within a second, by one statement; small segments have no tree and are read
-whole, which costs a question a third of a microsecond a node. When they are many nodes they become a tree of cells
-(``cells.py``), and trees that follow each other are merged by size. No row of a segment's table changes: nodes that
-were deleted since are left out when the nodes' own rows are fetched, and with the next merge.
+A row's id only grows, so new rows are above the last range. These are fresh: in no segment, and compared one by one.
+Fresh nodes are sealed into a segment within a second, by one statement. Small segments have no tree and are read whole,
+which costs a search a third of a microsecond per node. When they have many nodes together they become a tree of cells
+(``cells.py``), and neighbouring trees are merged by size. Rows of a segment's table never change: deleted nodes are
+left out when a search fetches the nodes' own rows, and by the next merge.
 
-Queries are right with any notion of the segments: fresh is what is above the last one that a query knows of. A table
-that was merged into another stays for ``RETIRED_S``; who knows it longer than that learns that it is gone and asks
-again.
+A search is correct with any version of the list of segments: for it, fresh is all above the last segment that it knows.
+A table that was merged into another stays for ``RETIRED_S``. A search with an older list gets the error that the table
+is missing, and reads the list again.
 
-A row with a low id must not become visible after its range was sealed. Writers share a lock from before they draw ids
-until they commit. Sealing reads the highest id, and then waits for the writers that have the lock at that moment: up to
-there all is visible then.
+A row with a low id must not become visible after its range was sealed. Writers hold a shared lock from before they draw
+ids until they commit. Sealing reads the highest id, then waits for the writers that hold the lock at that moment: after
+that all rows up to this id are visible.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 LOCK_SPACE = 0x5241_4753
-"""Of the lock on building indexes of the vector table; keeps ours apart from other programs."""
+"""Key of the lock for building indexes of the vector table; distinguishes it from locks of other programs."""
 
 RETIRED_S = 60.0
-"""So long a table stays that was merged into another."""
+"""Seconds for which a table stays after it was merged into another."""
 
 MAX_DEAD_SHARE = 0.3
 
 WAIT_FOR_WRITERS_S = 3.0
-"""Sealing waits so long for transactions that may have drawn an id already."""
+"""Seconds that sealing waits for transactions that may have drawn an id already."""
 
 _POLL_S = 0.02
 
 _SEAL_SPACE, _MERGE_SPACE = 0x5241_4754, 0x5241_4755
 _FLAT_COMPONENTS = 2_000_000
-"""A segment of fewer components of vectors has no tree: reading all of it costs a question some milliseconds."""
+"""A segment with fewer vector components (nodes times dim) has no tree: reading all of it takes a few milliseconds."""
 
 _PER_LEVEL = 8
 _FIRST_LEVEL = 4
-"""Times ``max_flat``: below so many nodes, trees are of the first level."""
+"""Times ``max_flat``: trees with fewer nodes are of the first level."""
 
 _MAX_LEVEL = 12
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
