@@ -345,7 +345,7 @@ def _wrong_value(condition: Condition, wanted: str) -> FilterError:
 
 
 def is_storable(value: Scalar) -> bool:
-    """Whether metadata in the table can hold the value at all."""
+    """Whether metadata in the table can contain the value at all."""
     if isinstance(value, str):
         return not any(char == "\0" or _is_surrogate(char) for char in value)
     if isinstance(value, float):

@@ -1,7 +1,7 @@
-"""Search of one collection: by vector, by words, or by both, as one statement that sees one state of the ledger.
+"""Search of one collection by vector, by words, or by both, in one statement that sees one state of the ledger.
 
-A statement that was not allowed to look far enough says so, and the next, wider one replaces its answer whole; two
-statements never share an answer, because between them a new revision of a document may have been published.
+A statement whose limits were too narrow reports this, and the next, wider one replaces its whole answer. Two statements
+never share an answer, because a new revision of a document may have been published between them.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ _ALL_WITH_COMMON_WORDS = """(
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find, apart from the question itself.
+    """Options of a search, without the question itself.
 
     Args:
         k: hits wanted, 1 to 1,000.
@@ -147,11 +147,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Args:
-        rows: best first; of equal score by node id.
-        collection: as the answer saw it, for the next question.
+        rows: best first; equal scores in the order of node ids.
+        collection: its state that the statement saw, for the next search.
     """
 
     rows: list[Row]
@@ -183,7 +183,7 @@ def keyword_search(connection: Connection, collection: Collection, text: str, qu
 def hybrid_search(connection: Connection, collection: Collection, text: str, vector: Vector, query: Query) -> Found:
     """Both searches at once; the score is the weighted sum of ``1 / (15 + rank)``, reciprocal rank fusion.
 
-    A zero vector ranks nothing, so words alone decide then. A node with a word that stands in up to three nodes of
+    A zero vector ranks nothing, so only words decide then. A node with a word that occurs in up to three nodes of
     thousands counts as if it had its rank among those in both lists.
     """
     return _first_complete(connection, collection, query, "hybrid", text=text, vector=vector)
@@ -212,7 +212,7 @@ class _Plan:
 def _plans(
     collection: Collection, query: Query, mode: Mode, vector: Vector | None, wanted: Wanted | None
 ) -> Iterator[_Plan]:
-    """From the narrowest look to the widest; the last is always complete."""
+    """Plans from the narrowest to the widest; the last is always complete."""
     if vector is None:
         yield _Plan("none")
         return
@@ -245,7 +245,7 @@ def _segment_plans(collection: Collection, query: Query, n_dense: int) -> Iterat
 
 
 def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Iterator[_Plan]:
-    """Plans for a filter that says which pairs a node must have, by how many nodes have them."""
+    """Plans for a filter that requires certain pairs, depending on how many nodes have them."""
     max_few = _max_few(collection)
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
     if wanted.n_nodes <= min(max_few, _MOST_FEW, max(_ALWAYS_FEW, _SHARE_OF_FEW * n_nodes)):
@@ -285,7 +285,7 @@ def _look(
 
 
 def effort_of(collection: Collection) -> Effort:
-    """How far a search of the collection looks into its segments."""
+    """The effort with which searches look into the collection's segments."""
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
     if collection.effort is None:
         return default_effort(n_nodes)
@@ -390,7 +390,7 @@ def _statement(plan: _Plan, collection: Collection, mode: Mode, query: Query, co
 
 
 def _settings(plan: _Plan) -> str:
-    """In one string with the statement they end with it, and cost no round trip."""
+    """Settings for one statement: in one string with it they end with it and cost no round trip."""
     settings = "SET LOCAL jit = off; "
     if plan.n_near or plan.kind == "near_or_few":
         # How many rows a look or a filter means is estimated badly; their indexes cost little where it is wrong to use
@@ -530,7 +530,7 @@ def _or_one(distance: str) -> str:
 
 
 def _condition(collection: Collection, query: Query) -> tuple[str, dict[str, Any]]:
-    """What a node must fulfil, over the columns user_metadata, document_id and node_id."""
+    """Condition on a node, over the columns user_metadata, document_id and node_id, with its parameters."""
     texts: list[str] = []
     params: dict[str, Any] = {}
     if query.filters is not None:
@@ -547,19 +547,19 @@ def _condition(collection: Collection, query: Query) -> tuple[str, dict[str, Any
 
 
 def _storable(text: str) -> str:
-    """Without what PostgreSQL cannot hold: NUL and lone surrogates."""
+    """The text without NUL and lone surrogates, which PostgreSQL cannot store."""
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def _vector_text(vector: Vector) -> str:
-    """pgvector's text form, of length one so that no sum of squares overflows a float."""
+    """A vector in pgvector's text form, normalised so that no sum of squares overflows a float."""
     wide = vector.astype(np.float64)
     wide /= math.sqrt(wide @ wide) or 1.0
     return orjson.dumps(wide.astype(np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _with_embedding(row: Row) -> Row:
-    """The same with its vector out of the form in which PostgreSQL sends it."""
+    """The row with its vector decoded from PostgreSQL's binary form."""
     return row._replace(embedding=decoded_vector(cast("Any", row.embedding)))
 
 

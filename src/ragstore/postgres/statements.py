@@ -331,8 +331,8 @@ WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NOT NULL
 
 # A collection that a transaction holds cannot be dropped; a drop that is under way is waited for. A lock that writers
 # share says when no row is on its way that has drawn its id already, see segments.py. While a collection is held, rows
-# are found by their keys: a table that grew since it was last analysed must not be read whole for each batch. The setting
-# ends with the transaction.
+# are found by their keys: a table that grew since it was last analysed must not be read whole for each batch. The
+# setting ends with the transaction.
 _BY_KEY = "set_config('enable_seqscan', 'off', true) = 'off'"
 
 WRITER_SPACE = 0x5241_4757
