@@ -1,4 +1,4 @@
-"""Reads of a collection's state in MongoDB for audits: streamed in the order of its keys, or for some ids."""
+"""Reads of a collection's state in MongoDB for audits: all of it in the byte order of ids, or some ids."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _entries(
     groups: tuple[Floats, NDArray[np.float64], float],
     nodes: tuple[Numbers, Halves],
 ) -> Entries:
-    """What is in the root or in a region.
+    """Entries of the root or of a region.
 
     Args:
         of: its number.
@@ -256,7 +256,7 @@ def _centres(vectors: Floats, labels: Numbers) -> Floats:
     sums = np.add.reduceat(vectors[order], begins, axis=0)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     centres = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
-    # What is stored decides who is nearest.
+    # The nearest centre is decided with the stored, rounded values.
     stored: Floats = centres.astype(np.float16).astype(np.float32)
     return stored
 

@@ -1,4 +1,4 @@
-"""PostgreSQL statements and steps of direct writes: nodes whose ids the caller chose, changed in one transaction.
+"""PostgreSQL side of direct writes: nodes whose ids the caller chose, changed in one transaction.
 
 Node ids may be live already, in the vector table or as a body, and two processes may write the same id at once. Every
 change locks the documents concerned, in order, before it takes a stamp. So of two writes of one node id, the one that

@@ -108,7 +108,7 @@ class Wanted:
 
 
 class _Recent:
-    """What was found last, of so many questions."""
+    """Cache of the most recent results."""
 
     def __init__(self, n_most: int) -> None:
         self._found: dict[Hashable, Wanted] = {}
@@ -208,7 +208,7 @@ class Groups:
         self._n_alone = np.zeros(1 << BUCKET_BITS, dtype=np.int64)
 
     def add_groups(self, numbers: Numbers, parents: Numbers, sizes: Numbers) -> None:
-        """Regions, whose parent is 0, or cells; before the nodes in them."""
+        """Add regions, whose parent is 0, or cells; must be called before ``add_nodes`` for the nodes in them."""
         self._parents[numbers] = parents
         self._sizes[numbers] = np.where(parents > 0, sizes, 0)
 

@@ -1,4 +1,7 @@
-"""PostgreSQL side of a repair: changes in one transaction, which first locks and checks again, and rebuilt indexes."""
+"""PostgreSQL side of a repair: changes of rows and of the ledger, and rebuilds of tables and indexes.
+
+Each change is one transaction, which first locks and checks again what was found.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statement runner: one statement, in an open transaction or in autocommit mode on a pool, and its rows or pages.
+"""Runner of single statements: on the cursor of an open transaction, or in autocommit mode on a pool.
 
 A cursor stays in the transaction that it belongs to. A pool lends a connection for this one statement, which is then
 its own transaction.

@@ -1,4 +1,7 @@
-"""Reads of a collection's state in PostgreSQL for audits: streamed in the order of MongoDB's keys, or for some ids."""
+"""Reads of a collection's state in PostgreSQL for audits: all of it in the byte order of ids, or some ids.
+
+MongoDB streams its keys in the same order, so that the two streams can be compared.
+"""
 
 from __future__ import annotations
 

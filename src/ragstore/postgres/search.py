@@ -36,52 +36,53 @@ Mode = Literal["vector", "keyword", "hybrid"]
 
 _RRF_K = 15
 _MIN_COSINE = 0.1
-"""What a vector less similar than this finds counts nothing in a hybrid search; it may still fill up the hits."""
+"""Least cosine of a vector hit that counts in a hybrid search; less similar ones may still fill up the hits."""
 
 _MIN_FUSED = 50
-"""Each side of a hybrid search brings so many candidates, or twice the wanted hits if that is more."""
+"""Candidates of each side of a hybrid search, or twice the wanted hits if that is more."""
 
 _WIDER = 4
-"""A second look compares so many times more."""
+"""Factor by which a second look compares more."""
 
 _MAX_NEAR = 2_000
-"""The rows of so many nodes are fetched, at most, to see which of them a filter allows."""
+"""Most nodes whose rows are fetched to check which of them a filter allows."""
 
 _MAX_FEW = 12_000
 _MAX_FEW_COMPONENTS = 6_000_000
-"""Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
-wide look into the segments."""
+"""Most nodes that a filter allows, and most components of their vectors, for which comparing all of them costs no more
+than a wide look into the segments."""
 
 _ALWAYS_FEW, _SHARE_OF_FEW, _MOST_FEW = 1_000, 0.02, 4_000
-"""All allowed nodes are compared at once where they are so many, or such a share but not above the last."""
+"""All allowed nodes are compared at once up to the first number, or up to this share of all nodes but not above the
+last number."""
 
 _PRUNED_TIMES = 3
 _LEAST_AROUND, _AROUND_SHARE, _AROUND_PER_ENTRY = 8_000, 25, 8
-"""With a filter a search looks so many times farther than without: what is allowed may be far from all questions by
-which the effort was measured. Of the nodes in cells with allowed ones it meets so many at least, or one of so many of
-all, most of which it need not compare, and an entry for so many of these."""
+"""A search with a filter looks this many times farther than without, because allowed nodes may be far from all
+questions that the effort was measured with. Of the nodes in cells with allowed ones it visits at least the first number, or one
+of 25 of all nodes if that is more; most of them it need not compare. It visits an entry for each 8 of these nodes."""
 
 _MEASURED_FOR = 1.2
-"""What was measured holds for so many times more nodes; where there are more, for as large a share of them."""
+"""Factor of growth up to which a measured effort stays valid; above it, the effort grows with the number of nodes."""
 
 _MAX_COUNTED = 64
-"""A word that the statistics do not know is counted up to here, to tell how rare it is."""
+"""Limit to which a word is counted that the statistics do not have, to find out how rare it is."""
 
 _MAX_SOLE, _MIN_FOR_SOLE = 3, 1_000
-"""A word of so few nodes, of so many, brings them to the top of a hybrid search."""
+"""A word in at most 3 nodes, in a collection of at least 1,000, brings these to the top of a hybrid search."""
 
 _MAX_CHOSEN = 600
-"""Rarer words choose the nodes to rank as long as they stand in about so many together."""
+"""The rarest words that together occur in about this many nodes choose the nodes to rank."""
 
 _MAX_LISTED = 6_000
-"""The index is asked for words that stand in about so many nodes together; more common ones are looked for in a sample
-of the table, which has enough of them."""
+"""The index is used for words that together occur in about this many nodes; more common ones are searched for in a
+sample of the table, which has enough of them."""
 
 _MAX_RANKED = 600
-"""A keyword search ranks so many nodes at most of each choice, or twice the wanted hits if that is more."""
+"""Most nodes of each choice that a keyword search ranks, or twice the wanted hits if that is more."""
 
 _N_FILL = 100
-"""Where rarer words have found too few, so many nodes with more common ones are ranked with them."""
+"""Nodes with more common words that are ranked too if the rarer words have found too few."""
 
 _MAX_LOOKED_AT = 3_000
 """Rows of that sample, or 20 for each wanted hit."""
@@ -90,7 +91,7 @@ _ALL_WITH_COMMON_WORDS = """(
         SELECT ctid AS tid FROM {table}
         WHERE text_search_tsv @@ (SELECT common_words FROM question) AND {condition}
     )"""
-"""In place of a sample where there is a filter, which may allow few rows."""
+"""Used in place of a sample if there is a filter, which may allow few rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Query:
         dense_weight: how much the rank by vector counts in a hybrid search, where the rank by words counts 1.
         with_embeddings: fetch the vectors of the hits too.
         with_bodies: fetch what LlamaIndex's nodes are made of, in place of the user's metadata.
-        n_context: fetch so many nodes of the same document on each side of a hit too, 0 or more.
+        n_context: number of nodes of the same document to fetch on each side of a hit, 0 or more.
     """
 
     k: int
@@ -195,10 +196,10 @@ class _Plan:
 
     Args:
         n_near: nodes of the segments whose rows are fetched.
-        entries: of the nearest regions so many entries are compared; 0 for every node of the segments.
-        members: of the nearest cells so many nodes are compared.
-        max_few: where too few of the nearest are allowed, up to so many allowed nodes are compared.
-        some: pairs of the metadata by which the look passes over what a filter cannot allow.
+        entries: number of entries of the nearest regions to compare; 0 for every node of the segments.
+        members: number of nodes of the nearest cells to compare.
+        max_few: if too few of the nearest are allowed, most allowed nodes to compare.
+        some: pairs of the metadata by which the look skips nodes that a filter cannot allow.
     """
 
     kind: Literal["none", "nearest", "near_or_few", "exact"]
@@ -256,7 +257,7 @@ def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Itera
 
 
 def _pruned(look: _Plan, wanted: Wanted, n_nodes: int) -> _Plan:
-    """A look that leads past what is not allowed, and to so many of the nodes around those that are."""
+    """The look limited to groups that may have allowed nodes, and wide enough to reach the nodes around these."""
     if not look.entries:
         return replace(look, some=wanted.some)
     around = min(int(wanted.n_around), max(_LEAST_AROUND, n_nodes // _AROUND_SHARE))
@@ -276,7 +277,7 @@ def _look(
     times: int = 1,
     max_few: int = 0,
 ) -> _Plan:
-    """A look into the segments, with what was measured to be enough of it, or so many times more."""
+    """A look into the segments with ``times`` the measured effort."""
     effort = effort_of(collection)
     if effort.is_exact:
         return _Plan(kind, n_near, max_few=max_few)
@@ -400,7 +401,7 @@ def _settings(plan: _Plan) -> str:
 
 
 def _constants(plan: _Plan, collection: Collection, mode: Mode, query: Query) -> dict[str, str]:
-    """What stands in the statement itself, because its plan depends on it; all of it is ours."""
+    """Values that are part of the statement's text because its plan depends on them; all of them are safe as SQL."""
     numbers = {
         "collection_id": collection.collection_id,
         "k": query.k,
@@ -456,7 +457,7 @@ def _candidate_sql(collection: Collection, plan: _Plan) -> str:
         return " UNION ALL ".join(
             f"SELECT {position} AS segment, cell, id, n, mean * d - reach AS distance, d "
             f"FROM (SELECT cell, id, n, mean, reach, {distance} AS d FROM {table} "
-            # OFFSET keeps the distance from being computed once for each place where it stands.
+            # OFFSET keeps the distance from being computed once for each time it is mentioned.
             f"WHERE {condition.format(position=position)}{only(position)} OFFSET 0) AS compared"
             for position, table in trees
         )
@@ -510,7 +511,7 @@ def _home(level: str, of: str = "") -> str:
 
 
 def _first(level: str, budget: int, *, of_at_least: int = 1) -> str:
-    """The nearest regions or cells of a level, until all before them have so many entries or nodes."""
+    """The nearest regions or cells of a level, until those before them have ``budget`` entries or nodes."""
     n_most = budget // of_at_least + 1
     return (
         "SELECT segment, id FROM (SELECT segment, id, sum(n) OVER (ORDER BY distance, segment, id "

@@ -1,4 +1,4 @@
-"""Tables of segments, with a row for each node, region and cell; read and written in PostgreSQL's binary COPY format.
+"""Tables of segments: a row for each node, region and cell, read and written in the binary COPY format.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; of a ``halfvec`` two int16 (dim, unused)
 and ``dim`` float16, big-endian.

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL with the session settings that ragstore's SQL needs, whatever the server's defaults are.
+"""Connections to PostgreSQL with the session settings that ragstore's SQL needs.
 
 A transaction pooler such as PgBouncer lends each transaction another session of the server, and refuses ``options`` in
 the start-up message. So a connection starts with the encoding only, which poolers know. A direct connection is then set

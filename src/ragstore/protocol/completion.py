@@ -1,6 +1,7 @@
-"""Completion of documents that are written directly: their hash is recorded, nodes of former versions are deleted.
+"""Completion of documents that are written directly.
 
-A document has no hash until it is declared complete, so that a writer that was killed before adds it again.
+It records a document's hash and deletes the nodes of former versions. A document has no hash until it is declared
+complete, so that it is added again after its writer was killed.
 """
 
 from __future__ import annotations

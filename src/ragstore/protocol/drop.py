@@ -1,4 +1,4 @@
-"""Drop of a collection: its documents are deleted first, then one PostgreSQL transaction drops the empty collection.
+"""Drop of a collection: deletes of its documents, then one transaction that drops the empty collection.
 
 MongoDB's bodies are deleted by their ids only, never by the collection's name. So a process that was paused during the
 deletion and goes on late cannot delete bodies of a new collection of the same name.

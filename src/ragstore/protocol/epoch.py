@@ -1,4 +1,7 @@
-"""Detection of restored stores, and the begin of a new epoch: no write while the stores are of different moments."""
+"""Detection of a store that was restored from a backup, and the begin of a new epoch.
+
+No store is written to while the other one has the state of another moment.
+"""
 
 from __future__ import annotations
 

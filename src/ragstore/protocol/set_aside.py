@@ -1,4 +1,7 @@
-"""Moves of MongoDB documents that PostgreSQL does not have to collections that no reader uses; names are reported."""
+"""Setting aside of MongoDB documents that PostgreSQL does not have.
+
+They are moved to collections that no reader uses, and the names of these collections are reported.
+"""
 
 from __future__ import annotations
 
