@@ -15,6 +15,30 @@ from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids, pages
 
 PAGE = 1_000
 
+GAUGES = """
+SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.found
+FROM (
+    SELECT (SELECT count(*) FROM ragstore.outbox),
+           (SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0)::float8 FROM ragstore.outbox
+            WHERE not_before <= now()),
+           (SELECT count(*) FROM ragstore.run),
+           (SELECT count(*) FROM ragstore.run WHERE lease_until < now())
+) AS totals (n_outbox, oldest_due_s, n_runs, n_runs_expired)
+LEFT JOIN (
+    SELECT name, coalesce(d.n, 0) AS n_documents, coalesce(d.n_nodes, 0)::bigint AS n_nodes,
+           coalesce(q.n, 0) AS n_quarantined, jsonb_array_length(segments) AS n_segments,
+           effort->'found' AS found
+    FROM ragstore.collection
+    LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.document
+               WHERE deleted_at IS NULL AND revision > 0 GROUP BY 1) AS d USING (collection_id)
+    LEFT JOIN (SELECT collection_id, count(*) AS n FROM ragstore.quarantine GROUP BY 1) AS q USING (collection_id)
+) AS c ON true ORDER BY c.name
+"""
+
+_MISSING_TABLES = """
+SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NULL ORDER BY name
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class QuarantineState:
@@ -28,6 +52,55 @@ class QuarantineState:
     code: str
     reason: str
     seen: tuple[int | None, int | None, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a source item could not become a document's revision."""
+
+    item: SourceItem
+    error: RagstoreError
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """A document that the ledger has; ``revision`` is 0 if it is only in quarantine."""
+
+    document_id: str
+    source_uri: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionGauges:
+    """Numbers of one collection: live, in quarantine, and how well searches find its vectors.
+
+    Args:
+        found: result of the last measurement of searches; None if there was none.
+    """
+
+    name: str
+    n_documents: int
+    n_nodes: int
+    n_quarantined: int
+    n_segments: int
+    found: Found | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerGauges:
+    """The ledger at one moment.
+
+    Args:
+        oldest_due_s: seconds for which the oldest due outbox row has waited; 0 if none is due.
+        n_runs_expired: runs whose lease ran out and that are not recovered yet.
+    """
+
+    n_outbox: int
+    oldest_due_s: float
+    n_runs: int
+    n_runs_expired: int
+    collections: list[CollectionGauges]
 
 
 def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
@@ -61,6 +134,27 @@ def iter_documents(pool: PostgresPool, collection: Collection) -> Iterator[Docum
         yield from (DocumentState(*row) for row in rows)
 
 
+def page_of_sources(
+    pool: PostgresPool, collection: Collection, folders: Sequence[str], *, after: str, quarantined: bool = False
+) -> list[KnownSource]:
+    """The next live documents that an ingest read from files below these folders, in the order of their ids.
+
+    Documents with an escaped URI are included from any folder. A page of fewer than ``PAGE`` documents is the last.
+
+    Args:
+        after: the last id of the previous page, the empty string for the first page.
+        quarantined: page through the documents in quarantine instead, live or not.
+    """
+    statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
+    rows = fetch(pool, statement, collection, folders=list(folders), after=after, limit=PAGE)
+    return [KnownSource(*row) for row in rows]
+
+
+def count_live(pool: PostgresPool, collection: Collection) -> int:
+    """Number of live documents of a collection, from all sources."""
+    return int(fetch_first(pool, statements.COUNT_LIVE, collection))
+
+
 def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping[str, tuple[int, SourceItem]]) -> None:
     """Record size and times of documents whose content is unchanged (id → (revision, item)).
 
@@ -87,14 +181,6 @@ def history(pool: PostgresPool, collection: Collection, document_id: str) -> lis
     """The audit trail of one document, oldest first."""
     rows = fetch(pool, statements.HISTORY, collection=collection.name, document_id=document_id)
     return [Event(*row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a source item could not become a document's revision."""
-
-    item: SourceItem
-    error: RagstoreError
 
 
 def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequence[Failure], *, worker: str) -> None:
@@ -145,102 +231,11 @@ def release_quarantine(pool: PostgresPool, collection: Collection, document_ids:
         return cursor.rowcount
 
 
-def _printable(text: str) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-@dataclass(frozen=True, slots=True)
-class KnownSource:
-    """A document that the ledger has; ``revision`` is 0 if it is only in quarantine."""
-
-    document_id: str
-    source_uri: str
-    revision: int
-
-
-def page_of_sources(
-    pool: PostgresPool, collection: Collection, folders: Sequence[str], *, after: str, quarantined: bool = False
-) -> list[KnownSource]:
-    """The next live documents that an ingest read from files below these folders, in the order of their ids.
-
-    Documents with an escaped URI are included from any folder. A page of fewer than ``PAGE`` documents is the last.
-
-    Args:
-        after: the last id of the previous page, the empty string for the first page.
-        quarantined: page through the documents in quarantine instead, live or not.
-    """
-    statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
-    rows = fetch(pool, statement, collection, folders=list(folders), after=after, limit=PAGE)
-    return [KnownSource(*row) for row in rows]
-
-
-def count_live(pool: PostgresPool, collection: Collection) -> int:
-    """Number of live documents of a collection, from all sources."""
-    return int(fetch_first(pool, statements.COUNT_LIVE, collection))
-
-
 def forget_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> None:
     """Remove documents from quarantine whose source no longer exists."""
     if document_ids:
         with pool.transaction() as cursor:
             execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(document_ids))
-
-
-GAUGES = """
-SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.found
-FROM (
-    SELECT (SELECT count(*) FROM ragstore.outbox),
-           (SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0)::float8 FROM ragstore.outbox
-            WHERE not_before <= now()),
-           (SELECT count(*) FROM ragstore.run),
-           (SELECT count(*) FROM ragstore.run WHERE lease_until < now())
-) AS totals (n_outbox, oldest_due_s, n_runs, n_runs_expired)
-LEFT JOIN (
-    SELECT name, coalesce(d.n, 0) AS n_documents, coalesce(d.n_nodes, 0)::bigint AS n_nodes,
-           coalesce(q.n, 0) AS n_quarantined, jsonb_array_length(segments) AS n_segments,
-           effort->'found' AS found
-    FROM ragstore.collection
-    LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.document
-               WHERE deleted_at IS NULL AND revision > 0 GROUP BY 1) AS d USING (collection_id)
-    LEFT JOIN (SELECT collection_id, count(*) AS n FROM ragstore.quarantine GROUP BY 1) AS q USING (collection_id)
-) AS c ON true ORDER BY c.name
-"""
-
-_MISSING_TABLES = """
-SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NULL ORDER BY name
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionGauges:
-    """Numbers of one collection: live, in quarantine, and how well searches find its vectors.
-
-    Args:
-        found: result of the last measurement of searches; None if there was none.
-    """
-
-    name: str
-    n_documents: int
-    n_nodes: int
-    n_quarantined: int
-    n_segments: int
-    found: Found | None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerGauges:
-    """The ledger at one moment.
-
-    Args:
-        oldest_due_s: seconds for which the oldest due outbox row has waited; 0 if none is due.
-        n_runs_expired: runs whose lease ran out and that are not recovered yet.
-    """
-
-    n_outbox: int
-    oldest_due_s: float
-    n_runs: int
-    n_runs_expired: int
-    collections: list[CollectionGauges]
 
 
 def read_gauges(pool: PostgresPool) -> LedgerGauges:
@@ -269,3 +264,7 @@ def missing_tables(pool: PostgresPool) -> list[str]:
 def ping(pool: PostgresPool) -> None:
     """Raise StoreError if PostgreSQL does not answer."""
     fetch(pool, "SELECT 1")
+
+
+def _printable(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -107,6 +107,15 @@ FROM unnest(%(document_id)s::text[], %(n_nodes)s::int[], %(n_embedded)s::int[])
     AS new (document_id, n_nodes, n_embedded)
 """
 
+LACKS_SOMETHING = """
+SELECT to_regclass(%(table)s) IS NULL OR EXISTS (
+    SELECT FROM (
+        SELECT format('data_%%s_%%s_idx', %(name)s::text, of_all)
+        FROM unnest(ARRAY['document', 'chunk_hash', 'text', 'metadata']) AS of_all
+        UNION ALL SELECT index_name FROM ragstore.filter_indexes(%(name)s)
+    ) AS wanted (index_name) WHERE to_regclass(format('ragstore.%%I', index_name)) IS NULL)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LostDocument:
@@ -133,6 +142,16 @@ class FirstRow:
     user_metadata: dict[str, Any]
     staged: bool
     content: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRow:
+    """A row of a vector table, as JSON."""
+
+    node_id: str
+    row_id: int
+    document_id: str | None
+    content: str
 
 
 class RebuildChange:
@@ -258,30 +277,10 @@ def exclusive_repair(pool: PostgresPool) -> Iterator[None]:
         yield
 
 
-LACKS_SOMETHING = """
-SELECT to_regclass(%(table)s) IS NULL OR EXISTS (
-    SELECT FROM (
-        SELECT format('data_%%s_%%s_idx', %(name)s::text, of_all)
-        FROM unnest(ARRAY['document', 'chunk_hash', 'text', 'metadata']) AS of_all
-        UNION ALL SELECT index_name FROM ragstore.filter_indexes(%(name)s)
-    ) AS wanted (index_name) WHERE to_regclass(format('ragstore.%%I', index_name)) IS NULL)
-"""
-
-
 def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, FirstRow]:
     """The first row of each of these documents, by document id; without those that have no rows."""
     rows = fetch(pool, FIRST_ROWS, collection, ids=list(document_ids))
     return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in rows}
-
-
-@dataclass(frozen=True, slots=True)
-class WholeRow:
-    """A row of a vector table, as JSON."""
-
-    node_id: str
-    row_id: int
-    document_id: str | None
-    content: str
 
 
 def whole_rows(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> list[WholeRow]:

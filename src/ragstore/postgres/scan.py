@@ -333,24 +333,6 @@ class PostgresScan:
         return self._fetch(statement, **parameters)[0][0]
 
 
-def _scanned(*row: Any) -> ScannedNode:
-    node_id, stamp, staged, class_name, content, text, document_id, named_document, usable = row
-    held = _json(content)
-    if text is None:
-        return ScannedNode(node_id, stamp, staged, class_name, held, usable, document_id)
-    is_own = held is not None and held.get("id_") == node_id and named_document in (document_id, "None", None)
-    whole = content_with_text(class_name or "TextNode", held, text) if held is not None and is_own else None
-    return ScannedNode(node_id, stamp, staged, TYPE_KEYS.get(class_name, "1"), whole, usable, document_id)
-
-
-def _json(text: str | None) -> dict[str, Any] | None:
-    try:
-        value = stored_json(text or "null")
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def unused_names(pool: PostgresPool, names: Sequence[str]) -> dict[str, bool]:
     """Names without a collection: name → whether the audit trail says that one was dropped."""
     return dict(fetch(pool, UNUSED_NAMES, names=list(names)))
@@ -368,3 +350,21 @@ def pending_ids(pool: PostgresPool, namespace: str, ids: Sequence[str]) -> set[s
 def count_pending_elsewhere(pool: PostgresPool) -> int:
     """Number of outbox rows of dropped collections."""
     return int(fetch_first(pool, COUNT_PENDING_ELSEWHERE))
+
+
+def _scanned(*row: Any) -> ScannedNode:
+    node_id, stamp, staged, class_name, content, text, document_id, named_document, usable = row
+    held = _json(content)
+    if text is None:
+        return ScannedNode(node_id, stamp, staged, class_name, held, usable, document_id)
+    is_own = held is not None and held.get("id_") == node_id and named_document in (document_id, "None", None)
+    whole = content_with_text(class_name or "TextNode", held, text) if held is not None and is_own else None
+    return ScannedNode(node_id, stamp, staged, TYPE_KEYS.get(class_name, "1"), whole, usable, document_id)
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    try:
+        value = stored_json(text or "null")
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -59,8 +59,9 @@ last number."""
 _PRUNED_TIMES = 3
 _LEAST_AROUND, _AROUND_SHARE, _AROUND_PER_ENTRY = 8_000, 25, 8
 """A search with a filter looks this many times farther than without, because allowed nodes may be far from all
-questions that the effort was measured with. Of the nodes in cells with allowed ones it visits at least the first number, or one
-of 25 of all nodes if that is more; most of them it need not compare. It visits an entry for each 8 of these nodes."""
+questions that the effort was measured with. Of the nodes in cells with allowed ones it visits at least the first
+number, or one of 25 of all nodes if that is more; most of them it need not compare. It visits an entry for each 8 of
+these nodes."""
 
 _MEASURED_FOR = 1.2
 """Factor of growth up to which a measured effort stays valid; above it, the effort grows with the number of nodes."""

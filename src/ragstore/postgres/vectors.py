@@ -32,6 +32,18 @@ SELECT DISTINCT ON (chunk_hash) chunk_hash, vector_send(embedding::vector) FROM 
 WHERE chunk_hash = ANY(%(hashes)s) ORDER BY chunk_hash
 """
 
+# Earlier than autovacuum, which checks once a minute and waits until a tenth of a table has changed.
+CHANGED_MUCH = """
+SELECT s.relname FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+WHERE s.schemaname = 'ragstore' AND s.n_mod_since_analyze > greatest(1000, 0.05 * c.reltuples)
+    AND pg_has_role(c.relowner, 'USAGE') ORDER BY 1
+"""
+
+OWNER_OF_OTHERS = """
+SELECT pg_get_userbyid(relowner) FROM pg_class
+WHERE oid = 'ragstore.document'::regclass AND NOT pg_has_role(relowner, 'USAGE')
+"""
+
 
 def decoded_vector(sent: bytes | memoryview) -> Vectors:
     """The vector, shape ``(dim,)``, that ``vector_send`` returned: two int16 (dim, unused), then big-endian float32."""
@@ -73,6 +85,24 @@ def analyze(table: str) -> str:
     return f"ANALYZE (SKIP_LOCKED) {table}"
 
 
+def refresh_changed(pool: PostgresPool) -> list[str]:
+    """Update the statistics of ragstore's tables that changed much; returns their names."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(CHANGED_MUCH)
+        names = [row[0] for row in cursor.fetchall()]
+        for name in names:
+            cursor.execute(analyze(f'ragstore."{name}"'))
+    return names
+
+
+def other_owner(pool: PostgresPool) -> str | None:
+    """The role that owns the tables; None if this role owns them or is a member of the owner."""
+    with pool.autocommit() as connection, connection.cursor() as cursor:
+        cursor.execute(OWNER_OF_OTHERS)
+        row = cursor.fetchone()
+        return str(row[0]) if row else None
+
+
 def as_stored(collection: Collection, vectors: Vectors) -> Vectors:
     """Vectors as they will be read back: with fewer digits if they are stored as float16."""
     return vectors.astype(np.float16).astype(np.float32) if collection.vector_type == "halfvec" else vectors
@@ -110,34 +140,3 @@ def cannot_hold(collection: Collection, owner: str, **facts: str) -> InvalidNode
         hint="bring the vectors to length 1: that changes no cosine",
         **facts,
     )
-
-
-# Earlier than autovacuum, which checks once a minute and waits until a tenth of a table has changed.
-CHANGED_MUCH = """
-SELECT s.relname FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
-WHERE s.schemaname = 'ragstore' AND s.n_mod_since_analyze > greatest(1000, 0.05 * c.reltuples)
-    AND pg_has_role(c.relowner, 'USAGE') ORDER BY 1
-"""
-
-OWNER_OF_OTHERS = """
-SELECT pg_get_userbyid(relowner) FROM pg_class
-WHERE oid = 'ragstore.document'::regclass AND NOT pg_has_role(relowner, 'USAGE')
-"""
-
-
-def refresh_changed(pool: PostgresPool) -> list[str]:
-    """Update the statistics of ragstore's tables that changed much; returns their names."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(CHANGED_MUCH)
-        names = [row[0] for row in cursor.fetchall()]
-        for name in names:
-            cursor.execute(analyze(f'ragstore."{name}"'))
-    return names
-
-
-def other_owner(pool: PostgresPool) -> str | None:
-    """The role that owns the tables; None if this role owns them or is a member of the owner."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(OWNER_OF_OTHERS)
-        row = cursor.fetchone()
-        return str(row[0]) if row else None

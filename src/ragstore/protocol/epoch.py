@@ -18,11 +18,16 @@ from ragstore.telemetry.logging import get_logger
 
 _log = get_logger(__name__)
 
-
 RECONCILE = (
     "'ragstore reconcile --dry-run' shows what differs, 'ragstore reconcile' brings MongoDB to PostgreSQL's state"
 )
 _TRIES = 100
+
+_MARGIN = 1_000_000
+"""Numbers that another timeline may have used without MongoDB having seen them."""
+
+_CREDIBLE = 1 << 60
+"""A larger number in MongoDB is not ours."""
 
 
 class EpochWatch:
@@ -110,13 +115,6 @@ def emptied(database: MongoDatabase) -> EmptyStoreError:
         f"MongoDB database {database.name!r} was emptied: it does not say any more which PostgreSQL it belongs to",
         hint="if its content is lost, 'ragstore repair' rebuilds it from PostgreSQL",
     )
-
-
-_MARGIN = 1_000_000
-"""Numbers that another timeline may have used without MongoDB having seen them."""
-
-_CREDIBLE = 1 << 60
-"""A larger number in MongoDB is not ours."""
 
 
 class Reconciler:

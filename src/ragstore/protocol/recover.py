@@ -26,36 +26,9 @@ from ragstore.telemetry.logging import get_logger
 
 _log = get_logger(__name__)
 
-
-class Caretaker:
-    """One daemon thread that recovers expired runs and carries out due outbox rows.
-
-    Args:
-        every_s: seconds between two rounds; once per lease finds expired runs soon enough.
-    """
-
-    def __init__(self, recoverer: Recoverer, *, every_s: float) -> None:
-        self._recoverer = recoverer
-        self._every_s = every_s
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._go_round, name="ragstore-caretaker", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop after the round under way."""
-        self._closing.set()
-        self._thread.join()
-
-    def _go_round(self) -> None:
-        while not self._closing.wait(self._every_s):
-            try:
-                self._recoverer.recover()
-            except RagstoreError as error:
-                # The next round tries again; until then only garbage waits.
-                _log.warning("recovery put off", action="recover_failed", error=str(error))
-
-
 _ITEMS_AT_ONCE = 50
+
+_SEPARATOR = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +167,32 @@ class Recoverer:
             entries = taken.ref_docs(item)
 
 
-_SEPARATOR = "/"
+class Caretaker:
+    """One daemon thread that recovers expired runs and carries out due outbox rows.
+
+    Args:
+        every_s: seconds between two rounds; once per lease finds expired runs soon enough.
+    """
+
+    def __init__(self, recoverer: Recoverer, *, every_s: float) -> None:
+        self._recoverer = recoverer
+        self._every_s = every_s
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._go_round, name="ragstore-caretaker", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the round under way."""
+        self._closing.set()
+        self._thread.join()
+
+    def _go_round(self) -> None:
+        while not self._closing.wait(self._every_s):
+            try:
+                self._recoverer.recover()
+            except RagstoreError as error:
+                # The next round tries again; until then only garbage waits.
+                _log.warning("recovery put off", action="recover_failed", error=str(error))
 
 
 def this_worker() -> str:
