@@ -21,7 +21,7 @@ from ragstore.model.node import Node
 from ragstore.mongo.client import connect
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres.ledger import Ledger
-from ragstore.protocol.completion import Closing, Completion
+from ragstore.protocol.completion import Completion, DocumentUpdates
 from ragstore.protocol.direct import DirectWriter, NewVectors
 from ragstore.protocol.recover import Recoverer
 from tests.support.llama_children import Place, some_documents
@@ -75,16 +75,16 @@ def one_change(writer: DirectWriter, faces: Faces, chance: random.Random) -> Non
     match chance.randrange(6):
         case 0 | 1:
             vectors = np.ones((len(nodes), DIM), np.float32)
-            writer.put(faces.collection, NewVectors(nodes, vectors, anew=chance.choice([(), named])))
+            writer.put(faces.collection, NewVectors(nodes, vectors, replace_existing=chance.choice([(), named])))
         case 2:
-            closings = [Closing(d, "h", frozenset(n.node_id for n in nodes if n.document_id == d)) for d in named]
-            writer.add_bodies(faces.collection, nodes, Completion(named[:1], closings, {"d2": "own"}))
+            completions = [Completion(d, "h", frozenset(n.node_id for n in nodes if n.document_id == d)) for d in named]
+            writer.add_bodies(faces.collection, nodes, DocumentUpdates(named[:1], completions, {"d2": "own"}))
         case 3:
             writer.delete_nodes(faces.collection, ids)
         case 4:
             writer.delete_documents(faces.collection, named)
         case 5:
-            writer.close(faces.collection, [Closing(d, "h", frozenset(ids[:1])) for d in named])
+            writer.mark_complete(faces.collection, [Completion(d, "h", frozenset(ids[:1])) for d in named])
 
 
 @pytest.mark.timeout(120)

@@ -261,10 +261,10 @@ def test_the_turn_of_a_killed_worker_is_free_at_once(
 
 
 def test_two_repairs_keep_out_of_each_other_s_way(pooled: Settings, pool: PostgresPool) -> None:
-    from ragstore.postgres.rebuild import alone
+    from ragstore.postgres.rebuild import exclusive_repair
 
     with ragstore.open(pooled) as rs:
-        with alone(pool), pytest.raises(RefusedError, match="another repair"):
+        with exclusive_repair(pool), pytest.raises(RefusedError, match="another repair"):
             rs.repair()
         rs.repair()
 

@@ -32,6 +32,6 @@ def test_a_run_that_could_not_be_given_up_is_given_up_before_its_lease_ends(sett
         execute(settings, "ALTER TABLE ragstore.run_out_of_reach RENAME TO run")
         parts.recoverer.recover()
         assert parts.nodes.count_nodes("docs") == 1, "its lease has not run out, so nobody else may clean up"
-        parts.publisher.settle()
+        parts.publisher.abandon_failed()
         parts.recoverer.recover()
         parts.oracle.assert_settled({})

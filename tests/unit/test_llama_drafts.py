@@ -23,7 +23,7 @@ from ragstore.llama.instrumentation import (
     whole_document_call,
 )
 from ragstore.llama.nodes import to_node
-from ragstore.protocol.completion import Closing
+from ragstore.protocol.completion import Completion
 
 ME, OTHER = 1, 2
 
@@ -32,8 +32,8 @@ def a_part(*node_ids: str, of: str | None = "h1") -> Part:
     return Part(list(node_ids), of)
 
 
-def closed(*node_ids: str, document: str = "d", doc_hash: str = "h1") -> Closing:
-    return Closing(document, doc_hash, frozenset(node_ids))
+def closed(*node_ids: str, document: str = "d", doc_hash: str = "h1") -> Completion:
+    return Completion(document, doc_hash, frozenset(node_ids))
 
 
 def nodes_of(document: str, names: str, *, of: str = "h1") -> list[Embedded]:
@@ -109,10 +109,10 @@ def test_a_hash_that_waits_is_closed_with_its_document_or_when_something_else_is
     drafts = PendingDocuments()
     drafts.added({"d": a_part("n"), "e": a_part("m")}, "vectors", owner=ME)
     drafts.hashes_set({"d": "h1", "e": "h1", "empty": "h1"}, owner=ME)
-    closings, own = drafts.completed_with({"d": "h1", "empty": "h1", "untold": "h1"})
-    assert closings == [closed("n"), Closing("empty", "h1", emptied=True)]
+    completions, own = drafts.completed_with({"d": "h1", "empty": "h1", "untold": "h1"})
+    assert completions == [closed("n"), Completion("empty", "h1", emptied=True)]
     assert own == {"untold": "h1"}
-    drafts.closed(closings)
+    drafts.closed(completions)
     assert drafts.waiting() == [closed("m", document="e")]
 
 

@@ -14,12 +14,12 @@ from ragstore.audit.verify import Listener
 from ragstore.model.collection import Collection
 from ragstore.model.drift import ReconcileReport, RepairReport
 from ragstore.mongo.client import MongoDatabase
-from ragstore.mongo.epoch import stand
+from ragstore.mongo.epoch import position
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import epoch as in_postgres
 from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.rebuild import alone
+from ragstore.postgres.rebuild import exclusive_repair
 from ragstore.protocol.epoch import EpochWatch, Reconciler, Unwatched
 from ragstore.protocol.recover import Recoverer, this_worker
 from ragstore.protocol.repair import Repairer
@@ -75,7 +75,7 @@ def repairing(session: AuditSession) -> Iterator[tuple[Repairer, bool]]:
         SchemaVersionError, StoreError
     """
     pool, mongo = session.pool, session.database
-    with alone(pool):
+    with exclusive_repair(pool):
         registered = register_mongo(mongo, pool)
         if registered:
             reached(Failpoint.REPAIR_REGISTERED)
@@ -108,12 +108,12 @@ def reconcile(
     """
     pool, mongo = session.pool, session.database
     found = session.watch.find()
-    if found is None and stand(mongo) is not None:
-        return ReconcileReport(None, in_postgres.stand(pool).epoch, RepairReport(dry_run=dry_run))
+    if found is None and position(mongo) is not None:
+        return ReconcileReport(None, in_postgres.position(pool).epoch, RepairReport(dry_run=dry_run))
     reason = found.message if found is not None else f"MongoDB database {mongo.name!r} was emptied"
     if dry_run:
         planned = repair(pool, mongo, collections(), options, None, tell)
-        return ReconcileReport(reason, in_postgres.stand(pool).epoch, planned)
+        return ReconcileReport(reason, in_postgres.position(pool).epoch, planned)
     with _reconciling(session) as (repairer, epoch):
         # Not earlier, because collections must be read in the new epoch.
         return ReconcileReport(reason, epoch, repair(pool, mongo, collections(), options, repairer, tell))
@@ -123,7 +123,7 @@ def reconcile(
 def _reconciling(session: AuditSession) -> Iterator[tuple[Repairer, int]]:
     """A repairer under the lock of repairs, and the new epoch that it begins; MongoDB enters it when the block ends."""
     pool, mongo, worker = session.pool, session.database, this_worker()
-    with alone(pool):
+    with exclusive_repair(pool):
         check_deployment(mongo, pool)
         migrate_mongo(mongo)
         reconciler = Reconciler(pool, mongo, worker=worker)

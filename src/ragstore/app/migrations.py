@@ -13,7 +13,7 @@ from ragstore.errors import EmptyStoreError, SchemaVersionError, StoreUnavailabl
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.migrate.requirements import check_encoding, check_vector
 from ragstore.migrate.versions import Step, head
-from ragstore.postgres.epoch import stand
+from ragstore.postgres.epoch import position
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.session import SCHEMA, SETTINGS, in_schema
@@ -198,7 +198,7 @@ def set_deployment(database: MongoDatabase, pool: PostgresPool) -> None:
     from ragstore.migrate import mongo as mongo_steps
     from ragstore.mongo.epoch import fields
 
-    mongo_steps.set_deployment_id(database, deployment_of(pool), **fields(stand(pool)))
+    mongo_steps.set_deployment_id(database, deployment_of(pool), **fields(position(pool)))
 
 
 def deployment_of(pool: PostgresPool) -> str:

@@ -153,13 +153,13 @@ def _look_at_mongo(settings: Settings, addresses: Addresses) -> tuple[dict[str, 
 
 def _compare(settings: Settings, addresses: Addresses) -> dict[str, Any]:
     """Whether the two databases belong together, and neither was restored to another moment."""
-    from ragstore.postgres.epoch import stand
+    from ragstore.postgres.epoch import position
 
     part: dict[str, Any] = {"ok": False, "epoch": None}
     pool = postgres_pool(settings, addresses)
     try:
         with mongo_database(settings, addresses) as database:
-            part["epoch"] = stand(pool).epoch
+            part["epoch"] = position(pool).epoch
             migrations.check_mongo(database, pool)
         return part | {"ok": True}
     except RagstoreError as error:

@@ -122,9 +122,9 @@ class NodeSurvey:
         after = self._postgres.states(ids)
         drift = NodeDrift()
         for node_id in ids:
-            stamp = before.settled(node_id)
+            stamp = before.stable_stamp(node_id)
             node = nodes.get(node_id)
-            if stamp is None or node is None or not stamp == node.stamp == after.settled(node_id):
+            if stamp is None or node is None or not stamp == node.stamp == after.stable_stamp(node_id):
                 continue
             self._sort(node, bodies.get(node_id), drift)
         self._find_doubled(drift)

@@ -122,7 +122,7 @@ def ingest(
         for n_chunks in stored:
             services.indexer.added(collection, n_chunks, in_bulk=True)
     # Also runs that are not of this ingest: a worker that died has left its run to any other process.
-    retry_transient(services.publisher.settle)
+    retry_transient(services.publisher.abandon_failed)
     retry_transient(services.recoverer.recover)
     if counter.report.chunks:
         retry_transient(lambda: vectors.refresh_statistics(services.pool, collection, n_changed=counter.report.chunks))

@@ -70,7 +70,7 @@ class Planner:
     def _changed(self, items: Sequence[SourceItem], *, has_quarantine: bool) -> Iterator[SourceItem]:
         ids = [item.document_id for item in items]
         states = self._retry_transient(lambda: documents.get_source_states(self._pool, self._collection, ids))
-        quarantined: dict[str, documents.Held] = {}
+        quarantined: dict[str, documents.QuarantineState] = {}
         if has_quarantine:
             quarantined = self._retry_transient(lambda: documents.get_quarantined(self._pool, self._collection, ids))
         unchanged, others = [], []

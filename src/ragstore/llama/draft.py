@@ -14,7 +14,7 @@ from ragstore.llama.instrumentation import current_insert, current_update, pipel
 from ragstore.llama.nodes import named_by, source_hash
 from ragstore.model.node import Node
 from ragstore.model.run import Vectors
-from ragstore.protocol.completion import Closing
+from ragstore.protocol.completion import Completion
 
 Kind = Literal["vectors", "bodies"]
 
@@ -62,9 +62,9 @@ class Draft:
         """Whether its first nodes replace the former ones."""
         return self.announced is not None or self.replaced_in is not None or self.inserted
 
-    def closing(self, document_id: str, doc_hash: str) -> Closing:
+    def closing(self, document_id: str, doc_hash: str) -> Completion:
         """The closing of the document: its nodes so far are all of it."""
-        return Closing(document_id, doc_hash, frozenset(self.vectors), frozenset(self.bodies))
+        return Completion(document_id, doc_hash, frozenset(self.vectors), frozenset(self.bodies))
 
     def of(self, kind: Kind) -> set[str]:
         """Ids of its nodes of that kind."""

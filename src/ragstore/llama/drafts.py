@@ -45,7 +45,7 @@ from ragstore.llama.draft import (
     starts_document,
 )
 from ragstore.llama.instrumentation import current_insert, pipeline_run, whole_document_call
-from ragstore.protocol.completion import Closing
+from ragstore.protocol.completion import Completion
 
 Key = str | tuple[str, int]
 
@@ -71,7 +71,7 @@ class PendingDocuments:
         self._without_hash: OrderedDict[Key, None] = OrderedDict()
         self._replaced: dict[str, set[str]] = {}
 
-    def hash_set(self, document_id: str, doc_hash: str, *, owner: int) -> Closing | None:
+    def hash_set(self, document_id: str, doc_hash: str, *, owner: int) -> Completion | None:
         """Note the hash of a document; returns its closing if its nodes came before the hash."""
         with self._lock:
             key = self._key(document_id, owner)
@@ -258,16 +258,16 @@ class PendingDocuments:
                 # A program that adds nodes for ever and never sets a hash must not fill the memory.
                 self._forget(next(iter(self._without_hash)))
 
-    def completed_with(self, documents: Mapping[str, str]) -> tuple[list[Closing], dict[str, str]]:
+    def completed_with(self, documents: Mapping[str, str]) -> tuple[list[Completion], dict[str, str]]:
         """What writing these documents themselves completes.
 
         Args:
             documents: id → hash of the documents that are being written.
 
         Returns:
-            The closings of documents with a known hash, and the hashes of the others.
+            The completions of documents with a known hash, and the hashes of the others.
         """
-        closings: list[Closing] = []
+        completions: list[Completion] = []
         own: dict[str, str] = {}
         with self._lock:
             for document_id, doc_hash in documents.items():
@@ -276,12 +276,12 @@ class PendingDocuments:
                 if draft is None or known_hash is None:
                     own[document_id] = doc_hash
                 elif draft.is_begun:
-                    closings.append(draft.closing(document_id, known_hash))
+                    completions.append(draft.closing(document_id, known_hash))
                 elif known_hash != doc_hash:
                     own[document_id] = doc_hash
                 else:
-                    closings.append(Closing(document_id, doc_hash, emptied=True))
-        return closings, own
+                    completions.append(Completion(document_id, doc_hash, emptied=True))
+        return completions, own
 
     def announced(self, document_ids: Iterable[str]) -> dict[str, str]:
         """Hashes of those of these documents that were announced."""
@@ -289,7 +289,7 @@ class PendingDocuments:
             drafts = {i: self._drafts.get(i) for i in document_ids}
             return {i: draft.announced for i, draft in drafts.items() if draft is not None and draft.announced}
 
-    def completed_at_end(self, owner: int) -> list[Closing]:
+    def completed_at_end(self, owner: int) -> list[Completion]:
         """Closings for the end of an operation: of the documents that it announced and wrote completely."""
         with self._lock:
             announced = [(i, self._drafts[i]) for i in sorted(self._announced.get(owner, ()))]
@@ -307,15 +307,15 @@ class PendingDocuments:
                 if not draft.is_begun and not draft.held:
                     self._forget(document_id)
 
-    def waiting(self) -> list[Closing]:
+    def waiting(self) -> list[Completion]:
         """Closings of documents whose hash is known, and which wait for the document itself."""
         with self._lock:
             waiting = [(i, self._drafts[i]) for i in sorted(self._waiting)]
             return [draft.closing(i, draft.waiting) for i, draft in waiting if draft.waiting is not None]
 
-    def closed(self, closings: Iterable[Closing]) -> None:
+    def closed(self, completions: Iterable[Completion]) -> None:
         """Forget documents whose closing was recorded."""
-        self.forget_documents([closing.document_id for closing in closings])
+        self.forget_documents([completion.document_id for completion in completions])
 
     def forget_documents(self, document_ids: Sequence[str]) -> None:
         """Forget documents that were closed or deleted."""

@@ -17,7 +17,7 @@ from ragstore.llama.instrumentation import current_insert, current_update, is_pi
 from ragstore.llama.nodes import neighbours, source_hash, to_node, to_vectors
 from ragstore.model.node import Node
 from ragstore.postgres import live
-from ragstore.protocol.completion import Closing, Completion
+from ragstore.protocol.completion import Completion, DocumentUpdates
 from ragstore.protocol.direct import DirectWriter, NewVectors
 
 _DOCUMENTS_AT_ONCE = 500
@@ -77,18 +77,18 @@ class CollectionWriter:
         self._drafts.drop_stale(parts, owner=owner, is_first=False)
         brought = self._brought(run, own) if run is not None else []
         closed = {closing.document_id for closing in brought}
-        closings, own_hashes = self._drafts.completed_with({i: h for i, h in own.items() if i not in closed})
+        completions, own_hashes = self._drafts.completed_with({i: h for i, h in own.items() if i not in closed})
         begun = self._drafts.starting(parts, "bodies", owner=owner)
         bare = own_hashes.keys() if run is not None else ()
-        completion = Completion(begun, [*brought, *closings], own_hashes, bare)
+        updates = DocumentUpdates(begun, [*brought, *completions], own_hashes, bare)
         if run is not None:
             run.nodes = _as_documents(run.nodes, bodies)
         vectors = self._new_vectors(run.nodes, owner, whole=closed) if run is not None and run.nodes else None
-        self._writer.add_bodies(self.current.get(), bodies if store_text else [], completion, vectors=vectors)
+        self._writer.add_bodies(self.current.get(), bodies if store_text else [], updates, vectors=vectors)
         if run is not None and run.nodes:
             self._added(run.nodes, owner)
         self._drafts.added(parts, "bodies", owner=owner)
-        self._drafts.closed([*brought, *closings])
+        self._drafts.closed([*brought, *completions])
         # LlamaIndex also sets hashes of nodes that are parts of documents; they mean nothing.
         self._drafts.forget_documents([n.node_id for n in nodes if n.ref_doc_id is not None])
         self.flush_hashes()
@@ -106,7 +106,7 @@ class CollectionWriter:
         closing = self._drafts.hash_set(document_id, doc_hash, owner=owner)
         self._close([closing] if closing else [])
         if is_bare and live.revisions(self._backend.pool, self.current.get(), [document_id]):
-            self._writer.close(self.current.get(), [], {document_id: doc_hash})
+            self._writer.mark_complete(self.current.get(), [], {document_id: doc_hash})
 
     def set_hashes(self, hashes: Mapping[str, str], *, owner: int) -> None:
         """Set the hashes of documents that are written next."""
@@ -191,7 +191,7 @@ class CollectionWriter:
         return NewVectors(
             _numbered([each.stored for each in ready], lambda i: 0 if i in replaced else n_nodes(i)),
             np.stack([each.vector for each in ready]),
-            anew=replaced,
+            replace_existing=replaced,
             deleted=self._drafts.deleted_unwritten(replaced),
             source_hashes={i: part.source_hash for i, part in parts.items() if part.source_hash is not None},
             before=self._drafts.written_before(parts.keys() - replaced, owner=owner),
@@ -202,7 +202,7 @@ class CollectionWriter:
         self._backend.indexer.added(self.current.get(), len(written))
         self._has_added = True
 
-    def _brought(self, run: Run, own: Mapping[str, str]) -> list[Closing]:
+    def _brought(self, run: Run, own: Mapping[str, str]) -> list[Completion]:
         """Closings of the documents that a run has brought whole: all their nodes, and the documents themselves."""
         ids: dict[str, set[str]] = {}
         for each in run.nodes:
@@ -210,7 +210,7 @@ class CollectionWriter:
             if document_id is not None and document_id in own:
                 ids.setdefault(document_id, set()).add(each.stored.node_id)
         hashes = run.hashes | self._drafts.announced(ids.keys() - run.hashes.keys())
-        return [Closing(i, hashes.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
+        return [Completion(i, hashes.get(i, own[i]), frozenset(node_ids)) for i, node_ids in ids.items()]
 
     def _delete_not_written(self, former: Mapping[str, int]) -> None:
         """Delete documents that an update deleted and did not write again, unless another writer changed them since."""
@@ -218,10 +218,10 @@ class CollectionWriter:
             now = live.revisions(self._backend.pool, self.current.get(), list(former))
             self.delete_documents([i for i, revision in former.items() if now.get(i) == revision])
 
-    def _close(self, closings: Sequence[Closing]) -> None:
-        for i in range(0, len(closings), _DOCUMENTS_AT_ONCE):
-            batch = closings[i : i + _DOCUMENTS_AT_ONCE]
-            self._writer.close(self.current.get(), batch)
+    def _close(self, completions: Sequence[Completion]) -> None:
+        for i in range(0, len(completions), _DOCUMENTS_AT_ONCE):
+            batch = completions[i : i + _DOCUMENTS_AT_ONCE]
+            self._writer.mark_complete(self.current.get(), batch)
             self._drafts.closed(batch)
 
 

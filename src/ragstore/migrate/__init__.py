@@ -1,1 +1,1 @@
-"""Brings both databases to the schema that this program needs; the only place that issues DDL."""
+"""Migrations of both databases to the schema that this program needs; only migrations change the schema."""

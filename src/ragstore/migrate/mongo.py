@@ -1,4 +1,4 @@
-"""Migrations of MongoDB: numbered Python steps, each idempotent, each recorded once done."""
+"""Migrations of MongoDB: numbered Python steps, idempotent, recorded when they are done."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def pending(database: Any) -> list[Step]:
 
 
 def apply(database: Any) -> list[Step]:
-    """Run what is pending; returns what was run.
+    """Run the pending steps; returns them.
 
     Crash safety:
-        Steps are idempotent, so one that was killed, or that two processes run at once, is run again.
+        Steps are idempotent: a step that was killed, or that two processes run at once, can be run again.
     """
     todo = pending(database)
     for step in todo:
@@ -60,7 +60,7 @@ def apply(database: Any) -> list[Step]:
 
 
 def deployment_id(database: Any) -> str | None:
-    """The deployment that this database was made for."""
+    """Id of the deployment that this database belongs to, None if none is recorded."""
     entry = database[REGISTRY].find_one({"_id": "deployment"})
     return entry["deployment_id"] if entry else None
 
@@ -69,7 +69,7 @@ def set_deployment_id(database: Any, deployment: str, **fields: Any) -> str:
     """Record the deployment, unless one is recorded; returns the recorded one.
 
     Args:
-        fields: what else its entry says from the beginning.
+        fields: other fields of a new entry.
     """
     database[REGISTRY].update_one(
         {"_id": "deployment"},

@@ -29,15 +29,15 @@ CREATE TABLE IF NOT EXISTS ragstore.migration (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
-ALONE = "LOCK TABLE ragstore.schema_version IN SHARE ROW EXCLUSIVE MODE"
-"""Begins the transaction of a step: who reads the version does not wait, who migrates too does."""
+LOCK_VERSION = "LOCK TABLE ragstore.schema_version IN SHARE ROW EXCLUSIVE MODE"
+"""First statement of a step's transaction: other migrations wait for it, readers of the version do not."""
 
 _NO_TRANSACTION = "-- transaction: none"
 _RECORD = "INSERT INTO ragstore.migration (name, checksum) VALUES ('{name}', '{checksum}') ON CONFLICT DO NOTHING"
 _MISSING = """
 SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector'), to_regnamespace('ragstore') IS NULL, current_user
 """
-# What a first migration that was killed may have left is ours.
+# A killed first migration may have left the table ``migration``, which is ours.
 _STRANGERS = """
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = to_regnamespace('ragstore') AND c.relkind IN ('r', 'v', 'm', 'p')
@@ -87,10 +87,10 @@ def pending(connection: Any) -> list[Step]:
 
 
 def apply(connect: Callable[[], Any], *, schema: str) -> list[Step]:
-    """Run what is pending; returns what was run.
+    """Run the pending steps; returns those that this process ran.
 
     Args:
-        connect: makes a psycopg2 connection, on which the schema may have another name than in our SQL.
+        connect: opens a psycopg2 connection, on which the schema may have another name than in our SQL.
         schema: that name, for messages.
 
     Raises:
@@ -98,14 +98,14 @@ def apply(connect: Callable[[], Any], *, schema: str) -> list[Step]:
 
     Crash safety:
         Each step is one transaction together with its version and checksum; a killed run goes on where it stopped. A
-        step without a transaction is recorded when all of its statements are done, else they are run again. A step
-        that another process has done meanwhile is passed over.
+        step without a transaction is recorded after all of its statements; if it was killed before, they are all run
+        again. A step that another process has completed is skipped.
     """
     with closing(connect()) as connection:
         _prepare(connection, schema)
         todo = pending(connection)
         with connection.cursor() as cursor:
-            # Earlier versions of ragstore recorded checksums after their commit, and may have been killed in between.
+            # Earlier versions of ragstore recorded a checksum after the commit, and may have been killed in between.
             for step in steps("postgres"):
                 if step not in todo:
                     cursor.execute(_recorded(step))
@@ -114,7 +114,7 @@ def apply(connect: Callable[[], Any], *, schema: str) -> list[Step]:
 
 
 def _run(connection: Any, step: Step) -> bool:
-    """Whether the step was still to be done."""
+    """Run a step; False if another process has done it."""
     if not is_transaction(step):
         if _is_done(connection, step):
             return False
@@ -125,7 +125,7 @@ def _run(connection: Any, step: Step) -> bool:
                 cursor.execute(statement)
         connection.autocommit = False
     with connection.cursor() as cursor:
-        cursor.execute(ALONE)
+        cursor.execute(LOCK_VERSION)
         if _is_done(connection, step):
             connection.rollback()
             return False
@@ -137,13 +137,13 @@ def _run(connection: Any, step: Step) -> bool:
 
 
 def is_transaction(step: Step) -> bool:
-    """Whether a step is one transaction; else each of its statements is, as CREATE INDEX CONCURRENTLY must be."""
+    """Whether a step is one transaction; otherwise each statement is one, as CREATE INDEX CONCURRENTLY needs."""
     return _NO_TRANSACTION not in step.path.read_text(encoding="utf-8")
 
 
 def sql_of(step: Step) -> str:
-    """What a step runs."""
-    # The schema is there by now; a role that may make none would be refused even so.
+    """The SQL of a step, without CREATE SCHEMA."""
+    # The schema exists by now, and a role without the right to create one would be refused in spite of IF NOT EXISTS.
     return step.path.read_text(encoding="utf-8").replace(f"{SCHEMA};", "")
 
 
@@ -166,7 +166,7 @@ def _is_done(connection: Any, step: Step) -> bool:
 
 
 def _statements(step: Step) -> list[str]:
-    """Those of a step without a transaction, each ending with ``;`` at the end of a line; without comments above it."""
+    """Statements of a step without a transaction: each ends with ``;`` at the end of a line; comments above are cut."""
     parts = re.split(r";[ \t]*(?:\n|$)", sql_of(step))
     statements = [re.sub(r"\A(?:\s*--[^\n]*(?:\n|$))*\s*", "", part) for part in parts]
     return [statement for statement in statements if statement]
@@ -174,7 +174,7 @@ def _statements(step: Step) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What a database does not have yet, and the role that looked."""
+    """Parts that a database does not have yet, and the role that looked."""
 
     extension: bool
     schema: bool
@@ -182,7 +182,7 @@ class Missing:
 
 
 def missing(connection: Any, *, schema: str) -> Missing:
-    """What must be made before the first step; changes nothing.
+    """Find what must be created before the first step; changes nothing.
 
     Raises:
         StoreSetupError: the server or the database cannot be used, or the schema is another program's.
@@ -202,7 +202,7 @@ def _prepare(connection: Any, schema: str) -> None:
             by = "let a superuser run CREATE EXTENSION vector in this database, then run 'ragstore migrate apply'"
             _execute(cursor, EXTENSION, hint=by)
         if found.schema:
-            # IF NOT EXISTS would not help a role that may not make one.
+            # Skipped if it exists: IF NOT EXISTS does not help a role without the right to create schemas.
             by = (
                 f'let the database\'s owner run CREATE SCHEMA {schema} AUTHORIZATION "{found.role}", or run '
                 "'ragstore migrate apply' with RAGSTORE_POSTGRES_URL of that owner"
@@ -232,7 +232,7 @@ def _check_schema(cursor: Any, schema: str) -> None:
 
 
 def _execute(cursor: Any, statement: str, *, hint: str) -> None:
-    """Run what a role may lack the right for; the hint says who has it."""
+    """Run a statement for which the role may have no right; the hint names who has it."""
     try:
         cursor.execute(statement)
     except psycopg2.errors.InsufficientPrivilege as error:

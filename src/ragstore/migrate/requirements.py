@@ -1,4 +1,4 @@
-"""What ragstore needs of a PostgreSQL server and of the database on it."""
+"""Checks that a PostgreSQL server and database fulfil ragstore's requirements."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import psycopg2
 from ragstore.errors import StoreSetupError
 
 MIN_VECTOR = (0, 8)
-"""Of pgvector, extension and library: from here on a filtered index scan goes on until it has found enough."""
+"""Version of pgvector, extension and library: since it a filtered index scan goes on until it has found enough."""
 
 _AVAILABLE = """
 SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
     (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')
 """
-# The first loads the library, the second asks what it knows.
+# The first statement loads the library, the second checks which settings it has.
 _LIBRARY = """
 SELECT '[1]'::vector; SELECT extversion, current_setting('hnsw.iterative_scan', true) IS NOT NULL
 FROM pg_extension WHERE extname = 'vector'
@@ -29,7 +29,7 @@ _INSTALL = f"install pgvector {_WANTED} or newer on the server, then run"
 
 
 def check_encoding(connection: Any) -> None:
-    """Refuse a database that cannot hold every text.
+    """Refuse a database whose encoding cannot store every text.
 
     Raises:
         StoreSetupError
@@ -44,7 +44,7 @@ def check_encoding(connection: Any) -> None:
 
 
 def check_vector(connection: Any) -> None:
-    """Refuse a pgvector that is missing, out of reach or too old, be it the extension or the server's library.
+    """Refuse a pgvector that is missing, not accessible or too old: the extension and the server's library.
 
     Raises:
         StoreSetupError
@@ -77,7 +77,7 @@ def check_vector(connection: Any) -> None:
 
 
 def require_available_vector(cursor: Any) -> None:
-    """Refuse a server on which an extension that is not there yet could not be made.
+    """Refuse a server on which a missing extension cannot be created.
 
     Raises:
         StoreSetupError
@@ -97,7 +97,7 @@ def require_available_vector(cursor: Any) -> None:
 
 
 def _check_path(connection: Any, cursor: Any) -> None:
-    """Indexes are built outside of any transaction, where a pooler lets us set no search path."""
+    """Check the search path: indexes are built outside of transactions, where a pooler allows no settings."""
     if connection.is_pooled and connection.path_extended:
         cursor.execute(_PLACE)
         schema, role = cursor.fetchone()

@@ -1,4 +1,4 @@
-"""Script of pending PostgreSQL steps that a database administrator reviews and runs by ``psql``."""
+"""Script of pending PostgreSQL steps that a database administrator reviews and runs with ``psql``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragstore.migrate.postgres import (
-    ALONE,
     EXTENSION,
+    LOCK_VERSION,
     REGISTRY,
     SCHEMA,
     current,
@@ -21,7 +21,7 @@ from ragstore.migrate.requirements import check_vector
 from ragstore.migrate.versions import Step
 from ragstore.telemetry.logging import visible
 
-# As PostgreSQL quotes them. Who owns the tables must own what is added to them.
+# Names quoted by PostgreSQL. The owner of the tables must own new objects too.
 _OWNER = """
 SELECT quote_ident(coalesce((SELECT pg_get_userbyid(relowner) FROM pg_class
     WHERE oid = to_regclass('ragstore.schema_version')), current_user)), current_database()
@@ -53,12 +53,12 @@ $ragstore$;
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The connections on which the program itself would run the steps.
+    """Properties of the connections on which the program itself would run the steps.
 
     Args:
-        schema: the name of ragstore's schema there.
-        named: a statement of ours, with that name in it.
-        settings: of each session.
+        schema: the name of ragstore's schema in the database.
+        named: puts that name into a statement of ragstore.
+        settings: settings of each session.
     """
 
     schema: str
@@ -67,13 +67,13 @@ class Session:
 
 
 def script(connection: Any, session: Session, planned: Sequence[Step]) -> str:
-    """What ``apply`` would run in PostgreSQL, for ``psql``; reads only.
+    """The statements that ``apply`` would run in PostgreSQL, as a script for ``psql``; only reads the database.
 
-    Each step checks the version that it follows, so that a script that is run twice or late stops before it changes
-    something.
+    Each step checks the version that it follows, so a script that is run twice or too late stops before it changes
+    anything.
 
     Args:
-        planned: what is pending; steps of MongoDB are only named.
+        planned: pending steps; those of MongoDB are only named.
 
     Raises:
         StoreSetupError: as ``apply``.
@@ -129,7 +129,7 @@ def _step(step: Step, before: str | None) -> Iterator[str]:
     yield f"-- {step.name}"
     literal, place = ("NULL", "is the first") if before is None else (f"'{before}'", f"follows {before}")
     expected = _EXPECTED.format(literal=literal, place=place).strip()
-    begun = f"BEGIN;\n{ALONE};\n{expected}"
+    begun = f"BEGIN;\n{LOCK_VERSION};\n{expected}"
     sql = sql_of(step).strip()
     ended = sql if sql.endswith(";") else f"{sql}\n;"
     if is_transaction(step):
@@ -140,5 +140,5 @@ def _step(step: Step, before: str | None) -> Iterator[str]:
 
 
 def _one_line(name: str) -> str:
-    """A name for a comment, which ends with its line."""
+    """A name for a comment, in one line."""
     return " ".join(visible(name).split())

@@ -1,4 +1,4 @@
-"""The steps as they stand in the folder ``migrations``."""
+"""Steps in the folder ``migrations``: names, versions and checksums."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class Step:
 
     @property
     def version(self) -> str:
-        """The number in front, as text."""
+        """The four digits at the beginning of the name."""
         return self.name[:4]
 
     @property
     def checksum(self) -> str:
-        """Of the file, to notice that an applied step was changed."""
+        """Checksum of the file, to detect changes of an applied step."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:32]
 
     @property
     def summary(self) -> str:
-        """The reason that stands in its header."""
+        """The line ``Why:`` of the file's header."""
         found = re.search(r"Why:\s*(.+)", self.path.read_text(encoding="utf-8"))
         return found.group(1).strip() if found else self.name
 
 
 def folder() -> Path:
-    """The folder ``migrations``: inside an installed package, at the top of a checkout."""
+    """The folder ``migrations``: in an installed package, or at the top of a checkout."""
     installed = Path(str(files("ragstore"))) / "migrations"
     return installed if installed.is_dir() else Path(str(files("ragstore"))).parents[1] / "migrations"
 

@@ -1,1 +1,1 @@
-"""MongoDB: the only place with pymongo."""
+"""MongoDB side of the store; with ``embedded`` and ``llama`` the only packages that use pymongo."""

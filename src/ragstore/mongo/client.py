@@ -1,4 +1,4 @@
-"""The MongoDB client of a process, with the concerns that the protocol relies on said explicitly."""
+"""MongoDB client of a process, with explicit read and write concerns, on which the protocol relies."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Client = MongoClient[Document]
 MongoDatabase = Database[Document]
 
 MIN_VERSION, MIN_WIRE_VERSION = "5.0", 13
-"""Also what Amazon DocumentDB 5.0 says of itself."""
+"""Amazon DocumentDB 5.0 reports the same."""
 
 ANSWER_WITHIN_S = 60.0
-"""For one command; the largest takes a second or two. What takes longer has fallen silent, server or network."""
+"""For one command; the largest takes a second or two. After this time the server or network no longer answers."""
 
 
 MAX_NAME_BYTES = 63
-"""Of a database's name, by MongoDB."""
+"""MongoDB's limit for the name of a database."""
 
 
 def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
-    """A client that connects when first used; what the URL says wins over what is said here.
+    """A client that connects when first used; options in the URL have priority over these.
 
     Args:
-        timeout_s: how long to look for a primary before StoreUnavailableError.
+        timeout_s: seconds to look for a primary before StoreUnavailableError.
     """
     defaults: Document = {
         "appname": "ragstore",
@@ -47,7 +47,7 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
         "maxPoolSize": pool_size,
     }
     said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
-    # One limit on a whole operation leaves no room for another on a part of it.
+    # A limit for the whole operation excludes a limit for the socket.
     said |= {"sockettimeoutms"} if "timeoutms" in said else set()
     ours = {name: value for name, value in defaults.items() if name.lower() not in said}
     if "maxPoolSize" in ours and "minpoolsize" in said:
@@ -60,9 +60,10 @@ def connect(url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> Client:
 
 @cache
 def _forked() -> weakref.WeakValueDictionary[int, Client]:
-    """Clients that a forked child may go on using: pymongo gives it fresh connections, and warns that others may not.
+    """Clients that a forked child may go on using: pymongo gives it fresh connections, but warns about others.
 
-    The warning is decided by the process that opened the topology. Kept by ``id``: clients of one server are equal.
+    The warning depends on the process that opened the topology. Keys are ``id``s, because clients of one server are
+    equal.
     """
     clients: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
 
@@ -72,16 +73,16 @@ def _forked() -> weakref.WeakValueDictionary[int, Client]:
             if topology is not None and hasattr(topology, "_pid"):
                 topology._pid = None
 
-    # After pymongo's own, which is registered when it is imported.
+    # Runs after pymongo's own hook, which was registered at its import.
     os.register_at_fork(after_in_child=begin_again)
     return clients
 
 
 def database(client: Client, name: str) -> MongoDatabase:
-    """The database, with majority and journaled writes and majority reads of the primary, whatever the URL says.
+    """The database with majority and journaled writes, and majority reads from the primary, whatever the URL says.
 
     Raises:
-        UsageError: no database can have this name.
+        UsageError: the name is not valid for a database.
     """
     concern = WriteConcern(w="majority", j=True, wtimeout=round(ANSWER_WITHIN_S * 1000))
     try:
@@ -99,11 +100,11 @@ def database(client: Client, name: str) -> MongoDatabase:
 
 
 def check_server(client: Client, url: str) -> None:
-    """Refuse a server that is too old, or whose writes a majority cannot acknowledge.
+    """Refuse a server that is too old, or that cannot acknowledge writes by a majority.
 
     Raises:
-        StoreSetupError: it stands alone, its set was never made, or the URL says it wrong.
-        StoreUnavailableError: it does not answer, or has no primary just now.
+        StoreSetupError: it is no member of a replica set, its set was never initiated, or the URL is wrong.
+        StoreUnavailableError: it does not answer, or has no primary at present.
     """
     try:
         with translation():

@@ -1,4 +1,4 @@
-"""Why no primary was found: each server that the URL names is asked by itself what it is."""
+"""Diagnosis of a missing primary: each server of the URL is asked on its own for its state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SET_NAME = re.compile(r"(?i)(?<=[?&])replicaSet=[^&]*&?")
 
 
 def diagnosis(url: str, error: StoreError) -> StoreError:
-    """What is wrong with the servers or the URL, if they say so; else the error as it is."""
+    """A more precise error if the servers show what is wrong with them or with the URL; else the same error."""
     if not isinstance(error, StoreUnavailableError) and "replica set" not in error.message:
         return error
     try:
@@ -34,8 +34,8 @@ def diagnosis(url: str, error: StoreError) -> StoreError:
 
 
 def no_set(hello: Mapping[str, Any]) -> StoreSetupError | None:
-    """The refusal of a server that is in no replica set, None for another."""
-    # A router of a sharded cluster names no set; the shards behind it are sets.
+    """The error for a server that is in no replica set; None for one that is."""
+    # A router of a sharded cluster names no set; its shards are replica sets.
     if "setName" in hello or hello.get("msg") == "isdbgrid":
         return None
     if hello.get("isreplicaset"):
@@ -50,8 +50,8 @@ def _asked(url: str, host: str, port: int, wanted: str | None) -> StoreError | N
     except PyMongoError as error:
         if "connection closed" in str(error) and _speaks_tls(host, port):
             return StoreSetupError("MongoDB: the server takes no connection without TLS", hint=HINT_TLS)
-        told = translated(error)
-        return told if isinstance(told, StoreSetupError) else None
+        found = translated(error)
+        return found if isinstance(found, StoreSetupError) else None
     name = hello.get("setName")
     if name is None:
         return no_set(hello)
@@ -71,7 +71,7 @@ def _asked(url: str, host: str, port: int, wanted: str | None) -> StoreError | N
 
 
 def _speaks_tls(host: str, port: int) -> bool:
-    """Whether it answers a TLS handshake; a server that has just died, or is silent, does not."""
+    """Whether the server answers a TLS handshake; one that has just died or does not respond, does not."""
     if host.startswith("/"):
         return False
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,7 +81,7 @@ def _speaks_tls(host: str, port: int) -> bool:
         with socket.create_connection((host, port), timeout=_ASK_MS / 1000) as plain, context.wrap_socket(plain):
             return True
     except ssl.SSLError as error:
-        # It wants another version, or a certificate of ours, and says so in TLS.
+        # A TLS alert: it needs another version or a client certificate.
         return "ALERT" in (error.reason or "")
     except OSError:
         return False
@@ -89,7 +89,7 @@ def _speaks_tls(host: str, port: int) -> bool:
 
 def _direct(url: str, host: str, port: int, **options: Any) -> MongoClient[dict[str, Any]]:
     found = _HOSTS.match(url)
-    assert found is not None  # the driver has read it
+    assert found is not None  # the driver has parsed it
     scheme, user, rest = found.groups()
     rest = _SET_NAME.sub("", rest)
     named = f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""The epoch and the newest mark, as MongoDB has them: in the entry that says which deployment it belongs to."""
+"""Epoch and newest mark of MongoDB, in the entry that names the deployment of the database."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _REGISTRY = "ragstore/registry"
 _KEY: Document = {"_id": "deployment"}
 
 
-def stand(database: MongoDatabase) -> StorePosition | None:
-    """How far MongoDB is; None where it does not say which deployment it belongs to."""
+def position(database: MongoDatabase) -> StorePosition | None:
+    """MongoDB's position; None if the database has no entry of its deployment."""
     with translation():
         found = database[_REGISTRY].find_one(_KEY)
-    return None if found is None else _stand(found)
+    return None if found is None else _position(found)
 
 
 def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
-    """Move the mark on; False where MongoDB is not as it was found, and nothing was changed.
+    """Move the mark forward; False if MongoDB's position is not ``found`` any more, and nothing was changed.
 
     Crash safety:
         One acknowledged update of one entry.
@@ -30,30 +30,30 @@ def advance(database: MongoDatabase, found: StorePosition, mark: Mark) -> bool:
     return done.matched_count == 1
 
 
-def put(database: MongoDatabase, stand: StorePosition, *, deployment: str) -> None:
-    """Say how far MongoDB is, whatever it said before.
+def put(database: MongoDatabase, position: StorePosition, *, deployment: str) -> None:
+    """Set MongoDB's position, whatever it was before.
 
     Crash safety:
         One acknowledged update of one entry.
     """
     named = {"kind": "deployment", "deployment_id": deployment}
     with translation():
-        database[_REGISTRY].update_one(_KEY, {"$set": named | fields(stand)}, upsert=True)
+        database[_REGISTRY].update_one(_KEY, {"$set": named | fields(position)}, upsert=True)
 
 
-def fields(stand: StorePosition) -> dict[str, Any]:
-    """The fields of the entry."""
-    return {"epoch": stand.epoch, "mark": {"number": stand.mark.number, "token": stand.mark.token}}
+def fields(position: StorePosition) -> dict[str, Any]:
+    """A position as fields of the entry."""
+    return {"epoch": position.epoch, "mark": {"number": position.mark.number, "token": position.mark.token}}
 
 
-def _stand(found: Document) -> StorePosition:
+def _position(found: Document) -> StorePosition:
     mark = found.get("mark") or {}
     return StorePosition(found.get("epoch") or 1, Mark(mark.get("number") or 0, mark.get("token")))
 
 
 def _condition(found: StorePosition) -> Document:
     own = fields(found)
-    # Entries of before there were epochs have neither field.
+    # Entries from versions without epochs have neither field.
     if found.epoch == 1:
         own["epoch"] = {"$in": [1, None]}
     if found.mark == Mark():

@@ -1,4 +1,4 @@
-"""Turns what pymongo and bson raise into ragstore's errors, decided by class and server code."""
+"""Translation of pymongo's and bson's errors into ragstore's, by class and server code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_REPLICA_SET_CODES = {76, 94, 123}  # NoReplicationEnabled, NotYetInitialized
 _DUPLICATE_KEY = 11000
 _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
 
-# What pymongo adds behind the reason: time-outs, the topology, the server's whole answer.
+# Text that pymongo adds after the reason: time-outs, the topology, the server's whole answer.
 _APPENDIX = re.compile(r",? \(configured timeouts: |, Timeout: |, full error: ")
 _TLS_TEXTS = ("SSL handshake failed", "CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "[SSL:")
 _HOST_TEXTS = ("Name or service not known", "nodename nor servname", "Temporary failure in name resolution",
@@ -62,7 +62,7 @@ HINT_TLS = (
 
 
 def translated(error: PyMongoError | BSONError) -> StoreError:
-    """The StoreError that says who may retry; ``facts`` has the server's codes."""
+    """The StoreError for a driver's error, with its ``retry``; ``facts`` has the server's codes."""
     reason = _reason(error)
     message = f"MongoDB: {(reason or type(error).__name__)[:300]}"
     codes = _codes(error)
@@ -78,7 +78,7 @@ def translated(error: PyMongoError | BSONError) -> StoreError:
 
 
 def _lasting(error: Exception, codes: set[int], reason: str) -> str | None:
-    """What to do about what does not pass by itself; None where it may."""
+    """The hint for an error that needs a change of the setup; None for one that may pass."""
     known = (
         (codes & _NO_REPLICA_SET_CODES or reason.startswith(_NONE_OF_THE_SET), _HINT_REPLICA_SET),
         (codes & _LOGIN_CODES, _HINT_LOGIN),
@@ -90,7 +90,7 @@ def _lasting(error: Exception, codes: set[int], reason: str) -> str | None:
 
 
 def _codes(error: Exception) -> set[int]:
-    """The server's codes; those of a bulk write stand in its parts, its own says only that there are some."""
+    """The server's codes; for a bulk write these are in its parts, and its own code only says that there are some."""
     if not isinstance(error, OperationFailure):
         return set()
     return {code for code in (error.code, *(part.get("code") for part in _parts(error))) if code is not None}
@@ -118,7 +118,7 @@ def translation() -> Iterator[None]:
     """Raise ragstore's errors instead of pymongo's."""
     try:
         yield
-    except (PyMongoError, BSONError) as error:  # the second for what cannot be encoded
+    except (PyMongoError, BSONError) as error:  # BSONError: a value cannot be encoded
         if isinstance(error, InvalidOperation) and _AFTER_CLOSE in str(error):
             raise closed() from error
         raise translated(error) from error
@@ -127,5 +127,5 @@ def translation() -> Iterator[None]:
 def no_replica_set(
     reason: str = "the server is not a member of a replica set", *, hint: str = _HINT_REPLICA_SET
 ) -> StoreSetupError:
-    """For a server that answers and stands alone: it would lose acknowledged writes when it is killed."""
+    """The error for a server without a replica set: when killed it would lose acknowledged writes."""
     return StoreSetupError(f"MongoDB: {reason}", hint=hint)

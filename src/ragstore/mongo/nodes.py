@@ -20,7 +20,7 @@ from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.errors import translation
 
 BATCH_BYTES = 8_000_000
-"""Of one insert command; MongoDB takes 48 MB, smaller ones keep memory and latency even."""
+"""Bytes of one insert command; MongoDB accepts 48 MB, smaller commands keep memory and latency even."""
 
 BATCH_IDS = 10_000
 BATCH_NODES = 1_000
@@ -28,11 +28,11 @@ _PER_NODE_BYTES = 1_500
 _DUPLICATE_KEY = 11000
 
 Older = Callable[[Document], Document]
-"""For a document, the condition on what it replaces."""
+"""Makes the condition on the document that a given one replaces."""
 
 
 def has_nodes(database: MongoDatabase, namespace: str) -> bool:
-    """Whether a namespace holds any body."""
+    """Whether a namespace has any body."""
     with translation():
         return database[f"{namespace}/data"].find_one({}, {"_id": 1}) is not None
 
@@ -45,26 +45,25 @@ class NodeStore:
 
     @property
     def database(self) -> MongoDatabase:
-        """The database that it writes to."""
         return self._database
 
     def stage(self, namespace: str, nodes: Sequence[Node], *, between: Callable[[], None]) -> None:
-        """Insert nodes that nothing names yet, in batches by bytes; ``between`` is called after each.
+        """Insert new nodes in batches by bytes; ``between`` is called after each batch.
 
         Crash safety:
-            Acknowledged by a majority and journaled when it returns. Inserting some of them again is harmless.
+            Acknowledged by a majority and journaled when it returns. Inserting a node again is harmless.
         """
         data = self._data(namespace)
         for batch in _batches(nodes):
-            # A retried insert finds what its first try wrote.
+            # A retried insert meets the nodes of its first attempt.
             _insert(data, [_body(node) for node in batch])
             between()
 
     def put_nodes(self, namespace: str, nodes: Sequence[LiveNode]) -> None:
-        """Write nodes whose ids may exist; a newer stamp wins.
+        """Write nodes whose ids may exist; the newer stamp wins.
 
         Crash safety:
-            Idempotent, and in any order: an older write never replaces a newer one.
+            Idempotent and independent of order: an older write never replaces a newer one.
         """
         bodies = [
             {"_id": node.node_id, "__data__": node.content, "__type__": node.type_key, "stamp": node.stamp}
@@ -76,7 +75,7 @@ class NodeStore:
         """Delete nodes that were written no later than ``stamp``; ``between`` is called after each batch.
 
         Crash safety:
-            Idempotent; a node of the same id that was put later stays.
+            Idempotent; a node with the same id that was put later stays.
         """
         data = self._data(namespace)
         for i in range(0, len(ids), BATCH_IDS):
@@ -85,17 +84,17 @@ class NodeStore:
             between()
 
     def stamps(self, namespace: str, ids: Sequence[str]) -> dict[str, int | None]:
-        """The stamps of those of these nodes that are here; None for one that something else wrote."""
+        """Stamps of the existing ones among these nodes, by id; None for one that another program wrote."""
         with translation():
             found = self._data(namespace).find({"_id": {"$in": list(ids)}}, {"stamp": 1})
             return {node["_id"]: node.get("stamp") for node in found}
 
     def delete_states(self, namespace: str, stamps: Mapping[str, int | None]) -> None:
-        """Delete nodes that are still in the state of this stamp."""
+        """Delete nodes that still have this stamp."""
         self._bulk(self._data(namespace), [DeleteOne({"_id": i, "stamp": stamp}) for i, stamp in stamps.items()])
 
     def put_ref_docs(self, namespace: str, entries: Sequence[RefDoc], *, between: Callable[[], None]) -> None:
-        """Bring ``ref_doc_info`` and ``metadata`` up to date; a newer revision wins.
+        """Write or delete entries in ``ref_doc_info`` and ``metadata``; the newer revision wins.
 
         Crash safety:
             Idempotent; an older revision never replaces a newer one.
@@ -114,12 +113,12 @@ class NodeStore:
         self._bulk(hashes, gone)
 
     def get_nodes(self, namespace: str, ids: Sequence[str]) -> Iterator[Document]:
-        """The bodies of these ids that exist, in no order."""
+        """The existing bodies of these ids, in any order."""
         with translation():
             yield from self._data(namespace).find({"_id": {"$in": list(ids)}})
 
     def count_nodes(self, namespace: str) -> int:
-        """How many node bodies there are, staged and not yet retired ones included."""
+        """Number of node bodies, including staged ones and those that are not retired yet."""
         with translation():
             return self._data(namespace).count_documents({})
 
@@ -127,11 +126,11 @@ class NodeStore:
         return self._database[f"{namespace}/data"]
 
     def _put(self, collection: MongoCollection[Document], documents: Sequence[Document], older: Older) -> None:
-        """Insert, and where the id is there, replace what is older: an upsert costs five times as much as an insert."""
-        there = _insert(collection, documents)
+        """Insert, then replace older documents with existing ids: an upsert costs five times as much as an insert."""
+        existing = _insert(collection, documents)
         self._bulk(
             collection,
-            [ReplaceOne({"_id": document["_id"]} | older(document), document, upsert=True) for document in there],
+            [ReplaceOne({"_id": document["_id"]} | older(document), document, upsert=True) for document in existing],
         )
 
     def _bulk(self, collection: MongoCollection[Document], operations: Sequence[Any]) -> None:
@@ -141,7 +140,7 @@ class NodeStore:
             try:
                 collection.bulk_write(operations, ordered=False)
             except BulkWriteError as error:
-                # An upsert that finds only a newer stamp tries to insert, and meets the newer one.
+                # If only a newer stamp exists, an upsert tries to insert and meets that document.
                 _raise_unless_duplicates(error)
 
 
@@ -163,7 +162,7 @@ def _of_older_revision(entry: Document) -> Document:
 
 
 def _insert(collection: MongoCollection[Document], documents: Sequence[Document]) -> list[Document]:
-    """Insert; returns those whose ids are there already, and stay as they are."""
+    """Insert; returns the documents whose ids exist already, which are not changed."""
     if not documents:
         return []
     with translation():

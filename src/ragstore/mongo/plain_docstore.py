@@ -1,4 +1,4 @@
-"""The collections of a plain MongoDocumentStore, read as they are."""
+"""Reader of the MongoDB collections of a plain MongoDocumentStore."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class PlainDocstore:
     """One namespace of one database.
 
     Raises:
-        NotFoundError: nothing is there.
+        NotFoundError: the namespace does not exist.
     """
 
     def __init__(self, database: MongoDatabase, namespace: str) -> None:
         self._database = database
         self._namespace = namespace
         with translation():
-            there = set(database.list_collection_names())
-        if not there & {f"{namespace}/{part}" for part in ("data", "metadata")}:
-            spaces = sorted({name.removesuffix("/data") for name in there if name.endswith("/data")})
+            existing = set(database.list_collection_names())
+        if not existing & {f"{namespace}/{part}" for part in ("data", "metadata")}:
+            spaces = sorted({name.removesuffix("/data") for name in existing if name.endswith("/data")})
             raise NotFoundError(
                 f"MongoDB database {database.name!r} has no document store {namespace!r}",
                 hint=f"name one that is there with --namespace: {', '.join(spaces) or 'none'}",
@@ -41,7 +41,7 @@ class PlainDocstore:
         yield from self._pages("metadata")
 
     def _pages(self, part: str) -> Iterator[list[Document]]:
-        # Ids of other types are not LlamaIndex's.
+        # LlamaIndex's ids are strings.
         query = {"_id": {"$type": "string"}}
         with translation():
             page: list[Document] = []

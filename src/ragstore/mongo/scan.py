@@ -1,4 +1,4 @@
-"""What MongoDB holds of a collection: streamed in the order of its keys, or asked for some of them."""
+"""Reads of a collection's state in MongoDB for audits: all of it in the byte order of ids, or some ids."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PAGE_NODES = 1_000
 Entries = Literal["ref_doc_info", "metadata"]
 
 _STRINGS: Document = {"_id": {"$gte": ""}}
-"""Ids of other types are not LlamaIndex's, nor ours."""
+"""Ids of other types are neither LlamaIndex's nor ragstore's."""
 
 _ORIGIN = {"stamp": 1, "__type__": 1, "__data__.relationships.1": 1}
 _SOURCE = "1"
 _KINDS = ("data", "ref_doc_info", "metadata")
 _STRUCTS = f"{NAMESPACE}/data"
 _STAMPED: Document = {"stamp": {"$type": "number"}}
-"""Only ragstore's have one."""
+"""Only documents of ragstore have a numeric stamp."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a body comes from.
+    """Origin of a body.
 
     Args:
-        stamp: as it stands there; None where something else than ragstore wrote it.
-        document_id: the document that it says it was cut from, or that it is.
-        source_hash: hash of that document's version, where it says.
+        stamp: the stored value; None if another program wrote the body.
+        document_id: the document that the body names as its source, or its own id if it is a document.
+        source_hash: hash of that document's version, if the body has it.
     """
 
     node_id: str
@@ -45,7 +45,7 @@ class Origin:
 
 
 class MongoScan:
-    """One collection, read for comparison."""
+    """Reads one collection for a comparison."""
 
     def __init__(self, database: MongoDatabase, namespace: str) -> None:
         self._database = database
@@ -61,23 +61,23 @@ class MongoScan:
         return self._stream(self._data(), None, PAGE_NODES)
 
     def entries(self, name: Entries) -> Iterator[list[Document]]:
-        """All per-document entries without what they name, in the byte order of their ids, in pages."""
+        """All per-document entries without node ids and metadata, in the byte order of their ids, in pages."""
         return self._stream(self._entries(name), {"stamp": 1, "doc_hash": 1}, PAGE_IDS)
 
     def bodies_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Those of these bodies that are here."""
+        """The existing ones among these bodies, by id."""
         return self._some(self._data(), ids, None)
 
     def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of these ids that have a body."""
+        """The ones among these ids that have a body."""
         return set(self._some(self._data(), ids, {"_id": 1}))
 
     def origins_of(self, ids: Sequence[str]) -> dict[str, Origin]:
-        """Where those of these bodies that are here come from."""
+        """Origins of the existing ones among these bodies, by id."""
         return {i: origin_of(body) for i, body in self._some(self._data(), ids, _ORIGIN).items()}
 
     def entries_of(self, name: Entries, document_ids: Sequence[str]) -> dict[str, Document]:
-        """Those of these entries that are here."""
+        """The existing ones among these entries, by document id."""
         return self._some(self._entries(name), document_ids, None)
 
     def _data(self) -> MongoCollection[Document]:
@@ -101,7 +101,7 @@ class MongoScan:
 
 
 def origin_of(body: Document) -> Origin:
-    """Where a body comes from; it may be anything."""
+    """Origin of a body, which may have any form."""
     data = body.get("__data__")
     relationships = data.get("relationships") if isinstance(data, dict) else None
     source = relationships.get(_SOURCE) if isinstance(relationships, dict) else None
@@ -112,7 +112,7 @@ def origin_of(body: Document) -> Origin:
 
 
 def index_structs(database: MongoDatabase, namespace: str, *, min_bytes: int) -> Iterator[Document]:
-    """Structs of the collection's vector indexes that are larger than so many bytes."""
+    """Structs of the collection's vector indexes that are larger than ``min_bytes``."""
     own = [{"collection": namespace}, {"_id": namespace, "collection": {"$exists": False}}]
     large = {"$expr": {"$gt": [{"$bsonSize": "$$ROOT"}, min_bytes]}}
     with translation():
@@ -120,7 +120,7 @@ def index_structs(database: MongoDatabase, namespace: str, *, min_bytes: int) ->
 
 
 def namespaces(database: MongoDatabase) -> set[str]:
-    """Names under which there are bodies or per-document entries, of ragstore or of others."""
+    """Namespaces with bodies or per-document entries, of ragstore or of other programs."""
     with translation():
         names = database.list_collection_names()
     found = {name.rpartition("/") for name in names}
@@ -128,13 +128,13 @@ def namespaces(database: MongoDatabase) -> set[str]:
 
 
 def struct_owners(database: MongoDatabase) -> set[str]:
-    """Names of the collections to which the index structs say that they belong."""
+    """Names of the collections that the index structs of ragstore name as their owners."""
     with translation():
         return set(database[_STRUCTS].distinct("collection", _STAMPED))
 
 
 def owned(database: MongoDatabase, namespace: str) -> Iterator[tuple[str, dict[str, int]]]:
-    """What ragstore wrote of a collection: stamps by id in pages, each with MongoDB's collection."""
+    """Documents that ragstore wrote for a collection: pages of stamps by id, each with its MongoDB collection."""
     places: list[tuple[str, Document]] = [(f"{namespace}/{kind}", {}) for kind in _KINDS]
     for place, condition in [*places, (_STRUCTS, {"collection": namespace})]:
         with translation(), database[place].find(_STRINGS | _STAMPED | condition, {"stamp": 1}) as cursor:

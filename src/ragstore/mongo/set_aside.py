@@ -1,4 +1,4 @@
-"""The place in MongoDB where nothing reads: what no longer belongs to a collection is moved there, not deleted."""
+"""Collections of MongoDB that no reader uses, for documents that are set aside instead of deleted."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _PAGE = 500
 _PAGE_STAMPS = 10_000
 _NUMBERS = ["int", "long", "double", "decimal"]
 _OURS: Document = {"_id": {"$type": "string"}, "stamp": {"$type": _NUMBERS}}
-"""Everything that ragstore writes has a number as its stamp; nothing of LlamaIndex's own has."""
+"""All documents that ragstore writes have a number as stamp; LlamaIndex's own have none."""
 
 
 def place_of(label: str, name: str) -> str:
-    """Where what was in a collection of MongoDB is set aside under a label.
+    """Name of the collection for documents of another one that are set aside under a label.
 
-    No store of LlamaIndex takes it for its own: those end in ``/data``, ``/ref_doc_info`` or ``/metadata``.
+    No store of LlamaIndex reads it: their collections end in ``/data``, ``/ref_doc_info`` or ``/metadata``.
     """
     return f"{_PREFIX}/{label}/{name.replace('/', '.')}"
 
 
 def copy(database: MongoDatabase, label: str, name: str, documents: Sequence[Document]) -> None:
-    """Put documents of a collection aside, and leave them where they are too.
+    """Copy documents of a collection to where they are set aside.
 
     Crash safety:
         Idempotent.
@@ -45,14 +45,14 @@ def remove(database: MongoDatabase, name: str, documents: Sequence[Document]) ->
     """Delete documents that are still as they were found.
 
     Crash safety:
-        Idempotent; one that was written again meanwhile stays.
+        Idempotent; a document that was written again in between stays.
     """
     with translation():
         database[name].bulk_write([DeleteOne(_as_found(each)) for each in documents], ordered=False)
 
 
 def namespaces(database: MongoDatabase) -> list[str]:
-    """Names of collections, as ragstore names them, of which there is something of ours in MongoDB."""
+    """Names of collections, in ragstore's sense, that have documents of ragstore in MongoDB."""
     with translation():
         names = database.list_collection_names()
         found = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] in _PARTS and name != STRUCTS}
@@ -62,18 +62,18 @@ def namespaces(database: MongoDatabase) -> list[str]:
 
 
 def ours(database: MongoDatabase, namespace: str) -> Iterator[tuple[str, list[Document]]]:
-    """Everything of ours in a namespace: name of the collection of MongoDB, and a page of what is in it."""
+    """Pages of ragstore's documents in a namespace, each with the name of its MongoDB collection."""
     for part in _PARTS:
         yield from _pages(database, f"{namespace}/{part}", _OURS)
     yield from _pages(database, STRUCTS, {"collection": namespace})
 
 
 def largest_stamp(database: MongoDatabase, *, at_most: int) -> int:
-    """The largest stamp of anything of ours, wherever it is; what is larger than ``at_most`` is not ours."""
+    """The largest stamp of ragstore in the database; numbers above ``at_most`` are not ragstore's."""
     with translation():
         names = [name for name in database.list_collection_names() if name.rpartition("/")[2] in _PARTS]
         condition: Document = {"stamp": {"$type": _NUMBERS, "$lte": at_most}}
-        # Page by page: one command over a large collection would take longer than a command may.
+        # In pages: one command over a large collection would exceed the time limit of commands.
         pages = (database[name].find(condition, {"_id": 0, "stamp": 1}, batch_size=_PAGE_STAMPS) for name in names)
         return max((int(each["stamp"]) for page in pages for each in page), default=0)
 
@@ -85,7 +85,7 @@ def _pages(database: MongoDatabase, name: str, condition: Document) -> Iterator[
 
 
 def _as_found(document: Document) -> Document:
-    # Stamps are never used twice; what has none is compared whole.
+    # Stamps are never used twice; a document without one is compared by its content.
     found: dict[str, Any] = {"_id": {"$eq": document["_id"]}, "stamp": {"$eq": document.get("stamp")}}
     if not isinstance(document.get("stamp"), int):
         found |= {"__data__": {"$eq": document.get("__data__")}, "__type__": {"$eq": document.get("__type__")}}

@@ -1,4 +1,4 @@
-"""Writes that repair makes: each replaces or removes exactly what was found, and nothing that came later."""
+"""Writes of a repair: each replaces or deletes a document only in the state in which it was found."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _AT_ONCE = 500
 
 
 def replace_bodies(database: MongoDatabase, namespace: str, nodes: Iterable[tuple[LiveNode, Any]]) -> None:
-    """Put live nodes in the place of bodies that still have this stamp.
+    """Replace bodies that still have this stamp by live nodes.
 
     Crash safety:
-        Each is replaced at once or not at all; a body that another writer changed meanwhile stays as it is.
+        Each is replaced atomically or not at all; a body that another writer changed in between stays as it is.
     """
     _write(
         database,
@@ -32,7 +32,7 @@ def replace_bodies(database: MongoDatabase, namespace: str, nodes: Iterable[tupl
 def replace_entries(
     database: MongoDatabase, namespace: str, kind: Entries, found: Sequence[tuple[Document, RefDoc]]
 ) -> None:
-    """Put what the ledger says in the place of entries that are still as they were found.
+    """Replace entries that are still as they were found by the ledger's state.
 
     Crash safety:
         As ``replace_bodies``.
@@ -45,7 +45,7 @@ def replace_entries(
 
 
 def replace_struct(database: MongoDatabase, found: Document, new: Document) -> None:
-    """Put a struct in the place of one that is still as it was found.
+    """Replace a struct that is still as it was found.
 
     Crash safety:
         As ``replace_bodies``.
@@ -54,7 +54,7 @@ def replace_struct(database: MongoDatabase, found: Document, new: Document) -> N
 
 
 def delete_stamped(database: MongoDatabase, place: str, stamps: Mapping[str, int]) -> None:
-    """Delete what still has this stamp.
+    """Delete documents that still have this stamp.
 
     Crash safety:
         As ``replace_bodies``.

@@ -9,7 +9,7 @@ record 0014):
   from it. A wide region can hold the nearest node of a question though a narrow one's centre is nearer.
 - Cells go where vectors are spread, in proportion to the squared distances, not to the numbers: a hundred thousand log
   lines that resemble each other share few cells, and texts that resemble nothing are entries of their own.
-- The nodes farthest from their region stand at the root, where every question meets them.
+- The nodes farthest from their region are at the root, where every question is compared with them.
 
 A node is in the region whose centre is nearest, and there in the cell whose centre is nearest. A search that goes there
 too finds each node by its own vector, however little else it compares.
@@ -31,7 +31,7 @@ ROOT = 0
 NODES_PER_CELL = 16
 NODES_PER_REGION = 1_000
 MAX_CELL = 512
-"""Vectors that are equal cannot be told apart by clustering; cells of more are cut."""
+"""Most nodes of a cell: clustering cannot separate equal vectors, so larger cells are cut."""
 
 _MIN_REGIONS = 4
 _SAMPLED_PER_REGION = 64
@@ -48,7 +48,7 @@ _AT_ONCE = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Rows of a segment's table, in the order in which they are stored.
+    """Rows of a segment's table, in their stored order.
 
     Args:
         cells: the region or cell that a row is in, ``ROOT`` or a number from 1; shape ``(n,)``.
@@ -193,7 +193,7 @@ def _entries(
     groups: tuple[Floats, NDArray[np.float64], float],
     nodes: tuple[Numbers, Halves],
 ) -> Entries:
-    """What is in the root or in a region.
+    """Entries of the root or of a region.
 
     Args:
         of: its number.
@@ -256,7 +256,7 @@ def _centres(vectors: Floats, labels: Numbers) -> Floats:
     sums = np.add.reduceat(vectors[order], begins, axis=0)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     centres = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
-    # What is stored decides who is nearest.
+    # The nearest centre is decided with the stored, rounded values.
     stored: Floats = centres.astype(np.float16).astype(np.float32)
     return stored
 

@@ -1,4 +1,4 @@
-"""Collections: making, finding and listing them."""
+"""Collections in the ledger: create, find, hold and list them, and decode their rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def create_collection(
     text_search_config: str,
     form: TableForm = _PLAIN,
 ) -> Collection:
-    """Make a collection and its vector table, or return the one of that name as it is.
+    """Create a collection and its vector table, or return the existing one of that name unchanged.
 
     Raises:
         StoreSetupError: the server has no such text search configuration.
@@ -78,7 +78,7 @@ def create_collection(
 
 
 def _require_config(cursor: Cursor, name: str) -> None:
-    """Refuse a text search configuration that the server has not, before anything is made."""
+    """Refuse a text search configuration that the server does not have, before anything is created."""
     schema, _, bare = name.rpartition(".")
     cursor.execute(_CONFIGS)
     configs = cursor.fetchall()
@@ -96,7 +96,6 @@ def _require_config(cursor: Cursor, name: str) -> None:
 
 
 def find_collection(pool: PostgresPool, name: str) -> Collection | None:
-    """The collection of that name, if there is one."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(statements.GET_COLLECTION, {"name": name})
         row = cursor.fetchone()
@@ -107,7 +106,7 @@ def get_collection(pool: PostgresPool, name: str) -> Collection:
     """The collection of that name.
 
     Raises:
-        CollectionNotFoundError: there is none.
+        CollectionNotFoundError: it does not exist.
     """
     found = find_collection(pool, name)
     if found is None:
@@ -121,24 +120,24 @@ def get_collection(pool: PostgresPool, name: str) -> Collection:
 
 
 def hold(cursor: Cursor, collection: Collection) -> None:
-    """Keep a collection from being dropped, and its epoch from ending, until the transaction ends; the first lock.
+    """Lock a collection against a drop and the end of its epoch, until the transaction ends; always the first lock.
 
     Raises:
-        CollectionNotFoundError: it was dropped; one of the same name made since is another.
+        CollectionNotFoundError: it was dropped; a newer one of the same name is another collection.
         EpochEndedError: it was read in an epoch that is over.
     """
-    cursor.execute(statements.HOLD_COLLECTION, held(collection))
+    cursor.execute(statements.HOLD_COLLECTION, hold_parameters(collection))
     if not cursor.rowcount:
-        raise gone(cursor, collection)
+        raise why_not_held(cursor, collection)
 
 
-def held(collection: Collection) -> dict[str, int]:
-    """What ``HOLD_COLLECTION`` asks for."""
+def hold_parameters(collection: Collection) -> dict[str, int]:
+    """Parameters of ``HOLD_COLLECTION``."""
     return {"collection_id": collection.collection_id, "epoch": collection.epoch}
 
 
-def gone(cursor: Cursor, collection: Collection) -> EpochEndedError | CollectionNotFoundError:
-    """Why a collection cannot be held any more."""
+def why_not_held(cursor: Cursor, collection: Collection) -> EpochEndedError | CollectionNotFoundError:
+    """The error that says why a collection could not be held."""
     cursor.execute("SELECT epoch FROM ragstore.epoch WHERE is_only")
     row = cursor.fetchone()
     if row is not None and row[0] != collection.epoch:
@@ -152,14 +151,14 @@ def gone(cursor: Cursor, collection: Collection) -> EpochEndedError | Collection
 
 
 def hold_named(cursor: Cursor, name: str) -> Collection | None:
-    """The collection that has this name now, kept from being dropped until the transaction ends."""
+    """The collection that has this name now, if any; it cannot be dropped until the transaction ends."""
     cursor.execute(statements.HOLD_COLLECTION_BY_NAME, {"name": name})
     row = cursor.fetchone()
     return to_collection(row) if row else None
 
 
 def dropped(collection: Collection) -> CollectionNotFoundError:
-    """What is told to who goes on using a collection."""
+    """The error for further use of a dropped collection."""
     return CollectionNotFoundError(
         f"collection {collection.name!r} is gone: it was dropped",
         hint=f"'ragstore ingest PATH -c {collection.name}' makes a new one of that name",
@@ -169,8 +168,8 @@ def dropped(collection: Collection) -> CollectionNotFoundError:
 
 
 @contextmanager
-def told_when_dropped(pool: PostgresPool, collection: Collection) -> Iterator[None]:
-    """For readers, who hold nothing: say that the collection was dropped, not that its table is missing.
+def reporting_drop(pool: PostgresPool, collection: Collection) -> Iterator[None]:
+    """Raise CollectionNotFoundError instead of MissingTableError if the collection was dropped; for readers.
 
     Raises:
         CollectionNotFoundError: it was dropped.
@@ -195,7 +194,7 @@ def list_collections(pool: PostgresPool) -> list[CollectionSummary]:
 
 
 def nodes_without_document(pool: PostgresPool) -> dict[str, int]:
-    """How many nodes of each collection belong to no document, which alone the ledger counts; by its index."""
+    """Number of nodes without a document in each collection, which the ledger does not count; read from an index."""
     for attempt in range(1, _TRIES + 1):
         with pool.autocommit() as connection, connection.cursor() as cursor:
             cursor.execute(statements.COLLECTION_TABLES)
@@ -207,20 +206,20 @@ def nodes_without_document(pool: PostgresPool) -> dict[str, int]:
                 cursor.execute(counts or "SELECT NULL, 0 WHERE false")
                 return dict(cursor.fetchall())
             except psycopg2.Error as error:
-                # A collection was dropped in between.
+                # A collection was dropped between the two statements.
                 if error.pgcode != _UNDEFINED_TABLE or attempt == _TRIES:
                     raise
     return {}
 
 
 def to_segments(found: Any) -> tuple[Segment, ...]:
-    """Segments from the form in which the ledger keeps them."""
-    # Whole numbers and nothing else go from here into SQL.
+    """Segments from their JSON in the ledger."""
+    # int(): these values become part of SQL text.
     return tuple(Segment(*map(int, values)) for values in found)
 
 
 def to_effort(found: Any) -> Effort | None:
-    """An effort from the form in which the ledger keeps it; None for ``{}``."""
+    """An effort from its JSON in the ledger; None for ``{}``."""
     if not found:
         return None
     whole = {name: int(found[name]) for name in ("entries", "members", "n_nodes")}
@@ -228,7 +227,7 @@ def to_effort(found: Any) -> Effort | None:
 
 
 def to_found(found: Any) -> Found | None:
-    """What was measured, from the form in which the ledger keeps it."""
+    """The result of a measurement from its JSON in the ledger."""
     if not found:
         return None
     return Found(**found | {"of_segments": tuple(FoundInSegment(**each) for each in found["of_segments"])})

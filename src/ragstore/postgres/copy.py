@@ -1,4 +1,4 @@
-"""Rows of a collection's vector table in PostgreSQL's binary COPY format.
+"""Encoder of a collection's rows in PostgreSQL's binary COPY format.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; the value of a ``vector`` is
 two int16 (dim, unused) and ``dim`` float32, big-endian, of a ``halfvec`` the same with float16; of a ``jsonb`` a
@@ -33,10 +33,10 @@ _NUMBERS: Mapping[VectorType, np.dtype[Any]] = {"vector": np.dtype(">f4"), "half
 
 
 def encode_rows(nodes: Sequence[Node], vectors: np.ndarray[Any, Any], vector_type: VectorType = "vector") -> bytes:
-    """Rows without the format's header and trailer, so that documents can be joined and left out.
+    """Rows without header and trailer of the format, so that the rows of documents can be joined or left out.
 
     Args:
-        vectors: shape ``(len(nodes), dim)``; of a ``halfvec`` such as float16 holds.
+        vectors: shape ``(len(nodes), dim)``; for ``halfvec`` with values that float16 can hold.
     """
     dim, numbers = vectors.shape[1], _NUMBERS[vector_type]
     raw = memoryview(np.ascontiguousarray(vectors, dtype=numbers).tobytes())
@@ -64,7 +64,7 @@ def encode_rows(nodes: Sequence[Node], vectors: np.ndarray[Any, Any], vector_typ
 
 
 def pgvector_metadata(node: Node) -> bytes:
-    """What PGVectorStore keeps in ``metadata_``: the metadata, and the node without text as a JSON string."""
+    """The ``metadata_`` column as PGVectorStore writes it: the metadata, and the node without text as a JSON string."""
     source = node.document_id if node.document_id is not None else "None"
     return orjson.dumps(
         {

@@ -1,8 +1,8 @@
-"""The ledger's side of direct writes: nodes whose ids the caller chose, changed in one transaction.
+"""PostgreSQL side of direct writes: nodes whose ids the caller chose, changed in one transaction.
 
-Node ids may be live already, in the vector table or as a body, and may be written by two processes at once. Every
-change locks the documents concerned, in order, before it takes a stamp, so that of two writes of one node id the one
-that commits later has the larger stamp.
+Node ids may be live already, in the vector table or as a body, and two processes may write the same id at once. Every
+change locks the documents concerned, in order, before it takes a stamp. So of two writes of one node id, the one that
+commits later has the larger stamp.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from ragstore.model.run import Run
 from ragstore.postgres.collections import hold
 from ragstore.postgres.copy import pgvector_metadata
 from ragstore.postgres.ledger import Publication
-from ragstore.postgres.names import array, quoted_table
+from ragstore.postgres.names import array
 from ragstore.postgres.outbox import live_nodes
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_ids
 
 _IDS_PER_ITEM = 2_048
-"""Of one outbox row: what it names is read and written at once. LlamaIndex adds so many nodes in one call."""
+"""Most ids of one outbox row, which are read and written at once; LlamaIndex adds this many nodes in one call."""
 
 _ENTRY_ALWAYS_FITS = 1_000
-"""So many nodes of a document MongoDB can name in one entry, however long their ids are."""
+"""Nodes of a document that one entry of MongoDB can always name, however long their ids are."""
 
 _LOCK_SPACE = 0x5241_474E  # "RAGN": nodes without a document
 
@@ -52,7 +53,7 @@ WITH gone AS (
 SELECT node_id FROM gone UNION ALL SELECT node_id FROM gone_bodies
 """
 
-# A document's own node may be there without naming it: a source-less node that was also put into the docstore.
+# A document's own node may exist without naming the document: a sourceless node that the docstore has too.
 DELETE_NODES_OF_DOCUMENTS = """
 WITH gone AS (
     DELETE FROM {table}
@@ -70,8 +71,7 @@ DELETE FROM {table} WHERE document_id = ANY(%(document_ids)s::text[]) AND node_i
 RETURNING node_id
 """
 
-# LlamaIndex names the version that a node was cut from in its relationship "1", the source; a node that does not say
-# stays.
+# LlamaIndex names the version that a node was cut from in its relationship "1", the source. A node without it stays.
 DELETE_OTHER_VERSIONS = """
 DELETE FROM {table} t USING unnest(%(document_id)s::text[], %(doc_hash)s::text[]) AS complete (document_id, doc_hash)
 WHERE t.document_id = complete.document_id
@@ -92,7 +92,7 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::
 RETURNING node_id
 """
 
-# Stamps follow the order of the call, as the docstore's answers do; written are the nodes in the order of their ids.
+# Stamps follow the order of the call, as the docstore's answers do; rows are written in the order of the node ids.
 PUT_BODIES = """
 INSERT INTO ragstore.body (collection_id, node_id, document_id, stamp, type_key, content)
 SELECT %(collection_id)s, node_id, document_id, stamp, type_key, content FROM (
@@ -102,7 +102,7 @@ SELECT %(collection_id)s, node_id, document_id, stamp, type_key, content FROM (
 ) AS numbered ORDER BY node_id
 """
 
-# The vector stays: the docstore's update of a node says nothing about it.
+# The vector stays: an update of the docstore does not contain it.
 UPDATE_ROWS = """
 UPDATE {table} t SET id = new.stamp, text = new.text, metadata_ = new.metadata_,
     user_metadata = new.user_metadata, document_id = new.document_id, chunk_hash = NULL
@@ -114,7 +114,7 @@ FROM (
 ) AS new WHERE t.node_id = new.node_id
 """
 
-# Begun anew, a document forgets what was known of its former content; else nodes were added to it.
+# A replaced document loses what was known of its former content; to another one only nodes are added.
 PUT_DOCUMENTS = """
 UPDATE ragstore.document d SET
     revision = d.revision + 1, published_at = now(), deleted_at = NULL,
@@ -152,9 +152,10 @@ SELECT document_id, revision, revision > 0 AND deleted_at IS NULL, doc_hash FROM
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
-# A document that lost its last part is gone, and so is its hash: whoever refreshes it adds it again. A node of its own,
-# as pipelines put it, is none; one with a vector is. Without its last vector it keeps its other nodes, and no hash.
-SETTLE_DOCUMENTS = """
+# A document that lost its last part is deleted with its hash, so that a refresh adds it again. The document's own node,
+# as pipelines put it, is not a part, but with a vector it is. A document that lost its last vector keeps its other
+# nodes and loses its hash.
+RECOUNT_DOCUMENTS = """
 WITH counted AS (
     SELECT d.document_id, d.n_nodes AS n_before,
            (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id) AS n_nodes,
@@ -189,7 +190,7 @@ SELECT id FROM unnest(%(document_ids)s::text[]) AS own (id)
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.document_id = own.id)
 """
 
-# The writer tries what is to be put as soon as this is committed: that is the first time.
+# The stamp of a put counts its attempts: 1, because the writer makes the first one as soon as this is committed.
 QUEUE = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
 VALUES (%(namespace)s, %(collection_id)s, %(action)s, %(ids)s::text[],
@@ -214,21 +215,21 @@ class WrittenDocument:
     """A document that gets nodes.
 
     Args:
-        anew: its former content counts no more, so its hash and what an ingest knew of it are forgotten.
-        source_hash: of the version that the nodes were cut from; a hash that differs from it counts no more either.
-        metadata: what ``RefDocInfo.metadata`` shows.
+        replace_existing: its former content is replaced, so its hash and what an ingest knew of it are removed.
+        source_hash: of the version that the nodes were cut from; if the document has another hash, that is removed.
+        metadata: the ``RefDocInfo.metadata`` of the document.
     """
 
     document_id: str
     source_uri: str
-    anew: bool
+    replace_existing: bool
     source_hash: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a live node is: its document, and whether it has a vector."""
+class NodeLocation:
+    """The document of a live node, and whether it is in the vector table."""
 
     document_id: str | None
     has_vector: bool
@@ -236,7 +237,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class DirectState:
-    """What the ledger says of a document that is locked."""
+    """The ledger's row of a locked document."""
 
     revision: int
     live: bool
@@ -253,64 +254,74 @@ class DirectChange:
         self.vector_type = collection.vector_type
         self.outbox_ids: list[int] = []
         self.transaction = ""
-        """Its number, once something is queued."""
+        """The transaction's id, set when something is queued."""
 
-    def lock(self, document_ids: Iterable[str], node_ids: Sequence[str], *, alone: bool = False) -> dict[str, Place]:
-        """Lock these documents, made where absent, and those that have these nodes; returns where the nodes are.
+    def lock(
+        self, document_ids: Iterable[str], node_ids: Sequence[str], *, lock_sourceless: bool = False
+    ) -> dict[str, NodeLocation]:
+        """Lock these documents and the documents of these nodes; returns the locations of the nodes.
+
+        Documents that the ledger does not have get a row first.
 
         Args:
-            alone: nodes without a document are to be written, whose writers have no document to meet at.
+            lock_sourceless: also take the lock that serialises writers of nodes without a document.
         """
         locked: set[str] = set()
         wanted = set(document_ids)
-        alone_locked = False
+        sourceless_locked = False
         while True:
-            places = {i: Place(*place) for i, *place in self._fetch(PLACES, node_ids=array(node_ids))}
-            alone = alone or any(place.document_id is None for place in places.values())
-            missing = wanted.union(p.document_id for p in places.values() if p.document_id is not None) - locked
-            if not missing and alone == alone_locked:
-                return places
-            # Before the documents, so that two writers wait for each other in one order.
-            if alone and not alone_locked:
-                self._execute(LOCK_NODES_WITHOUT_DOCUMENT, space=_LOCK_SPACE)
-                alone_locked = True
+            rows = fetch(self._cursor, PLACES, self._collection, node_ids=array(node_ids))
+            locations = {node_id: NodeLocation(*location) for node_id, *location in rows}
+            lock_sourceless = lock_sourceless or any(location.document_id is None for location in locations.values())
+            missing = wanted.union(p.document_id for p in locations.values() if p.document_id is not None) - locked
+            if not missing and lock_sourceless == sourceless_locked:
+                return locations
+            # Before the documents, so that all writers take these locks in one order.
+            if lock_sourceless and not sourceless_locked:
+                execute(self._cursor, LOCK_NODES_WITHOUT_DOCUMENT, self._collection, space=_LOCK_SPACE)
+                sourceless_locked = True
             if missing:
                 self._publication.lock_documents(list(missing))
                 locked |= missing
 
     def lock_live(self, document_ids: Sequence[str]) -> list[str]:
-        """Lock those of these documents that are live; returns their ids."""
+        """Lock the live ones among these documents; returns their ids."""
         return list(self._publication.lock_live_documents(document_ids))
 
     def states(self, document_ids: Iterable[str]) -> dict[str, DirectState]:
-        """Revision, hash and whether readers see it, of documents that the ledger knows."""
+        """State of each of these documents that the ledger has."""
         ids = list(document_ids)
-        rows = self._fetch(STATES, document_ids=array(ids)) if ids else []
+        rows = fetch(self._cursor, STATES, self._collection, document_ids=array(ids)) if ids else []
         return {document_id: DirectState(*state) for document_id, *state in rows}
 
     def delete_nodes(self, node_ids: Sequence[str]) -> list[str]:
-        """Take these nodes out, wherever they are; returns those that were live."""
-        return self._ids(DELETE_NODES, node_ids=array(node_ids))
+        """Delete these nodes, with a vector or without; returns the ids of those that were live."""
+        return fetch_ids(self._cursor, DELETE_NODES, self._collection, node_ids=array(node_ids))
 
     def delete_nodes_of(self, document_ids: Sequence[str]) -> list[str]:
-        """Take out all that belongs to these documents; returns the node ids."""
-        return self._ids(DELETE_NODES_OF_DOCUMENTS, document_ids=array(document_ids))
+        """Delete all nodes of these documents; returns their ids."""
+        return fetch_ids(self._cursor, DELETE_NODES_OF_DOCUMENTS, self._collection, document_ids=array(document_ids))
 
     def delete_other_vectors(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
-        """Take out these documents' nodes with a vector, but not the ones to keep; returns the node ids."""
-        return self._ids(DELETE_OTHER_VECTORS, document_ids=array(document_ids), keep=array(keep))
+        """Delete these documents' nodes with a vector except the ones to keep; returns the deleted ids."""
+        return fetch_ids(
+            self._cursor, DELETE_OTHER_VECTORS, self._collection, document_ids=array(document_ids), keep=array(keep)
+        )
 
     def delete_other_versions(self, hashes: Mapping[str, str]) -> list[str]:
-        """Take out nodes that say they were cut from another version of these documents; returns the node ids."""
-        return self._ids(DELETE_OTHER_VERSIONS, document_id=array(hashes), doc_hash=array(hashes.values()))
+        """Delete nodes with a vector that name another version of their document as source; returns their ids."""
+        parameters = {"document_id": array(hashes), "doc_hash": array(hashes.values())}
+        return fetch_ids(self._cursor, DELETE_OTHER_VERSIONS, self._collection, **parameters)
 
     def delete_other_bodies(self, document_ids: Sequence[str], keep: Sequence[str]) -> list[str]:
-        """The same for nodes without a vector; a document's own node stays."""
-        return self._ids(DELETE_OTHER_BODIES, document_ids=array(document_ids), keep=array(keep))
+        """As ``delete_other_vectors``, for nodes without a vector; a document's own node stays."""
+        return fetch_ids(
+            self._cursor, DELETE_OTHER_BODIES, self._collection, document_ids=array(document_ids), keep=array(keep)
+        )
 
     def delete_own_bodies(self, document_ids: Sequence[str]) -> list[str]:
-        """Take out the nodes that are these documents themselves; returns their ids."""
-        return self._ids(DELETE_OWN_BODIES, document_ids=array(document_ids))
+        """Delete the bodies that are these documents themselves; returns their ids."""
+        return fetch_ids(self._cursor, DELETE_OWN_BODIES, self._collection, document_ids=array(document_ids))
 
     def copy_rows(self, rows: bytes) -> None:
         """COPY rows that ``copy.encode_rows`` made."""
@@ -318,8 +329,10 @@ class DirectChange:
 
     def put_bodies(self, nodes: Sequence[Node]) -> None:
         """Insert nodes without a vector; none of these ids may be live."""
-        self._execute(
+        execute(
+            self._cursor,
             PUT_BODIES,
+            self._collection,
             node_id=array([n.node_id for n in nodes]),
             document_id=array([n.document_id for n in nodes]),
             type_key=array([n.type_key for n in nodes]),
@@ -327,13 +340,15 @@ class DirectChange:
         )
 
     def live_nodes(self, node_ids: Sequence[str]) -> dict[str, LiveNode]:
-        """Those of these nodes that are live."""
+        """The live ones among these nodes, by id."""
         return {node.node_id: node for node in live_nodes(self._cursor, self._collection, node_ids)}
 
     def update_rows(self, nodes: Sequence[Node]) -> None:
-        """Change text and content of nodes that have a vector, and keep the vector."""
-        self._execute(
+        """Change text and content of nodes that have a vector; the vector stays."""
+        execute(
+            self._cursor,
             UPDATE_ROWS,
+            self._collection,
             node_id=array([n.node_id for n in nodes]),
             text=array([n.text for n in nodes]),
             metadata_=array([pgvector_metadata(n).decode() for n in nodes]),
@@ -349,33 +364,35 @@ class DirectChange:
         """
         if not documents:
             return
-        rows = self._fetch(
+        rows = fetch(
+            self._cursor,
             PUT_DOCUMENTS,
+            self._collection,
             document_id=array([d.document_id for d in documents]),
             source_uri=array([d.source_uri for d in documents]),
             metadata=array([orjson.dumps(d.metadata).decode() for d in documents]),
-            anew=array([d.anew for d in documents]),
+            anew=array([d.replace_existing for d in documents]),
             source_hash=array([d.source_hash for d in documents]),
         )
         large = [document_id for document_id, n_nodes in rows if n_nodes > _ENTRY_ALWAYS_FITS]
-        for document_id, size in self._fetch(ENTRY_SIZES, document_ids=array(large)) if large else ():
+        sizes = fetch(self._cursor, ENTRY_SIZES, self._collection, document_ids=array(large)) if large else []
+        for document_id, size in sizes:
             check_entry_size(document_id, int(size))
 
-    def settle_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
-        """Count what is left of live documents that lost nodes; returns which of them are gone."""
-        return dict(self._fetch(SETTLE_DOCUMENTS, document_ids=array(sorted(document_ids))))
+    def recount_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
+        """Count the nodes of live documents that lost some, delete empty ones; returns by id whether it was deleted."""
+        return dict(fetch(self._cursor, RECOUNT_DOCUMENTS, self._collection, document_ids=array(sorted(document_ids))))
 
     def mark_deleted(self, document_ids: Sequence[str]) -> None:
-        """Mark these live documents deleted."""
         self._publication.mark_deleted(document_ids)
 
     def set_hashes(self, hashes: Mapping[str, str]) -> None:
-        """Move documents that are complete to their next revision, with their hash."""
-        self._execute(SET_HASHES, document_id=array(hashes), doc_hash=array(hashes.values()))
+        """Set the hash of complete documents, which moves them to their next revision."""
+        execute(self._cursor, SET_HASHES, self._collection, document_id=array(hashes), doc_hash=array(hashes.values()))
 
     def without_vectors(self, document_ids: Sequence[str]) -> list[str]:
-        """Those of these documents that have no node with a vector."""
-        return self._ids(WITHOUT_VECTORS, document_ids=array(document_ids))
+        """The ones among these documents that have no node with a vector."""
+        return fetch_ids(self._cursor, WITHOUT_VECTORS, self._collection, document_ids=array(document_ids))
 
     def add_events(self, events: Sequence[tuple[str, str, int]]) -> None:
         """Append to the audit trail: (document_id, action, new vectors) each."""
@@ -383,33 +400,21 @@ class DirectChange:
             self._publication.add_events([(*event, None) for event in events])
 
     def queue(self, *, put: Iterable[str] = (), delete: Iterable[str] = (), ref_docs: Iterable[str] = ()) -> None:
-        """What must happen in MongoDB once this is committed."""
+        """Add outbox rows: changes that MongoDB must get after the commit."""
         for action, ids in (("put_nodes", put), ("delete_nodes", delete), ("put_ref_docs", ref_docs)):
             listed = sorted(set(ids))
             for i in range(0, len(listed), _IDS_PER_ITEM):
                 batch = listed[i : i + _IDS_PER_ITEM]
-                row = self._fetch(QUEUE, namespace=self._collection.name, action=action, ids=array(batch))[0]
-                self.outbox_ids.append(row[0])
-                self.transaction = row[1]
+                parameters = {"namespace": self._collection.name, "action": action, "ids": array(batch)}
+                ((outbox_id, self.transaction),) = fetch(self._cursor, QUEUE, self._collection, **parameters)
+                self.outbox_ids.append(outbox_id)
 
     def all_documents(self) -> list[str]:
-        """Ids of all live documents."""
-        return self._ids(ALL_DOCUMENTS)
+        """Ids of live documents."""
+        return fetch_ids(self._cursor, ALL_DOCUMENTS, self._collection)
 
     def all_nodes_without_document(self) -> list[str]:
-        """Ids of the nodes that no document has."""
-        return self._ids(ALL_NODES_WITHOUT_DOCUMENT)
-
-    def _execute(self, statement: str, **parameters: Any) -> None:
-        parameters["collection_id"] = self._collection.collection_id
-        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), parameters)
-
-    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        self._execute(statement, **parameters)
-        return self._cursor.fetchall()
-
-    def _ids(self, statement: str, **parameters: Any) -> list[str]:
-        return [row[0] for row in self._fetch(statement, **parameters)]
+        return fetch_ids(self._cursor, ALL_NODES_WITHOUT_DOCUMENT, self._collection)
 
 
 @contextmanager

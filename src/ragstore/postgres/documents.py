@@ -1,10 +1,9 @@
-"""Reading documents, their history and the quarantine from the ledger."""
+"""Documents, their history, the quarantine and gauges: reads from the ledger, and changes of the quarantine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ragstore.errors import RagstoreError
 from ragstore.model.collection import Collection, Found
@@ -12,231 +11,9 @@ from ragstore.model.document import DocumentState, Event, QuarantineEntry, Sourc
 from ragstore.postgres import statements
 from ragstore.postgres.collections import nodes_without_document, to_found
 from ragstore.postgres.pool import PostgresPool
-
-_PAGE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What is set aside, and why.
-
-    Args:
-        seen: its size, mtime_ns and etag at that time.
-    """
-
-    retry: str
-    code: str
-    reason: str
-    seen: tuple[int | None, int | None, str | None]
-
-
-def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
-    """The ledger's rows of these documents, deleted ones too, by id."""
-    rows = _fetch(
-        pool,
-        statements.GET_DOCUMENTS,
-        {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
-    )
-    return {row[0]: DocumentState(*row) for row in rows}
-
-
-def get_source_states(
-    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
-) -> dict[str, SourceState]:
-    """What tells whether these documents changed, by id; deleted ones too."""
-    parameters = {"collection_id": collection.collection_id, "document_ids": list(document_ids)}
-    return {row[0]: SourceState._make(row) for row in _fetch(pool, statements.GET_SOURCE_STATES, parameters)}
-
-
-def find_by_content(
-    pool: PostgresPool, collection: Collection, content_hashes: Sequence[str]
-) -> dict[str, list[DocumentState]]:
-    """Live documents that have one of these contents, by content hash."""
-    found: dict[str, list[DocumentState]] = {}
-    parameters = {"collection_id": collection.collection_id, "content_hashes": list(content_hashes)}
-    for row in _fetch(pool, statements.FIND_BY_CONTENT, parameters):
-        state = DocumentState(*row)
-        found.setdefault(str(state.content_hash), []).append(state)
-    return found
-
-
-def iter_documents(pool: PostgresPool, collection: Collection) -> Iterator[DocumentState]:
-    """Live documents in the order of their ids, a page at a time."""
-    after = ""
-    while True:
-        rows = _fetch(
-            pool,
-            statements.PAGE_DOCUMENTS,
-            {"collection_id": collection.collection_id, "after": after, "limit": _PAGE},
-        )
-        for row in rows:
-            yield DocumentState(*row)
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1][0]
-
-
-def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping[str, tuple[int, SourceItem]]) -> None:
-    """Record new size and times of documents whose content is what is live: id → (revision, item).
-
-    What set them aside meanwhile is over, so they leave quarantine.
-    """
-    if not touched:
-        return
-    items = sorted(touched.items())
-    with pool.transaction() as cursor:
-        cursor.execute(
-            statements.TOUCH_DOCUMENTS,
-            {
-                "collection_id": collection.collection_id,
-                "document_id": [document_id for document_id, _ in items],
-                "revision": [revision for _, (revision, _) in items],
-                "size": [item.size for _, (_, item) in items],
-                "mtime_ns": [item.mtime_ns for _, (_, item) in items],
-                "etag": [item.etag for _, (_, item) in items],
-            },
-        )
-        cursor.execute(
-            statements.CLEAR_QUARANTINE,
-            {"collection_id": collection.collection_id, "document_ids": list(touched)},
-        )
-
-
-def history(pool: PostgresPool, collection: Collection, document_id: str) -> list[Event]:
-    """The audit trail of one document, oldest first."""
-    rows = _fetch(pool, statements.HISTORY, {"collection": collection.name, "document_id": document_id})
-    return [Event(*row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a source item could not become a document's revision."""
-
-    item: SourceItem
-    error: RagstoreError
-
-
-def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequence[Failure], *, worker: str) -> None:
-    """Set documents aside, counting attempts; a live revision of them stays live."""
-    if not failures:
-        return
-    with pool.transaction() as cursor:
-        cursor.execute(
-            statements.PUT_QUARANTINE,
-            {
-                "collection_id": collection.collection_id,
-                "collection": collection.name,
-                "worker": worker,
-                "document_id": [f.item.document_id for f in failures],
-                "source_uri": [f.item.source_uri for f in failures],
-                "code": [f.error.code for f in failures],
-                "reason": [_printable(f.error.message) for f in failures],
-                "hint": [_printable(f.error.hint) for f in failures],
-                "retry": [f.error.retry.value for f in failures],
-                "size": [f.item.size for f in failures],
-                "mtime_ns": [f.item.mtime_ns for f in failures],
-                "etag": [f.item.etag for f in failures],
-            },
-        )
-
-
-def list_quarantine(pool: PostgresPool, collection: Collection) -> list[QuarantineEntry]:
-    """Documents set aside, by id."""
-    rows = _fetch(pool, statements.LIST_QUARANTINE, {"collection_id": collection.collection_id})
-    return [QuarantineEntry(*row) for row in rows]
-
-
-def has_quarantined(pool: PostgresPool, collection: Collection) -> bool:
-    """Whether any document is set aside."""
-    return bool(_fetch(pool, statements.HAS_QUARANTINE, {"collection_id": collection.collection_id})[0][0])
-
-
-def get_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, Held]:
-    """Those of these documents that are set aside, by id."""
-    rows = _fetch(
-        pool,
-        statements.GET_QUARANTINE,
-        {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
-    )
-    return {row[0]: Held(row[1], row[2], row[3], row[4:]) for row in rows}
-
-
-def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:
-    """Let the next ingest try these again, all of them where none is named; returns how many."""
-    with pool.transaction() as cursor:
-        cursor.execute(
-            statements.RELEASE_QUARANTINE,
-            {
-                "collection_id": collection.collection_id,
-                "all": not document_ids,
-                "document_ids": list(document_ids),
-            },
-        )
-        return cursor.rowcount
-
-
-def _fetch(pool: PostgresPool, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
-
-
-def _printable(text: str) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
-
+from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids, pages
 
 PAGE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class KnownSource:
-    """A source unit that the ledger names; ``revision`` is 0 where it is only in quarantine."""
-
-    document_id: str
-    source_uri: str
-    revision: int
-
-
-def page_of_sources(
-    pool: PostgresPool, collection: Collection, folders: Sequence[str], *, after: str, quarantined: bool = False
-) -> list[KnownSource]:
-    """The next live documents that an ingest read from below these folders, in the order of their ids.
-
-    Those whose URI is escaped come from anywhere. A page with fewer than ``PAGE`` of them is the last.
-
-    Args:
-        after: the last id of the page before, the empty string for the first page.
-        quarantined: what is in quarantine instead, live or not.
-    """
-    statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
-    parameters = {
-        "collection_id": collection.collection_id,
-        "folders": list(folders),
-        "after": after,
-        "limit": PAGE,
-    }
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [KnownSource(*row) for row in cursor.fetchall()]
-
-
-def count_live(pool: PostgresPool, collection: Collection) -> int:
-    """Live documents of a collection, wherever they came from."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statements.COUNT_LIVE, {"collection_id": collection.collection_id})
-        row = cursor.fetchone()
-        return int(row[0]) if row else 0
-
-
-def forget_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> None:
-    """Take these out of quarantine: there is nothing left to set aside."""
-    if document_ids:
-        with pool.transaction() as cursor:
-            cursor.execute(
-                statements.CLEAR_QUARANTINE,
-                {"collection_id": collection.collection_id, "document_ids": list(document_ids)},
-            )
-
 
 GAUGES = """
 SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.found
@@ -264,11 +41,42 @@ SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'da
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionGauges:
-    """What is live in one collection, what was set aside, and how well its vectors are found.
+class QuarantineState:
+    """Why a document is in quarantine.
 
     Args:
-        found: what searches found when it was measured; None where it was not.
+        seen: size, mtime_ns and etag of the source when it was set aside.
+    """
+
+    retry: str
+    code: str
+    reason: str
+    seen: tuple[int | None, int | None, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a source item could not become a document's revision."""
+
+    item: SourceItem
+    error: RagstoreError
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """A document that the ledger has; ``revision`` is 0 if it is only in quarantine."""
+
+    document_id: str
+    source_uri: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionGauges:
+    """Numbers of one collection: live, in quarantine, and how well searches find its vectors.
+
+    Args:
+        found: result of the last measurement of searches; None if there was none.
     """
 
     name: str
@@ -284,8 +92,8 @@ class LedgerGauges:
     """The ledger at one moment.
 
     Args:
-        oldest_due_s: since when MongoDB waits for something that is due, 0 where nothing is.
-        n_runs_expired: runs whose lease ran out and that nobody has recovered yet.
+        oldest_due_s: seconds for which the oldest due outbox row has waited; 0 if none is due.
+        n_runs_expired: runs whose lease ran out and that are not recovered yet.
     """
 
     n_outbox: int
@@ -295,15 +103,148 @@ class LedgerGauges:
     collections: list[CollectionGauges]
 
 
+def get_documents(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, DocumentState]:
+    """The ledger's rows of these documents by id, deleted ones included."""
+    rows = fetch(pool, statements.GET_DOCUMENTS, collection, document_ids=list(document_ids))
+    return {row[0]: DocumentState(*row) for row in rows}
+
+
+def get_source_states(
+    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
+) -> dict[str, SourceState]:
+    """The values that show whether these documents changed, by id, deleted ones included."""
+    rows = fetch(pool, statements.GET_SOURCE_STATES, collection, document_ids=list(document_ids))
+    return {row[0]: SourceState._make(row) for row in rows}
+
+
+def find_by_content(
+    pool: PostgresPool, collection: Collection, content_hashes: Sequence[str]
+) -> dict[str, list[DocumentState]]:
+    """Live documents with one of these content hashes, by hash."""
+    found: dict[str, list[DocumentState]] = {}
+    for row in fetch(pool, statements.FIND_BY_CONTENT, collection, content_hashes=list(content_hashes)):
+        state = DocumentState(*row)
+        found.setdefault(str(state.content_hash), []).append(state)
+    return found
+
+
+def iter_documents(pool: PostgresPool, collection: Collection) -> Iterator[DocumentState]:
+    """Live documents in the order of their ids, a page at a time."""
+    for rows in pages(pool, statements.PAGE_DOCUMENTS, collection, limit=PAGE):
+        yield from (DocumentState(*row) for row in rows)
+
+
+def page_of_sources(
+    pool: PostgresPool, collection: Collection, folders: Sequence[str], *, after: str, quarantined: bool = False
+) -> list[KnownSource]:
+    """The next live documents that an ingest read from files below these folders, in the order of their ids.
+
+    Documents with an escaped URI are included from any folder. A page of fewer than ``PAGE`` documents is the last.
+
+    Args:
+        after: the last id of the previous page, the empty string for the first page.
+        quarantined: page through the documents in quarantine instead, live or not.
+    """
+    statement = statements.PAGE_QUARANTINED_SOURCES if quarantined else statements.PAGE_SOURCES
+    rows = fetch(pool, statement, collection, folders=list(folders), after=after, limit=PAGE)
+    return [KnownSource(*row) for row in rows]
+
+
+def count_live(pool: PostgresPool, collection: Collection) -> int:
+    """Number of live documents of a collection, from all sources."""
+    return int(fetch_first(pool, statements.COUNT_LIVE, collection))
+
+
+def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping[str, tuple[int, SourceItem]]) -> None:
+    """Record size and times of documents whose content is unchanged (id → (revision, item)).
+
+    They also leave quarantine, because their source could be read.
+    """
+    if not touched:
+        return
+    items = sorted(touched.items())
+    with pool.transaction() as cursor:
+        execute(
+            cursor,
+            statements.TOUCH_DOCUMENTS,
+            collection,
+            document_id=[document_id for document_id, _ in items],
+            revision=[revision for _, (revision, _) in items],
+            size=[item.size for _, (_, item) in items],
+            mtime_ns=[item.mtime_ns for _, (_, item) in items],
+            etag=[item.etag for _, (_, item) in items],
+        )
+        execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(touched))
+
+
+def history(pool: PostgresPool, collection: Collection, document_id: str) -> list[Event]:
+    """The audit trail of one document, oldest first."""
+    rows = fetch(pool, statements.HISTORY, collection=collection.name, document_id=document_id)
+    return [Event(*row) for row in rows]
+
+
+def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequence[Failure], *, worker: str) -> None:
+    """Put documents into quarantine and count the attempts; a live revision stays live."""
+    if not failures:
+        return
+    with pool.transaction() as cursor:
+        execute(
+            cursor,
+            statements.PUT_QUARANTINE,
+            collection,
+            collection=collection.name,
+            worker=worker,
+            document_id=[f.item.document_id for f in failures],
+            source_uri=[f.item.source_uri for f in failures],
+            code=[f.error.code for f in failures],
+            reason=[_printable(f.error.message) for f in failures],
+            hint=[_printable(f.error.hint) for f in failures],
+            retry=[f.error.retry.value for f in failures],
+            size=[f.item.size for f in failures],
+            mtime_ns=[f.item.mtime_ns for f in failures],
+            etag=[f.item.etag for f in failures],
+        )
+
+
+def list_quarantine(pool: PostgresPool, collection: Collection) -> list[QuarantineEntry]:
+    """Documents in quarantine, in the order of their ids."""
+    return [QuarantineEntry(*row) for row in fetch(pool, statements.LIST_QUARANTINE, collection)]
+
+
+def has_quarantined(pool: PostgresPool, collection: Collection) -> bool:
+    return bool(fetch_first(pool, statements.HAS_QUARANTINE, collection))
+
+
+def get_quarantined(
+    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
+) -> dict[str, QuarantineState]:
+    """The ones among these documents that are in quarantine, by id."""
+    rows = fetch(pool, statements.GET_QUARANTINE, collection, document_ids=list(document_ids))
+    return {row[0]: QuarantineState(row[1], row[2], row[3], row[4:]) for row in rows}
+
+
+def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:
+    """Let the next ingest try these documents again, or all if none is named; returns how many."""
+    with pool.transaction() as cursor:
+        parameters = {"all": not document_ids, "document_ids": list(document_ids)}
+        execute(cursor, statements.RELEASE_QUARANTINE, collection, **parameters)
+        return cursor.rowcount
+
+
+def forget_quarantined(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> None:
+    """Remove documents from quarantine whose source no longer exists."""
+    if document_ids:
+        with pool.transaction() as cursor:
+            execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(document_ids))
+
+
 def read_gauges(pool: PostgresPool) -> LedgerGauges:
-    """All of it, as one snapshot but for nodes without a document, which are counted after it.
+    """All gauges in one snapshot, except nodes without a document, which are counted after it.
 
     Raises:
         StoreError
     """
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(GAUGES)
-        rows = cursor.fetchall()
+    rows = fetch(pool, GAUGES)
     n_outbox, oldest_due_s, n_runs, n_runs_expired = rows[0][:4]
     more = nodes_without_document(pool)
     each = [
@@ -316,13 +257,14 @@ def read_gauges(pool: PostgresPool) -> LedgerGauges:
 
 
 def missing_tables(pool: PostgresPool) -> list[str]:
-    """Names of collections whose vector table is not there."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(_MISSING_TABLES)
-        return [row[0] for row in cursor.fetchall()]
+    """Names of collections whose vector table is missing."""
+    return fetch_ids(pool, _MISSING_TABLES)
 
 
 def ping(pool: PostgresPool) -> None:
-    """Raises StoreError where PostgreSQL does not answer."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    """Raise StoreError if PostgreSQL does not answer."""
+    fetch(pool, "SELECT 1")
+
+
+def _printable(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

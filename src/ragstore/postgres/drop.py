@@ -1,10 +1,9 @@
-"""Dropping a collection, PostgreSQL's side: what is still in it, and the transaction that takes it away."""
+"""PostgreSQL side of dropping a collection: pages of its remaining ids, and the transaction that drops it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from ragstore.errors import StoreSetupError, as_owner
 from ragstore.model.collection import Collection
@@ -14,16 +13,12 @@ from ragstore.postgres.collections import dropped
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.rebuild import IS_OWNER
+from ragstore.postgres.run import execute, fetch_first, fetch_ids
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
-"""Readers queue behind who waits for the table, and a long export may be reading it. Less than the second after which
-PostgreSQL looks for deadlocks: a concurrent build of an index waits for this transaction, and must not be a victim."""
-
-PAGE_DOCUMENTS = """
-SELECT document_id FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
-ORDER BY document_id LIMIT %(limit)s
-"""
+"""Readers queue behind a transaction that waits for the table, and a long export may be reading it. Shorter than the
+second after which PostgreSQL looks for deadlocks: a concurrent build of an index waits for this transaction, and must
+not become the victim."""
 
 PAGE_NODES = """
 SELECT node_id FROM (
@@ -45,6 +40,8 @@ SELECT NOT EXISTS (SELECT FROM ragstore.document
 
 OF_COLLECTION = "collection_id = %(collection_id)s"
 
+DELETE_COLLECTION = "DELETE FROM ragstore.collection WHERE collection_id = %(collection_id)s"
+
 ADD_EVENT = """
 INSERT INTO ragstore.event (worker, collection, action, run_id)
 VALUES (%(worker)s, %(name)s, 'collection_dropped', %(run_id)s)
@@ -52,17 +49,16 @@ VALUES (%(worker)s, %(name)s, 'collection_dropped', %(run_id)s)
 
 
 def prepare(pool: PostgresPool, collection: Collection) -> None:
-    """Make sure that the collection can be dropped, and that it has a table to be emptied.
+    """Check that this role can drop the collection, and create its table if it is missing.
 
     Raises:
         StoreSetupError: only the owner of its table can drop it.
-        CollectionNotFoundError: somebody else dropped it.
+        CollectionNotFoundError: another process dropped it.
     """
     with pool.transaction() as cursor:
         _lock(cursor, collection)
-        cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
-        if cursor.fetchone() == (True,):
-            cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
+        if fetch_first(cursor, "SELECT to_regclass(%(table)s) IS NULL", table=quoted_table(collection)):
+            execute(cursor, statements.ENSURE_COLLECTION_TABLE, collection)
         cursor.execute(IS_OWNER, {"relation": collection.table})
         row = cursor.fetchone()
     if row is not None and not row[0]:
@@ -75,17 +71,17 @@ def prepare(pool: PostgresPool, collection: Collection) -> None:
 
 
 def live_documents(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
-    """Ids of all live documents, so many at a time."""
-    return _pages(pool, collection, PAGE_DOCUMENTS, at_once)
+    """Ids of all live documents, in pages of ``at_once``."""
+    return _pages(pool, collection, statements.PAGE_DOCUMENT_IDS, at_once)
 
 
 def nodes(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterator[list[str]]:
-    """Ids of all nodes that are there, with a vector or without, so many at a time."""
+    """Ids of all live nodes, with a vector or without, in pages of ``at_once``."""
     return _pages(pool, collection, PAGE_NODES, at_once)
 
 
 class Drop:
-    """The steps inside the transaction that drops a collection, in this order; nobody else can write to it."""
+    """Steps of the transaction that drops a collection, in this order; it excludes all other writers."""
 
     def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
         self._cursor = cursor
@@ -93,37 +89,24 @@ class Drop:
         self._run = run
 
     def is_empty(self) -> bool:
-        """Whether nothing came in since it was emptied."""
-        self._execute(IS_EMPTY)
-        row = self._cursor.fetchone()
-        return row is not None and bool(row[0])
+        """Whether nothing was added since the collection was emptied."""
+        return bool(fetch_first(self._cursor, IS_EMPTY, self._collection))
 
     def abandon_runs(self, *, grace_s: float) -> None:
-        """Turn the runs in flight into outbox rows: what they staged is garbage, and they publish nothing."""
-        self._execute(statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked=""), grace_s=grace_s)
+        """Turn the runs in flight into outbox rows: their staged nodes are garbage, and they can publish nothing."""
+        statement = statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked="")
+        execute(self._cursor, statement, self._collection, grace_s=grace_s)
 
     def stamp(self) -> int:
-        """Later than all that was written to the collection."""
-        self._execute("SELECT nextval('ragstore.stamp')")
-        row = self._cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+        """A stamp larger than all stamps in the collection."""
+        return int(fetch_first(self._cursor, "SELECT nextval('ragstore.stamp')"))
 
     def finish(self) -> None:
-        """Drop the tables, and with the collection's row all that refers to it."""
-        self._execute(ADD_EVENT)
-        self._execute("DROP TABLE {table}")
+        """Drop the tables, and delete the collection's row with all rows that refer to it."""
+        execute(self._cursor, ADD_EVENT, self._collection, worker=self._run.worker, run_id=self._run.run_id)
+        execute(self._cursor, "DROP TABLE {table}", self._collection)
         segments.drop_all(self._cursor, self._collection)
-        self._execute("DELETE FROM ragstore.collection WHERE collection_id = %(collection_id)s")
-
-    def _execute(self, statement: str, **parameters: object) -> None:
-        own = {
-            "collection_id": self._collection.collection_id,
-            "name": self._collection.name,
-            "worker": self._run.worker,
-            "run_id": self._run.run_id,
-        }
-        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
+        execute(self._cursor, DELETE_COLLECTION, self._collection)
 
 
 @contextmanager
@@ -131,7 +114,7 @@ def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[D
     """The transaction that drops a collection, committed at the end of the block.
 
     Raises:
-        CollectionNotFoundError: somebody else dropped it.
+        CollectionNotFoundError: another process dropped it.
     """
     with pool.transaction() as cursor:
         cursor.execute(_LOCK_TIMEOUT)
@@ -140,21 +123,14 @@ def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[D
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:
-    cursor.execute(LOCK, {"collection_id": collection.collection_id})
+    execute(cursor, LOCK, collection)
     if not cursor.rowcount:
         raise dropped(collection)
 
 
 def _pages(pool: PostgresPool, collection: Collection, statement: str, at_once: int) -> Iterator[list[str]]:
-    page = partial(_page, pool, collection, statement, at_once)
-    ids: Sequence[str] = page("")
-    while ids:
-        yield list(ids)
-        ids = page(ids[-1])
-
-
-def _page(pool: PostgresPool, collection: Collection, statement: str, limit: int, after: str) -> list[str]:
-    parameters = {"collection_id": collection.collection_id, "after": after, "limit": limit}
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement.replace("{table}", quoted_table(collection)), parameters)
-        return [row[0] for row in cursor.fetchall()]
+    after = ""
+    # Up to an empty page, not only to a short one: other processes may add while the pages are deleted.
+    while ids := fetch_ids(pool, statement, collection, after=after, limit=at_once):
+        yield ids
+        after = ids[-1]

@@ -18,6 +18,7 @@ from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
 from ragstore.postgres.segment_tables import node_vectors, table_of
+from ragstore.postgres.vectors import decoded_vector
 
 TARGET, TARGET_OF_KIND = 0.985, LOW_RECALL
 """Share of the 10 nearest nodes that a search must find, on average over the sampled questions, and over each kind."""
@@ -33,13 +34,13 @@ _SIZES, _SIZES_GROWING = (30, 200, 32), (8, 16, 8)
 """Questions of each kind, nodes that must find themselves, asked questions: at rest, and while a collection grows."""
 
 FIRST_GROWING, GROWN = 100_000, 2.0
-"""It is measured first from so many nodes, and again with so many times more."""
+"""Nodes of a growing collection at its first measurement, and the growth factor until the next one."""
 _NOISE = 0.05
 _CHANGED_SHARE = 0.2
 _TRIES = 3
 _MEASURED_AGAIN_AFTER_S = 86_400.0
 _SAME = 5e-4
-"""So much may two cosines of the same vectors differ of which one is of float16, which rounds to 11 bits."""
+"""Largest difference between cosines of the same vectors in float32 and in float16, which rounds to 11 bits."""
 
 _SET = "UPDATE ragstore.collection SET effort = %(effort)s WHERE collection_id = %(collection_id)s"
 _ASKED = "SELECT vector_send(embedding::vector) FROM ragstore.asked WHERE collection_id = %s ORDER BY slot"
@@ -64,7 +65,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Questions and what an exact search finds.
+    """Sampled questions and the results of an exact search.
 
     Args:
         questions: shape ``(n_questions, dim)``, of length 1.
@@ -85,10 +86,10 @@ class Sample:
 
 
 def is_due(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> bool:
-    """Whether the collection has trees, and was not measured since it changed by much, or since questions were asked.
+    """Whether a collection with trees must be measured, because it has changed much or questions were asked.
 
-    With the last questions it is measured once there are some, and then once a day; while it grows, each time that it
-    has doubled.
+    With the last questions it is measured as soon as there are some, and then once a day. While it grows, it is
+    measured each time it has doubled.
     """
     n_nodes = _n_nodes(collection)
     if not any(segment.n_cells for segment in collection.segments):
@@ -110,17 +111,16 @@ def is_due(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> bool
 def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True) -> Effort:
     """Find the least effort with which the sampled questions find enough, and keep it in the collection's row.
 
-    Questions are the last that were asked, and vectors between nodes, near nodes that stand alone, far from all, and in
-    any direction.
-    Where no effort is enough, searches compare every node from then on.
+    Questions are the last ones that were asked, and vectors between nodes, near isolated nodes, far from all nodes, and
+    in any direction. If no effort is enough, searches compare every node from then on.
 
     Args:
-        at_rest: nothing is being added; otherwise a smaller sample is asked, and no search looks farther than it did
-            before anything was measured.
+        at_rest: no nodes are being added; otherwise the sample is smaller, and searches look no farther than without
+            a measurement.
 
     Raises:
         CollectionNotFoundError: it was dropped.
-        MissingTableError: segments were merged meanwhile and their tables dropped; then it is due again.
+        MissingTableError: segments were merged and their tables dropped in between; then it is due again.
 
     Crash safety:
         One statement at the end.
@@ -149,7 +149,7 @@ def keep_asked(pool: PostgresPool, collection_id: int, vectors: Sequence[Sequenc
 
 
 def measured(connection: Connection, collection: Collection, sample: Sample) -> Found:
-    """What searches find with the collection's effort, of what an exact one finds."""
+    """Shares of the exact results that searches find with the collection's effort."""
     n_segments = len(collection.segments)
     shares, found_in, wanted_in = [], np.zeros(n_segments), np.zeros(n_segments)
     for question, tenth, nearest_in in zip(sample.questions, sample.tenth, sample.nearest_in, strict=True):
@@ -157,7 +157,7 @@ def measured(connection: Connection, collection: Collection, sample: Sample) -> 
         near = [row.node_id for row in rows if row.score >= tenth - _SAME]
         shares.append(len(near) / max(1, len(rows)))
         each = _n_in(connection, collection, near)
-        # Where a fresh node is as near, it has the place of one in a segment.
+        # Otherwise a fresh node that is as near has taken the place of one in a segment.
         if each.sum() == len(near):
             wanted_in += nearest_in
             found_in += np.minimum(each, nearest_in)
@@ -172,9 +172,9 @@ def measured(connection: Connection, collection: Collection, sample: Sample) -> 
 
 
 def look(pool: PostgresPool, name: str) -> Found | None:
-    """Measure what searches of a collection find now, and keep nothing; None where no segment has a tree.
+    """Measure what searches of a collection find, without storing it; None if no segment has a tree.
 
-    Segments that are merged meanwhile, and their tables dropped, are looked for anew.
+    If segments are merged and their tables dropped in between, it starts again.
     """
     for attempt in range(1, _TRIES + 1):
         now = find_collection(pool, name)
@@ -200,7 +200,7 @@ def sampled(
     *,
     seed: int = 0,
 ) -> Sample:
-    """Questions to a collection, compared with every node of its segments."""
+    """Sample of questions to a collection, with results of a comparison with every node of its segments."""
     rng = np.random.default_rng(seed)
     some, some_in, alone, alone_in = _some(connection, collection, n_self, rng)
     noise = rng.standard_normal((n_of_each, collection.space.dim)).astype(np.float32)
@@ -223,19 +223,19 @@ def sampled(
 
 
 def _least(connection: Connection, collection: Collection, sample: Sample, most: Effort) -> Effort:
-    """First how many members, with the most entries compared; then how many entries."""
+    """The least effort that is enough: first the number of members, with most entries; then that of entries."""
     kinds = np.unique(sample.kinds)
     member_steps, entry_steps = ([*(step for step in STEPS if step < n), n] for n in (most.members, most.entries))
 
     def is_enough(entries: int, members: int) -> bool:
-        # Of so many nodes, so that it is taken as it is.
+        # With the number of nodes, so that the effort is not scaled.
         effort = Effort(entries, members, n_nodes=_n_nodes(collection))
         shares = _shares(connection, replace(collection, effort=effort), sample)
         of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in kinds]
         return bool(np.mean(shares[np.isin(sample.kinds, kinds)]) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
 
     if not is_enough(most.entries, most.members):
-        # Nodes that are all as far from a direction say nothing of what anybody asks.
+        # In some collections all nodes are equally far from a random direction, which real questions are not.
         kinds = kinds[kinds != ANYWHERE]
         if not is_enough(most.entries, most.members):
             return Effort(0, 0) if most.members == STEPS[-1] else most
@@ -245,7 +245,7 @@ def _least(connection: Connection, collection: Collection, sample: Sample, most:
 
 
 def _first(steps: Sequence[int], is_enough: Callable[[int], bool]) -> int:
-    """The least that is enough, where the last one is, and more is never less."""
+    """The least step that is enough; the last one is, and each step finds at least as much as the one before."""
     low, high = 0, len(steps) - 1
     while low < high:
         middle = (low + high) // 2
@@ -260,7 +260,7 @@ def _more(effort: Effort) -> Effort:
 
 
 def _shares(connection: Connection, collection: Collection, sample: Sample) -> NDArray[np.float64]:
-    """Of each question, how much of the nearest is found."""
+    """Share of the nearest nodes that is found, for each question."""
     found = (_scores(connection, collection, question, _K) for question in sample.questions)
     return np.array([np.mean(scores >= tenth - _SAME) for scores, tenth in zip(found, sample.tenth, strict=True)])
 
@@ -279,7 +279,7 @@ def _finds_itself(connection: Connection, collection: Collection, vector: Floats
 
 
 def _n_in(connection: Connection, collection: Collection, node_ids: Sequence[str]) -> NDArray[np.int64]:
-    """How many of these nodes are in each segment."""
+    """Number of these nodes in each segment, shape ``(n_segments,)``."""
     with connection.cursor() as cursor:
         cursor.execute(_IDS.format(table=quoted_table(collection)), [list(node_ids)])
         ids = [row_id for _, row_id in cursor.fetchall()]
@@ -337,7 +337,7 @@ def _asked(connection: Connection, collection: Collection) -> Floats:
 
 
 def _vectors(sent: Sequence[bytes], dim: int) -> Floats:
-    rows = [np.frombuffer(one, dtype=">f4", offset=4) for one in sent]
+    rows = [decoded_vector(one) for one in sent]
     return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
 
 

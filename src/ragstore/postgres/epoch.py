@@ -1,4 +1,4 @@
-"""The epoch and the newest mark, as PostgreSQL has them, and the beginning of a new epoch."""
+"""Epoch and newest mark of PostgreSQL, and the begin of a new epoch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from ragstore.model.epoch import Mark, StorePosition
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import fetch, fetch_first
 
-STAND = """
+POSITION = """
 SELECT e.epoch, m.mark, m.token::text FROM ragstore.epoch e,
     (SELECT mark, token FROM ragstore.mark ORDER BY mark DESC LIMIT 1) m
 """
 
-# By key: where a collection is held, a table that is read whole is so dear to the planner that it compiles the plan.
+# By key: while a collection is held, reading a whole table has so high a cost that PostgreSQL compiles the plan (JIT).
 KNOWS = """
 SELECT EXISTS (SELECT FROM ragstore.outbox WHERE outbox_id = %(number)s AND token = %(token)s)
     OR EXISTS (SELECT FROM ragstore.mark
@@ -21,8 +22,8 @@ SELECT EXISTS (SELECT FROM ragstore.outbox WHERE outbox_id = %(number)s AND toke
 
 BEGIN = "SELECT ragstore.begin_epoch(%(mongo_epoch)s, %(bound)s, %(worker)s)"
 
-# Revisions that MongoDB has seen on another timeline are over; documents that this one does not have stay deleted, rows
-# that somebody made only to lock them included.
+# New revisions are above those that MongoDB has from another timeline. Documents that this timeline does not have stay
+# deleted, rows that were made only to be locked included.
 RAISE_REVISIONS = """
 WITH raised AS (
     INSERT INTO ragstore.document AS d (collection_id, document_id, source_uri, revision, deleted_at)
@@ -38,7 +39,7 @@ INSERT INTO ragstore.event (worker, collection, document_id, revision, action)
 SELECT %(worker)s, %(name)s, document_id, revision, CASE WHEN live THEN 'reconciled' ELSE 'set_aside' END FROM raised
 """
 
-# Of collections that are gone: one that is made again under that name begins above them.
+# Of dropped collections: the revisions of a new collection of that name begin above these.
 ADD_EVENTS = """
 INSERT INTO ragstore.event (worker, collection, document_id, revision, action)
 SELECT %(worker)s, %(name)s, document_id, revision, 'set_aside'
@@ -47,26 +48,20 @@ WHERE NOT EXISTS (SELECT FROM ragstore.collection WHERE name = %(name)s)
 """
 
 
-def stand(pool: PostgresPool) -> StorePosition:
-    """The epoch, and the newest mark that was noted."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(STAND)
-        row = cursor.fetchone()
-        assert row is not None
-        return StorePosition(row[0], Mark(row[1], row[2]))
+def position(pool: PostgresPool) -> StorePosition:
+    ((number, mark, token),) = fetch(pool, POSITION)
+    return StorePosition(number, Mark(mark, token))
 
 
 def knows(cursor: Cursor, mark: Mark) -> bool:
-    """Whether the row of a mark waits in the outbox, or it or a later one was noted."""
+    """Whether the row of a mark is in the outbox, or this mark or a later one was noted."""
     if mark == Mark():
         return True
-    cursor.execute(KNOWS, {"number": mark.number, "token": mark.token})
-    row = cursor.fetchone()
-    return row is not None and bool(row[0])
+    return bool(fetch_first(cursor, KNOWS, number=mark.number, token=mark.token))
 
 
 def is_known(pool: PostgresPool, mark: Mark) -> bool:
-    """As ``knows``, asked now."""
+    """As ``knows``, in autocommit mode."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         return knows(cursor, mark)
 
@@ -75,20 +70,17 @@ def begin(pool: PostgresPool, *, mongo_epoch: int, bound: int, worker: str) -> i
     """End the present epoch for all writers; returns the new one.
 
     Args:
-        bound: no row, stamp or mark of any timeline has a number above it.
+        bound: no row, stamp or mark of any timeline has a larger number.
 
     Crash safety:
-        One transaction, which waits for writers under way. After it MongoDB is behind, until it is told.
+        One transaction, which waits for writers under way. After it MongoDB is behind until its epoch is set.
     """
     with pool.transaction() as cursor:
-        cursor.execute(BEGIN, {"mongo_epoch": mongo_epoch, "bound": bound, "worker": worker})
-        row = cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(fetch_first(cursor, BEGIN, mongo_epoch=mongo_epoch, bound=bound, worker=worker))
 
 
 def raise_revisions(pool: PostgresPool, name: str, revisions: Mapping[str, int], *, worker: str) -> None:
-    """Let the next revision of these documents of the collection of that name be above these.
+    """Raise the revisions of documents of the collection of that name at least to these.
 
     Crash safety:
         One transaction, idempotent.

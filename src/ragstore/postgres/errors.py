@@ -1,4 +1,4 @@
-"""Turns what psycopg2 raises into ragstore's errors, decided by SQLSTATE, and by libpq's text where there is none."""
+"""Translation of psycopg2's errors into ragstore's, by SQLSTATE, or by libpq's text if there is none."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _HINT_CANCELLED = "raise RAGSTORE_STATEMENT_TIMEOUT_S or the role's statement_ti
 
 _Kind = type[StoreError]
 
-# libpq reports a refused connection without an SQLSTATE: only its text tells a wrong password from a dead host.
+# libpq reports a refused connection without an SQLSTATE: only its text distinguishes a wrong password from a dead host.
 _FULL_TEXTS = (
     "too many clients",
     "too many connections",
@@ -108,7 +108,7 @@ _TEXTS: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
     ),
 )  # fmt: skip
 
-# The first that the SQLSTATE begins with.
+# The first entry counts that has a prefix of the SQLSTATE.
 _STATES: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
     (("23505",), StoreConflictError, ""),
     (("42P01",), MissingTableError, _HINT_SETUP),
@@ -128,7 +128,7 @@ _STATES: tuple[tuple[tuple[str, ...], _Kind, str], ...] = (
 
 
 def translated(error: psycopg2.Error) -> StoreError:
-    """The StoreError that says who may retry; ``facts`` has the SQLSTATE."""
+    """The StoreError for a driver's error, with its ``retry``; ``facts`` has the SQLSTATE."""
     state = error.pgcode or ""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if state == _FOREIGN_KEY and (error.diag.constraint_name or "").endswith("_collection_id_fkey"):
@@ -146,7 +146,7 @@ def translated(error: psycopg2.Error) -> StoreError:
 
 
 def is_full(error: psycopg2.Error) -> bool:
-    """Whether the server, the role or a pooler takes no more connections just now."""
+    """Whether the server, the role or a pooler has no connection left at present."""
     return any(known in str(error) for known in _FULL_TEXTS)
 
 
@@ -160,7 +160,7 @@ def _by_state(state: str) -> tuple[_Kind, str]:
 
 
 def _by_text(error: psycopg2.Error) -> tuple[_Kind, str, str]:
-    """The kind, the hint and the line that decides; of several hosts each has answered, and what lasts comes first."""
+    """The kind, the hint and the line that decides. Each host has a line; a lasting error goes before a passing one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, psycopg2.ProgrammingError):
         return StoreSetupError, _CHECK, lines[0]  # libpq cannot read the URL

@@ -1,6 +1,6 @@
-"""Declared filter keys: keys of the metadata that filters name often, each with indexes of its own.
+"""Declared filter keys: metadata keys that filters name often, each with its own indexes.
 
-Queries are right without the indexes: they only find faster what a filter allows.
+Searches are correct without the indexes, which only make filters faster.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class SampledKeys:
     """Keys that some nodes of a collection have.
 
     Args:
-        n_nodes: that were looked at.
-        is_all: whether these are all nodes.
+        n_nodes: nodes that were read.
+        is_all: whether these are all nodes of the collection.
     """
 
     keys: frozenset[str]
@@ -73,11 +73,11 @@ def declare(pool: PostgresPool, collection: Collection, keys: Sequence[str]) -> 
     """Add keys to those of a collection; ``build_missing`` makes their indexes.
 
     Raises:
-        UsageError: they would be too many.
+        UsageError: there would be too many keys.
         CollectionNotFoundError: it was dropped.
 
     Crash safety:
-        One transaction. Indexes that nobody came to build are built by the next upkeep.
+        One transaction. Indexes that are not built after it are built by the next maintenance.
     """
     own = {"collection_id": collection.collection_id}
     with pool.transaction() as cursor:
@@ -92,18 +92,18 @@ def declare(pool: PostgresPool, collection: Collection, keys: Sequence[str]) -> 
 
 
 def build_missing(pool: PostgresPool, collection: Collection, *, wait_s: float = WAIT_S) -> bool:
-    """Build the indexes of declared keys that are not there or not whole; returns whether it did.
+    """Build missing and invalid indexes of declared keys; returns whether it did.
 
-    Returns at once when another process is building, and where the table belongs to another role: then ``ragstore
+    Returns at once if another process is building, or if the table belongs to another role: then ``ragstore
     maintain`` builds.
 
     Args:
-        wait_s: for the end of other transactions, whoever's they are, for which PostgreSQL waits before an index
-            counts. Where one lasts longer, the log says so and the next look builds. A pooler takes no limit: behind
-            it, a transaction that is young when the build begins is waited for to its end.
+        wait_s: seconds to wait for the end of other transactions, of any program, which PostgreSQL waits for before
+            an index is valid. If one lasts longer, the log says so and the next call builds. A pooler accepts no
+            limit: behind it, the build waits to the end of a transaction that was young when it began.
 
     Crash safety:
-        Built concurrently: readers and writers go on. What a killed build left behind is built anew.
+        Built concurrently: readers and writers go on. An index that a killed build left is built again.
     """
     if not collection.filter_keys:
         return False
@@ -119,7 +119,7 @@ def build_missing(pool: PostgresPool, collection: Collection, *, wait_s: float =
                 try:
                     return _build(connection, collection, wait_s)
                 except psycopg2.errors.LockNotAvailable:
-                    # Not every role is told of others' transactions.
+                    # Not every role can see other roles' transactions.
                     oldest = _oldest_transaction(connection, 0) or {}
             _log.warning(
                 f"indexes of filter keys are put off until a transaction of {oldest.get('program') or 'somebody'} ends",
@@ -132,7 +132,7 @@ def build_missing(pool: PostgresPool, collection: Collection, *, wait_s: float =
 
 
 def sampled_keys(pool: PostgresPool, collection: Collection, *, at_each_end: int = 1_000) -> SampledKeys:
-    """Keys of the metadata of the oldest and the newest nodes: a look that costs the same however many there are."""
+    """Metadata keys of the oldest and the newest nodes; the cost does not depend on the size of the collection."""
     statement = _SAMPLED_KEYS.format(table=quoted_table(collection))
     with pool.autocommit() as connection, connection.cursor() as cursor:
         cursor.execute(statement, {"limit": at_each_end})
@@ -143,12 +143,12 @@ def sampled_keys(pool: PostgresPool, collection: Collection, *, at_each_end: int
 
 
 def is_index_name(name: str) -> bool:
-    """Whether an index is one of a declared key."""
+    """Whether this is the name of an index of a declared key."""
     return name.startswith("filter_")
 
 
 def _oldest_transaction(connection: Connection, longer_than_s: float) -> dict[str, Any] | None:
-    """Whose it is, where one has lasted so long."""
+    """The oldest transaction that has lasted for longer than this; None if there is none."""
     with connection.cursor() as cursor:
         cursor.execute(_OLDEST_TRANSACTION, [longer_than_s])
         found = cursor.fetchone()
@@ -159,17 +159,17 @@ def _build(connection: Connection, collection: Collection, wait_s: float) -> boo
     with connection.cursor() as cursor:
         missing = _missing(cursor, collection)
         for name, definition in missing:
-            # A limit that is right for queries would end every build on a large table.
+            # A time limit for queries would end every build on a large table.
             limits = {"statement_timeout": "0", "lock_timeout": f"{wait_s:.3f}s"}
             connection.outside(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{name}"', **limits)
             connection.outside(f'CREATE INDEX CONCURRENTLY "{name}" {definition}', **limits)
             reached(Failpoint.FILTER_INDEX_BUILT)
-        # Without statistics of its own the planner does not know what an index is good for.
+        # The planner needs statistics of the new index's expressions.
         connection.outside(analyze(quoted_table(collection)), statement_timeout="0")
     return bool(missing)
 
 
 def _missing(cursor: Cursor, collection: Collection) -> list[tuple[str, str]]:
-    """Name and definition of each index that is to be built, by the role that may."""
+    """Name and definition of each index to build; none if this role does not own the table."""
     cursor.execute(_MISSING, {"name": collection.name, "table": quoted_table(collection)})
     return cursor.fetchall()

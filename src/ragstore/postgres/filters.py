@@ -2,7 +2,7 @@
 
 Types count: a string never equals a number, ``True`` never equals 1, and numbers compare by the decimal value that
 JSON writes for them. A value that stored metadata cannot hold (NUL, lone surrogates, NaN, infinity) equals nothing;
-in an ordering it stands where it would stand among the values that can be stored.
+in an ordering it has the place that it would have among the values that can be stored.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from ragstore.errors import FilterError
 from ragstore.model.filters import DOCUMENT_KEYS, Condition, Filter, Group, Scalar
 
 MAX_DEPTH = 50
-"""Far below what overflows the stack of Python's recursion or of PostgreSQL's parser."""
+"""Far below the depth that overflows Python's recursion or the stack of PostgreSQL's parser."""
 
 _MAX_INDEXED_VALUES = 1000
-"""Up to here the index on the metadata is asked for each value; above, one hashed comparison a row is cheaper."""
+"""Up to this number the index on the metadata is used for each value; above it, one hashed comparison a row is
+cheaper."""
 
 _MAX_INT_BITS = 14_000
-"""Python writes no longer integers as text (4,300 digits); larger ones stand in an ordering like infinity."""
+"""Python writes no longer integers as text (4,300 digits); in an ordering larger ones count as infinity."""
 
 _FIRST_AFTER_SURROGATES = "\ue000"
 
 _INDEXED_CHARS = 200
-"""A declared key's index has so many characters of a string (in the function ``ragstore.filter_indexes``)."""
+"""Characters of a string that a declared key's index contains, as in the function ``ragstore.filter_indexes``."""
 
 Sql = tuple[str, list[Any]]
 
@@ -213,7 +214,7 @@ def _text_bound(operator: str, value: str) -> tuple[str, str]:
 
 
 def _found_by_index(condition: Condition, column: str) -> Sql | None:
-    """What is true wherever the condition is, in the form of the indexes that a declared key has."""
+    """A condition that is true wherever the given one is, in the form that a declared key's indexes support."""
     field = _Field(condition.key, column)
     if condition.operator in ("==", "in"):
         values = _scalars(condition) if condition.operator == "in" else [_scalar(condition)]
@@ -345,7 +346,7 @@ def _wrong_value(condition: Condition, wanted: str) -> FilterError:
 
 
 def is_storable(value: Scalar) -> bool:
-    """Whether metadata in the table can hold the value at all."""
+    """Whether metadata in the table can contain the value at all."""
     if isinstance(value, str):
         return not any(char == "\0" or _is_surrogate(char) for char in value)
     if isinstance(value, float):

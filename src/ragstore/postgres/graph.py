@@ -1,8 +1,8 @@
-"""A property graph: entities, chunks of text, and relations between them.
+"""Property graph of a collection: entities, chunks of text, and relations between them.
 
-All writes to the graphs of one collection wait for each other, by a lock that the server frees with the transaction:
-so none of them can be in another's way, in whatever order they name nodes. A chunk that is deleted takes with it what
-only it states.
+Writes to the graphs of one collection wait for each other by a lock that the server releases with the transaction, so
+they cannot deadlock, in whatever order they name nodes. With a deleted chunk, entities and relations that only this
+chunk states are deleted too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from ragstore.model.collection import Collection
 from ragstore.model.graph import GraphNode, GraphRelation, Path, Selection
 from ragstore.postgres.filters import Sql
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_ids, fetch_values
 
 _N_NODE = 6
 LOCK_SPACE = 0x5241_4747  # "RAGG"
 LOCK_GRAPH = "SELECT pg_advisory_xact_lock(%(space)s, %(collection_id)s);"
 SOURCE_KEY = "triplet_source_id"
-"""The property in which LlamaIndex says which chunk a node or relation was extracted from."""
+"""Property in which LlamaIndex names the chunk that a node or relation was extracted from."""
 _NODE = "{0}.node_id, {0}.label, {0}.name, {0}.text, {0}.properties, {0}.embedding"
 _RELATION = "r.source_id, r.label, r.target_id, r.properties"
 _JOINED = """
@@ -53,7 +54,7 @@ SELECT node_id FROM ragstore.graph_node
 WHERE collection_id = %(collection_id)s AND node_id = ANY(%(node_ids)s::text[])
 """
 
-# Ends that nobody has put yet become entities of that name.
+# Ends that do not exist yet become entities of that name.
 PUT_RELATIONS = (
     LOCK_GRAPH
     + """
@@ -84,7 +85,7 @@ SELECT {_NODE.format("s")}, {_RELATION}, {_NODE.format("t")} {_JOINED.format(rel
 WHERE r.collection_id = %s AND {{condition}} ORDER BY r.position
 """
 
-# Relations of nodes that are reached along the arrows in so many steps, the nearest first.
+# Relations of nodes that are reached in the direction of the relations in fewer than ``depth`` steps, nearest first.
 NEAR = f"""
 WITH RECURSIVE reached (node_id, depth) AS (
     SELECT unnest(%(node_ids)s::text[]), 1
@@ -109,7 +110,7 @@ SELECT {_NODE.format("s")}, {_RELATION}, {_NODE.format("t")} {_JOINED.format(rel
 ORDER BY r.depth, r.position
 """
 
-# Vectors of another length are left out before they are compared, which would be an error.
+# Vectors of another length are excluded first, because comparing them would be an error.
 NEAREST = f"""
 SELECT {_NODE.format("n")}, 1 - n.distance FROM (
     SELECT n.*, CASE WHEN cardinality(n.embedding) = %s THEN n.embedding::vector <=> %s::vector END AS distance
@@ -129,7 +130,7 @@ WHERE (s.collection_id, s.node_id) = (r.collection_id, r.source_id)
     AND (t.collection_id, t.node_id) = (r.collection_id, r.target_id) AND r.collection_id = %s AND {condition}
 """
 
-# What no other chunk states goes; the rest names a chunk that is still there.
+# Relations that no other chunk states are deleted; the others then name a chunk that still exists.
 FORGET_IN_RELATIONS = """
 DELETE FROM ragstore.graph_relation
 WHERE collection_id = %(collection_id)s AND sources && %(gone)s::text[] AND sources <@ %(gone)s::text[];
@@ -145,7 +146,7 @@ WHERE r.collection_id = %(collection_id)s
     AND (r.source_id, r.label, r.target_id) = (rest.source_id, rest.label, rest.target_id)
 """
 
-# An entity that only its relations need from now on takes the source of one of them, and goes with it.
+# An entity that only its relations still need gets the source of one of them, and is deleted with that chunk.
 FORGET_IN_ENTITIES = """
 UPDATE ragstore.graph_node n SET sources = rest.sources, properties = CASE
         WHEN (n.properties ->> %(source_key)s = ANY(%(gone)s::text[])) IS NOT TRUE THEN n.properties
@@ -178,7 +179,7 @@ SELECT ARRAY(SELECT DISTINCT label FROM ragstore.graph_node WHERE collection_id 
 
 
 def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphNode]) -> None:
-    """Add nodes; the same id again replaces, and of an id twice in the call the last counts.
+    """Add nodes; an existing id is replaced, and of equal ids in the call the last wins.
 
     Crash safety:
         One transaction.
@@ -187,10 +188,10 @@ def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphN
     sources: dict[str, set[str]] = {}
     for node in nodes:
         sources.setdefault(node.node_id, set()).update(node.sources)
-    _execute(
+    fetch(
         pool,
-        collection,
         PUT_NODES,
+        collection,
         space=LOCK_SPACE,
         node_id=list(last),
         label=[n.label for n in last.values()],
@@ -203,12 +204,12 @@ def put_nodes(pool: PostgresPool, collection: Collection, nodes: Sequence[GraphN
 
 
 def known_nodes(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> set[str]:
-    """Those of these ids that are nodes."""
-    return {row[0] for row in _execute(pool, collection, KNOWN_NODES, node_ids=list(node_ids))}
+    """The ones among these ids that are nodes."""
+    return set(fetch_ids(pool, KNOWN_NODES, collection, node_ids=list(node_ids)))
 
 
 def put_relations(pool: PostgresPool, collection: Collection, relations: Sequence[GraphRelation]) -> None:
-    """Add relations, and entities for ends that are no nodes yet; the same relation again gets its properties.
+    """Add relations, and entities for ends that are no nodes yet; an existing relation gets the new properties.
 
     Crash safety:
         One transaction.
@@ -220,10 +221,10 @@ def put_relations(pool: PostgresPool, collection: Collection, relations: Sequenc
         sources.setdefault((each.source_id, each.label, each.target_id), set()).update(each.sources)
         for end in (each.source_id, each.target_id):
             ends.setdefault(end, set()).update(each.sources)
-    _execute(
+    fetch(
         pool,
-        collection,
         PUT_RELATIONS,
+        collection,
         space=LOCK_SPACE,
         end_id=list(ends),
         end_sources=[_json(sorted(s)) for s in ends.values()],
@@ -236,16 +237,17 @@ def put_relations(pool: PostgresPool, collection: Collection, relations: Sequenc
 
 
 def get_nodes(pool: PostgresPool, collection: Collection, selection: Selection) -> list[GraphNode]:
-    """The nodes that are meant, oldest first."""
+    """The selected nodes, oldest first."""
     text, values = _of_nodes(selection)
-    rows = _fetch(pool, GET_NODES.format(condition=text), [collection.collection_id, *values])
+    rows = fetch_values(pool, GET_NODES.format(condition=text), [collection.collection_id, *values])
     return [GraphNode(*row) for row in rows]
 
 
 def get_paths(pool: PostgresPool, collection: Collection, selection: Selection) -> list[Path]:
-    """The relations that are meant, with their ends, oldest first."""
+    """The selected relations with their ends, oldest first."""
     text, values = _of_relations(selection)
-    return [_path(row) for row in _fetch(pool, GET_PATHS.format(condition=text), [collection.collection_id, *values])]
+    rows = fetch_values(pool, GET_PATHS.format(condition=text), [collection.collection_id, *values])
+    return [_path(row) for row in rows]
 
 
 def paths_near(
@@ -257,19 +259,19 @@ def paths_near(
     limit: int,
     ignored: Sequence[str],
 ) -> list[Path]:
-    """Relations of these nodes and of those that they lead to in fewer than ``depth`` steps, the nearest first.
+    """Relations of these nodes and of nodes that they lead to in fewer than ``depth`` steps, nearest first.
 
     Args:
-        ignored: labels of relations that are followed and not returned.
+        ignored: labels of relations that are followed but not returned.
     """
     parameters = {"node_ids": list(node_ids), "depth": depth, "limit": limit, "ignored": list(ignored)}
-    return [_path(row) for row in _execute(pool, collection, NEAR, **parameters)]
+    return [_path(row) for row in fetch(pool, NEAR, collection, **parameters)]
 
 
 def nearest_entities(
     pool: PostgresPool, collection: Collection, vector: Sequence[float], *, top_k: int, condition: Sql
 ) -> list[tuple[GraphNode, float]]:
-    """Entities with their cosine similarity, the most similar first, by comparing all.
+    """Entities with their cosine similarity, most similar first; all entities are compared.
 
     Args:
         condition: on ``n``, a row of ``graph_node``.
@@ -277,23 +279,23 @@ def nearest_entities(
     text, values = condition
     embedding = f"[{','.join(map(repr, vector))}]"
     parameters = [len(vector), embedding, collection.collection_id, *values, top_k]
-    rows = _fetch(pool, NEAREST.format(condition=text), parameters)
+    rows = fetch_values(pool, NEAREST.format(condition=text), parameters)
     return [(GraphNode(*row[:_N_NODE]), float(row[_N_NODE])) for row in rows]
 
 
 def embedding_dims(pool: PostgresPool, collection: Collection) -> list[int]:
-    """The lengths of the vectors that entities have."""
-    return [row[0] for row in _execute(pool, collection, DIMS)]
+    """The different lengths of the entities' vectors."""
+    return [row[0] for row in fetch(pool, DIMS, collection)]
 
 
 def labels(pool: PostgresPool, collection: Collection) -> tuple[list[str], list[str]]:
     """Labels in use, of nodes and of relations."""
-    ((of_nodes, of_relations),) = _execute(pool, collection, LABELS)
+    ((of_nodes, of_relations),) = fetch(pool, LABELS, collection)
     return of_nodes, of_relations
 
 
 def delete_nodes(pool: PostgresPool, collection: Collection, selection: Selection) -> None:
-    """Remove the nodes that are meant with their relations, and what only they state.
+    """Delete the selected nodes with their relations, and what only they state.
 
     Crash safety:
         One transaction.
@@ -304,7 +306,7 @@ def delete_nodes(pool: PostgresPool, collection: Collection, selection: Selectio
 def delete_chunks(
     pool: PostgresPool, collection: Collection, node_ids: Sequence[str], document_ids: Sequence[str]
 ) -> None:
-    """Remove these chunks, all chunks of these documents, and what only they state.
+    """Delete these chunks, all chunks of these documents, and what only they state.
 
     Crash safety:
         One transaction.
@@ -315,14 +317,14 @@ def delete_chunks(
 
 
 def delete_relations(pool: PostgresPool, collection: Collection, selection: Selection) -> None:
-    """Remove the relations that are meant; their ends stay.
+    """Delete the selected relations; their ends stay.
 
     Crash safety:
         One transaction.
     """
     text, values = _of_relations(selection)
     with pool.transaction() as cursor:
-        cursor.execute(LOCK_GRAPH, {"space": LOCK_SPACE, "collection_id": collection.collection_id})
+        _lock(cursor, collection)
         cursor.execute(DELETE_RELATIONS.format(condition=text), [collection.collection_id, *values])
 
 
@@ -338,7 +340,7 @@ def _delete(pool: PostgresPool, collection: Collection, condition: Sql, also_gon
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:
-    cursor.execute(LOCK_GRAPH, {"space": LOCK_SPACE, "collection_id": collection.collection_id})
+    execute(cursor, LOCK_GRAPH, collection, space=LOCK_SPACE)
 
 
 def _forget(cursor: Cursor, parameters: dict[str, Any]) -> None:
@@ -372,7 +374,7 @@ def _of_relations(selection: Selection) -> Sql:
 
 
 def _any_property(properties: dict[str, Any], alias: str) -> Sql:
-    """Where one of these is equal; the first part of each can be served by an index."""
+    """Condition that one of these properties is equal; the first part of each can use an index."""
     texts: list[str] = []
     values: list[Any] = []
     for key, value in properties.items():
@@ -399,13 +401,3 @@ def _json(value: Any) -> str:
 
 def _array(vector: Sequence[float]) -> str:
     return f"{{{','.join(map(repr, vector))}}}"
-
-
-def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    return _fetch(pool, statement, parameters | {"collection_id": collection.collection_id})
-
-
-def _fetch(pool: PostgresPool, statement: str, parameters: Any) -> list[tuple[Any, ...]]:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

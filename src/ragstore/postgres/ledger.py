@@ -1,4 +1,4 @@
-"""The ledger's writing side: runs and the one transaction that publishes."""
+"""Writes to the ledger: runs and their leases, and the transaction that publishes documents."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ragstore.errors import LeaseLostError
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.postgres import copy, statements
-from ragstore.postgres.collections import gone, held, hold, hold_named
+from ragstore.postgres.collections import hold, hold_named, hold_parameters, why_not_held
 from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import fetch_ids
 
 
 class Ledger:
-    """What is live, what is in flight; PostgreSQL decides both."""
+    """Runs in PostgreSQL, which decides what is live and what is in flight."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
 
     @property
     def pool(self) -> PostgresPool:
-        """The connections that it uses."""
         return self._pool
 
     def begin_run(self, run: Run, collection: Collection, *, lease_ttl_s: float) -> None:
@@ -36,7 +36,7 @@ class Ledger:
             EpochEndedError: the collection was read in an epoch that is over.
 
         Crash safety:
-            Committed before the first node is written, so that no staged node is ever unknown.
+            Committed before the first node is written, so that every staged node is known.
         """
         with self._pool.transaction() as cursor:
             cursor.execute(
@@ -51,28 +51,26 @@ class Ledger:
                 },
             )
             if cursor.rowcount != 1:
-                raise gone(cursor, collection)
+                raise why_not_held(cursor, collection)
 
     def renew_leases(self, run_ids: Sequence[str], *, lease_ttl_s: float) -> set[str]:
-        """Extend the leases of these runs; returns those that are still ours."""
+        """Extend the leases of these runs; returns the ids of the runs that still exist."""
         with self._pool.transaction() as cursor:
             cursor.execute(statements.RENEW_LEASES, {"run_ids": list(run_ids), "lease_ttl_s": lease_ttl_s})
             return {row[0] for row in cursor.fetchall()}
 
     def workers_with_runs(self) -> list[str]:
         """Names of the workers that have a run in flight."""
-        with self._pool.autocommit() as connection, connection.cursor() as cursor:
-            cursor.execute(statements.RUN_WORKERS)
-            return [row[0] for row in cursor.fetchall()]
+        return fetch_ids(self._pool, statements.RUN_WORKERS)
 
     def abandon_expired(self, dead_workers: Sequence[str] = (), *, grace_s: float = 0.0) -> int:
-        """Turn the runs of these workers, and all whose lease ran out, into outbox rows; returns how many.
+        """Turn the runs of these workers, and all expired runs, into outbox rows; returns how many.
 
         Args:
-            grace_s: how long what a dead worker sent may still be on its way to MongoDB.
+            grace_s: seconds for which the last command of a dead worker may still be on its way to MongoDB.
 
         Crash safety:
-            One transaction; a run that another process is publishing or recovering is passed over.
+            One transaction; a run that another process is publishing or recovering is skipped.
         """
         with self._pool.transaction() as cursor:
             cursor.execute(
@@ -82,11 +80,11 @@ class Ledger:
             return cursor.rowcount
 
     def abandon(self, run: Run, collection: Collection, *, grace_s: float = 0.0) -> None:
-        """Give up a run of one's own; what it staged becomes garbage, unless it was published after all.
+        """Abandon an own run; its staged nodes become garbage, unless it was published after all.
 
         Crash safety:
-            One transaction; until it commits, the lease running out has the same effect. Waits for a publication
-            whose commit was asked for when the connection broke: only its outcome tells garbage from live nodes.
+            One transaction; if it fails, the expiry of the lease has the same effect. Waits for a publication whose
+            connection broke during the commit: only its outcome tells whether the nodes are garbage or live.
         """
         with self._pool.transaction() as cursor:
             cursor.execute(
@@ -103,12 +101,12 @@ class Ledger:
         """The transaction that makes a begun run visible, at the end of the block.
 
         Raises:
-            LeaseLostError: the run was recovered by someone else; nothing was written.
+            LeaseLostError: another process recovered the run; nothing was written.
             CollectionNotFoundError: the collection was dropped; nothing was written.
         """
         with self._pool.transaction() as cursor:
-            ids = {**held(collection), "run_id": run.run_id}
-            # In one round trip, and in this order.
+            ids = {**hold_parameters(collection), "run_id": run.run_id}
+            # One round trip for both statements, in this order.
             cursor.execute(f"{statements.HOLD_COLLECTION}; {statements.END_RUN}", ids)
             if cursor.rowcount != 1:
                 hold(cursor, collection)
@@ -121,7 +119,7 @@ class Ledger:
 
     @contextmanager
     def changing(self, collection: Collection, run: Run) -> Iterator[Publication]:
-        """The transaction of a change that stages nothing, and so needs no begun run.
+        """The transaction of a change that stages nothing and therefore needs no run in the ledger.
 
         Raises:
             CollectionNotFoundError: the collection was dropped.
@@ -132,7 +130,7 @@ class Ledger:
 
 
 class Publication:
-    """The steps inside the publishing transaction, in the order in which they must be called."""
+    """Steps of the publishing transaction, in the order in which they must be called."""
 
     def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
         self._cursor = cursor
@@ -140,7 +138,7 @@ class Publication:
         self._run = run
 
     def lock_documents(self, document_ids: Sequence[str]) -> dict[str, int]:
-        """Lock these documents, known or not, in order; returns their revisions now."""
+        """Lock these documents in order, new ones included; returns their present revisions."""
         self._cursor.execute(
             statements.LOCK_DOCUMENTS,
             {"collection_id": self._collection.collection_id, "document_ids": array(sorted(set(document_ids)))},
@@ -148,7 +146,7 @@ class Publication:
         return dict(self._cursor.fetchall())
 
     def lock_live_documents(self, document_ids: Sequence[str]) -> dict[str, int]:
-        """Lock those of these documents that are live, in order; returns their revisions now."""
+        """Lock the live ones among these documents in order; returns their present revisions."""
         self._cursor.execute(
             statements.LOCK_LIVE_DOCUMENTS,
             {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
@@ -156,7 +154,7 @@ class Publication:
         return dict(self._cursor.fetchall())
 
     def retire_nodes(self, document_ids: Sequence[str], *, grace_s: float) -> None:
-        """Take the live nodes of these documents out of search and queue them for removal from MongoDB."""
+        """Delete the live nodes of these documents and queue them for deletion from MongoDB."""
         self._cursor.execute(
             statements.RETIRE_NODES.format(table=quoted_table(self._collection)),
             {**self._ids(), "document_ids": array(document_ids), "grace_s": grace_s},
@@ -190,7 +188,6 @@ class Publication:
         )
 
     def mark_deleted(self, document_ids: Sequence[str]) -> None:
-        """Mark these live documents deleted."""
         self._cursor.execute(
             statements.MARK_DELETED,
             {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
@@ -212,15 +209,14 @@ class Publication:
         )
 
     def queue_ref_docs(self, document_ids: Sequence[str]) -> None:
-        """Queue MongoDB's per-document entries to be brought up to date."""
+        """Queue the update of MongoDB's entries of these documents."""
         self._cursor.execute(statements.QUEUE_REF_DOCS, {**self._ids(), "ids": array(document_ids)})
 
     def queue_garbage(self, node_ids: Sequence[str], *, grace_s: float = 0.0) -> None:
-        """Queue staged nodes that will not be published after all."""
+        """Queue staged nodes that will not be published for deletion from MongoDB."""
         self._cursor.execute(statements.QUEUE_GARBAGE, {**self._ids(), "ids": array(node_ids), "grace_s": grace_s})
 
     def clear_quarantine(self, document_ids: Sequence[str]) -> None:
-        """These documents are well again."""
         self._cursor.execute(
             statements.CLEAR_QUARANTINE,
             {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
@@ -235,9 +231,7 @@ class Publication:
 
 
 def _live(cursor: Cursor, collection: Collection | None, node_ids: Sequence[str]) -> set[str]:
-    """Those of these nodes that are live; none where the collection was dropped."""
+    """The live ones among these nodes; none if the collection was dropped."""
     if collection is None:
         return set()
-    ids = {"ids": array(node_ids), "collection_id": collection.collection_id}
-    cursor.execute(statements.LIVE_NODE_IDS.format(table=quoted_table(collection)), ids)
-    return {row[0] for row in cursor.fetchall()}
+    return set(fetch_ids(cursor, statements.LIVE_NODE_IDS, collection, ids=array(node_ids)))

@@ -1,4 +1,4 @@
-"""What is live, asked by the LlamaIndex faces: nodes by id and by filter, documents with their hash and nodes."""
+"""Reads of live nodes and documents for the LlamaIndex classes: by id, by filter, or all in order."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
 from ragstore.model.run import RefDoc, Vectors
-from ragstore.postgres import outbox
+from ragstore.postgres import outbox, statements
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import fetch, fetch_first, fetch_ids, fetch_values, pages
+from ragstore.postgres.vectors import decoded_vector
 
 _PAGE = 1_000
 
-# Rows of an ingest have a chunk hash and were staged with stamp 0; all other writes carry the row's own stamp.
+# Rows of an ingest have a chunk hash and were staged with stamp 0; all other writes use the row's own stamp.
 STAMPS = """
 SELECT node_id, id, chunk_hash IS NOT NULL FROM {table} WHERE node_id = ANY(%(ids)s::text[])
 UNION ALL
@@ -28,7 +29,7 @@ SELECT node_id, stamp, false FROM ragstore.body
 WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
 """
 
-# A write of a node takes the next number of one sequence, whichever of the two it writes.
+# Both tables number their writes by one sequence.
 IDS_AS_PUT = """
 SELECT node_id FROM (
     SELECT node_id::text, id FROM {table}
@@ -80,7 +81,7 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
     AND deleted_at IS NULL AND revision > 0
 """
 
-# The document itself is the first, if it is live; those after the last go on with the first ones.
+# The document itself comes first, if it is live; after the last id the list goes on with the first ones.
 HASHES_FROM = """
 SELECT document_id, doc_hash FROM (
     (SELECT document_id, doc_hash FROM ragstore.document
@@ -93,7 +94,7 @@ SELECT document_id, doc_hash FROM (
 ) AS circle LIMIT %(limit)s
 """
 
-# Documents that an ingest reads have a fingerprint: they are not LlamaIndex's to find missing in its own listing.
+# Documents of an ingest have a fingerprint: LlamaIndex must not find them missing in its own listing.
 ALL_HASHES = """
 SELECT document_id, doc_hash FROM ragstore.document
 WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
@@ -107,12 +108,6 @@ WHERE collection_id = %(collection_id)s AND document_id IS DISTINCT FROM node_id
 ORDER BY node_id LIMIT %(limit)s
 """
 
-PAGE_DOCUMENT_IDS = """
-SELECT document_id FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
-ORDER BY document_id LIMIT %(limit)s
-"""
-
 FIND_NODES = """
 SELECT node_id, id, metadata_->>'_node_type', metadata_->>'_node_content', text, {embedding} FROM {table}
 WHERE {condition} ORDER BY id
@@ -121,7 +116,7 @@ WHERE {condition} ORDER BY id
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The state of a live node; ``staged`` where MongoDB may hold it with stamp 0."""
+    """The state of a live node; ``staged``: MongoDB may have it with stamp 0."""
 
     stamp: int
     staged: bool
@@ -129,11 +124,11 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class NodeQuery:
-    """Which nodes with a vector are wanted; all that is given must hold.
+    """Conditions on nodes with a vector; all that are given must hold.
 
     Args:
-        document_ids: an empty sequence allows none.
-        node_ids: the same.
+        document_ids: an empty sequence allows no node.
+        node_ids: an empty sequence allows no node.
     """
 
     node_ids: Sequence[str] | None = None
@@ -142,108 +137,107 @@ class NodeQuery:
 
 
 def stamps(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, Stamp]:
-    """The state of those of these nodes that are live."""
-    return {node_id: Stamp(stamp, staged) for node_id, stamp, staged in _fetch(pool, collection, STAMPS, ids=list(ids))}
+    """The states of the live ones among these nodes, by id."""
+    rows = fetch(pool, STAMPS, collection, ids=list(ids))
+    return {node_id: Stamp(stamp, staged) for node_id, stamp, staged in rows}
 
 
 def live_nodes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
-    """Those of these nodes that are live, in no order."""
+    """The live ones among these nodes, in any order."""
     with pool.transaction() as cursor:
         return outbox.live_nodes(cursor, collection, ids)
 
 
 def node_ids_as_put(pool: PostgresPool, collection: Collection) -> list[str]:
     """Ids of all live nodes, in the order in which they were last written."""
-    return [row[0] for row in _fetch(pool, collection, IDS_AS_PUT)]
+    return fetch_ids(pool, IDS_AS_PUT, collection)
 
 
 def missing(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> set[str]:
-    """Those of these nodes that are not live."""
-    return {row[0] for row in _fetch(pool, collection, MISSING, ids=list(ids))}
+    """The ones among these nodes that are not live."""
+    return set(fetch_ids(pool, MISSING, collection, ids=list(ids)))
 
 
 def has_vectors_but_of_summaries(pool: PostgresPool, collection: Collection) -> bool:
-    """Whether nodes have a vector that are no summaries of a document summary index."""
-    return bool(_fetch(pool, collection, HAS_OTHERS)[0][0])
+    """Whether there are vectors of nodes other than the summaries of a document summary index."""
+    return bool(fetch_first(pool, HAS_OTHERS, collection))
 
 
 def before_adding(
     pool: PostgresPool, collection: Collection, ids: Sequence[str]
 ) -> tuple[dict[str, list[float]], bool]:
-    """The embeddings that the document store was given with those of these nodes that are live.
+    """Embeddings that live nodes had when they were put into the document store, by node id.
 
     Returns:
-        Them, and whether nodes with a vector are summaries of a document summary index.
+        The embeddings, and whether any node with a vector is a summary of a document summary index.
     """
-    given = dict(_fetch(pool, collection, BEFORE_ADDING, ids=list(ids)))
+    given: dict[Any, Any] = dict(fetch(pool, BEFORE_ADDING, collection, ids=list(ids)))
     return given, bool(given.pop(None, False))
 
 
 def find_nodes(
     pool: PostgresPool, collection: Collection, query: NodeQuery, *, with_embeddings: bool
 ) -> list[tuple[LiveNode, Vectors | None]]:
-    """Nodes with a vector that a query allows, oldest first."""
+    """Nodes with a vector that a query allows, oldest first, with their vectors of shape ``(dim,)`` if wanted."""
     conditions, parameters = _condition(query)
     statement = FIND_NODES.format(
         table=quoted_table(collection),
         condition=" AND ".join(conditions) or "true",
         embedding="vector_send(embedding::vector)" if with_embeddings else "NULL",
     )
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [
-            (
-                LiveNode(
-                    node_id,
-                    stamp,
-                    TYPE_KEYS.get(class_name, "1"),
-                    content_with_text(class_name, orjson.loads(content), text),
-                ),
-                None if sent is None else np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32),
-            )
-            for node_id, stamp, class_name, content, text, sent in cursor.fetchall()
-        ]
+    return [
+        (
+            LiveNode(
+                node_id,
+                stamp,
+                TYPE_KEYS.get(class_name, "1"),
+                content_with_text(class_name, orjson.loads(content), text),
+            ),
+            None if sent is None else decoded_vector(sent),
+        )
+        for node_id, stamp, class_name, content, text, sent in fetch_values(pool, statement, parameters)
+    ]
 
 
 def document_hashes(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, str | None]:
-    """The hash of those of these documents that are live; None for one that is not known to be complete."""
-    return dict(_fetch(pool, collection, HASHES, ids=list(ids)))
+    """Hashes of the live ones among these documents, by id; None for one that may be incomplete."""
+    return dict(fetch(pool, HASHES, collection, ids=list(ids)))
 
 
 def revisions(pool: PostgresPool, collection: Collection, ids: Sequence[str]) -> dict[str, int]:
-    """The revision of those of these documents that are live; each write of a document moves it to the next."""
-    return dict(_fetch(pool, collection, REVISIONS, ids=list(ids)))
+    """Revisions of the live ones among these documents, by id; each write of a document increases its revision."""
+    return dict(fetch(pool, REVISIONS, collection, ids=list(ids)))
 
 
 def hashes_from(pool: PostgresPool, collection: Collection, first: str, limit: int) -> dict[str, str | None]:
-    """The same of this document and of others that follow it, so many in all."""
+    """As ``document_hashes``, for this document and those that follow it; ``limit`` in all."""
     if limit == 1:
         return document_hashes(pool, collection, [first])
-    return dict(_fetch(pool, collection, HASHES_FROM, first=first, limit=limit))
+    return dict(fetch(pool, HASHES_FROM, collection, first=first, limit=limit))
 
 
 def iter_hashes(pool: PostgresPool, collection: Collection) -> Iterator[tuple[str, str]]:
-    """(id, hash) of all live documents that LlamaIndex code put and completed, in the order of their ids."""
-    for rows in _pages(pool, collection, ALL_HASHES):
+    """(id, hash) of all live documents that LlamaIndex code wrote and completed, in the order of their ids."""
+    for rows in pages(pool, ALL_HASHES, collection, limit=_PAGE):
         yield from rows
 
 
 def iter_parts_without_vector(pool: PostgresPool, collection: Collection) -> Iterator[tuple[LiveNode, str | None]]:
-    """Nodes that only the docstore has and that are not documents themselves, with their document's id."""
-    for rows in _pages(pool, collection, PARTS_WITHOUT_VECTOR):
+    """Nodes without a vector that are not documents themselves, each with the id of its document."""
+    for rows in pages(pool, PARTS_WITHOUT_VECTOR, collection, limit=_PAGE):
         for *node, document_id in rows:
             yield LiveNode(*node), document_id
 
 
 def ref_docs(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
-    """The ledger's word on these documents; ``node_ids`` is None where one is not live."""
+    """The ledger's state of these documents; ``node_ids`` is None for one that is not live."""
     with pool.transaction() as cursor:
         return outbox.ref_docs(cursor, collection, document_ids)
 
 
 def iter_ref_docs(pool: PostgresPool, collection: Collection) -> Iterator[RefDoc]:
     """All live documents, in the order of their ids."""
-    for rows in _pages(pool, collection, PAGE_DOCUMENT_IDS):
+    for rows in pages(pool, statements.PAGE_DOCUMENT_IDS, collection, limit=_PAGE):
         found = ref_docs(pool, collection, [row[0] for row in rows])
         yield from sorted((doc for doc in found if doc.node_ids is not None), key=lambda doc: doc.document_id)
 
@@ -260,21 +254,3 @@ def _condition(query: NodeQuery) -> tuple[list[str], list[Any]]:
         conditions.append(text)
         parameters += values
     return conditions, parameters
-
-
-def _pages(pool: PostgresPool, collection: Collection, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-    after = ""
-    while True:
-        rows = _fetch(pool, collection, statement, after=after, limit=_PAGE)
-        if rows:
-            yield rows
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1][0]
-
-
-def _fetch(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    parameters["collection_id"] = collection.collection_id
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement.replace("{table}", quoted_table(collection)), parameters)
-        return cursor.fetchall()

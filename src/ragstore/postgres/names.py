@@ -1,4 +1,4 @@
-"""Quoting of what varies in statements and is no parameter."""
+"""Quoting of names, literals and arrays that are parts of statements, or text forms of parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def quoted_table(collection: Collection) -> str:
 
 
 def quoted_literal(text: str) -> str:
-    """A string of ours as it stands in SQL."""
+    """A string of ragstore as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 

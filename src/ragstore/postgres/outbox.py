@@ -1,4 +1,4 @@
-"""The outbox: what must still happen in MongoDB, and what the ledger says about it."""
+"""Outbox of changes that MongoDB must still get, and the ledger's state of the documents and nodes in it."""
 
 from __future__ import annotations
 
@@ -14,71 +14,65 @@ from ragstore.model.node import TYPE_KEYS, LiveNode, Struct, content_with_text
 from ragstore.model.run import OutboxItem, RefDoc, Written
 from ragstore.postgres import epoch, statements
 from ragstore.postgres.collections import hold_named
-from ragstore.postgres.names import array, quoted_table
+from ragstore.postgres.names import array
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import fetch, fetch_ids
 
 _ONCE = 1
 
 
 class TakenOutbox:
-    """Outbox rows that this transaction holds; nobody else works on them.
+    """Outbox rows that this transaction has locked, so that no other process works on them.
 
-    The ledger is asked about the collection that has the item's name now: that is whose nodes are in the namespace,
-    also where the item is of one that was dropped.
+    State is read from the collection that has the item's name now, because its nodes are in the namespace. The item
+    may be of a dropped collection with the same name.
     """
 
     def __init__(self, cursor: Cursor, rows: Sequence[tuple[Any, ...]]) -> None:
         self._cursor = cursor
         self._held: dict[str, Collection] = {}
         self.items = [OutboxItem(*row[:7]) for row in rows]
-        self.stand = StorePosition(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else StorePosition()
-        """How far PostgreSQL was before these rows were taken."""
+        self.position = StorePosition(rows[0][7], Mark(rows[0][8], rows[0][9])) if rows else StorePosition()
+        """Position of PostgreSQL before these rows were taken."""
         self.mark = max((Mark(item.outbox_id, item.token) for item in self.items), default=Mark())
 
     def knows(self, mark: Mark) -> bool:
-        """Whether PostgreSQL has the row of this mark, or has noted it or a later one."""
+        """Whether PostgreSQL has the outbox row of this mark, or has noted it or a later one."""
         return epoch.knows(self._cursor, mark)
 
     def ref_docs(self, item: OutboxItem) -> list[RefDoc]:
-        """The ledger's word on the documents of a ``put_ref_docs`` item, now."""
+        """The ledger's present state of the documents of a ``put_ref_docs`` item."""
         collection = self._hold(item)
         if collection is None:
             return [RefDoc(document_id, revision, None) for document_id, revision in self.revisions(item).items()]
         return ref_docs(self._cursor, collection, item.ids)
 
     def revisions(self, item: OutboxItem) -> dict[str, int]:
-        """The revisions of these documents, now; while one stays, so does all that ``ref_docs`` says of it."""
+        """Present revisions of these documents, by id; ``ref_docs`` of a document changes only with its revision."""
         collection = self._hold(item)
         if collection is None:
-            # No later revision: by the time MongoDB is asked, a new collection of this name may have one.
-            self._cursor.execute(statements.LAST_REVISIONS, {"name": item.namespace, "ids": array(item.ids)})
-        else:
-            key = {"collection_id": collection.collection_id, "ids": array(item.ids)}
-            self._cursor.execute(statements.REVISIONS, key)
-        return dict(self._cursor.fetchall())
+            # The last revision, not a later one: a new collection of this name may soon have that.
+            return dict(fetch(self._cursor, statements.LAST_REVISIONS, name=item.namespace, ids=array(item.ids)))
+        return dict(fetch(self._cursor, statements.REVISIONS, collection, ids=array(item.ids)))
 
     def garbage(self, item: OutboxItem) -> list[str]:
-        """The node ids of a ``delete_nodes`` item that nothing live names."""
+        """The node ids of a ``delete_nodes`` item that are not live."""
         collection = self._hold(item)
         if collection is None:
             return item.ids
-        self._cursor.execute(
-            statements.LIVE_NODE_IDS.format(table=quoted_table(collection)),
-            {"collection_id": collection.collection_id, "ids": array(item.ids)},
-        )
-        live = {row[0] for row in self._cursor.fetchall()}
+        live = set(fetch_ids(self._cursor, statements.LIVE_NODE_IDS, collection, ids=array(item.ids)))
         return [node_id for node_id in item.ids if node_id not in live]
 
     def structs(self, item: OutboxItem) -> list[tuple[str, Struct]]:
-        """Those of the index structs that a put names which PostgreSQL has now, each with its collection's name."""
-        self._cursor.execute(statements.STRUCTS, {"ids": array(item.ids)})
-        return [(name, Struct(*values)) for name, *values in self._cursor.fetchall()]
+        """Index structs of a put that PostgreSQL still has, each with the name of its collection."""
+        rows = fetch(self._cursor, statements.STRUCTS, ids=array(item.ids))
+        return [(name, Struct(*values)) for name, *values in rows]
 
     def live_nodes(self, item: OutboxItem, written: Written | None = None) -> list[LiveNode]:
-        """The nodes of a ``put_nodes`` item that are live, as PostgreSQL keeps them now.
+        """The live nodes of a ``put_nodes`` item, in their present state.
 
         Args:
-            written: spares reading those that are still as this transaction left them.
+            written: nodes of a transaction; rows that it wrote last are not read again.
         """
         collection = self._hold(item)
         if collection is None:
@@ -89,7 +83,7 @@ class TakenOutbox:
         return unchanged + (live_nodes(self._cursor, collection, others) if others else [])
 
     def _hold(self, item: OutboxItem) -> Collection | None:
-        """The collection of that name; one that is held stays, one that is not there may be made at any time."""
+        """The collection with the item's name; held, so that it cannot be dropped. A missing one is looked up again."""
         if item.namespace not in self._held:
             found = hold_named(self._cursor, item.namespace)
             if found is None:
@@ -98,11 +92,11 @@ class TakenOutbox:
         return self._held[item.namespace]
 
     def done(self, items: Sequence[OutboxItem], *, grace_s: float) -> None:
-        """Forget these at the end of the transaction, and note their mark.
+        """Delete these rows with the end of the transaction, and note their mark.
 
         Args:
-            grace_s: seconds after which what somebody else tried to put before is looked at again, because it may
-                arrive late; 0 for never.
+            grace_s: seconds after which puts that another process tried before are checked again, because its commands
+                may arrive late; 0 for never.
         """
         own = {
             "outbox_ids": [item.outbox_id for item in items],
@@ -116,54 +110,53 @@ class TakenOutbox:
 
 
 def tried(pool: PostgresPool, *, limit: int) -> list[int]:
-    """Ids of due rows, oldest first, after it was noted that they are tried once more."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statements.TRY_OUTBOX, {"limit": limit})
-        return [row[0] for row in cursor.fetchall()]
+    """Ids of due rows, oldest first; one more attempt is noted in each."""
+    return [row[0] for row in fetch(pool, statements.TRY_OUTBOX, limit=limit)]
 
 
 @contextmanager
 def taken(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox]:
-    """Take those of these rows that nobody has; they come back if the block raises or the process dies."""
+    """Lock the ones among these rows that are free; they are due again if the block raises or the process dies."""
     with pool.transaction() as cursor:
-        cursor.execute(statements.TAKE_OUTBOX, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, cursor.fetchall())
+        yield TakenOutbox(cursor, fetch(cursor, statements.TAKE_OUTBOX, outbox_ids=list(outbox_ids)))
 
 
 @contextmanager
 def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenOutbox]:
-    """Take these rows, and first wait for whoever has them; those that are done by then are not among the items."""
+    """Lock these rows, and wait for a process that has them; rows that it completed are not among the items."""
     with pool.transaction() as cursor:
-        cursor.execute(statements.TAKE_OUTBOX_ROWS, {"outbox_ids": list(outbox_ids)})
-        yield TakenOutbox(cursor, cursor.fetchall())
+        yield TakenOutbox(cursor, fetch(cursor, statements.TAKE_OUTBOX_ROWS, outbox_ids=list(outbox_ids)))
+
+
+def count_pending(pool: PostgresPool) -> tuple[int, int]:
+    """Number of outbox rows and of runs."""
+    ((n_rows, n_runs),) = fetch(pool, statements.COUNT_PENDING)
+    return n_rows, n_runs
 
 
 def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
-    """The ledger's word on documents: revision, node ids in order, hash and metadata."""
-    parameters = {"collection_id": collection.collection_id, "document_ids": array(document_ids)}
-    cursor.execute(statements.REF_DOCS.format(table=quoted_table(collection)), parameters)
+    """The ledger's state of documents: revision, node ids in order, hash and metadata."""
+    rows = fetch(cursor, statements.REF_DOCS, collection, document_ids=array(document_ids))
     return [
         RefDoc(document_id, revision, node_ids if live else None, doc_hash, metadata)
-        for document_id, revision, live, node_ids, doc_hash, metadata in cursor.fetchall()
+        for document_id, revision, live, node_ids, doc_hash, metadata in rows
     ]
 
 
 def live_nodes(cursor: Cursor, collection: Collection, ids: Sequence[str]) -> list[LiveNode]:
-    """Those of these nodes that are live, with a vector or without, in no order."""
-    parameters = {"collection_id": collection.collection_id, "ids": array(ids)}
-    cursor.execute(statements.LIVE_NODES.format(table=quoted_table(collection)), parameters)
+    """The live ones among these nodes, with a vector or without, in any order."""
+    named = array(ids)
     nodes = [
         LiveNode(node_id, stamp, _type_key(class_name), content_with_text(class_name, loads(content), text))
-        for node_id, stamp, class_name, content, text in cursor.fetchall()
+        for node_id, stamp, class_name, content, text in fetch(cursor, statements.LIVE_NODES, collection, ids=named)
     ]
-    cursor.execute(statements.LIVE_BODIES, parameters)
-    return nodes + [LiveNode(*row) for row in cursor.fetchall()]
+    return nodes + [LiveNode(*row) for row in fetch(cursor, statements.LIVE_BODIES, collection, ids=named)]
 
 
 def _unchanged(cursor: Cursor, collection: Collection, ids: Sequence[str], written: Written) -> list[LiveNode]:
     parameters = {"ids": array(ids), "transaction": written.transaction}
-    cursor.execute(statements.STAMPS_OF_TRANSACTION.format(table=quoted_table(collection)), parameters)
-    stamps = [(written.nodes[node_id], stamp) for node_id, stamp in cursor.fetchall() if node_id in written.nodes]
+    rows = fetch(cursor, statements.STAMPS_OF_TRANSACTION, collection, **parameters)
+    stamps = [(written.nodes[node_id], stamp) for node_id, stamp in rows if node_id in written.nodes]
     return [
         LiveNode(n.node_id, stamp, _type_key(n.class_name), content_with_text(n.class_name, n.content, n.text))
         for n, stamp in stamps
@@ -172,11 +165,3 @@ def _unchanged(cursor: Cursor, collection: Collection, ids: Sequence[str], writt
 
 def _type_key(class_name: str) -> str:
     return TYPE_KEYS.get(class_name, "1")
-
-
-def count_pending(pool: PostgresPool) -> tuple[int, int]:
-    """How many outbox rows and runs there are."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statements.COUNT_PENDING)
-        row = cursor.fetchone()
-        return (row[0], row[1]) if row else (0, 0)

@@ -1,10 +1,10 @@
-"""Pairs of a key and a value of the nodes' metadata, by which a search passes over what a filter cannot allow.
+"""Key-value pairs of the nodes' metadata, by which a search skips nodes that a filter cannot allow.
 
-Each row of a segment's table has the hashes of its node's pairs, ``SLOTS`` at most. Of each hash's first bits, its
-bucket, the table ``segment_pair`` says which regions and cells of a segment's tree have a node with such a pair, one
-bit a group. So a search with a filter descends only where allowed nodes may be, and compares only nodes that may be
-allowed; hashes are the same for some pairs that are not, so what it finds is looked up in the nodes' own metadata
-(decision record 0017).
+Each row of a segment's table has the hashes of its node's pairs, ``SLOTS`` at most. The first bits of a hash are its
+bucket. For each bucket the table ``segment_pair`` has one bit per region and cell of a segment's tree: whether it has a
+node with such a pair. So a search with a filter descends only where allowed nodes may be, and compares only nodes that
+may be allowed. Different pairs can have equal hashes, so each result is checked in the node's own metadata (decision
+record 0017).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """What a filter says about pairs: whoever is allowed has one of some, or fulfils all parts, or one of them.
+    """Condition of a filter on pairs: an allowed node has one of some pairs, or fulfils all parts, or one of them.
 
     Args:
         places: of the pairs in a list of all, where ``parts`` is empty.
@@ -85,7 +85,7 @@ class Some:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a filter's pairs are in the segments of a collection.
+    """The pairs of a filter, and how often the segments of a collection have them.
 
     Args:
         some: how they are joined; hashable, so that statements can be kept by it.
@@ -108,7 +108,7 @@ class Wanted:
 
 
 class _Recent:
-    """What was found last, of so many questions."""
+    """Cache of the most recent results."""
 
     def __init__(self, n_most: int) -> None:
         self._found: dict[Hashable, Wanted] = {}
@@ -129,7 +129,7 @@ _recent = _Recent(1_000)
 
 
 def find_wanted(connection: Connection, collection: Collection, tree: Filter | None) -> Wanted | None:
-    """What a filter says about pairs; None where it says nothing, or no segment has a tree."""
+    """Condition of a filter on pairs; None if it has none, or if no segment has a tree."""
     numbers = tuple(segment.number for segment in collection.segments if segment.n_cells)
     some, pairs = said_by(tree) if tree is not None and numbers else (None, ())
     if some is None:
@@ -149,7 +149,7 @@ def find_wanted(connection: Connection, collection: Collection, tree: Filter | N
 
 
 def said_by(tree: Filter) -> tuple[Some | None, Sequence[tuple[str, Any]]]:
-    """What a filter says about pairs, if anything, and the keys and values of these pairs."""
+    """Condition of a filter on pairs, if any, and the keys and values of these pairs."""
     pairs: list[tuple[str, Any]] = []
     some = _some(tree, pairs)
     return some, pairs if some is not None else ()
@@ -184,7 +184,7 @@ def mask_sql(collection: Collection, number: int, some: Some) -> str:
 
 
 def forget(cursor: Cursor, collection: Collection, numbers: Sequence[int]) -> None:
-    """Delete what is known of the pairs of some segments.
+    """Delete the rows of ``segment_pair`` of some segments.
 
     Crash safety:
         A step of the caller's transaction.
@@ -193,7 +193,7 @@ def forget(cursor: Cursor, collection: Collection, numbers: Sequence[int]) -> No
 
 
 class Groups:
-    """Which regions and cells of a tree have which pairs, gathered while the tree is written.
+    """Collects which regions and cells of a tree have which pairs, while the tree is written.
 
     Args:
         n_groups: regions and cells; they have the numbers from 1 to here.
@@ -208,7 +208,7 @@ class Groups:
         self._n_alone = np.zeros(1 << BUCKET_BITS, dtype=np.int64)
 
     def add_groups(self, numbers: Numbers, parents: Numbers, sizes: Numbers) -> None:
-        """Regions, whose parent is 0, or cells; before the nodes in them."""
+        """Add regions, whose parent is 0, or cells; must be called before ``add_nodes`` for the nodes in them."""
         self._parents[numbers] = parents
         self._sizes[numbers] = np.where(parents > 0, sizes, 0)
 
@@ -223,7 +223,7 @@ class Groups:
                 self._bits[:, group >> 3] |= np.uint8(0x80 >> (group & 7))
 
     def write(self, cursor: Cursor, collection: Collection, number: int) -> None:
-        """Write what was gathered as that of a segment."""
+        """Write the collected bits as those of a segment."""
         rows = io.BytesIO()
         rows.write(HEADER)
         for bucket in np.flatnonzero(self._bits.any(axis=1)).tolist():

@@ -1,4 +1,4 @@
-"""A table that a plain PGVectorStore filled: read as it is, whatever its settings were."""
+"""Reader of a table that a plain PGVectorStore wrote, with any of its settings."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 from psycopg2 import sql
 
 from ragstore.errors import NotFoundError
 from ragstore.model.run import Vectors
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import BEGIN_SNAPSHOT, Rows, cursor_pages, execute, fetch
+from ragstore.postgres.vectors import decoded_vector
 
 _PAGE = 1_000
 _NEEDED = {"text", "metadata_", "node_id", "embedding"}
 
-_BEGIN = """
-SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
-SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '15min';
-SET LOCAL cursor_tuple_fraction = 1
-"""
-
-# The extension may be in any schema, and the role's search path without it.
+# The extension may be in any schema, also outside of the role's search path.
 _EXTENSION = """
 SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
@@ -33,8 +28,8 @@ _COLUMNS = """
 SELECT column_name FROM information_schema.columns WHERE table_schema = %(schema)s AND table_name = %(table)s
 """
 
-# PGVectorStore does not keep a node id from being there twice; of several rows the one that was added last counts.
-# MATERIALIZED: the ids alone are sorted, not the vectors.
+# In PGVectorStore's table a node id may be there twice; the row that was added last counts.
+# MATERIALIZED: only the ids are sorted, not the vectors.
 _ROWS = """
 DECLARE plain NO SCROLL CURSOR FOR
 WITH last AS MATERIALIZED (SELECT max(id) AS id FROM {table} GROUP BY node_id)
@@ -71,7 +66,7 @@ class PlainRow:
 
 
 class PlainTable:
-    """One table within one transaction; every reading sees the same."""
+    """One table in one transaction; all reads see the same state."""
 
     def __init__(self, cursor: Cursor, schema: str, table: str) -> None:
         self._cursor = cursor
@@ -79,67 +74,60 @@ class PlainTable:
         self._check(schema, table)
 
     def dim(self) -> int | None:
-        """Length of most of its vectors, None where it has none."""
-        self._execute(_DIMS)
-        row = self._cursor.fetchone()
-        return row[0] if row else None
+        """The most frequent length of its vectors; None if it has no vector."""
+        rows = self._fetch(_DIMS)
+        return rows[0][0] if rows else None
 
     def n_rows(self) -> tuple[int, int]:
-        """How many rows there are, and how many node ids."""
-        self._execute(_COUNT)
-        row = self._cursor.fetchone()
-        return (row[0], row[1]) if row else (0, 0)
+        """Number of rows, and of different node ids."""
+        ((n_rows, n_ids),) = self._fetch(_COUNT)
+        return n_rows, n_ids
 
     def doubled(self, limit: int) -> list[tuple[str, int]]:
-        """(node id, rows) of the first of those that have several rows."""
-        self._execute(_DOUBLED, limit=limit)
-        return self._cursor.fetchall()
+        """(node id, number of rows) of the first node ids with several rows."""
+        return self._fetch(_DOUBLED, limit=limit)
 
     def batches(self) -> Iterator[list[PlainRow]]:
-        """Each node once, in the order in which they were added."""
-        self._execute(_ROWS)
-        while True:
-            self._cursor.execute(f"FETCH {_PAGE} FROM plain")
-            rows = self._cursor.fetchall()
-            if not rows:
-                return
+        """Each node once, in the order in which the nodes were added."""
+        self._fetch(_ROWS)
+        for rows in cursor_pages(self._cursor, "plain", limit=_PAGE):
             yield [_row(*row) for row in rows]
 
     def _check(self, schema: str, table: str) -> None:
-        self._cursor.execute(_EXTENSION)
-        row = self._cursor.fetchone()
-        self._cursor.execute(_COLUMNS, {"schema": schema, "table": table})
-        columns = {column for (column,) in self._cursor.fetchall()}
-        if row is None or not columns.issuperset(_NEEDED):
+        schemas = fetch(self._cursor, _EXTENSION)
+        columns = {column for (column,) in fetch(self._cursor, _COLUMNS, schema=schema, table=table)}
+        if not schemas or not columns.issuperset(_NEEDED):
             found = "it does not exist" if not columns else "it has other columns"
+            found = found if schemas else "the database has no pgvector"
             raise NotFoundError(
-                f"{schema}.{table} is no table of a PGVectorStore: {found if row else 'the database has no pgvector'}",
+                f"{schema}.{table} is no table of a PGVectorStore: {found}",
                 hint="PGVectorStore(table_name='x') makes public.data_x: see --postgres-table and --schema",
                 in_python="PGVectorStore(table_name='x') makes public.data_x: PlainStack('data_x', schema='public')",
                 table=table,
             )
-        self._cursor.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(row[0])))
+        path = sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(schemas[0][0]))
+        execute(self._cursor, path)
 
-    def _execute(self, statement: str, **parameters: Any) -> None:
-        self._cursor.execute(sql.SQL(statement).format(table=self._name), parameters)
+    def _fetch(self, statement: str, **parameters: Any) -> Rows:
+        return fetch(self._cursor, sql.SQL(statement).format(table=self._name), **parameters)
 
 
 @contextmanager
 def plain_table(pool: PostgresPool, schema: str, table: str) -> Iterator[PlainTable]:
-    """The table as it is now, for the length of the block; nothing of it is changed or locked.
+    """The present state of the table for the length of the block; nothing is changed or locked.
 
     Raises:
-        UsageError: there is no such table.
+        NotFoundError: there is no such table.
     """
     with pool.transaction() as cursor:
-        cursor.execute(_BEGIN)
+        execute(cursor, BEGIN_SNAPSHOT)
         yield PlainTable(cursor, schema, table)
 
 
 def _row(node_id: str | None, metadata: str | None, text: str | None, sent: Any) -> PlainRow:
     held = _object(metadata)
     content = _object(held.get("_node_content")) if held else None
-    vector = None if sent is None else np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
+    vector = None if sent is None else decoded_vector(sent)
     return PlainRow(node_id, held, content, text or "", vector)
 
 

@@ -1,4 +1,4 @@
-"""One pool of connections for everything in a process, safe across threads, restarts of the server and forks."""
+"""Connection pool of a process, safe across threads, forks and restarts of the server."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Connection = PreparingConnection
 Cursor = psycopg2.extensions.cursor
 
 PING_AFTER_IDLE_S = 1.0
-"""A connection idle for longer is tried before it is lent to who may write: the server may have been restarted."""
+"""A connection that was idle for longer is tested before it is lent to a writer: the server may have been restarted."""
 
 _TRY_AGAIN_S = 0.25
-"""Between two attempts to connect to a server that is full or starts."""
+"""Seconds between two attempts to connect to a server that is full or starting."""
 
 
 class PostgresPool:
@@ -39,12 +39,12 @@ class PostgresPool:
     Args:
         url: ``postgresql://user:password@host:port/database``.
         size: connections open at once, at most.
-        idle_in_transaction_s: PostgreSQL ends a transaction that is idle for so long, so that a paused process
-            cannot hold up the others; sooner where its own limit is shorter.
-        statement_timeout_s: PostgreSQL gives up a longer statement; 0 for its own limit.
-        schema: the name of ragstore's schema there.
+        idle_in_transaction_s: PostgreSQL ends a transaction that is idle for longer, so that a paused process
+            cannot block others; a shorter limit of the server stays.
+        statement_timeout_s: PostgreSQL cancels a longer statement; 0 for the server's limit.
+        schema: the name of ragstore's schema in that database.
 
-    What the URL says in its options is left as it is said.
+    Options in the URL have priority over these limits.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PostgresPool:
 
     @property
     def url(self) -> str:
-        """Of the server, with the password."""
+        """URL of the server, with the password."""
         return self._url
 
     def _reset(self) -> None:
@@ -87,9 +87,9 @@ class PostgresPool:
             yield connection
 
     def read(self, reading: Callable[[Connection], T]) -> T:
-        """What a read returns, in its own round trips alone; each of its statements is its own transaction.
+        """Run ``reading`` in autocommit mode without testing the connection first, which saves a round trip.
 
-        No connection is tried before; where one turns out to have broken while it was idle, all is read again.
+        It is run again if the connection turns out to have broken while it was idle.
         """
         with translation():
             connection, is_untried = self._taken(try_it=False)
@@ -114,13 +114,13 @@ class PostgresPool:
                     yield cursor
                 connection.commit()
             except BaseException:
-                # An interrupt stays one, also where the connection broke with it.
+                # An interrupt is raised as it is, also if the connection broke with it.
                 with suppress(psycopg2.Error):
                     connection.rollback()
                 raise
 
     def unlent(self) -> Connection:
-        """A new connection that is not of the pool: who asks for it closes it."""
+        """A new connection outside the pool, which the caller closes."""
         made = connect(self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s)
         try:
             set_up(made, self._url, schema=self.schema, **self._limits)
@@ -131,13 +131,13 @@ class PostgresPool:
         return made
 
     def another(self, *, size: int) -> PostgresPool:
-        """A pool of its own on the same server, for work that must not take connections from others."""
+        """A separate pool for the same server, for work that must not take connections from others."""
         return PostgresPool(
             self._url, size=size, connect_timeout_s=self._connect_timeout_s, schema=self.schema, **self._limits
         )
 
     def close(self) -> None:
-        """Close the idle connections; lent ones close when they come back, and no other is lent: ClosedError."""
+        """Close the idle connections; lent ones are closed when they come back. Later calls raise ClosedError."""
         if self._pid != os.getpid():
             return
         self._size = 0
@@ -159,7 +159,7 @@ class PostgresPool:
         return self._taken(try_it=True)[0]
 
     def _taken(self, *, try_it: bool) -> tuple[Connection, bool]:
-        """A connection, and whether it was idle for long and nobody has tried it since."""
+        """A connection, and whether it was idle for long and is not tested."""
         if self._is_closed:
             raise closed()
         if self._pid != os.getpid():
@@ -177,10 +177,10 @@ class PostgresPool:
             raise
 
     def _usable_or_new(self, *, try_it: bool) -> tuple[Connection, bool]:
-        """An idle connection or a new one, waited for where the server is full or starts.
+        """An idle connection or a new one; waits while the server is full or starting.
 
-        A full server is waited for as long as a pool in full use is, while connections of this pool are lent: they
-        come back. With none, and for a server that starts or recovers, it is some seconds.
+        For a full server the wait is as long as for a pool in full use if connections of this pool are open, because
+        these come back. Otherwise, and for a server that starts or recovers, it is some seconds.
         """
         begun_at = time.monotonic()
         while True:
@@ -202,7 +202,7 @@ class PostgresPool:
                     self._returned.wait(_TRY_AGAIN_S)
 
     def checkin(self, connection: Connection) -> None:
-        """Give back what ``checkout`` lent."""
+        """Give back a connection of ``checkout``."""
         status = connection.info.transaction_status if not connection.closed else None
         try:
             if status in (None, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN) or self._size == 0:
@@ -215,7 +215,7 @@ class PostgresPool:
                 self._idle.append((connection, time.monotonic()))
                 self._returned.notify()
         except psycopg2.Error:
-            # It broke while nothing of it was needed any more.
+            # The connection broke after its last use.
             self._end(connection)
         finally:
             self._places.release()
@@ -236,7 +236,7 @@ class PostgresPool:
         connection = connect(self._url, factory=PreparingConnection, connect_timeout_s=self._connect_timeout_s)
         with self._returned:
             self._n_open += 1
-        # From here on the server may fall silent while it is asked.
+        # From now on the server may stop answering during a statement.
         self._silence.lent(connection)
         try:
             set_up(connection, self._url, schema=self.schema, **self._limits)
@@ -253,7 +253,7 @@ class PostgresPool:
 
 
 def _was_ended(connection: Connection) -> bool:
-    """Whether the server has spoken unasked, as it does when it ends a connection; costs no round trip."""
+    """Whether the server sent something unasked, as it does when it ends a connection; costs no round trip."""
     watched = select.poll()
     watched.register(connection.fileno(), select.POLLIN)
     return bool(watched.poll(0))

@@ -1,10 +1,11 @@
-"""Statements that PostgreSQL parses and plans once for each connection: PREPARE, then EXECUTE.
+"""Prepared statements, which PostgreSQL parses and plans once for each connection.
 
-A search takes the server about as long to parse and plan as to do, and the driver has no prepared statements.
+Parsing and planning a search takes the server about as long as executing it, and the driver does not prepare.
 
-A statement is prepared when a connection meets it for the second time, within the message that executes it: this adds
-no round trip, and what is asked once is not kept. It has one plan for all values, which the server makes anew when
-statistics, indexes or the table change; so only statements are fit for it whose best plan does not depend on values.
+A statement is prepared when a connection sends it for the second time, in the same message that executes it. So there
+is no extra round trip, and statements that are sent once are not kept. The plan is the same for all values, and the
+server plans again when statistics, indexes or the table change. So the best plan of a statement must not depend on
+values.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from ragstore.model.storable import stored_json
 from ragstore.postgres.session import Session
 
 MAX_KEPT = 16
-"""Statements that a connection keeps, each 300 to 600 kB in the server; of more, the one is given up that was not used
-for the longest time."""
+"""Statements that a connection keeps, each 300 to 600 kB in the server; beyond that, the least recently used one is
+dropped."""
 
 MAX_LOST = 3
-"""After so many statements that were prepared and are not any more, a connection prepares no others."""
+"""After the loss of this many prepared statements, a connection prepares no more."""
 
 _LOST = ("26000", "42P05", "0A000")
-"""Unknown, known already, or of other columns: somebody discards what is prepared."""
+"""Unknown, known already, or with other columns: another program discards prepared statements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Statement:
 
     Args:
         settings: ``SET LOCAL …; `` for as long as it is planned and executed.
-        text: with ``%(name)s`` where a parameter stands, and no other ``%``.
+        text: with ``%(name)s`` for each parameter, and no other ``%``.
         types: the SQL type of each parameter, by name.
     """
 
@@ -50,24 +51,23 @@ class Statement:
 
     @property
     def name(self) -> str:
-        """The same for the same statement."""
+        """Name for PREPARE, a hash of text and types."""
         return "ragstore_" + blake2b(repr((self.text, self.types)).encode(), digest_size=16).hexdigest()
 
     @property
     def preparing(self) -> str:
-        """The ``PREPARE`` for it."""
         numbers = {name: f"${number}" for number, (name, _) in enumerate(self.types, start=1)}
         text = re.sub(r"%\((\w+)\)s", lambda found: numbers[found[1]], self.text)
         return f"PREPARE {self.name} ({', '.join(sql_type for _, sql_type in self.types)}) AS {text}\n; "
 
     @property
     def executing(self) -> str:
-        """The ``EXECUTE`` for it, with the parameters as in ``text``."""
+        """The ``EXECUTE`` statement, with the parameters of ``text``."""
         return f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name, _ in self.types)})"
 
 
 class PreparingConnection(Session):
-    """A connection that remembers which statements it has prepared; none behind a pooler, where it has no session."""
+    """Connection that prepares repeated statements; not behind a pooler, where it has no session."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -76,7 +76,7 @@ class PreparingConnection(Session):
         psycopg2.extras.register_default_jsonb(self, loads=stored_json)
 
     def fetch(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """All rows of the answer; in autocommit mode, where an error leaves no transaction behind."""
+        """All rows of the answer. Needs autocommit mode, so that an error leaves no failed transaction behind."""
         if self._n_lost < MAX_LOST and not self.is_pooled:
             try:
                 return self._fetched(self._message(statement), values)
@@ -88,7 +88,7 @@ class PreparingConnection(Session):
         return self._fetched(statement.settings + statement.text, values)
 
     def _message(self, statement: Statement) -> str:
-        """What to send: at first the statement itself, then ``PREPARE`` and ``EXECUTE``, from then on ``EXECUTE``."""
+        """The text to send: first the statement itself, then ``PREPARE`` and ``EXECUTE``, after that ``EXECUTE``."""
         if statement not in self._met:
             self._met[statement] = None
             return self._making_room() + statement.settings + statement.text

@@ -1,4 +1,7 @@
-"""What repair changes in PostgreSQL, each in one transaction that first locks and looks again."""
+"""PostgreSQL side of a repair: changes of rows and of the ledger, and rebuilds of tables and indexes.
+
+Each change is one transaction, which first locks and checks again what was found.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ from ragstore.postgres.direct import DirectChange
 from ragstore.postgres.ledger import Publication
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids
 from ragstore.postgres.scan import LedgerLine
 from ragstore.postgres.turn import exclusive
 
 _LOCK = (0x5241_4752, 0)  # "RAGR"
 _WAIT_FOR_DEAD_S = 3.0
-"""PostgreSQL may take a moment to notice that a killed repair is gone."""
+"""PostgreSQL may take a moment to notice that a killed repair has ended."""
 
 _WAIT_FOR_BUILD_S = 600.0
 
-# Found again as a copy of a row that stays, or not deleted.
+# Each row is checked again: only a copy of a row that stays is deleted.
 DELETE_COPIES = """
 DELETE FROM {table} AS copy WHERE node_id = ANY(%(ids)s::text[]) AND EXISTS (
     SELECT FROM {table} AS original
@@ -39,7 +43,7 @@ DELETE FROM {table} AS copy WHERE node_id = ANY(%(ids)s::text[]) AND EXISTS (
 ) RETURNING node_id
 """
 
-# A revision of its own, so that entries in MongoDB that knew the former ones are older.
+# A new revision, so that entries of former revisions in MongoDB are older.
 PUT_LEDGER = """
 UPDATE ragstore.document d SET
     source_uri = new.source_uri,
@@ -61,8 +65,8 @@ UPDATE ragstore.document d SET revision = d.revision + 1,
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(ids)s::text[])
 """
 
-# Without what says that the source is known, the next ingest or refresh takes the document up again. Only documents of
-# an ingest have a fingerprint, and go on having one: by it a sync knows that they are its own.
+# Without the columns that identify a known source, the next ingest or refresh reads the document again. Only documents
+# of an ingest have a fingerprint, and keep one: by it a sync recognises its own documents.
 FORGET_SOURCES = """
 UPDATE ragstore.document SET fingerprint = CASE WHEN fingerprint IS NOT NULL THEN '' END, content_hash = NULL,
     doc_hash = NULL, size = NULL, mtime_ns = NULL, etag = NULL
@@ -95,7 +99,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'ragstore' AND c.relname = %(relation)s
 """
 
-# Without a revision: what readers see of the document is the revision that it was.
+# Without a revision: readers see the document at the revision that it had.
 ADD_EVENTS = """
 INSERT INTO ragstore.event (worker, collection, document_id, action, run_id, n_nodes, n_embedded)
 SELECT %(worker)s, %(name)s, document_id, 'repaired', %(run_id)s, n_nodes, n_embedded
@@ -103,14 +107,23 @@ FROM unnest(%(document_id)s::text[], %(n_nodes)s::int[], %(n_embedded)s::int[])
     AS new (document_id, n_nodes, n_embedded)
 """
 
+LACKS_SOMETHING = """
+SELECT to_regclass(%(table)s) IS NULL OR EXISTS (
+    SELECT FROM (
+        SELECT format('data_%%s_%%s_idx', %(name)s::text, of_all)
+        FROM unnest(ARRAY['document', 'chunk_hash', 'text', 'metadata']) AS of_all
+        UNION ALL SELECT index_name FROM ragstore.filter_indexes(%(name)s)
+    ) AS wanted (index_name) WHERE to_regclass(format('ragstore.%%I', index_name)) IS NULL)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LostDocument:
-    """A document for the ledger, as the stores remember it.
+    """A document that the ledger lost, with what the stores still know of it.
 
     Args:
-        revision: the latest that is known; the ledger gets a later one.
-        from_ingest: an ingest read it, which will do so again.
+        revision: the latest one that is known; the ledger gets a later one.
+        from_ingest: an ingest read it, and will read it again.
     """
 
     document_id: str
@@ -124,11 +137,21 @@ class LostDocument:
 
 @dataclass(frozen=True, slots=True)
 class FirstRow:
-    """The first row of a document: what its nodes say about it."""
+    """The first row of a document, with the data of the document that its nodes repeat."""
 
     user_metadata: dict[str, Any]
     staged: bool
     content: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRow:
+    """A row of a vector table, as JSON."""
+
+    node_id: str
+    row_id: int
+    document_id: str | None
+    content: str
 
 
 class RebuildChange:
@@ -143,38 +166,38 @@ class RebuildChange:
 
     @property
     def outbox_ids(self) -> list[int]:
-        """Rows queued so far."""
+        """Outbox rows that this change has added so far."""
         return self._direct.outbox_ids
 
     def lock(
-        self, document_ids: Sequence[str], node_ids: Sequence[str] = (), *, alone: bool = False
+        self, document_ids: Sequence[str], node_ids: Sequence[str] = (), *, lock_sourceless: bool = False
     ) -> dict[str, LedgerLine]:
-        """Lock these documents as every writer does, then look at them again."""
-        self._direct.lock(document_ids, list(node_ids), alone=alone)
-        rows = self._fetch(scan.LEDGER_OF_IDS, ids=list(document_ids))
+        """Lock these documents as every writer does, then read their state again."""
+        self._direct.lock(document_ids, list(node_ids), lock_sourceless=lock_sourceless)
+        rows = fetch(self._cursor, scan.LEDGER_OF_IDS, self._collection, ids=list(document_ids))
         return {row[0]: LedgerLine(*row) for row in rows}
 
     def known(self, node_ids: Sequence[str]) -> set[str]:
-        """Those of these nodes that are live, in flight or in the outbox."""
-        return {row[0] for row in self._fetch(scan.STATES, ids=list(node_ids))}
+        """The ones among these nodes that are live, in flight or in the outbox."""
+        return set(fetch_ids(self._cursor, scan.STATES, self._collection, ids=list(node_ids)))
 
     def copy_rows(self, nodes: Sequence[Node], vectors: Vectors) -> None:
-        """Insert nodes with their vectors."""
         self._publication.copy_rows([encode_rows(nodes, vectors, self._collection.vector_type)])
 
     def put_bodies(self, nodes: Sequence[Node]) -> None:
-        """Insert nodes without a vector."""
         self._direct.put_bodies(nodes)
 
     def put_ledger(self, documents: Sequence[LostDocument]) -> None:
         """Make these documents live, with the rows that they have."""
-        self._execute(
+        execute(
+            self._cursor,
             PUT_LEDGER,
+            self._collection,
             document_id=[d.document_id for d in documents],
             source_uri=[d.source_uri for d in documents],
             revision=[d.revision for d in documents],
-            # Not the present fingerprint, which would say that nothing has to be read again; not NULL either, which
-            # would give documents of an ingest to LlamaIndex code to find missing in its own listing.
+            # Not the present fingerprint, with which the document would not be read again. Not NULL either: LlamaIndex
+            # code would take the documents of an ingest for its own, and find them missing in its own listing.
             fingerprint=["" if d.from_ingest else None for d in documents],
             content_hash=[d.content_hash for d in documents],
             doc_hash=[d.doc_hash for d in documents],
@@ -183,26 +206,28 @@ class RebuildChange:
         self._publication.add_events([(d.document_id, "repaired", 0, None) for d in documents])
 
     def recount(self, document_ids: Sequence[str]) -> None:
-        """Let the ledger count the rows that these live documents have."""
-        self._execute(RECOUNT, ids=list(document_ids))
+        """Set the ledger's number of nodes to the rows that these live documents have."""
+        execute(self._cursor, RECOUNT, self._collection, ids=list(document_ids))
         self._publication.add_events([(i, "repaired", 0, None) for i in document_ids])
 
     def forget_sources(self, document_ids: Sequence[str]) -> None:
-        """Let these documents be read again."""
-        self._execute(FORGET_SOURCES, ids=list(document_ids))
+        """Mark these documents to be read again."""
+        execute(self._cursor, FORGET_SOURCES, self._collection, ids=list(document_ids))
 
     def delete_copies(self, node_ids: Sequence[str]) -> list[str]:
-        """Delete those of these rows whose text stands in another row of their document; returns their node ids."""
-        return [row[0] for row in self._fetch(DELETE_COPIES, ids=list(node_ids))]
+        """Delete rows whose text is also in another row of their document; returns their node ids."""
+        return fetch_ids(self._cursor, DELETE_COPIES, self._collection, ids=list(node_ids))
 
     def delete_rows(self, rows: Mapping[str, int]) -> None:
-        """Delete rows that are still these: node id, row id."""
-        self._execute(DELETE_ROWS, node_id=list(rows), id=list(rows.values()))
+        """Delete rows (node id, row id) that still exist with this row id."""
+        execute(self._cursor, DELETE_ROWS, self._collection, node_id=list(rows), id=list(rows.values()))
 
     def set_vectors(self, states: Sequence[tuple[str, int]], vectors: Vectors) -> None:
-        """Give live nodes that are still in this state (node id, stamp) another vector."""
-        self._execute(
+        """Replace the vectors of live nodes that are still in this state (node id, stamp)."""
+        execute(
+            self._cursor,
             SET_VECTORS,
+            self._collection,
             node_id=[node_id for node_id, _ in states],
             stamp=[stamp for _, stamp in states],
             embedding=[orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode() for v in vectors.astype(np.float32)],
@@ -210,9 +235,11 @@ class RebuildChange:
         segments.forget_from(self._cursor, self._collection, [stamp for _, stamp in states])
 
     def add_events(self, events: Sequence[tuple[str | None, int, int]]) -> None:
-        """Append to the audit trail: (document_id, nodes brought back, vectors computed) each."""
-        self._execute(
+        """Append to the audit trail: (document_id, restored nodes, computed vectors) each."""
+        execute(
+            self._cursor,
             ADD_EVENTS,
+            self._collection,
             worker=self._run.worker,
             run_id=self._run.run_id,
             document_id=[e[0] for e in events],
@@ -221,16 +248,8 @@ class RebuildChange:
         )
 
     def queue(self, *, put: Sequence[str] = (), ref_docs: Sequence[str] = ()) -> None:
-        """What must happen in MongoDB once this is committed."""
+        """Add outbox rows: changes that MongoDB must get after the commit."""
         self._direct.queue(put=put, ref_docs=ref_docs)
-
-    def _execute(self, statement: str, **parameters: Any) -> None:
-        own = {"collection_id": self._collection.collection_id, "name": self._collection.name}
-        self._cursor.execute(statement.replace("{table}", quoted_table(self._collection)), own | parameters)
-
-    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        self._execute(statement, **parameters)
-        return self._cursor.fetchall()
 
 
 @contextmanager
@@ -246,11 +265,11 @@ def rebuilding(pool: PostgresPool, collection: Collection, run: Run) -> Iterator
 
 
 @contextmanager
-def alone(pool: PostgresPool) -> Iterator[None]:
-    """Keep other repairs away for the length of the block.
+def exclusive_repair(pool: PostgresPool) -> Iterator[None]:
+    """Exclude other repairs for the length of the block.
 
     Raises:
-        RefusedError: another one is at work.
+        RefusedError: another repair is running.
     """
     with exclusive(pool, _LOCK, wait_s=_WAIT_FOR_DEAD_S) as is_mine:
         if not is_mine:
@@ -258,70 +277,46 @@ def alone(pool: PostgresPool) -> Iterator[None]:
         yield
 
 
-LACKS_SOMETHING = """
-SELECT to_regclass(%(table)s) IS NULL OR EXISTS (
-    SELECT FROM (
-        SELECT format('data_%%s_%%s_idx', %(name)s::text, of_all)
-        FROM unnest(ARRAY['document', 'chunk_hash', 'text', 'metadata']) AS of_all
-        UNION ALL SELECT index_name FROM ragstore.filter_indexes(%(name)s)
-    ) AS wanted (index_name) WHERE to_regclass(format('ragstore.%%I', index_name)) IS NULL)
-"""
-
-
 def first_rows(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> dict[str, FirstRow]:
-    """The first row of each of these documents that has rows."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(FIRST_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(document_ids)})
-        return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in cursor.fetchall()}
-
-
-@dataclass(frozen=True, slots=True)
-class WholeRow:
-    """A row of a vector table, as JSON."""
-
-    node_id: str
-    row_id: int
-    document_id: str | None
-    content: str
+    """The first row of each of these documents, by document id; without those that have no rows."""
+    rows = fetch(pool, FIRST_ROWS, collection, ids=list(document_ids))
+    return {row[0]: FirstRow(row[1], row[2], _content(row[3])) for row in rows}
 
 
 def whole_rows(pool: PostgresPool, collection: Collection, node_ids: Sequence[str]) -> list[WholeRow]:
-    """Those of these rows that are there."""
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(WHOLE_ROWS.replace("{table}", quoted_table(collection)), {"ids": list(node_ids)})
-        return [WholeRow(*row) for row in cursor.fetchall()]
+    """The ones among these rows that exist."""
+    return [WholeRow(*row) for row in fetch(pool, WHOLE_ROWS, collection, ids=list(node_ids))]
 
 
 def ensure_table(pool: PostgresPool, collection: Collection) -> None:
-    """Make the vector table and those of its indexes that are not there.
+    """Create the vector table and its indexes, as far as they are missing.
 
-    A table that is new has no index over what the old one held.
+    The segments of a lost table do not hold for a new one, and are removed.
 
     Raises:
-        StoreBusyError: an index of it is being built for minutes.
+        StoreBusyError: another build of an index of the table takes minutes.
 
     Crash safety:
         One transaction, idempotent.
     """
-    # CREATE INDEX IF NOT EXISTS locks the table before it looks.
+    # Checked first, because CREATE INDEX IF NOT EXISTS locks the table even if the index exists.
     if not _lacks_something(pool, collection):
         return
-    with _no_build_beside(pool, collection), pool.transaction() as cursor:
-        cursor.execute("SELECT to_regclass(%(table)s) IS NULL", {"table": quoted_table(collection)})
-        if cursor.fetchone() == (True,):
+    with _no_index_build(pool, collection), pool.transaction() as cursor:
+        if fetch_first(cursor, "SELECT to_regclass(%(table)s) IS NULL", table=quoted_table(collection)):
             segments.forget_all(cursor, collection)
-        cursor.execute(statements.ENSURE_COLLECTION_TABLE, {"name": collection.name})
+        execute(cursor, statements.ENSURE_COLLECTION_TABLE, collection)
 
 
 def reindex(pool: PostgresPool, collection: Collection, index: str) -> None:
-    """Build an index anew beside its users.
+    """Rebuild an index while it is in use.
 
     Crash safety:
-        A killed one leaves an invalid index, which the next repair builds again or drops.
+        A killed rebuild leaves an invalid index, which the next repair rebuilds or drops.
     """
-    with _no_build_beside(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
+    with _no_index_build(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
         _require_owner(cursor, index)
-        # What a killed one left behind would never be used.
+        # Left by a killed rebuild; it would never be used.
         if index.endswith(("_ccnew", "_ccold")):
             connection.outside(f'DROP INDEX CONCURRENTLY IF EXISTS ragstore."{index}"', statement_timeout="0")
         else:
@@ -329,31 +324,28 @@ def reindex(pool: PostgresPool, collection: Collection, index: str) -> None:
 
 
 def segment(pool: PostgresPool, collection: Collection, table: str) -> None:
-    """Make a segment's table again from the rows of the vector table.
+    """Rebuild a segment's table from the rows of the vector table.
 
     Crash safety:
-        Questions compare every node meanwhile; the next repair does the same again.
+        Until it is done searches compare every node; the next repair does the same again.
     """
-    with _no_build_beside(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
+    with _no_index_build(pool, collection), pool.autocommit() as connection, connection.cursor() as cursor:
         _require_owner(cursor, collection.table)
     segments.rebuild(pool, collection, int(table.split("_")[2]))
 
 
 def _lacks_something(pool: PostgresPool, collection: Collection) -> bool:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(LACKS_SOMETHING, {"name": collection.name, "table": quoted_table(collection)})
-        row = cursor.fetchone()
-    return row is not None and bool(row[0])
+    return bool(fetch_first(pool, LACKS_SOMETHING, collection, table=quoted_table(collection)))
 
 
 @contextmanager
-def _no_build_beside(pool: PostgresPool, collection: Collection) -> Iterator[None]:
-    """Keep builds of this collection's indexes away for the length of the block, after the one under way.
+def _no_index_build(pool: PostgresPool, collection: Collection) -> Iterator[None]:
+    """Exclude builds of this collection's indexes for the length of the block; waits for one that is running.
 
     Waiting inside a statement would hold a snapshot that CREATE INDEX CONCURRENTLY in turn waits for: a deadlock.
 
     Raises:
-        StoreBusyError: that takes minutes.
+        StoreBusyError: the running build takes minutes.
     """
     with exclusive(pool, (segments.LOCK_SPACE, collection.collection_id), wait_s=_WAIT_FOR_BUILD_S) as is_mine:
         if not is_mine:
@@ -366,7 +358,7 @@ def _no_build_beside(pool: PostgresPool, collection: Collection) -> Iterator[Non
 
 
 def _require_owner(cursor: Cursor, relation: str) -> None:
-    """Refuse before anything is changed, where only the owner could go on."""
+    """Refuse a role that does not own the relation, before anything is changed."""
     cursor.execute(IS_OWNER, {"relation": relation})
     row = cursor.fetchone()
     if row is not None and not row[0]:

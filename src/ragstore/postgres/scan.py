@@ -1,4 +1,7 @@
-"""What PostgreSQL says of a collection: streamed in the order of MongoDB's keys, or asked for some ids."""
+"""Reads of a collection's state in PostgreSQL for audits: all of it in the byte order of ids, or some ids.
+
+MongoDB streams its keys in the same order, so that the two streams can be compared.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from ragstore.model.run import RefDoc
 from ragstore.model.storable import stored_json
 from ragstore.postgres import statements
 from ragstore.postgres.names import quoted_table
-from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import Rows, Target, fetch, fetch_first, fetch_ids
 from ragstore.postgres.segment_tables import table_of
 
 PAGE_IDS = 10_000
 PAGE_NODES = 1_000
 
-# A scan's snapshot must outlast the work done on a page, such as embedding it; it must not outlast a paused process.
+# A scan's snapshot must outlast the work on a page, such as embedding it; it must not outlast a paused process.
 _STREAM = """
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '15min';
 SET LOCAL cursor_tuple_fraction = 1; DECLARE scan NO SCROLL CURSOR FOR {statement}"""
@@ -38,7 +42,7 @@ SELECT node_id FROM (
 ) AS live ORDER BY node_id COLLATE "C"
 """
 
-# The record takes metadata_ out of its compressed storage once, not once per key; a foreign row may hold anything.
+# The record decompresses metadata_ once, not once per key; a foreign row may contain anything.
 NODES_OF_IDS = """
 SELECT node_id::text, id, chunk_hash IS NOT NULL, held._node_type, held._node_content, text::text, document_id,
     held.ref_doc_id, vector_dims(embedding) = %(dim)s
@@ -66,7 +70,7 @@ SELECT id, NULL FROM ragstore.outbox, unnest(ids) AS id
 WHERE namespace = %(name)s AND action <> 'put_ref_docs' AND id = ANY(%(ids)s::text[])
 """
 
-# Published and unpublished in one transaction with their rows, so that one statement sees them agree.
+# Ledger and rows change in one transaction, so one statement sees them agree.
 _COUNTED = """
 SELECT coalesce(d.document_id, rows.document_id) AS document_id, coalesce(d.revision, 0),
     coalesce(d.deleted_at IS NULL AND d.revision > 0, false), coalesce(d.n_nodes, 0), coalesce(rows.n_rows, 0),
@@ -100,7 +104,7 @@ SELECT DISTINCT id FROM ragstore.outbox, unnest(ids) AS id
 WHERE namespace = %(name)s AND action = 'put_ref_docs' AND id = ANY(%(ids)s::text[])
 """
 
-# A copy of a row under another node id. Of which the other is the original is for MongoDB to say: it has a body.
+# A copy of a row under another node id. MongoDB tells which one is the original: that has a body.
 COPIES = """
 SELECT copy.node_id, array_agg(original.node_id::text) FROM {table} AS copy JOIN {table} AS original
     ON original.text = copy.text AND original.node_id <> copy.node_id
@@ -114,7 +118,7 @@ SELECT DISTINCT document_id FROM ragstore.event
 WHERE collection = %(name)s AND document_id = ANY(%(ids)s::text[]) AND revision > 0
 """
 
-# Later than everything that could still publish: the oldest run in flight, and the last thing that is known to be.
+# Nothing from before this time can still publish: the begin of the oldest run in flight, or the last event.
 OLDER_THAN = """
 SELECT least((SELECT min(begun_at) FROM ragstore.run WHERE collection_id = %(collection_id)s),
              (SELECT max(at) FROM ragstore.event WHERE collection = %(name)s))
@@ -156,12 +160,12 @@ SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND 
 
 @dataclass(frozen=True, slots=True)
 class ScannedNode:
-    """A live node with all that MongoDB must agree with.
+    """A live node with everything that MongoDB must agree with.
 
     Args:
-        staged: MongoDB may hold it with stamp 0.
-        content: as MongoDB must hold it; None where the row does not hold a node of that id.
-        usable: whether its vector can be searched; None for a node without.
+        staged: MongoDB may have it with stamp 0.
+        content: as MongoDB must have it; None if the row does not contain a node of that id.
+        usable: whether its vector can be searched; None for a node without a vector.
     """
 
     node_id: str
@@ -175,10 +179,10 @@ class ScannedNode:
 
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
-    """A document as the ledger has it, and how many rows of it the vector table has.
+    """The ledger's row of a document, and the number of its rows in the vector table.
 
     Args:
-        known: whether it was ever published, by the ledger.
+        known: the ledger says that it was published at some time.
     """
 
     document_id: str
@@ -192,7 +196,7 @@ class LedgerLine:
 
 
 class LiveDocument(NamedTuple):
-    """What MongoDB's entries of a document must at least agree with."""
+    """The values that MongoDB's entries of a document must at least agree with."""
 
     document_id: str
     revision: int
@@ -201,22 +205,22 @@ class LiveDocument(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What PostgreSQL knew of node ids at one moment: their stamps where live, and those that something works on."""
+    """State of node ids at one moment: stamps of live nodes, and ids in a run or the outbox."""
 
     live: dict[str, int]
     pending: set[str]
 
-    def settled(self, node_id: str) -> int | None:
-        """The stamp of a live node that nothing works on."""
+    def stable_stamp(self, node_id: str) -> int | None:
+        """The stamp of a live node that no run and no outbox row names."""
         return None if node_id in self.pending else self.live.get(node_id)
 
     def knows(self, node_id: str) -> bool:
-        """Whether anything names it."""
+        """Whether the node is live, or a run or outbox row names it."""
         return node_id in self.live or node_id in self.pending
 
 
 class PostgresScan:
-    """One collection, read for comparison; also where its vector table is gone."""
+    """Reads one collection for a comparison; works without its vector table too."""
 
     def __init__(self, pool: PostgresPool, collection: Collection) -> None:
         self._pool = pool
@@ -229,14 +233,14 @@ class PostgresScan:
             yield [row[0] for row in rows]
 
     def nodes(self) -> Iterator[list[ScannedNode]]:
-        """All live nodes in the byte order of their ids, in pages; a page is as new as the moment it is read."""
-        # Ordering whole rows would write them all to disk once more.
+        """All live nodes in the byte order of their ids, in pages; each page shows the state when it is read."""
+        # Sorting whole rows would write all of them to temporary files.
         for rows in self._stream(NODE_IDS, PAGE_NODES):
             found = self.nodes_of([row[0] for row in rows])
             yield [found[row[0]] for row in rows if row[0] in found]
 
     def ledger(self) -> Iterator[list[LedgerLine]]:
-        """Live documents, and others that have rows, in the byte order of their ids, in pages."""
+        """Live documents, and other documents that have rows, in the byte order of their ids, in pages."""
         for rows in self._stream(LEDGER, PAGE_NODES):
             yield [LedgerLine(*row) for row in rows]
 
@@ -246,15 +250,16 @@ class PostgresScan:
             yield [LiveDocument(*row) for row in rows]
 
     def nodes_of(self, ids: Sequence[str]) -> dict[str, ScannedNode]:
-        """Those of these nodes that are live."""
-        return {row[0]: _scanned(*row) for row in self._fetch(NODES_OF_IDS, ids=list(ids))}
+        """The live ones among these nodes, by id."""
+        return {
+            row[0]: _scanned(*row) for row in self._fetch(NODES_OF_IDS, ids=list(ids), dim=self.collection.space.dim)
+        }
 
     def lines_of(self, document_ids: Sequence[str]) -> dict[str, LedgerLine]:
-        """Those of these documents that the ledger or the vector table knows."""
+        """The ones among these documents that the ledger or the vector table has, by id."""
         return {row[0]: LedgerLine(*row) for row in self._fetch(LEDGER_OF_IDS, ids=list(document_ids))}
 
     def states(self, ids: Sequence[str]) -> States:
-        """What is known of these node ids now."""
         live: dict[str, int] = {}
         pending: set[str] = set()
         for node_id, stamp in self._fetch(STATES, ids=list(ids)):
@@ -265,7 +270,7 @@ class PostgresScan:
         return States(live, pending)
 
     def ref_docs(self, document_ids: Sequence[str]) -> dict[str, RefDoc]:
-        """The ledger's word on these documents' entries in MongoDB."""
+        """The ledger's state of these documents, as MongoDB's entries should have it, by id."""
         rows = self._fetch(statements.REF_DOCS, document_ids=list(document_ids))
         return {
             document_id: RefDoc(document_id, revision, node_ids if live else None, doc_hash, metadata)
@@ -273,68 +278,78 @@ class PostgresScan:
         }
 
     def pending_entries(self, document_ids: Sequence[str]) -> set[str]:
-        """Those of these documents whose entries wait in the outbox."""
+        """The ones among these documents whose entries wait in the outbox."""
         return {row[0] for row in self._fetch(PENDING_ENTRIES, ids=list(document_ids))}
 
     def copies(self, ids: Sequence[str]) -> dict[str, list[str]]:
-        """Those of these rows whose text stands in other rows of the same place: node id → the others' node ids."""
+        """Rows whose text is also in other rows of the same document: node id → node ids of the others."""
         return dict(self._fetch(COPIES, ids=list(ids)))
 
     def ever_published(self, document_ids: Sequence[str]) -> set[str]:
-        """Those of these documents that the audit trail has seen published."""
+        """The ones among these documents that were published at some time, by the audit trail."""
         return {row[0] for row in self._fetch(EVER_PUBLISHED, ids=list(document_ids))}
 
     def abandoned_before(self) -> float:
-        """Seconds since the epoch; what was staged earlier and nothing names will not be published any more."""
+        """Unix time in seconds; nodes that were staged earlier and that nothing names will never be published."""
         found = self._value(OLDER_THAN)
         return float(found.timestamp()) if found is not None else 0.0
 
     def count_pending(self) -> int:
-        """Outbox rows and runs in flight."""
+        """Number of outbox rows and runs in flight."""
         return int(self._value(COUNT_PENDING))
 
     def indexes(self) -> dict[str, bool]:
-        """Indexes of the vector table by name, and whether they are valid."""
+        """Indexes of the vector table: name → whether it is valid."""
         return dict(self._fetch(INDEXES, table=quoted_table(self.collection)))
 
     def missing_segments(self, collection: Collection) -> list[str]:
-        """Tables of the collection's segments that are not there."""
+        """Tables of the collection's segments that are missing."""
         tables = [table_of(collection, segment) for segment in collection.segments]
-        # In the statement itself, so that it names the schema that there is.
+        # The name is part of the statement, so that the schema in it is replaced.
         missing = (table for table in tables if self._value(f"SELECT to_regclass('{table}') IS NULL"))
         return [table.removeprefix("ragstore.") for table in missing]
 
     def is_building(self, lock_space: int) -> bool:
-        """Whether a process builds an index of the vector table just now."""
+        """Whether a process is building an index of the vector table."""
         return bool(self._value(IS_BUILDING, space=lock_space))
 
-    def _stream(self, statement: str, n_rows: int) -> Iterator[list[tuple[Any, ...]]]:
+    def _stream(self, statement: str, n_rows: int) -> Iterator[Rows]:
         with self._pool.transaction() as cursor:
-            fetch = f"FETCH {n_rows} FROM scan"
-            self._execute(cursor, f"{_STREAM.replace('{statement}', statement)}; {fetch}", {})
-            while rows := cursor.fetchall():
+            fetch_page = f"FETCH {n_rows} FROM scan"
+            # Settings, cursor and first page are one message, and a short page is the last: each saves a round trip.
+            rows = self._fetch(f"{_STREAM.replace('{statement}', statement)}; {fetch_page}", cursor)
+            while rows:
                 yield rows
                 if len(rows) < n_rows:
                     return
-                cursor.execute(fetch)
+                rows = fetch(cursor, fetch_page)
 
-    def _fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        with self._pool.autocommit() as connection, connection.cursor() as cursor:
-            self._execute(cursor, statement, parameters)
-            return cursor.fetchall()
+    def _fetch(self, statement: str, target: Target | None = None, **parameters: Any) -> Rows:
+        if "{table}" in statement and not self.has_table:
+            statement = statement.replace("{table}", _NO_TABLE)
+        return fetch(target or self._pool, statement, self.collection, **parameters)
 
     def _value(self, statement: str, **parameters: Any) -> Any:
         return self._fetch(statement, **parameters)[0][0]
 
-    def _execute(self, cursor: Cursor, statement: str, parameters: dict[str, Any]) -> None:
-        own = {
-            "collection_id": self.collection.collection_id,
-            "name": self.collection.name,
-            "dim": self.collection.space.dim,
-        }
-        if "{table}" in statement:
-            statement = statement.replace("{table}", quoted_table(self.collection) if self.has_table else _NO_TABLE)
-        cursor.execute(statement, own | parameters)
+
+def unused_names(pool: PostgresPool, names: Sequence[str]) -> dict[str, bool]:
+    """Names without a collection: name → whether the audit trail says that one was dropped."""
+    return dict(fetch(pool, UNUSED_NAMES, names=list(names)))
+
+
+def is_unused(pool: PostgresPool, name: str) -> bool:
+    return bool(unused_names(pool, [name]))
+
+
+def pending_ids(pool: PostgresPool, namespace: str, ids: Sequence[str]) -> set[str]:
+    """The ones among these ids that the outbox names for this namespace."""
+    return set(fetch_ids(pool, PENDING_IDS, namespace=namespace, ids=list(ids)))
+
+
+def count_pending_elsewhere(pool: PostgresPool) -> int:
+    """Number of outbox rows of dropped collections."""
+    return int(fetch_first(pool, COUNT_PENDING_ELSEWHERE))
 
 
 def _scanned(*row: Any) -> ScannedNode:
@@ -353,29 +368,3 @@ def _json(text: str | None) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def unused_names(pool: PostgresPool, names: Sequence[str]) -> dict[str, bool]:
-    """Those of these names that no collection has, and whether the audit trail says that one was dropped."""
-    return dict(_fetch(pool, UNUSED_NAMES, {"names": list(names)}))
-
-
-def is_unused(pool: PostgresPool, name: str) -> bool:
-    """Whether no collection has this name."""
-    return bool(unused_names(pool, [name]))
-
-
-def pending_ids(pool: PostgresPool, namespace: str, ids: Sequence[str]) -> set[str]:
-    """Those of these ids that the outbox names for this namespace."""
-    return {row[0] for row in _fetch(pool, PENDING_IDS, {"namespace": namespace, "ids": list(ids)})}
-
-
-def count_pending_elsewhere(pool: PostgresPool) -> int:
-    """How many outbox rows there are of collections that are gone."""
-    return int(_fetch(pool, COUNT_PENDING_ELSEWHERE, {})[0][0])
-
-
-def _fetch(pool: PostgresPool, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()

@@ -1,7 +1,7 @@
-"""Search of one collection: by vector, by words, or by both, as one statement that sees one state of the ledger.
+"""Search of one collection by vector, by words, or by both, in one statement that sees one state of the ledger.
 
-A statement that was not allowed to look far enough says so, and the next, wider one replaces its answer whole; two
-statements never share an answer, because between them a new revision of a document may have been published.
+A statement whose limits were too narrow reports this, and the next, wider one replaces its whole answer. Two statements
+never share an answer, because a new revision of a document may have been published between them.
 """
 
 from __future__ import annotations
@@ -29,58 +29,61 @@ from ragstore.postgres.pool import Connection
 from ragstore.postgres.prepared import PreparingConnection, Statement
 from ragstore.postgres.segment_tables import table_of
 from ragstore.postgres.segments import fresh_condition
+from ragstore.postgres.vectors import decoded_vector
 
 Vector = NDArray[np.float32]
 Mode = Literal["vector", "keyword", "hybrid"]
 
 _RRF_K = 15
 _MIN_COSINE = 0.1
-"""What a vector less similar than this finds counts nothing in a hybrid search; it may still fill up the hits."""
+"""Least cosine of a vector hit that counts in a hybrid search; less similar ones may still fill up the hits."""
 
 _MIN_FUSED = 50
-"""Each side of a hybrid search brings so many candidates, or twice the wanted hits if that is more."""
+"""Candidates of each side of a hybrid search, or twice the wanted hits if that is more."""
 
 _WIDER = 4
-"""A second look compares so many times more."""
+"""Factor by which a second look compares more."""
 
 _MAX_NEAR = 2_000
-"""The rows of so many nodes are fetched, at most, to see which of them a filter allows."""
+"""Most nodes whose rows are fetched to check which of them a filter allows."""
 
 _MAX_FEW = 12_000
 _MAX_FEW_COMPONENTS = 6_000_000
-"""Up to so many nodes that a filter allows, and components of their vectors, comparing all of them costs as much as a
-wide look into the segments."""
+"""Most nodes that a filter allows, and most components of their vectors, for which comparing all of them costs no more
+than a wide look into the segments."""
 
 _ALWAYS_FEW, _SHARE_OF_FEW, _MOST_FEW = 1_000, 0.02, 4_000
-"""All allowed nodes are compared at once where they are so many, or such a share but not above the last."""
+"""All allowed nodes are compared at once up to the first number, or up to this share of all nodes but not above the
+last number."""
 
 _PRUNED_TIMES = 3
 _LEAST_AROUND, _AROUND_SHARE, _AROUND_PER_ENTRY = 8_000, 25, 8
-"""With a filter a search looks so many times farther than without: what is allowed may be far from all questions by
-which the effort was measured. Of the nodes in cells with allowed ones it meets so many at least, or one of so many of
-all, most of which it need not compare, and an entry for so many of these."""
+"""A search with a filter looks this many times farther than without, because allowed nodes may be far from all
+questions that the effort was measured with. Of the nodes in cells with allowed ones it visits at least the first
+number, or one of 25 of all nodes if that is more; most of them it need not compare. It visits an entry for each 8 of
+these nodes."""
 
 _MEASURED_FOR = 1.2
-"""What was measured holds for so many times more nodes; where there are more, for as large a share of them."""
+"""Factor of growth up to which a measured effort stays valid; above it, the effort grows with the number of nodes."""
 
 _MAX_COUNTED = 64
-"""A word that the statistics do not know is counted up to here, to tell how rare it is."""
+"""Limit to which a word is counted that the statistics do not have, to find out how rare it is."""
 
 _MAX_SOLE, _MIN_FOR_SOLE = 3, 1_000
-"""A word of so few nodes, of so many, brings them to the top of a hybrid search."""
+"""A word in at most 3 nodes, in a collection of at least 1,000, brings these to the top of a hybrid search."""
 
 _MAX_CHOSEN = 600
-"""Rarer words choose the nodes to rank as long as they stand in about so many together."""
+"""The rarest words that together occur in about this many nodes choose the nodes to rank."""
 
 _MAX_LISTED = 6_000
-"""The index is asked for words that stand in about so many nodes together; more common ones are looked for in a sample
-of the table, which has enough of them."""
+"""The index is used for words that together occur in about this many nodes; more common ones are searched for in a
+sample of the table, which has enough of them."""
 
 _MAX_RANKED = 600
-"""A keyword search ranks so many nodes at most of each choice, or twice the wanted hits if that is more."""
+"""Most nodes of each choice that a keyword search ranks, or twice the wanted hits if that is more."""
 
 _N_FILL = 100
-"""Where rarer words have found too few, so many nodes with more common ones are ranked with them."""
+"""Nodes with more common words that are ranked too if the rarer words have found too few."""
 
 _MAX_LOOKED_AT = 3_000
 """Rows of that sample, or 20 for each wanted hit."""
@@ -89,12 +92,12 @@ _ALL_WITH_COMMON_WORDS = """(
         SELECT ctid AS tid FROM {table}
         WHERE text_search_tsv @@ (SELECT common_words FROM question) AND {condition}
     )"""
-"""In place of a sample where there is a filter, which may allow few rows."""
+"""Used in place of a sample if there is a filter, which may allow few rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find, apart from the question itself.
+    """Options of a search, without the question itself.
 
     Args:
         k: hits wanted, 1 to 1,000.
@@ -105,7 +108,7 @@ class Query:
         dense_weight: how much the rank by vector counts in a hybrid search, where the rank by words counts 1.
         with_embeddings: fetch the vectors of the hits too.
         with_bodies: fetch what LlamaIndex's nodes are made of, in place of the user's metadata.
-        n_context: fetch so many nodes of the same document on each side of a hit too, 0 or more.
+        n_context: number of nodes of the same document to fetch on each side of a hit, 0 or more.
     """
 
     k: int
@@ -146,11 +149,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Args:
-        rows: best first; of equal score by node id.
-        collection: as the answer saw it, for the next question.
+        rows: best first; equal scores in the order of node ids.
+        collection: its state that the statement saw, for the next search.
     """
 
     rows: list[Row]
@@ -182,7 +185,7 @@ def keyword_search(connection: Connection, collection: Collection, text: str, qu
 def hybrid_search(connection: Connection, collection: Collection, text: str, vector: Vector, query: Query) -> Found:
     """Both searches at once; the score is the weighted sum of ``1 / (15 + rank)``, reciprocal rank fusion.
 
-    A zero vector ranks nothing, so words alone decide then. A node with a word that stands in up to three nodes of
+    A zero vector ranks nothing, so only words decide then. A node with a word that occurs in up to three nodes of
     thousands counts as if it had its rank among those in both lists.
     """
     return _first_complete(connection, collection, query, "hybrid", text=text, vector=vector)
@@ -194,10 +197,10 @@ class _Plan:
 
     Args:
         n_near: nodes of the segments whose rows are fetched.
-        entries: of the nearest regions so many entries are compared; 0 for every node of the segments.
-        members: of the nearest cells so many nodes are compared.
-        max_few: where too few of the nearest are allowed, up to so many allowed nodes are compared.
-        some: pairs of the metadata by which the look passes over what a filter cannot allow.
+        entries: number of entries of the nearest regions to compare; 0 for every node of the segments.
+        members: number of nodes of the nearest cells to compare.
+        max_few: if too few of the nearest are allowed, most allowed nodes to compare.
+        some: pairs of the metadata by which the look skips nodes that a filter cannot allow.
     """
 
     kind: Literal["none", "nearest", "near_or_few", "exact"]
@@ -211,7 +214,7 @@ class _Plan:
 def _plans(
     collection: Collection, query: Query, mode: Mode, vector: Vector | None, wanted: Wanted | None
 ) -> Iterator[_Plan]:
-    """From the narrowest look to the widest; the last is always complete."""
+    """Plans from the narrowest to the widest; the last is always complete."""
     if vector is None:
         yield _Plan("none")
         return
@@ -244,7 +247,7 @@ def _segment_plans(collection: Collection, query: Query, n_dense: int) -> Iterat
 
 
 def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Iterator[_Plan]:
-    """Plans for a filter that says which pairs a node must have, by how many nodes have them."""
+    """Plans for a filter that requires certain pairs, depending on how many nodes have them."""
     max_few = _max_few(collection)
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
     if wanted.n_nodes <= min(max_few, _MOST_FEW, max(_ALWAYS_FEW, _SHARE_OF_FEW * n_nodes)):
@@ -255,7 +258,7 @@ def _pruned_plans(collection: Collection, wanted: Wanted, n_dense: int) -> Itera
 
 
 def _pruned(look: _Plan, wanted: Wanted, n_nodes: int) -> _Plan:
-    """A look that leads past what is not allowed, and to so many of the nodes around those that are."""
+    """The look limited to groups that may have allowed nodes, and wide enough to reach the nodes around these."""
     if not look.entries:
         return replace(look, some=wanted.some)
     around = min(int(wanted.n_around), max(_LEAST_AROUND, n_nodes // _AROUND_SHARE))
@@ -275,7 +278,7 @@ def _look(
     times: int = 1,
     max_few: int = 0,
 ) -> _Plan:
-    """A look into the segments, with what was measured to be enough of it, or so many times more."""
+    """A look into the segments with ``times`` the measured effort."""
     effort = effort_of(collection)
     if effort.is_exact:
         return _Plan(kind, n_near, max_few=max_few)
@@ -284,7 +287,7 @@ def _look(
 
 
 def effort_of(collection: Collection) -> Effort:
-    """How far a search of the collection looks into its segments."""
+    """The effort with which searches look into the collection's segments."""
     n_nodes = sum(segment.n_nodes for segment in collection.segments)
     if collection.effort is None:
         return default_effort(n_nodes)
@@ -389,7 +392,7 @@ def _statement(plan: _Plan, collection: Collection, mode: Mode, query: Query, co
 
 
 def _settings(plan: _Plan) -> str:
-    """In one string with the statement they end with it, and cost no round trip."""
+    """Settings for one statement: in one string with it they end with it and cost no round trip."""
     settings = "SET LOCAL jit = off; "
     if plan.n_near or plan.kind == "near_or_few":
         # How many rows a look or a filter means is estimated badly; their indexes cost little where it is wrong to use
@@ -399,7 +402,7 @@ def _settings(plan: _Plan) -> str:
 
 
 def _constants(plan: _Plan, collection: Collection, mode: Mode, query: Query) -> dict[str, str]:
-    """What stands in the statement itself, because its plan depends on it; all of it is ours."""
+    """Values that are part of the statement's text because its plan depends on them; all of them are safe as SQL."""
     numbers = {
         "collection_id": collection.collection_id,
         "k": query.k,
@@ -455,7 +458,7 @@ def _candidate_sql(collection: Collection, plan: _Plan) -> str:
         return " UNION ALL ".join(
             f"SELECT {position} AS segment, cell, id, n, mean * d - reach AS distance, d "
             f"FROM (SELECT cell, id, n, mean, reach, {distance} AS d FROM {table} "
-            # OFFSET keeps the distance from being computed once for each place where it stands.
+            # OFFSET keeps the distance from being computed once for each time it is mentioned.
             f"WHERE {condition.format(position=position)}{only(position)} OFFSET 0) AS compared"
             for position, table in trees
         )
@@ -509,7 +512,7 @@ def _home(level: str, of: str = "") -> str:
 
 
 def _first(level: str, budget: int, *, of_at_least: int = 1) -> str:
-    """The nearest regions or cells of a level, until all before them have so many entries or nodes."""
+    """The nearest regions or cells of a level, until those before them have ``budget`` entries or nodes."""
     n_most = budget // of_at_least + 1
     return (
         "SELECT segment, id FROM (SELECT segment, id, sum(n) OVER (ORDER BY distance, segment, id "
@@ -529,7 +532,7 @@ def _or_one(distance: str) -> str:
 
 
 def _condition(collection: Collection, query: Query) -> tuple[str, dict[str, Any]]:
-    """What a node must fulfil, over the columns user_metadata, document_id and node_id."""
+    """Condition on a node, over the columns user_metadata, document_id and node_id, with its parameters."""
     texts: list[str] = []
     params: dict[str, Any] = {}
     if query.filters is not None:
@@ -546,20 +549,20 @@ def _condition(collection: Collection, query: Query) -> tuple[str, dict[str, Any
 
 
 def _storable(text: str) -> str:
-    """Without what PostgreSQL cannot hold: NUL and lone surrogates."""
+    """The text without NUL and lone surrogates, which PostgreSQL cannot store."""
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def _vector_text(vector: Vector) -> str:
-    """pgvector's text form, of length one so that no sum of squares overflows a float."""
+    """A vector in pgvector's text form, normalised so that no sum of squares overflows a float."""
     wide = vector.astype(np.float64)
     wide /= math.sqrt(wide @ wide) or 1.0
     return orjson.dumps(wide.astype(np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _with_embedding(row: Row) -> Row:
-    """The same with its vector out of the form in which PostgreSQL sends it."""
-    return row._replace(embedding=np.frombuffer(cast("Any", row.embedding), dtype=">f4", offset=4).astype(np.float32))
+    """The row with its vector decoded from PostgreSQL's binary form."""
+    return row._replace(embedding=decoded_vector(cast("Any", row.embedding)))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Tables of segments: one row a node, region or cell, in PostgreSQL's binary COPY format both ways.
+"""Tables of segments: a row for each node, region and cell, read and written in the binary COPY format.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; of a ``halfvec`` two int16 (dim, unused)
 and ``dim`` float16, big-endian.
@@ -20,7 +20,7 @@ from ragstore.postgres.pairs import SLOTS, Groups, Pairs
 from ragstore.postgres.pool import Cursor
 
 Nodes = tuple[Numbers, Pairs, Halves]
-"""Ids of nodes in their order, shape ``(n,)``, pairs ``(n, SLOTS)``, vectors of length 1 or 0 ``(n, dim)``."""
+"""Sorted ids of nodes, shape ``(n,)``, their pairs ``(n, SLOTS)``, their vectors of length 1 or 0 ``(n, dim)``."""
 
 _WRITTEN_AT_ONCE = 20_000
 _FIELDS = ("id", "cell", "n", "mean", "reach", "pairs")
@@ -46,11 +46,11 @@ def is_segment_table(name: str) -> bool:
 
 
 def new_table(cursor: Cursor, collection: Collection) -> int:
-    """Make an empty one; returns its number."""
+    """Create an empty table of a segment; returns its number."""
     cursor.execute("SELECT nextval('ragstore.stamp')")
     (number,) = cursor.fetchone() or (0,)
     table = table_of(collection, number)
-    # Its rows never change: there is nothing to vacuum.
+    # The rows never change, so that there is nothing to vacuum.
     cursor.execute(
         f"CREATE TABLE {table} (id bigint NOT NULL, cell integer NOT NULL, n integer NOT NULL, mean real NOT NULL, "
         f"reach real NOT NULL, pairs bytea NOT NULL, embedding halfvec({collection.space.dim:d}) NOT NULL) "
@@ -67,7 +67,7 @@ def write_flat(cursor: Cursor, collection: Collection, number: int, nodes: Nodes
 
 
 def write_tree(cursor: Cursor, collection: Collection, number: int, nodes: Nodes) -> int:
-    """Write a tree of nodes, and which of its groups have which pairs; returns how many groups it has."""
+    """Write a tree of nodes, and the pairs of its groups; returns the number of groups."""
     ids, of_ids, vectors = nodes
     written: list[Entries] = []
     of_nodes: list[tuple[Numbers, Pairs]] = []
@@ -89,7 +89,7 @@ def write_tree(cursor: Cursor, collection: Collection, number: int, nodes: Nodes
 
 
 def live_nodes(cursor: Cursor, collection: Collection, segment: Segment) -> Nodes:
-    """A segment's nodes that were not deleted since; from their own rows where its table is gone."""
+    """A segment's live nodes; read from their own rows if the segment's table is missing."""
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
     where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
     if cursor.fetchone() == (True,):
@@ -107,13 +107,13 @@ def live_nodes(cursor: Cursor, collection: Collection, segment: Segment) -> Node
 
 
 def node_vectors(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Halves]:
-    """Ids and vectors of a segment's live nodes, in the order of ids; of length 1 or 0."""
+    """Ids and vectors of a segment's live nodes, in the order of the ids; vectors have length 1 or 0."""
     ids, _, vectors = live_nodes(cursor, collection, segment)
     return ids, vectors
 
 
 def _row_type(dim: int, *fields: str) -> np.dtype[Any]:
-    """A row of these fields, and a vector as the last, in PostgreSQL's binary COPY format."""
+    """Type of a row in PostgreSQL's binary COPY format: these fields, then a vector unless ``dim`` is 0."""
     sized = [part for name in fields for part in ((f"{name}_size", ">i4"), (name, _TYPES[name]))]
     vector = [("vector_size", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("vector", ">f2", (dim,))] if dim else []
     return np.dtype([("fields", ">i2"), *sized, *vector])
@@ -158,7 +158,7 @@ def _rows(cursor: Cursor, query: str, of_type: np.dtype[Any]) -> list[np.ndarray
 
 
 class _Sink:
-    """Takes rows of one size in PostgreSQL's binary COPY format, and converts them as they come."""
+    """Receives rows of one size in PostgreSQL's binary COPY format, and converts them as they arrive."""
 
     def __init__(self, of_type: np.dtype[Any]) -> None:
         self.parts: list[np.ndarray[Any, Any]] = []

@@ -1,18 +1,18 @@
-"""Segments: ranges of a vector table's ids whose vectors stand in narrow tables of their own, written once.
+"""Segments: ranges of a vector table's ids, each with its vectors in a narrow table that is written once.
 
-A row's id is a number that only grows, so new rows are above the last range: fresh, in no segment, and compared one by
-one. Fresh nodes are sealed into a segment within a second, by one statement; small segments have no tree and are read
-whole, which costs a question a third of a microsecond a node. When they are many nodes they become a tree of cells
-(``cells.py``), and trees that follow each other are merged by size. No row of a segment's table changes: nodes that
-were deleted since are left out when the nodes' own rows are fetched, and with the next merge.
+A row's id only grows, so new rows are above the last range. These are fresh: in no segment, and compared one by one.
+Fresh nodes are sealed into a segment within a second, by one statement. Small segments have no tree and are read whole,
+which costs a search a third of a microsecond per node. When they have many nodes together they become a tree of cells
+(``cells.py``), and neighbouring trees are merged by size. Rows of a segment's table never change: deleted nodes are
+left out when a search fetches the nodes' own rows, and by the next merge.
 
-Queries are right with any notion of the segments: fresh is what is above the last one that a query knows of. A table
-that was merged into another stays for ``RETIRED_S``; who knows it longer than that learns that it is gone and asks
-again.
+A search is correct with any version of the list of segments: for it, fresh is all above the last segment that it knows.
+A table that was merged into another stays for ``RETIRED_S``. A search with an older list gets the error that the table
+is missing, and reads the list again.
 
-A row with a low id must not become visible after its range was sealed. Writers share a lock from before they draw ids
-until they commit. Sealing reads the highest id, and then waits for the writers that have the lock at that moment: up to
-there all is visible then.
+A row with a low id must not become visible after its range was sealed. Writers hold a shared lock from before they draw
+ids until they commit. Sealing reads the highest id, then waits for the writers that hold the lock at that moment: after
+that all rows up to this id are visible.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from ragstore.postgres.vectors import MAX_INDEXED_DIM
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 LOCK_SPACE = 0x5241_4753
-"""Of the lock on building indexes of the vector table; keeps ours apart from other programs."""
+"""Key of the lock for building indexes of the vector table; distinguishes it from locks of other programs."""
 
 RETIRED_S = 60.0
-"""So long a table stays that was merged into another."""
+"""Seconds for which a table stays after it was merged into another."""
 
 MAX_DEAD_SHARE = 0.3
 
 WAIT_FOR_WRITERS_S = 3.0
-"""Sealing waits so long for transactions that may have drawn an id already."""
+"""Seconds that sealing waits for transactions that may have drawn an id already."""
 
 _POLL_S = 0.02
 
 _SEAL_SPACE, _MERGE_SPACE = 0x5241_4754, 0x5241_4755
 _FLAT_COMPONENTS = 2_000_000
-"""A segment of fewer components of vectors has no tree: reading all of it costs a question some milliseconds."""
+"""A segment with fewer vector components (nodes times dim) has no tree: reading all of it takes a few milliseconds."""
 
 _PER_LEVEL = 8
 _FIRST_LEVEL = 4
-"""Times ``max_flat``: below so many nodes, trees are of the first level."""
+"""Times ``max_flat``: trees with fewer nodes are of the first level."""
 
 _MAX_LEVEL = 12
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
@@ -103,11 +103,11 @@ _SECONDS = "SELECT extract(epoch FROM now())::float8"
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many nodes a merge may take.
+    """Limit for the nodes of a merge.
 
     Args:
         max_nodes: that fit into the memory of a build.
-        at_rest: nothing is being added: merge until each segment is more than all after it.
+        at_rest: no nodes are being added: merge until each segment has more nodes than all after it together.
     """
 
     max_nodes: int
@@ -115,28 +115,28 @@ class Room:
 
 
 def room(collection: Collection, memory_mb: int, *, at_rest: bool = False) -> Room:
-    """What a build of so much memory can take: the vectors as float16, half as much again, and some numbers a node."""
+    """Limit for a build in this memory: the vectors as float16, half as much again, and some numbers per node."""
     return Room(max(1, memory_mb * 2**20 // (3 * collection.space.dim + 200)), at_rest)
 
 
 def fresh_condition(segments: Sequence[Segment]) -> str:
-    """Which rows are in none of these segments, as SQL."""
+    """SQL condition for rows that are in none of these segments."""
     return f"id > {segments[-1].upto:d}" if segments else "true"
 
 
 def max_flat(collection: Collection) -> int:
-    """A segment of more nodes gets a tree."""
+    """Number of nodes above which a segment gets a tree."""
     return max(1, _FLAT_COMPONENTS // collection.space.dim)
 
 
 def seal_fresh(pool: PostgresPool, collection: Collection, *, min_nodes: int, room: Room) -> int:
-    """Seal a collection's fresh nodes into segments where they are at least so many; returns how many were sealed.
+    """Seal a collection's fresh nodes into segments if there are at least ``min_nodes``; returns how many were sealed.
 
-    Returns at once where another process is at it, where the table belongs to another role (then ``ragstore maintain``
-    seals), and after some seconds where a writer does not end.
+    Returns at once if another process is sealing, or if the table belongs to another role (then ``ragstore maintain``
+    seals); after some seconds if a writer does not end.
 
     Crash safety:
-        A segment's table and its note are one transaction; killed before its end there is neither.
+        A segment's table and its entry in the collection's row are one transaction.
     """
     n_sealed = 0
     if collection.space.dim > MAX_INDEXED_DIM:
@@ -151,9 +151,9 @@ def seal_fresh(pool: PostgresPool, collection: Collection, *, min_nodes: int, ro
 
 
 def merge_once(pool: PostgresPool, collection: Collection, room: Room) -> Segment | None:
-    """Merge what is to be merged next into one segment, or give up a dead one's nodes; None where nothing is to do.
+    """Merge the next due segments into one, or rewrite one with many deleted nodes; None if nothing is due.
 
-    Takes seconds for each 100,000 nodes; readers and writers go on, and segments are sealed meanwhile.
+    Takes seconds per 100,000 nodes; meanwhile readers, writers and sealing go on.
 
     Crash safety:
         As ``seal_fresh``.
@@ -173,7 +173,7 @@ def merge_once(pool: PostgresPool, collection: Collection, room: Room) -> Segmen
 
 
 def wants_merge(pool: PostgresPool, collection: Collection, room: Room) -> bool:
-    """Whether this role may merge segments or drop tables that were, and there is something to do."""
+    """Whether segments are due to be merged, or merged tables to be dropped, and this role has the right to."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         state = _State.read(cursor, collection)
         if not state.owns:
@@ -186,10 +186,10 @@ def wants_merge(pool: PostgresPool, collection: Collection, room: Room) -> bool:
 
 
 def next_merge(segments: Sequence[Segment], room: Room, max_flat: int) -> Sequence[Segment]:
-    """Segments that follow each other and are to become one; none where it is not worth it.
+    """Neighbouring segments that should become one; none if a merge is not worth it.
 
-    Eight trees of about one size become one of the next, or of more than half of what fits, which then stays; so each
-    node is written again once for each level. At rest each segment becomes more than all after it.
+    Eight trees of about one size become a tree of the next size, or one of more than half of what fits, which then
+    stays. So each node is written once per level. At rest each segment gets more nodes than all after it together.
     """
     trees = segments[: len(segments) - len(_flats(segments))]
     least = 0
@@ -204,7 +204,7 @@ def next_merge(segments: Sequence[Segment], room: Room, max_flat: int) -> Sequen
 
 
 def drop_retired(pool: PostgresPool, collection: Collection) -> int:
-    """Drop tables that were merged into others long enough ago; returns how many.
+    """Drop tables that were merged into others more than ``RETIRED_S`` ago; returns how many.
 
     Crash safety:
         One transaction.
@@ -222,14 +222,14 @@ def drop_retired(pool: PostgresPool, collection: Collection) -> int:
             cursor.execute(_FORGET_RETIRED, {"numbers": old, "collection_id": collection.collection_id})
             return len(old)
     except StoreError as error:
-        # Somebody reads one for long; the next round drops it.
+        # Another transaction has been reading one for long; the next round drops it.
         if error.facts.get("sqlstate") == _LOCK_NOT_AVAILABLE:
             return 0
         raise
 
 
 def forget_from(cursor: Cursor, collection: Collection, row_ids: Sequence[int]) -> None:
-    """Take out the segments from the first on that has one of these rows: their vectors change in place.
+    """Remove the first segment with one of these rows, and all after it, because their vectors change in place.
 
     Crash safety:
         A step of the caller's transaction.
@@ -242,7 +242,7 @@ def forget_from(cursor: Cursor, collection: Collection, row_ids: Sequence[int]) 
 
 
 def forget_all(cursor: Cursor, collection: Collection) -> None:
-    """Take out all segments: the vector table is a new one.
+    """Remove all segments, because the vector table is a new one.
 
     Crash safety:
         A step of the caller's transaction.
@@ -252,7 +252,7 @@ def forget_all(cursor: Cursor, collection: Collection) -> None:
 
 
 def drop_all(cursor: Cursor, collection: Collection) -> None:
-    """Drop the tables of all segments, with the collection.
+    """Drop the tables of all segments of a collection that is dropped.
 
     Crash safety:
         A step of the caller's transaction.
@@ -265,7 +265,7 @@ def drop_all(cursor: Cursor, collection: Collection) -> None:
 
 
 def rebuild(pool: PostgresPool, collection: Collection, number: int) -> None:
-    """Make a segment again from the rows of the vector table.
+    """Rebuild a segment from the rows of the vector table.
 
     Crash safety:
         As ``seal_fresh``.
@@ -279,7 +279,7 @@ def rebuild(pool: PostgresPool, collection: Collection, number: int) -> None:
 
 
 def n_live(pool: PostgresPool, collection: Collection, segment: Segment) -> int:
-    """How many of a segment's nodes were not deleted since it was made."""
+    """Number of a segment's nodes that are still live."""
     with pool.autocommit() as connection, connection.cursor() as cursor:
         return _n_live(cursor, collection, segment)
 
@@ -290,7 +290,7 @@ class _State:
 
     Args:
         retired: number and time of each table that was merged into another and is not dropped yet.
-        owns: whether this role may make tables beside the vector table.
+        owns: whether this role owns the vector table, and so may create tables of segments.
     """
 
     segments: list[Segment]
@@ -310,9 +310,9 @@ class _State:
 
 @contextmanager
 def _alone(pool: PostgresPool, collection: Collection, space: int) -> Iterator[Cursor | None]:
-    """A transaction that no other process is in for the same purpose; None where one is.
+    """A transaction with an exclusive lock for one purpose; None if another process has it.
 
-    Its lock ends with it, so that it works through a pooler too, and is not left behind by a kill.
+    The lock ends with the transaction, so it works behind a pooler and is released by a kill.
     """
     with pool.transaction() as cursor:
         cursor.execute(_UNLIMITED)
@@ -322,7 +322,7 @@ def _alone(pool: PostgresPool, collection: Collection, space: int) -> Iterator[C
 
 @contextmanager
 def _giving_way() -> Iterator[None]:
-    """Give up what others took away the ground of; the next look finds what there is to do then."""
+    """Ignore the error that others have changed the segments; the next call sees the new state."""
     try:
         yield
     except StoreError as error:
@@ -359,7 +359,7 @@ def _seal_once(pool: PostgresPool, collection: Collection, min_nodes: int, room:
 
 
 def _plant_flats(pool: PostgresPool, collection: Collection, room: Room) -> bool:
-    """Make a tree of the segments that have none, where they are many nodes together."""
+    """Make one tree of the segments without a tree, if they have many nodes together."""
     with _alone(pool, collection, _SEAL_SPACE) as cursor:
         if cursor is None:
             return False
@@ -373,10 +373,10 @@ def _plant_flats(pool: PostgresPool, collection: Collection, room: Room) -> bool
 
 
 def _watermark(cursor: Cursor, collection: Collection) -> int | None:
-    """The highest id of which all lower ones are visible, or never will be; None while a writer does not end.
+    """The highest id below which each row is visible or never will be; None if a writer does not end in time.
 
-    A row that is not visible yet and has a lower id is of a writer that held the collection before the highest was
-    looked for, because an id is drawn after that. So these writers are waited for, and nobody waits for this.
+    A row with a lower id that is not visible yet belongs to a writer that held the collection before the highest id
+    was read, because ids are drawn after that. So this waits for these writers, and no writer waits for this.
     """
     parameters = {"space": statements.WRITER_SPACE, "collection_id": collection.collection_id}
     cursor.execute(_HIGHEST.format(table=quoted_table(collection)))
@@ -408,7 +408,7 @@ def _n_live(cursor: Cursor, collection: Collection, segment: Segment) -> int:
 
 
 def _mostly_dead(cursor: Cursor, collection: Collection, state: _State, room: Room) -> Sequence[Segment]:
-    """A segment of whose nodes too many were deleted."""
+    """A segment in which too many nodes are deleted, if any."""
     if not room.at_rest:
         return ()
     for segment in state.segments:
@@ -419,7 +419,7 @@ def _mostly_dead(cursor: Cursor, collection: Collection, state: _State, room: Ro
 
 
 def _merged(cursor: Cursor, collection: Collection, run: Sequence[Segment]) -> Segment:
-    """Write the live nodes of some segments into one, and note it in their place."""
+    """Write the live nodes of these segments into a new one, which replaces them in the collection's row."""
     read = [live_nodes(cursor, collection, segment) for segment in run]
     ids, of_ids, vectors = (np.concatenate(parts) for parts in zip(*read, strict=True))
     del read
@@ -446,7 +446,7 @@ def _retired_long_ago(cursor: Cursor, state: _State) -> list[int]:
 
 
 def _note_in_place_of(cursor: Cursor, collection: Collection, run: Sequence[Segment], new: Segment) -> None:
-    """Note a segment where others stood, which must still be there; segments were sealed after them meanwhile."""
+    """Replace segments by another in the collection's row, if it still has them; later ones may have been sealed."""
     cursor.execute(_HOLD, [collection.collection_id])
     row = cursor.fetchone()
     now = list(to_segments(row[0])) if row else []
@@ -468,7 +468,7 @@ def _note(cursor: Cursor, collection: Collection, segments: Sequence[Segment], r
 
 
 def _flats(segments: Sequence[Segment]) -> Sequence[Segment]:
-    """The last segments, as many as have no tree."""
+    """The segments without a tree at the end of the list."""
     n = 0
     while n < len(segments) and not segments[-1 - n].n_cells:
         n += 1
@@ -476,7 +476,7 @@ def _flats(segments: Sequence[Segment]) -> Sequence[Segment]:
 
 
 def _tail_below(segments: Sequence[Segment], limit: int) -> Sequence[Segment]:
-    """The last segments, as many as have fewer nodes each."""
+    """The segments at the end of the list that have fewer nodes than this."""
     n = 0
     while n < len(segments) and segments[-1 - n].n_nodes < limit:
         n += 1
@@ -484,7 +484,7 @@ def _tail_below(segments: Sequence[Segment], limit: int) -> Sequence[Segment]:
 
 
 def _fitting(run: Sequence[Segment], room: Room) -> Sequence[Segment]:
-    """As many of these, from the first on, as fit into a build's memory."""
+    """The first of these segments that together fit into a build's memory."""
     n_nodes, end = 0, 0
     while end < len(run) and n_nodes + run[end].n_nodes <= room.max_nodes:
         n_nodes += run[end].n_nodes
@@ -493,7 +493,7 @@ def _fitting(run: Sequence[Segment], room: Room) -> Sequence[Segment]:
 
 
 def _at_rest(segments: Sequence[Segment], room: Room) -> Sequence[Segment]:
-    """The first that is no more than what fits after it, with that: the large are not written again for the small."""
+    """The first segment not larger than all that fits after it, with those: large ones are not rewritten for small."""
     for begin in range(len(segments)):
         run = _fitting(segments[begin:], room)
         if len(run) > 1 and 2 * run[0].n_nodes <= sum(segment.n_nodes for segment in run):

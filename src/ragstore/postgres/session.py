@@ -1,9 +1,8 @@
-"""Connections to PostgreSQL with the session settings that ragstore's SQL relies on, whatever the defaults are.
+"""Connections to PostgreSQL with the session settings that ragstore's SQL needs.
 
-A transaction pooler such as PgBouncer lends each transaction another session of the server, and refuses ``options`` at
-the start. So nothing is asked for at the start but the encoding, which poolers know. A connection of our own is then
-set up once, for as long as it lives; behind a pooler each transaction begins with the same settings, as its own, and
-leaves nothing behind.
+A transaction pooler such as PgBouncer lends each transaction another session of the server, and refuses ``options`` in
+the start-up message. So a connection starts with the encoding only, which poolers know. A direct connection is then set
+up once for its whole life. Behind a pooler each transaction begins with the same settings, which end with it.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from psycopg2 import sql
 from ragstore.errors import StoreSetupError
 
 SETTINGS = {
-    # NULL in arrays that are sent as text; without it, it is a word like others.
+    # NULL in arrays that are sent as text; otherwise it would be read as a word.
     "array_nulls": "on",
-    # Every lock and every second look in the protocol takes it that a statement sees what was committed before it.
+    # Locks and repeated reads in the protocol rely on each statement seeing everything committed before it.
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     # Numbers and times are read from text.
@@ -33,22 +32,22 @@ SETTINGS = {
     "intervalstyle": "postgres",
     "quote_all_identifiers": "off",
     "transform_null_equals": "off",
-    # Else a search may leave out matching rows.
+    # Otherwise a search may miss matching rows.
     "gin_fuzzy_search_limit": "0",
     "row_security": "on",
 }
-"""What the URL cannot change either: other values make answers wrong."""
+"""Settings that also the URL cannot change: with other values answers would be wrong."""
 
 _DEFAULTS = {
     "fallback_application_name": "ragstore",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
-    # Keepalives rest while something is on its way; without this a lost network is noticed in 15 minutes.
+    # Keepalives are not sent while data is on its way; without this a lost network is noticed after 15 minutes.
     "tcp_user_timeout": "30000",
 }
 
-# One question and one answer: `is_pooled` says whether another session answers than the one that greeted us.
+# One round trip. `is_pooled`: another session answers than the one that the connection was opened with.
 _SET_UP = """
 WITH server AS MATERIALIZED (
     SELECT pg_backend_pid() <> %(pid)s AS is_pooled,
@@ -68,7 +67,7 @@ WITH server AS MATERIALIZED (
 SELECT is_pooled, ARRAY(SELECT ARRAY[name, set_config(name, value, is_pooled)] FROM wanted) FROM server
 """
 
-# PostgreSQL runs these outside of any transaction alone, so they cannot follow settings in one message.
+# PostgreSQL runs these outside of transactions only, so they cannot follow settings in one message.
 _ALONE = re.compile(
     r"\s*(?:(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY|REINDEX\b[^;]*\bCONCURRENTLY|VACUUM)\b",
     re.IGNORECASE,
@@ -76,23 +75,23 @@ _ALONE = re.compile(
 
 
 SCHEMA = "ragstore"
-"""As all SQL of ragstore names its schema; a connection may have it under another name."""
+"""The schema's name in all SQL of ragstore; on a connection it may have another name."""
 
 _OF_SCHEMA = re.compile(r"(?<![\w.-])ragstore(?=\.)")
 _NAME_OF_SCHEMA = re.compile(r"(?<=')ragstore(?=')|(?<=\")ragstore(?=\")")
 _SCHEMA_ITSELF = re.compile(r"\b(SCHEMA\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?)ragstore\b", re.IGNORECASE)
 _RESET = "RESET "
 _NAMED_TABLE = "table"
-"""The parameter that holds the name of a table of ours, where a statement looks for it in the catalog."""
+"""The parameter with the name of a table of ragstore, for statements that look it up in the catalog."""
 
 
 class SessionCursor(psycopg2.extensions.cursor):
-    """The one place that sends statements: names the schema as the connection has it, opens pooled transactions."""
+    """Cursor that replaces the schema's name in each statement, and begins pooled transactions with their settings."""
 
     def execute(self, query: str | bytes | sql.Composable, vars: Any = None) -> None:  # noqa: A002 - psycopg2's name
         """As psycopg2's."""
         schema: str = getattr(self.connection, "schema", SCHEMA)
-        # What is composed names tables of other programs.
+        # Composed statements name tables of other programs.
         if schema != SCHEMA and not isinstance(query, sql.Composable):
             query = in_schema(schema, _text(query, self))
             vars = _values_in_schema(schema, query, vars)  # noqa: A001
@@ -132,12 +131,12 @@ class SessionCursor(psycopg2.extensions.cursor):
 
 
 class Session(psycopg2.extensions.connection):
-    """A connection that knows what stands between it and the server.
+    """Connection that works the same with a pooler and without.
 
-    ``is_pooled``: a pooler does, so that nothing of a session outlives its transaction.
-    ``opening``: what each transaction begins with, empty without a pooler.
-    ``schema``: the name that ragstore's schema has on it.
-    ``given``: what it was set up with, without a pooler; ``RESET`` goes back to that.
+    ``is_pooled``: there is a pooler, so that session state does not outlive a transaction.
+    ``opening``: settings at the beginning of each transaction, empty without a pooler.
+    ``schema``: the name of ragstore's schema on this connection.
+    ``given``: settings of the set-up, without a pooler; ``RESET`` goes back to them.
     ``path_extended``: the extension's schema is not on the role's own search path.
     """
 
@@ -151,10 +150,10 @@ class Session(psycopg2.extensions.connection):
         self.cursor_factory = SessionCursor
 
     def outside(self, statement: str, **settings: str) -> None:
-        """Run what cannot be run in a transaction, as ``CREATE INDEX CONCURRENTLY``; in autocommit mode.
+        """Run a statement that PostgreSQL refuses in a transaction, as ``CREATE INDEX CONCURRENTLY``; needs autocommit.
 
         Args:
-            settings: for this statement alone; behind a pooler the role's own apply, as nothing else could.
+            settings: for this statement only; behind a pooler they are ignored and the role's own apply.
         """
         with self.cursor() as cursor:
             if self.is_pooled:
@@ -169,7 +168,7 @@ class Session(psycopg2.extensions.connection):
                     cursor.execute(f"RESET {name}")
 
     def set_up(self, settings: dict[str, str], *, idle_ms: str | None) -> None:
-        """Give the session these settings, and the schema of the extension on its search path."""
+        """Apply these settings, and add the extension's schema to the search path."""
         values = {"pid": self.info.backend_pid, "settings": orjson.dumps(settings).decode(), "idle_ms": idle_ms}
         self.autocommit = True
         with self.cursor() as cursor:
@@ -188,7 +187,7 @@ S = TypeVar("S", bound=Session)
 
 
 def parameters(url: str, *, connect_timeout_s: int) -> str:
-    """What to connect with: what the URL says, and defaults of ours for what neither it nor its surroundings say."""
+    """Connection string of the URL, with ragstore's defaults for what neither URL, service nor environment set."""
     said = dict(psycopg2.extensions.parse_dsn(url))
     defaults = _DEFAULTS | {"connect_timeout": str(connect_timeout_s)}
     if "PGCONNECT_TIMEOUT" in os.environ:
@@ -200,13 +199,13 @@ def parameters(url: str, *, connect_timeout_s: int) -> str:
 
 
 def named_options(url: str) -> str:
-    """The options that the URL, or else its service or PGOPTIONS, gives to the session."""
+    """Session options of the URL, or else of its service or of PGOPTIONS."""
     said: dict[str, str] = psycopg2.extensions.parse_dsn(url)
     return said.get("options") or _service(said).get("options") or os.environ.get("PGOPTIONS", "")
 
 
 def _service(said: Mapping[str, str]) -> Mapping[str, str]:
-    """What the service says that the URL or PGSERVICE names; libpq itself complains of one that is not there."""
+    """Settings of the service that the URL or PGSERVICE names; libpq itself reports a missing one."""
     name = said.get("service") or os.environ.get("PGSERVICE")
     if not name:
         return {}
@@ -220,16 +219,16 @@ def _service(said: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def names(options: str, setting: str) -> bool:
-    """Whether these options say a value for a setting."""
+    """Whether these options contain a value for a setting."""
     return re.search(rf"(?:-c\s*|--){setting.replace('_', '[_-]')}\s*=", options, re.IGNORECASE) is not None
 
 
 def connect(url: str, *, factory: type[S], connect_timeout_s: int) -> S:
-    """A connection that is yet to be set up.
+    """Open a connection, which must be set up afterwards.
 
     Raises:
         psycopg2.Error
-        StoreSetupError: a pooler stands between, and strings would be misread.
+        StoreSetupError: there is a pooler, and backslashes in strings would be misread.
     """
     wanted = parameters(url, connect_timeout_s=connect_timeout_s)
     made = psycopg2.connect(wanted, connection_factory=factory)
@@ -241,13 +240,13 @@ def connect(url: str, *, factory: type[S], connect_timeout_s: int) -> S:
 def set_up(
     made: Session, url: str, *, idle_in_transaction_s: float, statement_timeout_s: float, schema: str = SCHEMA
 ) -> None:
-    """Give a connection the settings that ragstore relies on; it is in autocommit mode then.
+    """Apply the settings that ragstore relies on; afterwards the connection is in autocommit mode.
 
     Args:
-        url: that it was made from; what its options say stays.
-        idle_in_transaction_s: the longest that a transaction may be idle, where the server has no shorter limit.
-        statement_timeout_s: the longest that a statement may take; 0 for what the server says.
-        schema: the name of ragstore's schema there.
+        url: of the connection; its options have priority.
+        idle_in_transaction_s: longest idle time of a transaction, if the server has no shorter limit.
+        statement_timeout_s: longest time of a statement; 0 for the server's limit.
+        schema: the name of ragstore's schema in that database.
 
     Raises:
         psycopg2.Error
@@ -262,10 +261,10 @@ def set_up(
 
 
 def _with_standard_strings(made: S, wanted: str, options: str, factory: type[S]) -> S:
-    """Connect again: the driver asks once, when it connects, how backslashes in strings are read.
+    """Connect again with standard strings: the driver reads this setting only once, when it connects.
 
     Raises:
-        StoreSetupError: a pooler is between, which does not hand the wish on.
+        StoreSetupError: a pooler does not pass the setting on.
     """
     made.close()
     joined = f"{options} -c standard_conforming_strings=on".strip()
@@ -286,13 +285,13 @@ def _with_standard_strings(made: S, wanted: str, options: str, factory: type[S])
 
 
 def in_schema(schema: str, statement: str) -> str:
-    """A statement of ours, before values are put in, for a schema of another name."""
+    """A statement of ragstore, without values, for a schema of another name."""
     quoted = _OF_SCHEMA.sub(f'"{schema}"', statement)
     return _SCHEMA_ITSELF.sub(rf'\g<1>"{schema}"', _NAME_OF_SCHEMA.sub(schema, quoted))
 
 
 def _values_in_schema(schema: str, statement: str, values: Any) -> Any:
-    """Values with the names of our tables, where they are names to the statement too."""
+    """Values with the schema replaced in those that are names of ragstore's tables."""
     if isinstance(values, Mapping) and isinstance(values.get(_NAMED_TABLE), str):
         return {**values, _NAMED_TABLE: _OF_SCHEMA.sub(f'"{schema}"', values[_NAMED_TABLE], count=1)}
     if "to_regclass(%s)" in statement and isinstance(values, Sequence):

@@ -1,8 +1,8 @@
-"""Ends connections whose server has fallen silent, so that no statement waits for ever.
+"""Watch that ends connections whose server no longer answers, so that no statement waits for ever.
 
-TCP notices a peer that is gone, but not one that is stopped, nor a proxy between that forwards nothing any more. How
-long a statement may take cannot tell either: building an index takes as long as it takes. So the server is asked, over
-a new connection, whether it is still at work.
+TCP notices a peer that has ended, but not one that is stopped, nor a proxy that forwards nothing any more. A time-out
+of statements cannot tell either, because building an index may take any time. So the server is asked over a new
+connection whether it is still working.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class _Lent:
 
 
 class SilenceWatch:
-    """A daemon thread that looks after the connections of a pool while they are lent.
+    """A daemon thread that watches the lent connections of a pool.
 
-    A statement is given up that has lasted for some seconds, and of which the server, asked twice, says that it waits
-    for us since the same moment, or says nothing at all. The waiting thread gets the driver's error of a broken
-    connection.
+    A statement that has lasted for some seconds is given up if the server, asked twice, either does not answer, or
+    reports that the session has been waiting for the client since the same moment. The waiting thread gets the
+    driver's error of a broken connection.
     """
 
     def __init__(self, url: str, *, answer_within_s: float) -> None:
@@ -50,7 +50,7 @@ class SilenceWatch:
         self._thread: threading.Thread | None = None
 
     def lent(self, connection: Connection) -> None:
-        """Watch it from now on."""
+        """Begin to watch a connection."""
         with self._lock:
             self._lent[id(connection)] = _Lent(connection, time.monotonic())
             if self._thread is None:
@@ -58,12 +58,12 @@ class SilenceWatch:
                 self._thread.start()
 
     def returned(self, connection: Connection) -> None:
-        """Watch it no longer; it may be closed only after this."""
+        """Stop watching a connection; it may be closed only after this."""
         with self._lock:
             self._lent.pop(id(connection), None)
 
     def close(self) -> None:
-        """End the thread with its next look."""
+        """Stop the thread at its next check."""
         self._closing.set()
 
     def _go_round(self) -> None:
@@ -75,7 +75,7 @@ class SilenceWatch:
                     self._judge(each, states)
 
     def _waiting(self) -> list[_Lent]:
-        """What has been lent for some time, and waits for an answer now."""
+        """Connections that have been lent for some time and wait for an answer now."""
         begun_by = time.monotonic() - LOOK_EVERY_S
         with self._lock:
             for each in self._lent.values():
@@ -93,7 +93,7 @@ class SilenceWatch:
             waiting.seen = now
 
     def _ask(self, pids: list[int]) -> dict[int, str] | None:
-        """Since when which of these sessions wait for us; None where no answer comes in time."""
+        """For sessions that wait for the client: pid and time since; None if no answer comes in time."""
         deadline = time.monotonic() + self._answer_within_s
         try:
             wanted = parameters(self._url, connect_timeout_s=round(self._answer_within_s) or 1)
@@ -105,31 +105,31 @@ class SilenceWatch:
             with connection.cursor() as cursor:
                 cursor.execute(_STATES, (pids,))
                 _complete(connection, deadline)
-                # One that is at work, and one that a pooler between hides from us, may take its time.
+                # A session that is working, or that a pooler hides, may take any time.
                 return {pid: since for pid, state, since in cursor.fetchall() if state.startswith("idle")}
         except TimeoutError:
             return None
         except psycopg2.Error as error:
-            # A server that turns us away, because it is full or starts, is not silent.
+            # A server that refuses the connection, because it is full or starting, does answer.
             return {} if error.pgcode or "FATAL" in str(error) else None
         finally:
             connection.close()
 
 
 def _waits(connection: Connection) -> bool:
-    """Whether a statement was sent on it whose answer is not there."""
+    """Whether a statement was sent whose answer has not arrived."""
     return not connection.closed and (
         connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_ACTIVE
     )
 
 
 def _cut(connection: Connection) -> None:
-    """Shut it down under the thread that waits."""
+    """Shut the socket down while another thread waits for it."""
     try:
         with socket.socket(fileno=os.dup(connection.fileno())) as shared:
             shared.shutdown(socket.SHUT_RDWR)
     except (OSError, psycopg2.Error):
-        return  # it broke by itself meanwhile
+        return  # the connection broke by itself
 
 
 def _complete(connection: Connection, deadline: float) -> None:

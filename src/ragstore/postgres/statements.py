@@ -1,4 +1,4 @@
-"""The SQL of the ledger: one named statement each; ``{table}`` is a quoted, schema-qualified vector table."""
+"""SQL statements of the ledger that several modules use; ``{table}`` is a quoted, schema-qualified vector table."""
 
 LOCK_DOCUMENTS = """
 INSERT INTO ragstore.document (collection_id, document_id, source_uri, revision)
@@ -154,8 +154,8 @@ WITH due AS (
 SELECT outbox_id FROM due
 """
 
-# The epoch is held before the rows, as whoever begins a new one takes them.
-_WITH_STAND = """
+# The epoch is locked before the rows, in the same order as by the begin of a new epoch.
+_WITH_POSITION = """
 WITH held AS MATERIALIZED (
     SELECT epoch FROM ragstore.epoch WHERE is_only FOR KEY SHARE
 ), newest AS (
@@ -167,7 +167,7 @@ FROM held, newest, ragstore.outbox o
 """
 
 TAKE_OUTBOX = f"""
-{_WITH_STAND}
+{_WITH_POSITION}
 WHERE o.outbox_id = ANY(%(outbox_ids)s) ORDER BY o.outbox_id FOR UPDATE OF o SKIP LOCKED
 """
 
@@ -182,7 +182,7 @@ ORDER BY outbox_id
 """
 
 TAKE_OUTBOX_ROWS = f"""
-{_WITH_STAND}
+{_WITH_POSITION}
 WHERE o.outbox_id = ANY(%(outbox_ids)s) ORDER BY o.outbox_id FOR UPDATE OF o
 """
 
@@ -329,14 +329,14 @@ SELECT name, to_regclass(format('ragstore.%I', 'data_' || name))::text FROM rags
 WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NOT NULL
 """
 
-# Nobody can drop a collection that a transaction holds; a drop that is under way is waited for. A lock that writers
-# share says when no row is on its way that has drawn its id already, see segments.py. Whoever holds a collection finds
-# rows by their keys: a table that grew since it was last analysed must not be read whole for each batch. The setting
-# ends with the transaction.
+# A collection that a transaction holds cannot be dropped; a drop that is under way is waited for. A lock that writers
+# share says when no row is on its way that has drawn its id already, see segments.py. While a collection is held, rows
+# are found by their keys: a table that grew since it was last analysed must not be read whole for each batch. The
+# setting ends with the transaction.
 _BY_KEY = "set_config('enable_seqscan', 'off', true) = 'off'"
 
 WRITER_SPACE = 0x5241_4757
-"""Of the lock that writers of a collection share."""
+"""Key of the lock that writers of a collection share."""
 
 _WRITING = f"pg_advisory_xact_lock_shared({WRITER_SPACE}, collection_id::integer)"
 
@@ -350,7 +350,7 @@ SELECT {COLLECTION_COLUMNS}, {_WRITING} FROM ragstore.collection WHERE name = %(
 """
 
 # As the rows of deleted documents, which a drop takes away: entries in MongoDB that knew a dropped collection of this
-# name are older than those of the new one, whoever writes them late.
+# name are older than those of the new one, however late they are written.
 RESTORE_REVISIONS = """
 INSERT INTO ragstore.document (collection_id, document_id, source_uri, revision, deleted_at)
 SELECT c.collection_id, e.document_id, '', max(e.revision), now()
@@ -363,7 +363,7 @@ SELECT document_id, max(revision) FROM ragstore.event
 WHERE collection = %(name)s AND document_id = ANY(%(ids)s::text[]) AND revision > 0 GROUP BY document_id
 """
 
-# One statement, because two would see two snapshots: a revision would be told with the nodes of the one before.
+# One statement, because two would see two snapshots: a revision with the nodes of the one before.
 # Nodes without a vector come last; a document's own node is not one of its parts. Each document by itself, so that a
 # table that was not analysed yet is not read whole.
 REF_DOCS = """
@@ -380,7 +380,13 @@ FROM ragstore.document d CROSS JOIN LATERAL (
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
 """
 
-# What a document is said to be changes with its revision.
+PAGE_DOCUMENT_IDS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+ORDER BY document_id LIMIT %(limit)s
+"""
+
+# All that MongoDB's entries contain of a document changes only with its revision.
 REVISIONS = """
 SELECT document_id, revision FROM ragstore.document
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])

@@ -1,14 +1,13 @@
-"""Index structs: PostgreSQL has the truth."""
+"""Index structs in PostgreSQL, which decides; MongoDB gets copies through the outbox."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from ragstore.model.collection import Collection
 from ragstore.model.node import NAMESPACE, Struct
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import fetch, fetch_ids
 
-# The stamp is taken once the row is locked, so that the write that counts has the largest.
+# The stamp is taken after the row is locked, so that the last write has the largest stamp.
 PUT = """
 INSERT INTO ragstore.index_struct AS old (index_id, collection_id, stamp, kind, body)
 VALUES (%(index_id)s, %(collection_id)s, nextval('ragstore.stamp'), %(kind)s, %(body)s)
@@ -16,7 +15,7 @@ ON CONFLICT (index_id) DO UPDATE SET stamp = nextval('ragstore.stamp'), kind = e
 WHERE old.collection_id = excluded.collection_id RETURNING index_id
 """
 
-# One statement: the struct and the word that MongoDB must get it are one. The writer tries that at once.
+# One statement writes the struct and its outbox row. The writer makes the first attempt at once, hence stamp 1.
 QUEUED = """
 WITH there AS ({source})
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
@@ -55,70 +54,56 @@ SELECT index_id FROM ragstore.index_struct WHERE collection_id = %(collection_id
 
 
 def put_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> list[int]:
-    """Write a struct; returns the outbox row that brings it to MongoDB, none where the id is another collection's.
+    """Write a struct; returns the id of its outbox row, or nothing if the index id is another collection's.
 
     Crash safety:
         One transaction.
     """
-    statement = QUEUED.format(source=PUT)
-    return [row[0] for row in _execute(pool, collection, statement, namespace=NAMESPACE, **_values(struct))]
+    rows = fetch(pool, QUEUED.format(source=PUT), collection, namespace=NAMESPACE, **_values(struct))
+    return [row[0] for row in rows]
 
 
 def queue_struct(pool: PostgresPool, collection: Collection, index_id: str) -> list[int]:
-    """The same for a struct that is there and that MongoDB lacks."""
-    statement = QUEUED.format(source=THERE)
-    return [row[0] for row in _execute(pool, collection, statement, namespace=NAMESPACE, index_id=index_id)]
+    """Add an outbox row for an existing struct that MongoDB lacks; returns its id."""
+    rows = fetch(pool, QUEUED.format(source=THERE), collection, namespace=NAMESPACE, index_id=index_id)
+    return [row[0] for row in rows]
 
 
 def restore_struct(pool: PostgresPool, collection: Collection, struct: Struct) -> bool:
-    """Write a struct that PostgreSQL has lost; False where it has one that is in its way.
+    """Write a struct that PostgreSQL has lost; False if a struct with its id exists, or conflicts with it.
 
     Crash safety:
         One transaction.
     """
-    return _stamp(_execute(pool, collection, RESTORE, **_values(struct))) is not None
+    return bool(fetch(pool, RESTORE, collection, **_values(struct)))
 
 
 def delete_struct(pool: PostgresPool, collection: Collection, index_id: str) -> None:
-    """Remove a struct, if it is there.
+    """Delete a struct, if it exists.
 
     Crash safety:
         One transaction.
     """
-    _execute(pool, collection, DELETE, index_id=index_id)
+    fetch(pool, DELETE, collection, index_id=index_id)
 
 
 def find_struct(pool: PostgresPool, collection: Collection, index_id: str) -> Struct | None:
-    """The struct of that id."""
-    rows = _execute(pool, collection, GET, index_id=index_id)
+    rows = fetch(pool, GET, collection, index_id=index_id)
     return Struct(*rows[0]) if rows else None
 
 
 def list_structs(pool: PostgresPool, collection: Collection) -> list[Struct]:
-    """All structs of a collection."""
-    return [Struct(*row) for row in _execute(pool, collection, LIST)]
+    return [Struct(*row) for row in fetch(pool, LIST, collection)]
 
 
 def struct_stamps(pool: PostgresPool, collection: Collection) -> dict[str, int]:
     """The stamp of each struct of a collection."""
-    return dict(_execute(pool, collection, STAMPS))
+    return dict(fetch(pool, STAMPS, collection))
 
 
 def ids_of_kind(pool: PostgresPool, collection: Collection, kind: str) -> list[str]:
-    """Ids of the structs of one type."""
-    return [row[0] for row in _execute(pool, collection, OF_KIND, kind=kind)]
+    return fetch_ids(pool, OF_KIND, collection, kind=kind)
 
 
 def _values(struct: Struct) -> dict[str, str]:
     return {"index_id": struct.index_id, "kind": struct.kind, "body": struct.payload}
-
-
-def _stamp(rows: list[tuple[Any, ...]]) -> int | None:
-    return int(rows[0][0]) if rows else None
-
-
-def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    parameters["collection_id"] = collection.collection_id
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

@@ -1,13 +1,13 @@
-"""A graph of plain triplets: subject, relation, object."""
+"""Triplet graph of a collection: plain (subject, relation, object) rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ragstore.model.collection import Collection
 from ragstore.postgres.graph import LOCK_GRAPH, LOCK_SPACE
 from ragstore.postgres.pool import PostgresPool
+from ragstore.postgres.run import fetch, fetch_ids
 
 Triplet = tuple[str, str, str]
 
@@ -42,7 +42,7 @@ RELATIONS = """
 SELECT DISTINCT relation FROM ragstore.triplet WHERE collection_id = %(collection_id)s ORDER BY relation
 """
 
-# The first so many triplets of every subject that can be reached in so many steps.
+# The first triplets (at most ``limit``) of every subject that can be reached in fewer than ``depth`` steps.
 NEAR = """
 WITH RECURSIVE reached (subject, depth) AS (
     SELECT unnest(%(subjects)s::text[]), 1
@@ -60,57 +60,49 @@ SELECT r.subject, t.relation, t.object FROM (SELECT DISTINCT subject FROM reache
 
 
 def put_triplets(pool: PostgresPool, collection: Collection, triplets: Sequence[Triplet]) -> None:
-    """Add triplets; one that is there stays where it is.
+    """Add triplets; an existing one keeps its position in the order.
 
     Crash safety:
         One transaction.
     """
     columns = {name: [t[i] for t in triplets] for i, name in enumerate(("subject", "relation", "object"))}
-    _execute(pool, collection, PUT, space=LOCK_SPACE, **columns)
+    fetch(pool, PUT, collection, space=LOCK_SPACE, **columns)
 
 
 def delete_triplet(pool: PostgresPool, collection: Collection, triplet: Triplet) -> None:
-    """Remove a triplet, if it is there.
+    """Delete a triplet, if it exists.
 
     Crash safety:
         One transaction.
     """
     subject, relation, object_ = triplet
-    _execute(pool, collection, DELETE, subject=subject, relation=relation, object=object_)
+    fetch(pool, DELETE, collection, subject=subject, relation=relation, object=object_)
 
 
 def triplets_of(pool: PostgresPool, collection: Collection, subject: str) -> list[tuple[str, str]]:
     """(relation, object) of a subject, oldest first."""
-    return _execute(pool, collection, GET, subject=subject)
+    return [(relation, object_) for relation, object_ in fetch(pool, GET, collection, subject=subject)]
 
 
 def subjects(pool: PostgresPool, collection: Collection, *, limit: int) -> list[str]:
-    """The first subjects, oldest first."""
-    return [row[0] for row in _execute(pool, collection, SUBJECTS, limit=limit)]
+    """The first ``limit`` subjects, oldest first."""
+    return fetch_ids(pool, SUBJECTS, collection, limit=limit)
 
 
 def relations(pool: PostgresPool, collection: Collection) -> list[str]:
-    """The relations in use."""
-    return [row[0] for row in _execute(pool, collection, RELATIONS)]
+    return fetch_ids(pool, RELATIONS, collection)
 
 
 def triplets_near(
     pool: PostgresPool, collection: Collection, subjects: Sequence[str], *, depth: int, limit: int
 ) -> dict[str, list[tuple[str, str]]]:
-    """(relation, object) of each subject that is reached from these in so many steps, oldest first.
+    """(relation, object) of each subject that is reached from these subjects, oldest first.
 
     Args:
-        depth: at least 1, which is these subjects alone.
-        limit: of each subject at most.
+        depth: steps, at least 1, which means only these subjects.
+        limit: most triplets of each subject.
     """
     near: dict[str, list[tuple[str, str]]] = {}
-    for subject, *rest in _execute(pool, collection, NEAR, subjects=list(subjects), depth=depth, limit=limit):
+    for subject, *rest in fetch(pool, NEAR, collection, subjects=list(subjects), depth=depth, limit=limit):
         near.setdefault(subject, []).append((rest[0], rest[1]))
     return near
-
-
-def _execute(pool: PostgresPool, collection: Collection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    parameters["collection_id"] = collection.collection_id
-    with pool.autocommit() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

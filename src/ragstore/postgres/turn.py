@@ -1,9 +1,9 @@
-"""Locks between processes: held in an open transaction on a connection of their own, and renewed while they are held.
+"""Locks between processes, each held by an open transaction on its own connection and renewed while it is held.
 
-An advisory lock that ends with its transaction is gone when its holder dies, also behind a transaction pooler, which
-would keep a session's lock for whoever comes next. The transaction holds no snapshot and no other lock, so neither
-VACUUM nor CREATE INDEX CONCURRENTLY waits for it. PostgreSQL ends it when it has heard nothing for the length of the
-lease: of a holder that is paused, or that the network has lost.
+An advisory lock that ends with its transaction is released when its holder dies. This also works behind a transaction
+pooler, where a lock of the session would pass to the next client. The transaction holds no snapshot and no other lock,
+so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it. PostgreSQL ends it after a lease without a message, when
+the holder is paused or cut off from the network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TRY_EVERY_S = 0.1
 Key = int | tuple[int, int]
 """One number of 64 bits or two of 32, as PostgreSQL has them."""
 
-# Other limits on a transaction must not end it: transaction_timeout is known from PostgreSQL 17 on.
+# Other limits on transactions must not end it; transaction_timeout exists from PostgreSQL 17 on.
 _TAKE = """
 SELECT pg_try_advisory_xact_lock({key}),
     set_config('idle_in_transaction_session_timeout', %(lease_ms)s, true),
@@ -36,10 +36,10 @@ SELECT pg_try_advisory_xact_lock({key}),
 
 
 class Lock:
-    """A lock of which one process at a time has hold.
+    """A lock that one process at a time can hold.
 
     Args:
-        pool: where the server is; the lock takes none of its connections.
+        pool: names the server; the lock uses none of its connections.
     """
 
     def __init__(self, pool: PostgresPool, key: Key) -> None:
@@ -53,10 +53,10 @@ class Lock:
         self._released = threading.Event()
 
     def take(self) -> bool:
-        """Whether this process holds it now: it did, or nobody did. Waits for nobody.
+        """Take the lock if it is free, without waiting; returns whether this process holds it now.
 
         Raises:
-            StoreUnavailableError: PostgreSQL cannot say.
+            StoreUnavailableError: PostgreSQL does not answer.
         """
         with self._using, translation():
             if self._is_held and self._is_alive():
@@ -66,7 +66,6 @@ class Lock:
             return self._try()
 
     def release(self) -> None:
-        """Let another one have it."""
         with self._using:
             self._give_back()
 
@@ -114,24 +113,24 @@ class Lock:
         self._is_held = False
         if self._lent is not None:
             (own, connection), self._lent = self._lent, None
-            # In this order it is ended, and not kept.
+            # In this order the connection is closed, and not kept as idle.
             own.close()
             own.checkin(connection)
 
 
 @contextmanager
 def exclusive(pool: PostgresPool, key: Key, *, wait_s: float = 0.0) -> Iterator[bool]:
-    """Whether the block has hold of a lock, for its length; False at once where another has it.
+    """Hold a lock for the length of the block; yields False if another process holds it.
 
-    It is free when its holder dies, at once; and a lease after the holder was paused or cut off, so what the block does
-    must be right without it too. The thread that has it may not take it again.
+    The lock is released at once when its holder dies, and one lease after the holder was paused or cut off. So the
+    block must be correct without the lock too. A thread that holds it must not take it again.
 
     Args:
-        pool: where the server is; the lock has a connection of its own, so that none of the pool is missing.
-        wait_s: how long to try where another has it.
+        pool: names the server; the lock has its own connection.
+        wait_s: seconds to try if another process holds the lock.
 
     Raises:
-        StoreUnavailableError: PostgreSQL cannot say.
+        StoreUnavailableError: PostgreSQL does not answer.
     """
     lock = Lock(pool, key)
     deadline = time.monotonic() + wait_s
@@ -145,29 +144,29 @@ def exclusive(pool: PostgresPool, key: Key, *, wait_s: float = 0.0) -> Iterator[
 
 
 class Turn:
-    """The right to work: of several workers on the same paths one works and the others stand by.
+    """The turn to work: of several workers on the same paths one works and the others wait.
 
-    It only spares work, correctness never depends on it.
+    It only saves work; correctness never depends on it.
     """
 
     def __init__(self, pool: PostgresPool, *, collection: str, paths: Sequence[str]) -> None:
         self._lock = Lock(pool, _key(collection, paths))
 
     def mine(self) -> bool:
-        """Whether it is this process's turn: kept if it was, taken if it is free.
+        """Take or keep the turn; returns whether this process has it.
 
         Raises:
-            StoreUnavailableError: PostgreSQL cannot say.
+            StoreUnavailableError: PostgreSQL does not answer.
         """
         return self._lock.take()
 
     def close(self) -> None:
-        """Let another one work."""
+        """Give the turn to another worker."""
         self._lock.release()
 
 
 def _in_schema(schema: str, key: int) -> int:
-    """Deployments in one database do not keep each other out."""
+    """The key for a schema, so that deployments in one database do not exclude each other."""
     if schema == SCHEMA:
         return key
     digest = hashlib.blake2b(f"{schema}\0{key}".encode(), digest_size=8, person=b"ragstore-schema")
@@ -175,7 +174,7 @@ def _in_schema(schema: str, key: int) -> int:
 
 
 def _key(collection: str, paths: Sequence[str]) -> int:
-    # Each part ends in a byte that no path and no name can hold, so that no two lists make one text.
+    # Each part ends in a byte that no path or name can contain, so that different lists give different texts.
     text = "\0".join([collection, *sorted(set(paths)), ""])
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8, person=b"ragstore-turn")
     return int.from_bytes(digest.digest(), "big", signed=True)

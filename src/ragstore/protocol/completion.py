@@ -1,4 +1,8 @@
-"""When a document that was written directly is complete, and what then goes."""
+"""Completion of documents that are written directly.
+
+It records a document's hash and deletes the nodes of former versions. A document has no hash until it is declared
+complete, so that it is added again after its writer was killed.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,17 @@ from collections.abc import Collection as Ids
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ragstore.postgres.direct import DirectChange, Place
+from ragstore.postgres.direct import DirectChange, NodeLocation
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
-    """The word that a document is complete: these nodes are all of it.
+class Completion:
+    """Declares a document complete, with the full set of its node ids.
 
     Args:
-        node_ids: nodes with a vector, as they were added since the document was begun.
-        body_ids: the same for nodes without; where there are none, the document's bodies stay as they are.
-        emptied: a version without any node that this writer knows of: nodes cut from other versions go.
+        node_ids: nodes with a vector that were added since the document was begun.
+        body_ids: the same for nodes without a vector; if empty, the document's bodies stay as they are.
+        emptied: this writer knows no node of this version: nodes cut from other versions are deleted.
     """
 
     document_id: str
@@ -27,56 +31,64 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """What is known of the documents of a write, beside the nodes.
+class DocumentUpdates:
+    """Changes to the documents of a write, in addition to its nodes.
 
     Args:
-        anew: documents whose former nodes these nodes replace.
-        closings: documents that are complete once this is written.
-        own_hashes: hashes that count only for documents without a single vector.
-        bare: those of these documents that were brought whole and have no node: nodes cut from other versions go.
+        replace_existing: documents whose former nodes are replaced by the nodes of the write.
+        completions: documents that are complete after the write.
+        own_hashes: hashes by document, applied only to documents without any vector.
+        bare: documents in ``own_hashes`` that were written whole and have no node: nodes cut from other versions
+            are deleted.
     """
 
-    anew: Ids[str] = ()
-    closings: Sequence[Closing] = ()
+    replace_existing: Ids[str] = ()
+    completions: Sequence[Completion] = ()
     own_hashes: Mapping[str, str] = field(default_factory=dict)
     bare: Ids[str] = ()
 
 
-def complete(change: DirectChange, completion: Completion, places: Mapping[str, Place], just_written: set[str]) -> None:
-    """Settle the completion of a change whose documents are locked."""
-    if not completion.closings and not completion.own_hashes:
+def complete(
+    change: DirectChange, updates: DocumentUpdates, locations: Mapping[str, NodeLocation], just_written: set[str]
+) -> None:
+    """Record which documents a change completes, and delete what is not part of them; they must be locked.
+
+    Args:
+        locations: live nodes among those that the completions name.
+        just_written: ids of nodes that the change has put.
+    """
+    if not updates.completions and not updates.own_hashes:
         return
-    states = change.states([*(c.document_id for c in completion.closings), *completion.own_hashes])
-    there = just_written.union(places)
-    is_whole = [there.issuperset(c.node_ids | c.body_ids) for c in completion.closings]
-    whole = [c for c, holds in zip(completion.closings, is_whole, strict=True) if holds]
-    broken = [c for c, holds in zip(completion.closings, is_whole, strict=True) if not holds]
+    states = change.states([*(c.document_id for c in updates.completions), *updates.own_hashes])
+    existing = just_written.union(locations)
+    is_whole = [existing.issuperset(c.node_ids | c.body_ids) for c in updates.completions]
+    whole = [c for c, holds in zip(updates.completions, is_whole, strict=True) if holds]
+    broken = [c for c, holds in zip(updates.completions, is_whole, strict=True) if not holds]
     gone = _remove_former(change, whole)
-    # Somebody else closed the document after this writer began it: what this one added since is too much.
-    beaten = [c for c in broken if states[c.document_id].doc_hash is not None]
-    left_over = [i for i in closing_ids(beaten) if i in places]
+    # Another writer completed the document first: drop the nodes that this one added.
+    superseded = [c for c in broken if states[c.document_id].doc_hash is not None]
+    left_over = [i for i in completion_ids(superseded) if i in locations]
     if left_over:
         gone += change.delete_nodes(left_over)
-        settle(change, {c.document_id for c in beaten})
+        recount(change, {c.document_id for c in superseded})
     hashes = {c.document_id: c.doc_hash for c in whole}
-    own = {i: doc_hash for i, doc_hash in completion.own_hashes.items() if i not in hashes}
-    bare = {i: own[i] for i in completion.bare if i in own}
+    own = {i: doc_hash for i, doc_hash in updates.own_hashes.items() if i not in hashes}
+    bare = {i: own[i] for i in updates.bare if i in own}
     outdated = change.delete_other_versions(bare) if bare else []
     without = change.without_vectors(list(own)) if own else []
     if outdated:
         gone += outdated
-        settle(change, bare.keys() - set(without))
+        recount(change, bare.keys() - set(without))
     hashes |= {i: own[i] for i in without}
     new = {i: doc_hash for i, doc_hash in hashes.items() if gone or states[i].doc_hash != doc_hash}
     if new:
         change.set_hashes(new)
         change.add_events([(i, "completed", 0) for i in new])
-    change.queue(delete=gone, ref_docs=[*new, *(c.document_id for c in beaten), *(bare if outdated else ())])
+    change.queue(delete=gone, ref_docs=[*new, *(c.document_id for c in superseded), *(bare if outdated else ())])
 
 
-def _remove_former(change: DirectChange, whole: Sequence[Closing]) -> list[str]:
-    """Take out what is not part of documents that are complete now; returns the node ids."""
+def _remove_former(change: DirectChange, whole: Sequence[Completion]) -> list[str]:
+    """Delete nodes that are not part of documents that are complete now; returns their ids."""
     vectors = [c for c in whole if c.node_ids]
     emptied = {c.document_id: c.doc_hash for c in whole if c.emptied}
     bodies = [c for c in whole if c.body_ids]
@@ -92,16 +104,15 @@ def _remove_former(change: DirectChange, whole: Sequence[Closing]) -> list[str]:
     return gone
 
 
-def settle(change: DirectChange, document_ids: Iterable[str]) -> None:
-    """Bring the ledger up to date for documents that lost nodes."""
-    settled = change.settle_documents(document_ids) if document_ids else {}
-    gone = [i for i, is_gone in settled.items() if is_gone]
+def recount(change: DirectChange, document_ids: Iterable[str]) -> None:
+    """Update the ledger for documents that lost nodes; a document without any is deleted."""
+    counted = change.recount_documents(document_ids) if document_ids else {}
+    gone = [i for i, is_gone in counted.items() if is_gone]
     if gone:
-        # What was put of the document itself stood for its parts.
+        # A node that is the document itself has no meaning without its parts.
         change.queue(delete=change.delete_nodes_of(gone))
-    change.add_events([(i, "deleted" if gone else "updated", 0) for i, gone in settled.items()])
+    change.add_events([(i, "deleted" if gone else "updated", 0) for i, gone in counted.items()])
 
 
-def closing_ids(closings: Sequence[Closing]) -> list[str]:
-    """All nodes that closings name."""
-    return [i for c in closings for i in c.node_ids | c.body_ids]
+def completion_ids(completions: Sequence[Completion]) -> list[str]:
+    return [i for c in completions for i in c.node_ids | c.body_ids]

@@ -1,8 +1,8 @@
-"""Writes of nodes whose ids the caller chose: one PostgreSQL transaction, then at once MongoDB.
+"""Direct writes of nodes whose ids the caller chose: one PostgreSQL transaction, then MongoDB at once.
 
-Nothing can be staged for an id that may be live already. So PostgreSQL, which keeps every node whole, changes first,
-together with outbox rows that say what MongoDB must get; the same call then does what they say, and after a kill in
-between ``recover`` does.
+Nothing can be staged for an id that may be live already. So PostgreSQL, which stores every node whole, changes first.
+The same transaction adds outbox rows that list what MongoDB must get. The same call then carries them out; after a
+kill in between, ``recover`` does.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
 from ragstore.model.node import LiveNode, Node, check_node, content_with_text
 from ragstore.model.run import Run, Vectors, Written, new_run_id
 from ragstore.postgres.copy import encode_rows
-from ragstore.postgres.direct import DirectChange, Place, WrittenDocument, changing
+from ragstore.postgres.direct import DirectChange, NodeLocation, WrittenDocument, changing
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.vectors import cannot_hold, unholdable
-from ragstore.protocol.completion import Closing, Completion, closing_ids, complete, settle
+from ragstore.protocol.completion import Completion, DocumentUpdates, complete, completion_ids, recount
 from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _TRIES = 5
-_NOTHING_MORE = Completion()
+_NOTHING_MORE = DocumentUpdates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +36,24 @@ class NewVectors:
 
     Args:
         vectors: shape ``(len(nodes), dim)``.
-        anew: documents whose live nodes with a vector these nodes replace; otherwise the others of a document stay.
-        deleted: those of them of which all goes that they had.
-        source_hashes: hash of the version that a document's nodes were cut from; where it is another than the ledger
-            has, the ledger's counts no more.
-        before: nodes that the same call wrote before, by document. Where none is live any more, another writer has
-            replaced the document, and the rest of the older version is not written.
+        replace_existing: documents whose live nodes with a vector are replaced; in other documents they stay.
+        deleted: documents in ``replace_existing`` whose bodies are removed too.
+        source_hashes: by document, the hash of the version that its nodes were cut from. If the ledger has another
+            hash, that one becomes invalid.
+        before: by document, nodes that earlier parts of the same call wrote. If none of them is live any more, another
+            writer has replaced the document, and the rest of the older version is not written.
     """
 
     nodes: Sequence[Node]
     vectors: Vectors
-    anew: Ids[str] = ()
+    replace_existing: Ids[str] = ()
     deleted: Ids[str] = ()
     source_hashes: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class DirectWriter:
-    """Writes of one process that go to both stores at once."""
+    """Writer of one process that changes both stores in each call."""
 
     def __init__(self, pool: PostgresPool, recoverer: Recoverer, *, worker: str) -> None:
         self._pool = pool
@@ -68,17 +68,17 @@ class DirectWriter:
         *,
         source_hashes: Mapping[str, str] | None = None,
     ) -> None:
-        """Put nodes with their vectors, as ``put``."""
+        """As ``put``, for nodes that replace no others."""
         self.put(collection, NewVectors(nodes, vectors, source_hashes=source_hashes or {}))
 
     def put(self, collection: Collection, vectors: NewVectors) -> None:
-        """Put nodes with their vectors; an id that is live is replaced, of an id twice in the call the last counts.
+        """Put nodes with their vectors. A live node of the same id is replaced; of equal ids in a call the last wins.
 
         Raises:
             InvalidNodeError, EmbeddingSpaceError: names the node; nothing was written.
 
         Crash safety:
-            Readers see all of it or none; once it returns both stores hold it.
+            Readers see all of it or none; when the call returns, both stores have it.
         """
         if vectors.nodes:
             self.add_bodies(collection, [], vectors=vectors)
@@ -87,11 +87,11 @@ class DirectWriter:
         self,
         collection: Collection,
         nodes: Sequence[Node],
-        completion: Completion = _NOTHING_MORE,
+        updates: DocumentUpdates = _NOTHING_MORE,
         *,
         vectors: NewVectors | None = None,
     ) -> None:
-        """Put nodes without a vector; one that has a vector keeps it; one that is there unchanged is not written.
+        """Put nodes without a vector. A live node with a vector keeps it; an unchanged node is not written.
 
         Args:
             vectors: nodes with their vectors, put in the same transaction.
@@ -100,7 +100,7 @@ class DirectWriter:
             InvalidNodeError, EmbeddingSpaceError: names the node; nothing was written.
 
         Crash safety:
-            As ``put``, closing of documents included.
+            As ``put``, completion of documents included.
         """
         for node in nodes:
             _check_node(node)
@@ -112,38 +112,40 @@ class DirectWriter:
             embedded = rows.nodes if rows is not None else []
             ids = [node.node_id for node in [*embedded, *bodies]]
             documents = {node.document_id for node in [*embedded, *bodies] if node.document_id is not None}
-            closing = {c.document_id for c in completion.closings}.union(completion.own_hashes)
+            completed = {c.document_id for c in updates.completions}.union(updates.own_hashes)
             before = [i for of_one in rows.before.values() for i in of_one] if rows is not None else []
-            alone = any(node.document_id is None for node in [*embedded, *bodies])
-            looked_up = [*ids, *before, *closing_ids(completion.closings)]
-            places = change.lock(documents | closing, looked_up, alone=alone)
+            sourceless = any(node.document_id is None for node in [*embedded, *bodies])
+            looked_up = [*ids, *before, *completion_ids(updates.completions)]
+            locations = change.lock(documents | completed, looked_up, lock_sourceless=sourceless)
             if rows is not None:
-                places |= _put_vectors(change, rows, encoded, places)
+                locations |= _put_vectors(change, rows, encoded, locations)
             if bodies:
-                _put_bodies(change, bodies, places, [i for i in documents if i in completion.anew])
-            complete(change, completion, places, just_written={node.node_id for node in bodies})
+                _put_bodies(change, bodies, locations, [i for i in documents if i in updates.replace_existing])
+            complete(change, updates, locations, just_written={node.node_id for node in bodies})
 
         known = {node.node_id: node for node in rows.nodes} if rows is not None else None
         self._change(collection, write, known)
 
-    def close(self, collection: Collection, closings: Sequence[Closing], bare: Mapping[str, str] | None = None) -> None:
-        """Record that documents are complete: their hash, and that nodes of former versions go.
+    def mark_complete(
+        self, collection: Collection, completions: Sequence[Completion], bare: Mapping[str, str] | None = None
+    ) -> None:
+        """Record that documents are complete: set their hashes and delete the nodes of former versions.
 
-        A document of which another writer removed nodes meanwhile gets no hash: whoever asks adds it again.
+        If another writer has removed nodes of a document since, it gets no hash, and the next refresh adds it again.
 
         Args:
-            bare: hashes of documents of which a version without nodes was brought.
+            bare: by document, the hash of a version that has no nodes.
 
         Crash safety:
-            One transaction; before it the documents have no hash, so that a re-run takes them up again.
+            One transaction; before it the documents have no hash, so that a re-run adds them again.
         """
         bare = bare or {}
-        if not closings and not bare:
+        if not completions and not bare:
             return
 
         def write(change: DirectChange) -> None:
-            places = change.lock([*(c.document_id for c in closings), *bare], closing_ids(closings))
-            complete(change, Completion((), closings, bare, bare=bare), places, just_written=set())
+            locations = change.lock([*(c.document_id for c in completions), *bare], completion_ids(completions))
+            complete(change, DocumentUpdates((), completions, bare, bare=bare), locations, just_written=set())
 
         self._change(collection, write)
 
@@ -151,7 +153,7 @@ class DirectWriter:
         """Delete documents and all their nodes from both stores; returns how many were live.
 
         Crash safety:
-            One transaction makes them invisible, hash included; MongoDB follows at once.
+            One transaction makes them and their hashes invisible; MongoDB follows at once.
         """
         n_deleted = 0
 
@@ -169,7 +171,7 @@ class DirectWriter:
         return n_deleted
 
     def delete_nodes(self, collection: Collection, node_ids: Sequence[str]) -> int:
-        """Delete nodes from both stores; a document that loses its last node goes too. Returns how many were live.
+        """Delete nodes from both stores, and documents that lose their last node; returns how many nodes were live.
 
         Crash safety:
             As ``delete_documents``.
@@ -178,13 +180,13 @@ class DirectWriter:
 
         def write(change: DirectChange) -> None:
             nonlocal n_deleted
-            places = change.lock((), list(node_ids))
-            # A node without a document may be one itself, once the document store has it too.
-            own = change.lock_live(sorted(i for i, place in places.items() if place.document_id is None))
-            gone = change.delete_nodes(list(places))
+            locations = change.lock((), list(node_ids))
+            # A node without a document may itself be a document, if the document store has it too.
+            own = change.lock_live(sorted(i for i, location in locations.items() if location.document_id is None))
+            gone = change.delete_nodes(list(locations))
             n_deleted = len(gone)
-            touched = _owners(places).union(own)
-            settle(change, touched)
+            touched = _owners(locations).union(own)
+            recount(change, touched)
             change.queue(delete=gone, ref_docs=touched)
 
         self._change(collection, write)
@@ -198,7 +200,7 @@ class DirectWriter:
         """
 
         def write(change: DirectChange) -> None:
-            change.lock((), (), alone=True)
+            change.lock((), (), lock_sourceless=True)
             live = change.lock_live(change.all_documents())
             gone = change.delete_nodes_of(live) + change.delete_nodes(change.all_nodes_without_document())
             change.mark_deleted(live)
@@ -210,10 +212,10 @@ class DirectWriter:
     def _change(
         self, collection: Collection, write: Callable[[DirectChange], None], nodes: Mapping[str, Node] | None = None
     ) -> None:
-        """Run a change until no other writer of the same ids is in its way, then bring MongoDB up to date.
+        """Run a change, again if another writer of the same ids conflicts with it, then update MongoDB.
 
         Args:
-            nodes: those that it writes with their vectors.
+            nodes: by id, the nodes that it writes with their vectors.
         """
         self._recoverer.watch.confirm()
         for attempt in range(1, _TRIES + 1):
@@ -232,39 +234,39 @@ class DirectWriter:
 
 
 def _last(collection: Collection, vectors: NewVectors) -> NewVectors:
-    """The same, of an id twice the last."""
+    """The same without duplicates: of equal ids the last node is kept."""
     _check(collection, vectors.nodes, vectors.vectors)
     last = sorted({node.node_id: i for i, node in enumerate(vectors.nodes)}.values())
     return replace(vectors, nodes=[vectors.nodes[i] for i in last], vectors=vectors.vectors[last])
 
 
 def _put_vectors(
-    change: DirectChange, rows: NewVectors, encoded: bytes, places: Mapping[str, Place]
-) -> dict[str, Place]:
-    """Put nodes with their vectors into locked documents; returns where they are now."""
-    beaten = {i for i, ids in rows.before.items() if not any(node_id in places for node_id in ids)}
-    kept = [i for i, node in enumerate(rows.nodes) if node.document_id not in beaten]
+    change: DirectChange, rows: NewVectors, encoded: bytes, locations: Mapping[str, NodeLocation]
+) -> dict[str, NodeLocation]:
+    """Put nodes with their vectors into locked documents; returns their new locations."""
+    superseded = {i for i, ids in rows.before.items() if not any(node_id in locations for node_id in ids)}
+    kept = [i for i, node in enumerate(rows.nodes) if node.document_id not in superseded]
     nodes = [rows.nodes[i] for i in kept]
     if not nodes:
         return {}
     ids = [node.node_id for node in nodes]
-    former = {i: places[i] for i in ids if i in places}
+    former = {i: locations[i] for i in ids if i in locations}
     if former:
         change.delete_nodes(list(former))
     documents = {node.document_id for node in nodes if node.document_id is not None}
-    begun = [i for i in documents if i in rows.anew]
+    begun = [i for i in documents if i in rows.replace_existing]
     replaced = change.delete_other_vectors(begun, keep=[]) if begun else []
     if begun:
         states = change.states(begun)
-        # The document itself, as pipelines put it, is of the version that the ledger has.
+        # A body that is the document itself, as pipelines put it, belongs to the version that the ledger has.
         stale = [i for i in begun if states[i].doc_hash is None or states[i].doc_hash != rows.source_hashes.get(i)]
         replaced += change.delete_own_bodies(stale) if stale else []
     if rows.deleted:
         replaced += change.delete_nodes_of(list(rows.deleted))
-    change.copy_rows(encode_rows(nodes, rows.vectors[kept], change.vector_type) if beaten else encoded)
+    change.copy_rows(encode_rows(nodes, rows.vectors[kept], change.vector_type) if superseded else encoded)
     _note(change, nodes, former, _Noted(begun, rows.source_hashes, with_vectors=True))
     change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(former))
-    return {node.node_id: Place(node.document_id, has_vector=True) for node in nodes}
+    return {node.node_id: NodeLocation(node.document_id, has_vector=True) for node in nodes}
 
 
 def _check_node(node: Node) -> None:
@@ -303,15 +305,15 @@ def _check(collection: Collection, nodes: Sequence[Node], vectors: Vectors) -> N
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """What the ledger must know of a write, beside the nodes."""
+    """Facts of a write that the ledger records, in addition to its nodes."""
 
     begun: Sequence[str]
     source_hashes: Mapping[str, str] = field(default_factory=dict)
     with_vectors: bool = False
 
 
-def _note(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Place], noted: _Noted) -> None:
-    """Bring the ledger up to date for documents that got nodes, and for those that lost theirs to others."""
+def _note(change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, NodeLocation], noted: _Noted) -> None:
+    """Update the ledger for documents that got nodes, and for those whose nodes moved to other documents."""
     first: dict[str, Node] = {}
     n_nodes = dict.fromkeys(noted.begun, 0)
     for node in nodes:
@@ -324,7 +326,7 @@ def _note(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Plac
             WrittenDocument(
                 document_id,
                 _source_uri(first.get(document_id), document_id),
-                anew=document_id in noted.begun or not states[document_id].live,
+                replace_existing=document_id in noted.begun or not states[document_id].live,
                 source_hash=noted.source_hashes.get(document_id),
                 metadata=first[document_id].metadata if document_id in first else {},
             )
@@ -334,25 +336,27 @@ def _note(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Plac
     change.add_events(
         [(i, "updated" if states[i].live else "added", n * noted.with_vectors) for i, n in n_nodes.items()]
     )
-    settle(change, _owners(places).difference(n_nodes))
+    recount(change, _owners(locations).difference(n_nodes))
 
 
-def _put_bodies(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Place], begun: list[str]) -> None:
+def _put_bodies(
+    change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, NodeLocation], begun: list[str]
+) -> None:
     ids = [node.node_id for node in nodes]
-    changed = _changed(nodes, places, change.live_nodes(ids))
+    changed = _changed(nodes, locations, change.live_nodes(ids))
     replaced = change.delete_other_bodies(begun, keep=ids) if begun else []
     if changed:
-        _write_bodies(change, changed, places)
+        _write_bodies(change, changed, locations)
     if changed or replaced:
-        former = {n.node_id: places[n.node_id] for n in changed if n.node_id in places}
+        former = {n.node_id: locations[n.node_id] for n in changed if n.node_id in locations}
         _note(change, changed, former, _Noted(begun))
         touched = {n.document_id for n in changed if n.document_id is not None}.union(begun)
         change.queue(put=[n.node_id for n in changed], delete=replaced, ref_docs=touched | _owners(former))
 
 
-def _write_bodies(change: DirectChange, nodes: Sequence[Node], places: Mapping[str, Place]) -> None:
-    with_vector = [n for n in nodes if n.node_id in places and places[n.node_id].has_vector]
-    bodies = [n for n in nodes if not (n.node_id in places and places[n.node_id].has_vector)]
+def _write_bodies(change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, NodeLocation]) -> None:
+    with_vector = [n for n in nodes if n.node_id in locations and locations[n.node_id].has_vector]
+    bodies = [n for n in nodes if not (n.node_id in locations and locations[n.node_id].has_vector)]
     if with_vector:
         change.update_rows(with_vector)
     if bodies:
@@ -360,20 +364,20 @@ def _write_bodies(change: DirectChange, nodes: Sequence[Node], places: Mapping[s
         change.put_bodies(bodies)
 
 
-def _changed(nodes: Sequence[Node], places: Mapping[str, Place], live: Mapping[str, LiveNode]) -> list[Node]:
-    return [n for n in nodes if not (n.node_id in live and _is_same(n, places[n.node_id], live[n.node_id]))]
+def _changed(nodes: Sequence[Node], locations: Mapping[str, NodeLocation], live: Mapping[str, LiveNode]) -> list[Node]:
+    return [n for n in nodes if not (n.node_id in live and _is_same(n, locations[n.node_id], live[n.node_id]))]
 
 
-def _is_same(node: Node, place: Place, live: LiveNode) -> bool:
-    # A node without a source that has a vector stays without a document, though the docstore calls it its own.
-    same_document = place.document_id == node.document_id or (
-        place.document_id is None and node.document_id == node.node_id
+def _is_same(node: Node, location: NodeLocation, live: LiveNode) -> bool:
+    # A sourceless node with a vector stays without a document, although in the docstore it is its own document.
+    same_document = location.document_id == node.document_id or (
+        location.document_id is None and node.document_id == node.node_id
     )
     return same_document and live.content == content_with_text(node.class_name, node.content, node.text)
 
 
-def _owners(places: Mapping[str, Place]) -> set[str]:
-    return {place.document_id for place in places.values() if place.document_id is not None}
+def _owners(locations: Mapping[str, NodeLocation]) -> set[str]:
+    return {location.document_id for location in locations.values() if location.document_id is not None}
 
 
 def _source_uri(node: Node | None, document_id: str) -> str:

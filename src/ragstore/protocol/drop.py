@@ -1,7 +1,7 @@
-"""Dropping a collection: it is emptied as documents are deleted, and then goes in one PostgreSQL transaction.
+"""Drop of a collection: deletes of its documents, then one transaction that drops the empty collection.
 
-MongoDB's bodies are deleted by ids alone, never by the collection's name: whoever sleeps over such a deletion and wakes
-up late must not hit a new collection of the same name.
+MongoDB's bodies are deleted by their ids only, never by the collection's name. So a process that was paused during the
+deletion and goes on late cannot delete bodies of a new collection of the same name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ragstore.model.run import Run, new_run_id
 from ragstore.mongo import structs
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres import drop as in_postgres
-from ragstore.postgres.collections import told_when_dropped
+from ragstore.postgres.collections import reporting_drop
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.publish import Publisher
@@ -24,7 +24,7 @@ _DOCUMENTS_AT_ONCE = 100
 _NODES_AT_ONCE = 1_000
 _TRIES = 5
 _LOCK_TRIES = 10
-"""Of half a second each, for who reads the table or builds an index of it."""
+"""Of half a second each, for processes that read the table or build an index of it."""
 
 _log = get_logger(__name__)
 
@@ -33,7 +33,7 @@ class Dropper:
     """Drops collections.
 
     Args:
-        grace_s: seconds before what runs in flight staged leaves MongoDB.
+        grace_s: seconds before nodes that runs in flight have staged are deleted from MongoDB.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class Dropper:
         self._grace_s = grace_s
 
     def drop(self, collection: Collection) -> int:
-        """Delete a collection and all that is in it from both stores; returns how many documents were live.
+        """Delete a collection with its content from both stores; returns how many documents were live.
 
         Raises:
             StoreSetupError: only the owner of its table can; nothing was deleted.
-            CollectionBusyError: others go on writing or reading; what was deleted by then stays so.
-            CollectionNotFoundError: somebody else dropped it meanwhile.
+            CollectionBusyError: other processes go on writing or reading; documents deleted by then stay deleted.
+            CollectionNotFoundError: another process dropped it first.
 
         Crash safety:
-            Each batch of documents is one transaction, and so is the end of the collection; dropping it again goes on.
-            MongoDB is cleaned through the outbox, also when nobody drops again.
+            Each batch of documents is one transaction, and so is the drop of the empty collection. A second call goes
+            on where a killed one stopped. MongoDB is cleaned through the outbox, also without a second call.
         """
         in_postgres.prepare(self._pool, collection)
         n_documents = 0
@@ -85,7 +85,7 @@ class Dropper:
 
     def _empty(self, collection: Collection) -> int:
         n_documents = 0
-        with told_when_dropped(self._pool, collection):
+        with reporting_drop(self._pool, collection):
             for ids in in_postgres.live_documents(self._pool, collection, at_once=_DOCUMENTS_AT_ONCE):
                 n_documents += self._publisher.delete(collection, ids)
             for ids in in_postgres.nodes(self._pool, collection, at_once=_NODES_AT_ONCE):
@@ -93,7 +93,7 @@ class Dropper:
         return n_documents
 
     def _drop_empty(self, collection: Collection) -> bool:
-        """Drop it unless something came in, or somebody holds it for long."""
+        """Drop the collection; False if something was added to it, or another process holds it for long."""
         for _ in range(_LOCK_TRIES):
             try:
                 return self._drop_now(collection)
@@ -106,7 +106,7 @@ class Dropper:
             if not drop.is_empty():
                 return False
             drop.abandon_runs(grace_s=self._grace_s)
-            # Before the commit: nobody would come back for them afterwards.
+            # Before the commit: after it nothing would delete them if this process were killed.
             structs.delete_structs(self._database, collection.name, stamp=drop.stamp())
             drop.finish()
             reached(Failpoint.COLLECTION_DROPPING)

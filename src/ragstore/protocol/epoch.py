@@ -1,4 +1,7 @@
-"""The watch over restores: no store is written to while the other one is of another moment."""
+"""Detection of a store that was restored from a backup, and the begin of a new epoch.
+
+No store is written to while the other one has the state of another moment.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,20 @@ from ragstore.telemetry.logging import get_logger
 
 _log = get_logger(__name__)
 
-
 RECONCILE = (
     "'ragstore reconcile --dry-run' shows what differs, 'ragstore reconcile' brings MongoDB to PostgreSQL's state"
 )
 _TRIES = 100
 
+_MARGIN = 1_000_000
+"""Numbers that another timeline may have used without MongoDB having seen them."""
+
+_CREDIBLE = 1 << 60
+"""A larger number in MongoDB is not ours."""
+
 
 class EpochWatch:
-    """Compares how far the two stores are."""
+    """Compares the positions of the two stores, to find one that was restored from a backup."""
 
     def __init__(self, pool: PostgresPool, database: MongoDatabase) -> None:
         self._pool = pool
@@ -31,27 +39,27 @@ class EpochWatch:
         self._confirmed_at = -1
 
     def find(self) -> Restored | None:
-        """Which store was restored, if one was; an emptied MongoDB was not.
+        """The store that was restored, if any; an emptied MongoDB does not count as restored.
 
-        PostgreSQL is asked before MongoDB and after, so that work under way is never taken for a restore.
+        PostgreSQL is read before and after MongoDB, so that work under way is never taken for a restore.
         """
         while True:
-            before = in_postgres.stand(self._pool)
-            there = in_mongo.stand(self._database)
-            if there is None:
+            before = in_postgres.position(self._pool)
+            mongo_position = in_mongo.position(self._database)
+            if mongo_position is None:
                 return None
-            found = find_restored(before, there, lambda mark: in_postgres.is_known(self._pool, mark))
-            if found is None or in_postgres.stand(self._pool).epoch == before.epoch:
+            found = find_restored(before, mongo_position, lambda mark: in_postgres.is_known(self._pool, mark))
+            if found is None or in_postgres.position(self._pool).epoch == before.epoch:
                 return found
 
     def check(self) -> None:
-        """Raise RestoredStoreError where one of the stores was restored."""
+        """Raise RestoredStoreError if one of the stores was restored."""
         found = self.find()
         if found is not None:
             raise restored(found)
 
     def confirm(self) -> None:
-        """Check again if this process has had to connect to PostgreSQL since: nobody restores a server in use.
+        """Check again if this process has opened a connection to PostgreSQL since: a server in use is never restored.
 
         Raises:
             RestoredStoreError
@@ -62,26 +70,26 @@ class EpochWatch:
             self._confirmed_at = n_connected
 
     def advance(self, taken: TakenOutbox) -> None:
-        """Give MongoDB the mark of outbox rows before they are carried out.
+        """Move MongoDB's mark to that of these outbox rows, before they are carried out.
 
         Raises:
             RestoredStoreError, EmptyStoreError: nothing was written to MongoDB.
 
         Crash safety:
-            Killed afterwards, the row of the mark is still in the outbox, and so is known.
+            After a kill the row of the mark is still in the outbox, so PostgreSQL knows the mark.
         """
-        mark, found = taken.mark, taken.stand
-        # Alone, the last to have moved the mark was who noted it last: one round trip.
+        mark, found = taken.mark, taken.position
+        # With a single writer MongoDB has the mark that PostgreSQL noted last: one round trip is enough.
         if mark.number > found.mark.number and in_mongo.advance(self._database, found, mark):
             return
         for _ in range(_TRIES):
-            there = in_mongo.stand(self._database)
-            if there is None:
+            mongo_position = in_mongo.position(self._database)
+            if mongo_position is None:
                 raise emptied(self._database)
-            finding = find_restored(taken.stand, there, taken.knows)
+            finding = find_restored(taken.position, mongo_position, taken.knows)
             if finding is not None:
                 raise restored(finding)
-            if there.mark.number >= mark.number or in_mongo.advance(self._database, there, mark):
+            if mongo_position.mark.number >= mark.number or in_mongo.advance(self._database, mongo_position, mark):
                 return
         raise StoreUnavailableError(
             "MongoDB's mark could not be moved on: others moved it each time",
@@ -90,33 +98,27 @@ class EpochWatch:
 
 
 class Unwatched(EpochWatch):
-    """No watch: for a reconciliation, which is alone with the stores and tells MongoDB at its end."""
+    """No watch: for a reconciliation, which has both stores to itself and sets MongoDB's mark at its end."""
 
     def advance(self, taken: TakenOutbox) -> None:
-        """Leave MongoDB's mark as it is."""
+        """Do nothing: MongoDB's mark stays."""
 
 
 def restored(found: Restored) -> RestoredStoreError:
-    """What is told to whoever would write."""
+    """The error for every write while a store is restored."""
     return RestoredStoreError(found.message, hint=RECONCILE, **found.as_dict())
 
 
 def emptied(database: MongoDatabase) -> EmptyStoreError:
-    """What is told when MongoDB lost its database under a running process."""
+    """The error when MongoDB lost its database while this process was running."""
     return EmptyStoreError(
         f"MongoDB database {database.name!r} was emptied: it does not say any more which PostgreSQL it belongs to",
         hint="if its content is lost, 'ragstore repair' rebuilds it from PostgreSQL",
     )
 
 
-_MARGIN = 1_000_000
-"""Numbers that another timeline may have given out without MongoDB having seen them."""
-
-_CREDIBLE = 1 << 60
-
-
 class Reconciler:
-    """Begins an epoch, and ends what it takes to begin one."""
+    """Begins an epoch, and completes the change when MongoDB agrees with PostgreSQL."""
 
     def __init__(self, pool: PostgresPool, database: MongoDatabase, *, worker: str) -> None:
         self._pool = pool
@@ -126,24 +128,24 @@ class Reconciler:
     def begin(self) -> int:
         """End the present epoch: its runs, its outbox and its numbers; returns the new one.
 
-        From here on writers of former epochs are refused by PostgreSQL, and all writers by the watch, because MongoDB
+        From now on PostgreSQL refuses writers of former epochs, and the watch refuses all writers, because MongoDB
         is behind until ``end``.
 
         Crash safety:
-            One transaction; begun again, another epoch begins, which harms nobody.
+            One transaction; a second call begins one more epoch, which is harmless.
         """
-        there = in_mongo.stand(self._database) or StorePosition()
-        seen = max(largest_stamp(self._database, at_most=_CREDIBLE), min(there.mark.number, _CREDIBLE))
-        epoch = in_postgres.begin(self._pool, mongo_epoch=there.epoch, bound=seen + _MARGIN, worker=self._worker)
+        found = in_mongo.position(self._database) or StorePosition()
+        seen = max(largest_stamp(self._database, at_most=_CREDIBLE), min(found.mark.number, _CREDIBLE))
+        epoch = in_postgres.begin(self._pool, mongo_epoch=found.epoch, bound=seen + _MARGIN, worker=self._worker)
         reached(Failpoint.EPOCH_BEGUN)
         _log.info("epoch begun", action="reconcile", epoch=epoch, bound=seen + _MARGIN)
         return epoch
 
     def end(self, deployment: str) -> None:
-        """Bring MongoDB into PostgreSQL's epoch, at its mark; everything else must be as PostgreSQL says.
+        """Set PostgreSQL's epoch and mark in MongoDB; everything else there must agree with PostgreSQL already.
 
         Crash safety:
             One update of one entry.
         """
-        in_mongo.put(self._database, in_postgres.stand(self._pool), deployment=deployment)
+        in_mongo.put(self._database, in_postgres.position(self._pool), deployment=deployment)
         reached(Failpoint.EPOCH_TOLD)

@@ -1,4 +1,4 @@
-"""Sealing and merging of segments while a process works."""
+"""Background indexing: a thread that seals fresh nodes into segments, and child processes that merge segments."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.telemetry.logging import get_logger
 
 _REST_S = 20.0
-"""Nothing was added for so long: segments are merged until few are left."""
+"""After this time without new nodes, segments are merged until few are left."""
 
 _MAX_FRESH = 4
-"""Times ``min_nodes``: so many fresh nodes of one process at most, unless another role must seal them."""
+"""Times ``min_nodes``: the most fresh nodes of one process, unless another role must seal them."""
 
 _SEAL_WITHIN_S = 10.0
-"""An ingest waits so long for its last nodes to be sealed; later the next process does it."""
+"""Longest wait of an ingest for the sealing of its last nodes; after it the next process does it."""
 
 _LARGE_MERGE = 64_000
-"""Nodes; a longer build leaves the processors to whoever else wants them."""
+"""Nodes; after a larger merge, small segments that were sealed since come first."""
 
 _BUILD_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -46,11 +46,11 @@ _Order = tuple[Collection, int, "Future[bool] | None"]
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What a process that merges segments is told.
+    """Order for a process that merges segments, sent as one line of JSON.
 
     Args:
         memory_mb: for vectors and what is made of them.
-        at_rest: nothing is being added: merge until few segments are left.
+        at_rest: no nodes are being added: merge until few segments are left.
     """
 
     postgres_url: str
@@ -61,7 +61,9 @@ class Build:
 
 
 def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_rest: bool) -> bool:
-    """Merge segments while there is something to merge, then measure how far searches must look; in this process.
+    """Merge segments in this process until nothing is due, then measure how far searches must look.
+
+    Returns whether it did something.
 
     Crash safety:
         As ``segments.merge_once``.
@@ -72,7 +74,7 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
         has_merged = True
         _log.info("merged", action="index", collection=collection.name, nodes=merged.n_nodes, cells=merged.n_cells)
         if merged.n_nodes > _LARGE_MERGE:
-            break  # small ones that came meanwhile are first
+            break  # small segments that were sealed since come first
     segments.drop_retired(pool, collection)
     now = find_collection(pool, collection.name)
     if now is not None and is_due(pool, now, at_rest=at_rest):
@@ -81,7 +83,7 @@ def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_
         except CollectionNotFoundError:
             return False
         except MissingTableError:
-            # Others merge, and dropped the tables that were looked into: the last of them measures.
+            # Another process merges, and dropped tables that were being read: the last to merge measures.
             _log.debug("not measured", action="index", collection=collection.name)
         return True
     return has_merged
@@ -96,12 +98,12 @@ def wants_merge(pool: PostgresPool, collection: Collection, *, memory_mb: int, a
 
 
 class Indexer:
-    """One daemon thread that seals when it is told that nodes were added, and lets a process of its own merge.
+    """One daemon thread that seals segments after nodes were added, and starts child processes that merge them.
 
-    A merge runs in a child process, so that it takes no time from the threads of this one, and gives its memory back.
+    A merge runs in a child process, so that it takes no time from the threads of this one and frees its memory.
 
     Args:
-        pool: for this alone.
+        pool: used by the indexer only, which closes it.
         min_nodes: fresh nodes from which a segment is made.
         memory_mb: of a merge.
     """
@@ -121,17 +123,17 @@ class Indexer:
         self._is_closed = False
 
     def added(self, collection: Collection, n_nodes: int, *, in_bulk: bool = False) -> None:
-        """Nodes were added; seal if they are many now.
+        """Report new nodes of a collection; starts sealing if there are enough fresh nodes.
 
-        Waits while very many are fresh, until they are sealed.
+        Waits while very many nodes are fresh, until they are sealed.
 
         Args:
-            in_bulk: more are coming, and ``finish`` after them.
+            in_bulk: more calls will follow, then ``finish``.
         """
         with self._lock:
             self._added[collection.collection_id] += n_nodes
             self._unsealed[collection.collection_id] += n_nodes
-            # Other processes may have left some: the first time it is worth a look.
+            # Other processes may have left fresh nodes: the first call always looks.
             is_first = not in_bulk and collection.collection_id not in self._looked
             if self._added[collection.collection_id] < self._min_nodes and not is_first:
                 return
@@ -139,16 +141,16 @@ class Indexer:
             self._added[collection.collection_id] = 0
         self._order((collection, self._min_nodes, None))
         with self._sealed:
-            # Questions compare all fresh nodes: who adds them faster than they are sealed waits.
+            # Searches compare all fresh nodes: a caller that adds them faster than they are sealed waits.
             self._sealed.wait_for(
                 lambda: self._unsealed[collection.collection_id] <= _MAX_FRESH * self._min_nodes, timeout=_SEAL_WITHIN_S
             )
 
     def finish(self, collection: Collection) -> bool:
-        """Seal what is fresh if it is much; returns whether it did. Waits for no merge, and for some seconds at most.
+        """Seal the fresh nodes if there are enough; returns whether it did. Waits a few seconds at most, for no merge.
 
         Raises:
-            whatever sealing raises, mostly StoreError
+            StoreError: mostly; any error of the sealing is raised here.
         """
         done: Future[bool] = Future()
         self._order((collection, self._min_nodes, done))
@@ -164,7 +166,7 @@ class Indexer:
             return False
 
     def close(self) -> None:
-        """End now; a merge under way is given up, and the next process or ``ragstore maintain`` makes it."""
+        """Stop now; a merge under way is ended, and the next process or ``ragstore maintain`` does it."""
         self._is_closed = True
         thread = self._thread
         if thread is not None and thread.is_alive():
@@ -176,7 +178,7 @@ class Indexer:
 
     def _order(self, order: _Order) -> None:
         with self._lock:
-            # After a fork the child has the object, and neither the thread nor what it was told.
+            # After a fork the child has the object, but neither the thread nor its orders.
             if self._thread is None or not self._thread.is_alive():
                 self._orders, self._merges = SimpleQueue(), {}
                 self._thread = threading.Thread(
@@ -205,9 +207,9 @@ class Indexer:
     def _guarded(self, collection: Collection, done: Future[bool] | None, doing: Callable[[], bool]) -> None:
         try:
             result = doing()
-        except Exception as error:  # edge of the thread: whoever waits gets it, and the next order is done
+        except Exception as error:  # edge of the thread: passed to the caller that waits, then the next order
             if done is None:
-                # The next look does the same; queries compare more nodes one by one meanwhile.
+                # The next order tries again; until then searches compare more nodes one by one.
                 _log.warning("index put off", action="index_failed", collection=collection.name, error=str(error))
             else:
                 done.set_exception(error)
@@ -222,7 +224,7 @@ class Indexer:
         try:
             n_sealed = segments.seal_fresh(self._pool, collection, min_nodes=min_nodes, room=room)
         finally:
-            # Also where another process or role seals: nobody waits for what this one cannot do.
+            # Also where another process or role seals: no caller waits for what this process cannot do.
             with self._sealed:
                 self._unsealed[collection.collection_id] -= n_before
                 self._sealed.notify_all()
@@ -234,12 +236,12 @@ class Indexer:
         merge = self._merges.get(collection.collection_id)
         if self._is_closed or (merge is not None and merge.is_running):
             return False
-        # Who declared them could not build them, or died.
+        # The process that declared filter keys may have failed or died before it built their indexes.
         build_missing(self._pool, collection)
         if not wants_merge(self._pool, collection, memory_mb=self._memory_mb, at_rest=at_rest):
             return False
-        told = Build(self._pool.url, self._pool.schema, collection.name, self._memory_mb, at_rest)
-        self._merges[collection.collection_id] = Merge(told)
+        build = Build(self._pool.url, self._pool.schema, collection.name, self._memory_mb, at_rest)
+        self._merges[collection.collection_id] = Merge(build)
         return True
 
 
@@ -255,19 +257,18 @@ class Merge:
             start_new_session=True,
         )
         assert self._process.stdin
-        # Its end, when this process dies, ends the child.
-        self._told = self._process.stdin
+        # When this process dies its end of the pipe closes, which ends the child.
+        self._stdin = self._process.stdin
         with suppress(BrokenPipeError):
-            self._told.write(orjson.dumps(asdict(build)) + b"\n")
-            self._told.flush()
+            self._stdin.write(orjson.dumps(asdict(build)) + b"\n")
+            self._stdin.flush()
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
         return self._process.poll() is None
 
     def wait(self, alive: Callable[[], None]) -> None:
-        """Until it has ended; raises RagstoreError where it failed."""
+        """Wait for the end, calling ``alive`` each second; raises RagstoreError if the merge failed."""
         while True:
             with suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(timeout=1.0)
@@ -281,9 +282,9 @@ class Merge:
             )
 
     def stop(self) -> None:
-        """End it; its transaction is rolled back."""
+        """Kill the process; its transaction is rolled back."""
         with suppress(OSError):
-            self._told.close()
+            self._stdin.close()
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -292,10 +293,10 @@ class Merge:
 def merge_in_child(
     pool: PostgresPool, collection: Collection, *, memory_mb: int, at_rest: bool, alive: Callable[[], None]
 ) -> None:
-    """As ``merge_all``, in a process of its own; ``alive`` is called each second.
+    """Run ``merge_all`` in a child process; ``alive`` is called each second.
 
     Raises:
-        RagstoreError: it failed.
+        RagstoreError: the merge failed.
     """
     merge = Merge(Build(pool.url, pool.schema, collection.name, memory_mb, at_rest))
     try:

@@ -1,4 +1,4 @@
-"""The process that merges segments; what it is to do comes as one line of JSON on its standard input."""
+"""Main function of the process that merges segments; its order is one line of JSON on standard input."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.indexing import Build, merge_all
 
 _NICE = 5
-"""Readers and writers are first."""
+"""Readers and writers have priority."""
 
 
 def main() -> int:
-    """Merge; returns the status to exit with."""
+    """Merge, and return the exit status."""
     build = Build(**orjson.loads(_line()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError):
@@ -43,7 +43,7 @@ def _line() -> bytes:
 
 
 def _end_with_parent() -> None:
-    # Not through sys.stdin, which a thread that is reading would keep from being closed at the end.
+    # Not through sys.stdin: Python could not close it at exit while this thread reads.
     while os.read(0, 1):
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Brings batches of documents to new revisions: begin, stage, publish."""
+"""Publication of document revisions in batches (begin, stage, publish), and the heartbeat of the runs' leases."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Heartbeat:
                 self._sure_until.pop(run.run_id, None)
 
     def check(self, run: Run) -> None:
-        """Stop a worker that slept through its lease before it stages more.
+        """Stop a worker that was paused for longer than its lease, before it stages more.
 
         Raises:
             LeaseLostError: by this process's clock the lease may have run out.
@@ -67,7 +67,6 @@ class Heartbeat:
             )
 
     def close(self) -> None:
-        """Stop renewing."""
         self._closed = True
         self._wake.set()
 
@@ -81,7 +80,7 @@ class Heartbeat:
             try:
                 ours = self._ledger.renew_leases(run_ids, lease_ttl_s=self._lease_ttl_s)
             except StoreError as error:
-                # The lease is checked before every durable step: a beat that fails only makes it run out.
+                # The lease is checked before every durable step: a failed renewal only lets it run out.
                 _log.warning("lease not renewed", action="heartbeat_failed", error=str(error))
                 continue
             with self._lock:
@@ -92,11 +91,11 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things may take.
+    """Durations of the publication protocol.
 
     Args:
-        lease_ttl_s: seconds after which a silent worker's run is given up.
-        grace_s: seconds before replaced nodes leave MongoDB, for readers that still hold their ids.
+        lease_ttl_s: seconds after which the run of a silent worker is abandoned.
+        grace_s: seconds before replaced nodes are deleted from MongoDB, for readers that still have their ids.
     """
 
     lease_ttl_s: float = 30.0
@@ -104,7 +103,7 @@ class Timing:
 
 
 class Publisher:
-    """Publishes runs of one process."""
+    """Publishes and deletes documents for one process."""
 
     def __init__(self, ledger: Ledger, nodes: NodeStore, *, worker: str, timing: Timing) -> None:
         self._ledger = ledger
@@ -113,10 +112,9 @@ class Publisher:
         self._timing = timing
         self._watch = EpochWatch(ledger.pool, nodes.database)
         self._heartbeat = Heartbeat(ledger, lease_ttl_s=timing.lease_ttl_s)
-        self._not_given_up: list[tuple[Run, Collection]] = []
+        self._not_abandoned: list[tuple[Run, Collection]] = []
 
     def close(self) -> None:
-        """Stop the heartbeat."""
         self._heartbeat.close()
 
     def publish(self, collection: Collection, revisions: Sequence[PlannedRevision]) -> PublishResult:
@@ -126,7 +124,7 @@ class Publisher:
             revisions: nodes must have ids that were never used before.
 
         Returns:
-            Documents that had moved on since they were planned are named and left as they are.
+            The published documents, and those that moved on since they were planned, which are left as they are.
 
         Raises:
             LeaseLostError: someone else recovered the run; nothing was published.
@@ -148,7 +146,7 @@ class Publisher:
                 self._heartbeat.check(run)
                 result = self._publish(collection, run, revisions, rows)
         except BaseException:
-            self._give_up(run, collection)
+            self._abandon(run, collection)
             raise
         reached(Failpoint.PUBLISHED)
         _log.info(
@@ -163,16 +161,16 @@ class Publisher:
         )
         return result
 
-    def settle(self) -> None:
-        """Give up the runs that failed while PostgreSQL could not be told.
+    def abandon_failed(self) -> None:
+        """Abandon failed runs that could not be abandoned at once, because PostgreSQL was unavailable.
 
         Crash safety:
             Idempotent; a run whose commit succeeded after all stays published.
         """
-        for entry in list(self._not_given_up):
+        for entry in list(self._not_abandoned):
             self._ledger.abandon(*entry, grace_s=self._timing.grace_s)
-            if entry in self._not_given_up:
-                self._not_given_up.remove(entry)
+            if entry in self._not_abandoned:
+                self._not_abandoned.remove(entry)
 
     def delete(
         self, collection: Collection, document_ids: Sequence[str], *, planned_from: Mapping[str, int] | None = None
@@ -206,7 +204,7 @@ class Publisher:
         return live
 
     def _stage(self, collection: Collection, run: Run, revisions: Sequence[PlannedRevision]) -> list[bytes]:
-        """Write the nodes to MongoDB, and meanwhile encode the rows for PostgreSQL."""
+        """Write the nodes to MongoDB, and encode the rows for PostgreSQL at the same time."""
 
         def between() -> None:
             reached(Failpoint.NODES_HALF_STAGED)
@@ -256,12 +254,12 @@ class Publisher:
         publication.queue_ref_docs(document_ids + gone)
         publication.clear_quarantine(document_ids)
 
-    def _give_up(self, run: Run, collection: Collection) -> None:
+    def _abandon(self, run: Run, collection: Collection) -> None:
         try:
             self._ledger.abandon(run, collection, grace_s=self._timing.grace_s)
         except RagstoreError:
-            # The first error is the one to report; ``settle`` does it later, or the lease running out.
-            self._not_given_up.append((run, collection))
+            # The first error is the one to report. ``abandon_failed`` repeats this later, or the lease runs out.
+            self._not_abandoned.append((run, collection))
 
 
 def _touched(revision: PlannedRevision) -> list[str]:

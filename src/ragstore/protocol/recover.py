@@ -1,4 +1,4 @@
-"""What finishes the work of processes that died: recovery and retirement."""
+"""Recovery of work that dead processes left: abandons their runs and carries out the outbox, also in a thread."""
 
 from __future__ import annotations
 
@@ -26,53 +26,26 @@ from ragstore.telemetry.logging import get_logger
 
 _log = get_logger(__name__)
 
-
-class Caretaker:
-    """One daemon thread that recovers and retires what has become due.
-
-    Args:
-        every_s: seconds between two rounds; once per lease finds every run that ran out soon enough.
-    """
-
-    def __init__(self, recoverer: Recoverer, *, every_s: float) -> None:
-        self._recoverer = recoverer
-        self._every_s = every_s
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._go_round, name="ragstore-caretaker", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End after the round under way."""
-        self._closing.set()
-        self._thread.join()
-
-    def _go_round(self) -> None:
-        while not self._closing.wait(self._every_s):
-            try:
-                self._recoverer.recover()
-            except RagstoreError as error:
-                # The next round does the same; meanwhile only garbage waits.
-                _log.warning("recovery put off", action="recover_failed", error=str(error))
-
-
 _ITEMS_AT_ONCE = 50
+
+_SEPARATOR = "/"
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a recovery found to do."""
+    """How much a recovery did."""
 
     runs_abandoned: int
     outbox_done: int
 
 
 class Recoverer:
-    """Turns dead runs into outbox rows and does what the outbox says.
+    """Turns dead runs into outbox rows, and carries out the outbox.
 
     Args:
-        grace_s: seconds before the nodes of a dead run leave MongoDB, and before that is looked at again which a dead
-            or failed process had begun to put there: the last command may still be on its way.
-        watch: over restores; one of these two stores by default.
+        grace_s: seconds before the nodes of a dead run are deleted from MongoDB, and before ids are checked again that
+            a dead or failed process had begun to put there: its last command may still be on its way.
+        watch: detects restores; by default a watch of these two stores.
     """
 
     def __init__(
@@ -91,10 +64,10 @@ class Recoverer:
         self._grace_s = grace_s
 
     def recover(self) -> Recovery:
-        """Do all that is due; takes time by what was in flight, not by the size of the corpus.
+        """Do all that is due; the time depends on the work in flight, not on the size of the corpus.
 
         Crash safety:
-            Every step is idempotent; what was taken and not finished comes back.
+            Every step is idempotent; outbox rows that were taken and not finished become due again.
         """
         dead = [worker for worker in self._ledger.workers_with_runs() if is_dead(worker)]
         abandoned = self._ledger.abandon_expired(dead, grace_s=self._grace_s)
@@ -105,7 +78,7 @@ class Recoverer:
         return Recovery(abandoned, done)
 
     def retire(self) -> int:
-        """Empty the outbox of what is due; returns how many rows that were."""
+        """Carry out the due rows of the outbox; returns how many."""
         n_done = 0
         while ids := outbox.tried(self._pool, limit=_ITEMS_AT_ONCE):
             reached(Failpoint.OUTBOX_TRIED)
@@ -117,10 +90,10 @@ class Recoverer:
         return n_done
 
     def finish(self, outbox_ids: Sequence[int], written: Written | None = None) -> None:
-        """Do these outbox rows now; returns when they are done, by whomever.
+        """Carry out these outbox rows now; returns when they are done, also if another process did them.
 
         Args:
-            written: what of it this process has, so that it need not be read again.
+            written: nodes of these rows that this process has, so that they need not be read again.
 
         Crash safety:
             As ``recover``.
@@ -161,11 +134,11 @@ class Recoverer:
                 reached(Failpoint.REF_DOCS_PUT)
 
     def _sweep(self, taken: TakenOutbox, item: OutboxItem) -> None:
-        """Remove what was put although it had just been deleted, by this put or by one that died."""
+        """Delete nodes that this put, or an earlier one of a dead process, wrote after they had been deleted."""
         gone = taken.garbage(item)
         if not gone:
             return
-        # Stamps are never used twice: a state that was there, and that PostgreSQL has no more, is gone for good.
+        # Stamps are never used twice: a state that PostgreSQL no longer has never comes back.
         found = self._nodes.stamps(item.namespace, gone)
         garbage = taken.garbage(replace(item, ids=list(found)))
         self._nodes.delete_states(item.namespace, {node_id: found[node_id] for node_id in garbage})
@@ -190,11 +163,36 @@ class Recoverer:
             self._nodes.put_ref_docs(item.namespace, entries, between=between)
             if taken.revisions(item) == {entry.document_id: entry.revision for entry in entries}:
                 return
-            # A document deleted meanwhile would have come back.
+            # Without this a document that was deleted in between would come back.
             entries = taken.ref_docs(item)
 
 
-_SEPARATOR = "/"
+class Caretaker:
+    """One daemon thread that recovers expired runs and carries out due outbox rows.
+
+    Args:
+        every_s: seconds between two rounds; once per lease finds expired runs soon enough.
+    """
+
+    def __init__(self, recoverer: Recoverer, *, every_s: float) -> None:
+        self._recoverer = recoverer
+        self._every_s = every_s
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._go_round, name="ragstore-caretaker", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the round under way."""
+        self._closing.set()
+        self._thread.join()
+
+    def _go_round(self) -> None:
+        while not self._closing.wait(self._every_s):
+            try:
+                self._recoverer.recover()
+            except RagstoreError as error:
+                # The next round tries again; until then only garbage waits.
+                _log.warning("recovery put off", action="recover_failed", error=str(error))
 
 
 def this_worker() -> str:
@@ -204,10 +202,10 @@ def this_worker() -> str:
 
 
 def is_dead(worker: str) -> bool:
-    """Whether that worker was a process of this machine and is gone; False where this cannot be known.
+    """Whether that worker was a process of this machine and has ended; False if this cannot be known.
 
-    Only a short cut: a worker wrongly taken for dead loses its run and plans it again, nothing more. One of an earlier
-    boot is left to its lease, because another machine may have this one's name.
+    Only a short cut: a worker wrongly taken for dead loses its run and plans it again, nothing more. A worker of an
+    earlier boot is left to its lease, because another machine may have the same name.
     """
     parts = worker.rsplit(_SEPARATOR, 3)
     if len(parts) != 4 or parts[:2] != [socket.gethostname(), _pid_namespace()] or not parts[2].isdigit():

@@ -1,8 +1,8 @@
-"""What repair changes in both stores: through the outbox, or in place of exactly what was found.
+"""Changes of a repair in both stores: through the outbox, or as a replacement of exactly what was found.
 
-PostgreSQL decides what is live here too. Nodes that MongoDB lacks are queued and put as every other write; a body or an
-entry that is wrong is replaced only while it is still the one that was found; rows come back in a transaction that
-holds the documents' locks and finds the nodes neither live nor named by a run or the outbox.
+PostgreSQL decides what is live here too. Nodes that MongoDB lacks are queued and put like every other write. A wrong
+body or entry is replaced only if it is still the one that was found. Rows are restored in a transaction that holds the
+documents' locks and finds the nodes neither live nor named by a run or the outbox.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ragstore.protocol.recover import Recoverer
 from ragstore.telemetry.failpoint import Failpoint, reached
 
 _SEALED_AT_ONCE_MB = 256
-"""Memory of a merge of as many nodes as one segment of restored ones has."""
+"""Memory of a merge; limits the nodes of a segment that is made from restored ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class LostNode:
     """A node that only MongoDB has.
 
     Args:
-        revision: its document's, when it was found lost; None for a node without a document.
+        revision: of its document when the node was found missing; None for a node without a document.
         vector: shape ``(dim,)``; None for a node that never had one.
         computed: whether the vector had to be computed.
     """
@@ -56,7 +56,7 @@ class LostNode:
 
 
 class Repairer:
-    """Changes of one repair."""
+    """Makes the changes of one repair."""
 
     def __init__(self, pool: PostgresPool, database: MongoDatabase, recoverer: Recoverer, *, worker: str) -> None:
         self._pool = pool
@@ -66,34 +66,34 @@ class Repairer:
         self._worker = worker
 
     def retire(self) -> None:
-        """Do what the outbox says first: what waits there is no drift, and would not be looked at."""
+        """Carry out the outbox first: its items are not drift, and an audit would skip them."""
         self._recoverer.retire()
 
     # MongoDB, from PostgreSQL
 
     def put_nodes(self, collection: Collection, node_ids: Sequence[str]) -> None:
-        """Bring live nodes to MongoDB, which lacks them.
+        """Put live nodes into MongoDB, which lacks them.
 
         Crash safety:
-            Queued in one transaction; once that is committed, every recovery does the rest.
+            Queued in one transaction; after its commit, every recovery does the rest.
         """
         with self._changing(collection) as change:
             change.queue(put=node_ids)
 
     def replace_bodies(self, collection: Collection, found: Sequence[tuple[LiveNode, Any]]) -> None:
-        """Put live nodes in the place of other bodies with this stamp.
+        """Replace bodies that still have this stamp by the live nodes.
 
         Crash safety:
-            Idempotent; a node that was written again meanwhile stays.
+            Idempotent; a node that was written again in between stays.
         """
         states.replace_bodies(self._database, collection.name, found)
         reached(Failpoint.REPAIR_REPLACED)
 
     def delete_bodies(self, collection: Collection, stamps: Mapping[str, Any]) -> None:
-        """Delete bodies that are proved to be garbage, while they still have this stamp.
+        """Delete bodies that are proved to be garbage and still have this stamp.
 
         Crash safety:
-            Idempotent; stamps are never used again, so that nothing newer is hit.
+            Idempotent; stamps are never used twice, so nothing newer is deleted.
         """
         self._nodes.delete_states(collection.name, stamps)
         reached(Failpoint.REPAIR_DELETED)
@@ -101,20 +101,20 @@ class Repairer:
     def put_entries(
         self, collection: Collection, kind: Entries, found: Sequence[tuple[Document | None, RefDoc]]
     ) -> None:
-        """Bring per-document entries to what the ledger says.
+        """Make per-document entries agree with the ledger.
 
         Crash safety:
-            Idempotent. What is wrong is replaced while it is as it was found; then all of these documents are queued,
-            so that one that changed meanwhile gets its newest entry too.
+            Idempotent. A wrong entry is replaced if it is still as it was found. Then all of these documents are
+            queued, so that a document that changed in between gets its newest entry too.
         """
-        there = [(entry, expected) for entry, expected in found if entry is not None]
-        states.replace_entries(self._database, collection.name, kind, there)
+        existing = [(entry, expected) for entry, expected in found if entry is not None]
+        states.replace_entries(self._database, collection.name, kind, existing)
         reached(Failpoint.REPAIR_REPLACED)
         with self._changing(collection) as change:
             change.queue(ref_docs=[expected.document_id for _, expected in found])
 
     def replace_struct(self, found: Document, new: Document) -> None:
-        """Put an index struct in the place of another.
+        """Replace an index struct of MongoDB that is still as it was found.
 
         Crash safety:
             As ``replace_bodies``.
@@ -123,7 +123,7 @@ class Repairer:
         reached(Failpoint.REPAIR_REPLACED)
 
     def delete_left_over(self, place: str, stamps: Mapping[str, int]) -> None:
-        """Delete what a collection that was dropped left in MongoDB.
+        """Delete documents that a dropped collection left in MongoDB.
 
         Crash safety:
             As ``replace_bodies``.
@@ -132,14 +132,14 @@ class Repairer:
         reached(Failpoint.REPAIR_DELETED)
 
     def put_struct(self, collection: Collection, struct: Struct, found: Document | None) -> bool:
-        """Bring an index struct to the store that lacks it; False where PostgreSQL has its id for another collection.
+        """Copy an index struct to the store that lacks it; False if PostgreSQL has its id for another collection.
 
         Args:
-            struct: without a stamp it is PostgreSQL that lost it; MongoDB's copy gets its stamp in another round.
+            struct: without a stamp, PostgreSQL lost it; MongoDB's copy gets its new stamp in a later round.
             found: MongoDB's entry.
 
         Crash safety:
-            Idempotent; a struct that was written meanwhile stays.
+            Idempotent; a struct that was written in between stays.
         """
         if struct.stamp is None:
             return in_postgres.restore_struct(self._pool, collection, struct)
@@ -153,17 +153,17 @@ class Repairer:
     # PostgreSQL, from MongoDB
 
     def restore_nodes(self, collection: Collection, lost: Sequence[LostNode]) -> list[str]:
-        """Bring lost nodes of documents that the ledger knows back; returns the ids of those that are.
+        """Restore lost nodes of documents that the ledger has; returns the ids of the restored nodes.
 
-        Left out are nodes that something knows by now, and those whose document changed or would get too many.
+        Skipped are nodes that are live or in flight by now, and those whose document changed or would get too many.
 
         Crash safety:
             One transaction; readers see the documents before it or after it.
         """
         documents = sorted({n.node.document_id for n in lost if n.node.document_id is not None})
-        without = any(n.node.document_id is None for n in lost)
+        sourceless = any(n.node.document_id is None for n in lost)
         with self._changing(collection) as change:
-            lines = change.lock(documents, [n.node.node_id for n in lost], alone=without)
+            lines = change.lock(documents, [n.node.node_id for n in lost], lock_sourceless=sourceless)
             known = change.known([n.node.node_id for n in lost])
             good = [n for n in lost if n.node.node_id not in known and _is_still_lost(n, lines)]
             full = _overfull(good, lines)
@@ -172,7 +172,7 @@ class Repairer:
         return [n.node.node_id for n in good]
 
     def restore_document(self, collection: Collection, document: LostDocument, lost: Sequence[LostNode]) -> bool:
-        """Make a document live that the ledger lost, with the rows it has and these nodes; False if it is live again.
+        """Make a document live again that the ledger lost, with its rows and these nodes; False if it is live already.
 
         Crash safety:
             As ``restore_nodes``.
@@ -188,7 +188,7 @@ class Repairer:
         return True
 
     def replace_vectors(self, collection: Collection, found: Sequence[tuple[str, int]], vectors: Vectors) -> None:
-        """Give live nodes that are still in this state (node id, stamp) these vectors.
+        """Replace the vectors of live nodes that are still in this state (node id, stamp).
 
         Crash safety:
             One transaction, idempotent.
@@ -199,7 +199,7 @@ class Repairer:
     # PostgreSQL alone
 
     def recount(self, collection: Collection, document_ids: Sequence[str]) -> None:
-        """Let the ledger count the rows that documents have.
+        """Set the number of nodes in the ledger to the rows that the documents have.
 
         Crash safety:
             One transaction, with the entries in MongoDB queued.
@@ -211,7 +211,7 @@ class Repairer:
             change.queue(ref_docs=wrong)
 
     def forget_sources(self, collection: Collection, document_ids: Sequence[str]) -> None:
-        """Let documents be read again that lost nodes for good.
+        """Mark documents that lost nodes for good to be read again.
 
         Crash safety:
             One transaction, idempotent.
@@ -221,10 +221,10 @@ class Repairer:
             change.forget_sources([i for i, line in lines.items() if line.live and line.n_rows < line.n_nodes])
 
     def delete_copies(self, collection: Collection, node_ids: Sequence[str], document_ids: Sequence[str]) -> int:
-        """Delete rows that a foreign writer made from others; returns how many.
+        """Delete rows that a foreign writer copied from others; returns how many.
 
         Crash safety:
-            One transaction; only rows whose text stays in another row of the same document.
+            One transaction; only rows whose text remains in another row of the same document.
         """
         with self._changing(collection) as change:
             change.lock(document_ids, node_ids)
@@ -232,7 +232,7 @@ class Repairer:
         return len(gone)
 
     def accept_loss(self, collection: Collection, document_ids: Sequence[str]) -> None:
-        """Let the ledger count what documents have left, and the next ingest or refresh read them again.
+        """Set the ledger's numbers to the nodes that are left, and mark the documents to be read again.
 
         Crash safety:
             As ``recount``.
@@ -273,10 +273,10 @@ class Repairer:
         reached(Failpoint.REPAIR_TABLE_MADE)
 
     def rebuild_index(self, collection: Collection, index: str) -> None:
-        """Build an index anew, beside its users.
+        """Rebuild an index while it is in use.
 
         Crash safety:
-            Queries do without an index that is not there; the next repair builds it.
+            Queries work without an index that is missing; the next repair builds it.
         """
         if is_segment_table(index):
             rebuild.segment(self._pool, get_collection(self._pool, collection.name), index)
@@ -284,7 +284,7 @@ class Repairer:
             rebuild.reindex(self._pool, collection, index)
 
     def seal_fresh(self, collection: Collection, *, min_nodes: int) -> None:
-        """Seal restored nodes into segments where they are many.
+        """Seal restored nodes into segments if there are enough.
 
         Crash safety:
             As ``segments.seal_fresh``.

@@ -1,4 +1,7 @@
-"""Setting aside what PostgreSQL does not have: out of every reader's way, under a name that is reported."""
+"""Setting aside of MongoDB documents that PostgreSQL does not have.
+
+They are moved to collections that no reader uses, and the names of these collections are reported.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ STRUCTS = in_mongo.STRUCTS
 
 
 class SetAside:
-    """One place for what one command sets aside.
+    """Documents that one command sets aside.
 
     Args:
-        label: of the command's run, part of the place's name.
-        dry_run: only name what would be moved.
+        label: of the command's run, part of the names in ``places``.
+        dry_run: only name the places.
     """
 
     def __init__(self, database: MongoDatabase, label: str, *, dry_run: bool = False) -> None:
@@ -29,7 +32,7 @@ class SetAside:
         """Move documents of a collection of MongoDB; returns their ids.
 
         Crash safety:
-            Copied first, so that nothing is in neither place; a killed move is done again, under another label.
+            Copied first, so that nothing is lost; a killed move is repeated under another label.
         """
         if not documents:
             return []
@@ -42,16 +45,16 @@ class SetAside:
         return [str(each["_id"]) for each in documents]
 
     def keep(self, name: str, documents: Sequence[Document]) -> None:
-        """Put something aside that is not in MongoDB."""
+        """Set documents aside that were never in MongoDB."""
         self.places.add(in_mongo.place_of(self._label, name))
         if documents and not self._dry_run:
             in_mongo.copy(self._database, self._label, name, documents)
             reached(Failpoint.SET_ASIDE_COPIED)
 
     def namespaces(self) -> list[str]:
-        """Names under which there is something of ours in MongoDB."""
+        """Namespaces that have documents of ragstore in MongoDB."""
         return in_mongo.namespaces(self._database)
 
     def ours(self, namespace: str) -> Iterator[tuple[str, list[Document]]]:
-        """What that is: name of the collection of MongoDB, and a page of it."""
+        """Pages of ragstore's documents in a namespace, each with the name of its MongoDB collection."""
         return in_mongo.ours(self._database, namespace)

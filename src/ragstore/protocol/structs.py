@@ -1,6 +1,6 @@
-"""Writes of index structs: PostgreSQL first, which has the truth, then MongoDB, for plain readers.
+"""Writes of index structs: first to PostgreSQL, which decides, then to MongoDB, for plain readers.
 
-Removed they are the other way round: one that only MongoDB has was not to go, PostgreSQL lost it.
+Deletes have the opposite order: a struct that only MongoDB has is one that PostgreSQL lost, never a deleted one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ragstore.protocol.recover import Recoverer
 
 
 class StructWriter:
-    """Index structs of one collection."""
+    """Reads and writes index structs of one collection."""
 
     def __init__(
         self, pool: PostgresPool, database: MongoDatabase, collection: Collection, recoverer: Recoverer
@@ -43,7 +43,7 @@ class StructWriter:
             )
 
     def put(self, struct: Struct) -> None:
-        """Write a struct to both stores; one that did not change is not written.
+        """Write a struct to both stores; an unchanged one is not written.
 
         Raises:
             LimitExceededError: it is larger than an entry of MongoDB; nothing was written.
@@ -54,17 +54,17 @@ class StructWriter:
         """
         self.check(struct)
         if struct.index_id != self._collection.name and find_collection(self._pool, struct.index_id) is not None:
-            # All vectors of that collection are the index of this name, whether or not it was ever built.
+            # A collection name is the name of the index of all its vectors, even if that index was never built.
             raise self._taken(struct.index_id)
-        there = in_mongo.owner_and_stamp(self._database, struct.index_id)
-        if there is not None and there[0] != self._collection.name:
+        in_mongodb = in_mongo.owner_and_stamp(self._database, struct.index_id)
+        if in_mongodb is not None and in_mongodb[0] != self._collection.name:
             raise self._taken(struct.index_id)
         found = in_postgres.find_struct(self._pool, self._collection, struct.index_id)
         if found is None or not found.is_same(struct):
             queued = self._put(struct)
             if not queued:
                 raise self._taken(struct.index_id)
-        elif there is None or there[1] != found.stamp:
+        elif in_mongodb is None or in_mongodb[1] != found.stamp:
             queued = in_postgres.queue_struct(self._pool, self._collection, struct.index_id)
         else:
             return
@@ -74,13 +74,13 @@ class StructWriter:
         """Remove a struct from both stores.
 
         Crash safety:
-            Killed in between, it is still there.
+            After a kill in between the struct still exists.
         """
         in_mongo.delete_struct(self._database, self._collection.name, index_id)
         in_postgres.delete_struct(self._pool, self._collection, index_id)
 
     def find(self, index_id: str) -> Struct | None:
-        """The struct of that id; from MongoDB where only that has it."""
+        """The struct of that id; read from MongoDB if only MongoDB has it."""
         found = in_postgres.find_struct(self._pool, self._collection, index_id)
         return found or in_mongo.find_struct(self._database, self._collection.name, index_id)
 
@@ -99,8 +99,8 @@ class StructWriter:
         try:
             return in_postgres.put_struct(self._pool, self._collection, struct)
         except StoreConflictError as error:
-            # Where two write the same new struct at once, the one may meet the other's entry in this index before it
-            # meets it by its id, and PostgreSQL takes that for a conflict that it was not told what to do about.
+            # If two processes insert the same new struct at once, PostgreSQL may find the conflict in the unique index
+            # on vector indexes before the one on ids, which alone the statement handles by ON CONFLICT.
             if self.vector_index_ids() == [struct.index_id]:
                 return in_postgres.put_struct(self._pool, self._collection, struct)
             raise self._second_vector_index(struct.index_id) from error

@@ -15,7 +15,7 @@ from ragstore.errors import EmbeddingSpaceError, MissingTableError, UsageError
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.hit import Hit
-from ragstore.postgres.collections import dropped, find_collection, told_when_dropped
+from ragstore.postgres.collections import dropped, find_collection, reporting_drop
 from ragstore.postgres.filters import to_sql
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Found, Mode, Query, Row, hybrid_search, keyword_search, vector_search
@@ -97,7 +97,7 @@ def find(pool: PostgresPool, collection: Collection, question: Question, *, with
         with_bodies=with_bodies,
         n_context=question.n_context,
     )
-    with told_when_dropped(pool, collection):
+    with reporting_drop(pool, collection):
         found = _read(pool, collection, lambda connection, known: _found(connection, known, question, vector, query))
     rows = found.rows
     if question.mmr_lambda is not None and vector is not None and rows:

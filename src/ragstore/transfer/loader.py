@@ -20,7 +20,7 @@ from ragstore.postgres import live
 from ragstore.postgres.documents import get_documents
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.vectors import LONGEST, SHORTEST, as_stored, refresh_statistics, unholdable
-from ragstore.protocol.completion import Closing
+from ragstore.protocol.completion import Completion
 from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.indexing import Indexer
 from ragstore.protocol.structs import StructWriter
@@ -214,16 +214,16 @@ class Loader:
 
     def _close(self, documents: Sequence[tuple[str, str, int]]) -> None:
         states = get_documents(self._into.pool, self.collection, [document_id for document_id, _, _ in documents])
-        closings, others = [], []
+        completions, others = [], []
         for document_id, doc_hash, n_vectors in documents:
             state = states.get(document_id)
             if state is None or not state.live or state.n_nodes != n_vectors:
                 # It also has nodes of another origin: the hash would say that all are of this version.
                 others.append(document_id)
             elif state.doc_hash != doc_hash:
-                closings.append(Closing(document_id, doc_hash))
-        self._into.writer.close(self.collection, closings)
-        self._spill.mark_written([closing.document_id for closing in closings])
+                completions.append(Completion(document_id, doc_hash))
+        self._into.writer.mark_complete(self.collection, completions)
+        self._spill.mark_written([completion.document_id for completion in completions])
         self.report.noted.add(Noted.HASHES_NOT_TAKEN, others)
 
 
