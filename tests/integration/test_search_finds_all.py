@@ -287,9 +287,11 @@ def test_while_a_collection_grows_it_is_measured_each_time_that_it_has_doubled(
     monkeypatch.setattr(efforts, "FIRST_GROWING", n_nodes)
     assert not efforts.is_due(pool, collection, at_rest=False)
     effort = efforts.measure(pool, collection, at_rest=False)
-    assert effort.n_nodes == n_nodes and effort.found is not None and effort.found.self_recall == 1.0
+    assert effort.n_nodes == n_nodes and effort.found is None
     corpus = corpus.now()
     corpus.assert_finds_what_exact_finds()
+    # What was found with it is measured as soon as nothing is added.
+    assert efforts.is_due(pool, corpus.collection, at_rest=True)
     for times, is_due in ((2.0, False), (2.1, True)):
         grown = replace(corpus.collection, effort=replace(effort, n_nodes=int(n_nodes / times)))
         assert efforts.is_due(pool, grown, at_rest=False) == is_due

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ N_ASKED = 32
 """Questions of a collection that are kept."""
 
 _K = 10
-STEPS = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
+STEPS = (500, 1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000, 24_000, 32_000, 48_000, 64_000)
 """Efforts that are tried."""
 
 _SIZES, _SIZES_GROWING = (30, 200, 32), (8, 16, 8)
@@ -97,7 +98,11 @@ def is_due(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> bool
     effort = collection.effort
     if not at_rest:
         return n_nodes > (FIRST_GROWING if effort is None else GROWN * effort.n_nodes)
-    if effort is None or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes:
+    if (
+        effort is None
+        or (effort.found is None and not effort.is_exact)
+        or abs(n_nodes - effort.n_nodes) > _CHANGED_SHARE * effort.n_nodes
+    ):
         return True
     is_old = time.time() - effort.measured_at > _MEASURED_AGAIN_AFTER_S
     if not is_old and effort.found is not None and effort.found.asked_recall is not None:
@@ -126,19 +131,25 @@ def measure(pool: PostgresPool, collection: Collection, *, at_rest: bool = True)
         One statement at the end.
     """
     with pool.autocommit() as connection:
-        sizes = _SIZES if at_rest else _SIZES_GROWING
-        sample = sampled(connection, collection, *sizes)
-        most = Effort(STEPS[-1], STEPS[-1]) if at_rest else default_effort(_n_nodes(collection))
-        effort = _least(connection, collection, sample, most)
-        found = measured(connection, replace(collection, effort=effort), sample)
-        while at_rest and not effort.is_exact and found.self_recall < 1:
-            effort = _more(effort)
-            found = measured(connection, replace(collection, effort=effort), sample)
-        effort = replace(effort, found=found, measured_at=time.time(), n_nodes=_n_nodes(collection))
+        if at_rest:
+            effort = _measured_at_rest(connection, collection)
+        else:
+            effort = _less(connection, collection, sampled(connection, collection, *_SIZES_GROWING))
+        effort = replace(effort, measured_at=time.time(), n_nodes=_n_nodes(collection))
         with connection.cursor() as cursor:
             packed = orjson.dumps(asdict(effort)).decode()
             cursor.execute(_SET, {"effort": packed, "collection_id": collection.collection_id})
     return effort
+
+
+def _measured_at_rest(connection: Connection, collection: Collection) -> Effort:
+    sample = sampled(connection, collection)
+    effort = _least(connection, collection, sample)
+    found = measured(connection, replace(collection, effort=effort), sample)
+    while not effort.is_exact and found.self_recall < 1:
+        effort = _more(effort)
+        found = measured(connection, replace(collection, effort=effort), sample)
+    return replace(effort, found=found)
 
 
 def keep_asked(pool: PostgresPool, collection_id: int, vectors: Sequence[Sequence[float]]) -> None:
@@ -222,26 +233,37 @@ def sampled(
     return Sample(questions, kinds, tenth, nearest_in, own, own_in)
 
 
-def _least(connection: Connection, collection: Collection, sample: Sample, most: Effort) -> Effort:
-    """The least effort that is enough: first the number of members, with most entries; then that of entries."""
+def _least(connection: Connection, collection: Collection, sample: Sample) -> Effort:
+    """First how many members, with all entries compared; then how many entries."""
     kinds = np.unique(sample.kinds)
-    member_steps, entry_steps = ([*(step for step in STEPS if step < n), n] for n in (most.members, most.entries))
-
-    def is_enough(entries: int, members: int) -> bool:
-        # With the number of nodes, so that the effort is not scaled.
-        effort = Effort(entries, members, n_nodes=_n_nodes(collection))
-        shares = _shares(connection, replace(collection, effort=effort), sample)
-        of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in kinds]
-        return bool(np.mean(shares[np.isin(sample.kinds, kinds)]) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
-
-    if not is_enough(most.entries, most.members):
-        # In some collections all nodes are equally far from a random direction, which real questions are not.
+    is_enough = partial(_is_enough, connection, collection, sample)
+    if not is_enough(kinds, STEPS[-1], STEPS[-1]):
+        # Nodes that are all as far from a direction say nothing of what anybody asks.
         kinds = kinds[kinds != ANYWHERE]
-        if not is_enough(most.entries, most.members):
-            return Effort(0, 0) if most.members == STEPS[-1] else most
-    members = _first(member_steps, lambda step: is_enough(most.entries, step))
-    entries = _first(entry_steps, lambda step: is_enough(step, members))
-    return Effort(entries, members, n_nodes=_n_nodes(collection))
+        if not is_enough(kinds, STEPS[-1], STEPS[-1]):
+            return Effort(0, 0)
+    members = _first(STEPS, lambda step: is_enough(kinds, STEPS[-1], step))
+    entries = _first(STEPS, lambda step: is_enough(kinds, step, members))
+    return Effort(entries, members)
+
+
+def _less(connection: Connection, collection: Collection, sample: Sample) -> Effort:
+    """What is compared before anything was measured, halved while that is enough: entries first, which are more."""
+    most, kinds = default_effort(_n_nodes(collection)), np.unique(sample.kinds)
+    is_enough = partial(_is_enough, connection, collection, sample, kinds)
+    entries = _first([most.entries >> n for n in (4, 3, 2, 1, 0)], lambda step: is_enough(step, most.members))
+    members = _first([most.members >> n for n in (2, 1, 0)], lambda step: is_enough(entries, step))
+    return Effort(entries, members)
+
+
+def _is_enough(
+    connection: Connection, collection: Collection, sample: Sample, kinds: Numbers, entries: int, members: int
+) -> bool:
+    # Of so many nodes, so that it is taken as it is.
+    effort = Effort(entries, members, n_nodes=_n_nodes(collection))
+    shares = _shares(connection, replace(collection, effort=effort), sample)
+    of_kinds = [np.mean(shares[sample.kinds == kind]) for kind in kinds]
+    return bool(np.mean(shares[np.isin(sample.kinds, kinds)]) >= TARGET and min(of_kinds) >= TARGET_OF_KIND)
 
 
 def _first(steps: Sequence[int], is_enough: Callable[[int], bool]) -> int:

@@ -66,6 +66,9 @@ these nodes."""
 _MEASURED_FOR = 1.2
 """Factor of growth up to which a measured effort stays valid; above it, the effort grows with the number of nodes."""
 
+_ENTRIES_OF_REGION, _NODES_OF_CELL, _FEWEST_SORTED = 10, 6, 100
+"""Regions and cells have several times more, mostly."""
+
 _MAX_COUNTED = 64
 """Limit to which a word is counted that the statistics do not have, to find out how rare it is."""
 
@@ -474,12 +477,14 @@ def _candidate_sql(collection: Collection, plan: _Plan) -> str:
             masks = mask_sql(collection, collection.segments[position].number, plan.some)
             parts.append(f"mask_{position} AS MATERIALIZED ({masks})")
     if trees:
+        nearest_regions = _first("root", plan.entries, of_about=_ENTRIES_OF_REGION)
+        nearest_cells = _first("entry", plan.members, of_about=_NODES_OF_CELL)
         parts += [
             f"root AS MATERIALIZED ({of_trees('cell = 0')})",
             f"home AS MATERIALIZED ({_home('root')})",
-            f"region AS MATERIALIZED ({_first('root', plan.entries)} UNION SELECT segment, id FROM home)",
+            f"region AS MATERIALIZED ({nearest_regions} UNION SELECT segment, id FROM home)",
             f"entry AS MATERIALIZED ({of_trees(_OF_NEAREST.format(what='region'))})",
-            f"cell AS MATERIALIZED ({_first('entry', plan.members, of_at_least=2)} UNION {_home('entry', of='home')})",
+            f"cell AS MATERIALIZED ({nearest_cells} UNION {_home('entry', of='home')})",
         ]
         nearest += [_nearest(f"{level} WHERE n = 0", "d") for level in ("root", "entry")]
         condition = _OF_NEAREST.format(what="cell")
@@ -511,13 +516,16 @@ def _home(level: str, of: str = "") -> str:
     )
 
 
-def _first(level: str, budget: int, *, of_at_least: int = 1) -> str:
-    """The nearest regions or cells of a level, until those before them have ``budget`` entries or nodes."""
-    n_most = budget // of_at_least + 1
+def _first(level: str, budget: int, *, of_about: int) -> str:
+    """The nearest regions or cells of a level, until those before them have ``budget`` entries or nodes.
+
+    Args:
+        of_about: entries or nodes that the nearest ones have on average, at least: not all are sorted.
+    """
+    n_most = budget // of_about + _FEWEST_SORTED
     return (
-        "SELECT segment, id FROM (SELECT segment, id, sum(n) OVER (ORDER BY distance, segment, id "
-        "ROWS UNBOUNDED PRECEDING) - n AS before "
-        f"FROM (SELECT * FROM {level} WHERE n > 0 ORDER BY distance LIMIT {n_most:d}) AS nearest) AS counted "
+        "SELECT segment, id FROM (SELECT segment, id, sum(n) OVER (ORDER BY distance ROWS UNBOUNDED PRECEDING) - n "
+        f"AS before FROM (SELECT * FROM {level} WHERE n > 0 ORDER BY distance LIMIT {n_most:d}) AS nearest) AS counted "
         f"WHERE before < {budget:d}"
     )
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,6 +37,8 @@ _SEAL_WITHIN_S = 10.0
 _LARGE_MERGE = 64_000
 """Nodes; after a larger merge, small segments that were sealed since come first."""
 
+_LOOK_AGAIN_S = 1.0
+
 _BUILD_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _log = get_logger(__name__)
@@ -63,30 +65,45 @@ class Build:
 def merge_all(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_rest: bool) -> bool:
     """Merge segments in this process until nothing is due, then measure how far searches must look.
 
-    Returns whether it did something.
+    Returns whether it did something. While nodes are being added it merges on as it measures.
 
     Crash safety:
         As ``segments.merge_once``.
     """
     room = segments.room(collection, memory_mb, at_rest=at_rest)
+    has_merged = _merge_due(pool, collection, room)
+    segments.drop_retired(pool, collection)
+    now = find_collection(pool, collection.name)
+    if now is None or not is_due(pool, now, at_rest=at_rest):
+        return has_merged
+    if at_rest:
+        _measure(pool, now, at_rest=True)
+        return True
+    with ThreadPoolExecutor(1, thread_name_prefix="ragstore-measure") as threads:
+        measuring = threads.submit(_measure, pool, now, at_rest=False)
+        while not measuring.done():
+            if not _merge_due(pool, collection, room):
+                wait([measuring], timeout=_LOOK_AGAIN_S)
+    measuring.result()
+    return True
+
+
+def _merge_due(pool: PostgresPool, collection: Collection, room: segments.Room) -> bool:
     has_merged = False
     while merged := segments.merge_once(pool, collection, room):
         has_merged = True
         _log.info("merged", action="index", collection=collection.name, nodes=merged.n_nodes, cells=merged.n_cells)
         if merged.n_nodes > _LARGE_MERGE:
             break  # small segments that were sealed since come first
-    segments.drop_retired(pool, collection)
-    now = find_collection(pool, collection.name)
-    if now is not None and is_due(pool, now, at_rest=at_rest):
-        try:
-            measure(pool, now, at_rest=at_rest)
-        except CollectionNotFoundError:
-            return False
-        except MissingTableError:
-            # Another process merges, and dropped tables that were being read: the last to merge measures.
-            _log.debug("not measured", action="index", collection=collection.name)
-        return True
     return has_merged
+
+
+def _measure(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> None:
+    try:
+        measure(pool, collection, at_rest=at_rest)
+    except (CollectionNotFoundError, MissingTableError) as error:
+        # It was dropped, or another process merges and dropped tables that were being read: the last to merge measures.
+        _log.debug("not measured", action="index", collection=collection.name, error=str(error))
 
 
 def wants_merge(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_rest: bool) -> bool:

@@ -24,7 +24,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError):
         os.nice(_NICE)
-    with closing(PostgresPool(build.postgres_url, size=2, schema=build.schema)) as pool:
+    with closing(PostgresPool(build.postgres_url, size=3, schema=build.schema)) as pool:
         try:
             collection = find_collection(pool, build.collection)
             if collection is not None:
