@@ -148,7 +148,7 @@ class Effort:
 
 def default_effort(n_nodes: int) -> Effort:
     """Effort of a search before anything was measured, for this number of nodes in segments."""
-    return Effort(min(4_000 + n_nodes // 40, 32_000), 8_000)
+    return Effort(min(4_000 + n_nodes // 40, 32_000), min(8_000 + n_nodes // 60, 24_000))
 
 
 @dataclass(frozen=True, slots=True)

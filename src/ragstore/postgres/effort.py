@@ -235,13 +235,10 @@ def sampled(
 
 def _least(connection: Connection, collection: Collection, sample: Sample) -> Effort:
     """First how many members, with all entries compared; then how many entries."""
-    kinds = np.unique(sample.kinds)
     is_enough = partial(_is_enough, connection, collection, sample)
-    if not is_enough(kinds, STEPS[-1], STEPS[-1]):
-        # Nodes that are all as far from a direction say nothing of what anybody asks.
-        kinds = kinds[kinds != ANYWHERE]
-        if not is_enough(kinds, STEPS[-1], STEPS[-1]):
-            return Effort(0, 0)
+    kinds = _kinds(sample, lambda kinds: is_enough(kinds, STEPS[-1], STEPS[-1]))
+    if kinds is None:
+        return Effort(0, 0)
     members = _first(STEPS, lambda step: is_enough(kinds, STEPS[-1], step))
     entries = _first(STEPS, lambda step: is_enough(kinds, step, members))
     return Effort(entries, members)
@@ -249,11 +246,23 @@ def _least(connection: Connection, collection: Collection, sample: Sample) -> Ef
 
 def _less(connection: Connection, collection: Collection, sample: Sample) -> Effort:
     """What is compared before anything was measured, halved while that is enough: entries first, which are more."""
-    most, kinds = default_effort(_n_nodes(collection)), np.unique(sample.kinds)
-    is_enough = partial(_is_enough, connection, collection, sample, kinds)
-    entries = _first([most.entries >> n for n in (4, 3, 2, 1, 0)], lambda step: is_enough(step, most.members))
-    members = _first([most.members >> n for n in (2, 1, 0)], lambda step: is_enough(entries, step))
+    most, is_enough = default_effort(_n_nodes(collection)), partial(_is_enough, connection, collection, sample)
+    kinds = _kinds(sample, lambda kinds: is_enough(kinds, most.entries, most.members))
+    if kinds is None:
+        return most
+    entries = _first([most.entries >> n for n in (4, 3, 2, 1, 0)], lambda step: is_enough(kinds, step, most.members))
+    members = _first([most.members >> n for n in (2, 1, 0)], lambda step: is_enough(kinds, entries, step))
     return Effort(entries, members)
+
+
+def _kinds(sample: Sample, is_enough: Callable[[Numbers], bool]) -> Numbers | None:
+    """The kinds of questions that are to be served; None where the most that is compared is not enough for them."""
+    kinds = np.unique(sample.kinds)
+    if is_enough(kinds):
+        return kinds
+    # Nodes that are all as far from a direction say nothing of what anybody asks.
+    kinds = kinds[kinds != ANYWHERE]
+    return kinds if is_enough(kinds) else None
 
 
 def _is_enough(
