@@ -20,7 +20,7 @@ from functools import partial
 import psutil
 
 import ragstore
-from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli import STOP_SIGNALS
 from ragstore.cli.exit_status import InterruptedBySignal, leave_with, raise_interrupted, tell_error, tell_interrupted
 from ragstore.cli.invocation import Invocation
 from ragstore.cli.output import flush, write, write_json

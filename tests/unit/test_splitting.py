@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ragstore.ingest.splitting import CLAUSE, clauses, count_tokens, split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
-from ragstore.sources.readers import ReadText, Shape
+from ragstore.sources.raw import Shape
+from ragstore.sources.readers import ReadText
 
 CHUNKING = Chunking(chunk_size=64, chunk_overlap=16)
 WORDS = "store index query vector node ledger stage publish retire lease grace filter rank hit source page".split()

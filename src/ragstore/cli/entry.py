@@ -7,8 +7,7 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-INTERRUPTED = "interrupted; nothing is lost, run the same command again"
+from ragstore.cli import INTERRUPTED, STOP_SIGNALS
 
 
 def main() -> int:

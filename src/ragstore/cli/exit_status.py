@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from ragstore.cli.entry import INTERRUPTED, STOP_SIGNALS
+from ragstore.cli import INTERRUPTED, STOP_SIGNALS
 from ragstore.cli.invocation import Invocation
 from ragstore.cli.output import first_of, plain, say
 from ragstore.errors import RagstoreError

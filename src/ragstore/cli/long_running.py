@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli import STOP_SIGNALS
 from ragstore.cli.exit_status import InterruptedBySignal
 from ragstore.cli.invocation import Invocation
 from ragstore.telemetry.logging import get_logger

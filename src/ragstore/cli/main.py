@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ragstore.cli.entry import STOP_SIGNALS
+from ragstore.cli import STOP_SIGNALS
 from ragstore.cli.exit_status import (
     EXIT_OUTPUT_CLOSED,
     EXIT_USAGE,

@@ -26,8 +26,8 @@ from ragstore.ingest.splitting import split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.bounds import read_path
-from ragstore.sources.cleanup import clean_text
 from ragstore.sources.file_bytes import content_hash, read_open
+from ragstore.sources.raw import clean_text
 from ragstore.sources.readers import load_readers, read
 
 LENGTH = struct.Struct(">Q")

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup, Tag
 from markdownify import MarkdownConverter
 
 from ragstore.sources.plain_text import decode
-from ragstore.sources.readers import RawText
+from ragstore.sources.raw import RawText
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 _HEAD_BYTES = 4096

@@ -9,7 +9,7 @@ from typing import Any
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
-from ragstore.sources.readers import RawText
+from ragstore.sources.raw import RawText
 
 _TEXT_KEYS = frozenset({"text", "content", "body", "page_content"})
 _EMPTY_LINES = re.compile(r"[ \t]*\n\s*")

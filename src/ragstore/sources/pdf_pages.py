@@ -7,7 +7,7 @@ import re
 import pypdfium2
 
 from ragstore.errors import ParseError
-from ragstore.sources.readers import RawText
+from ragstore.sources.raw import RawText
 
 _TAIL_BYTES = 2048
 # pdfium uses one of these characters for a hyphen that only divides a word at the end of a line.

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ragstore.errors import UnsupportedTypeError
-from ragstore.sources.readers import RawText
+from ragstore.sources.raw import RawText
 
 # UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
 _MARKS = (

@@ -5,34 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ragstore.errors import ParseError
-from ragstore.sources.cleanup import clean_text
 from ragstore.sources.formats import Format, format_of
-
-Shape = Literal["prose", "markdown", "records"]
+from ragstore.sources.raw import RawText, Shape, clean_text
 
 PART_SEPARATOR = "\n\n"
 _MAX_FACT_CHARS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class RawText:
-    """Result of a format's reader, not yet cleaned.
-
-    Args:
-        parts: the pages of a paged format, else one part.
-        shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line.
-        metadata: facts found in the file (``title``, ``pages``), JSON values only.
-        cleaned: counts of what the reader had to replace, as in ``ParsedDocument``.
-    """
-
-    parts: list[str]
-    shape: Shape = "prose"
-    paged: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
-    cleaned: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
-from ragstore.sources.readers import RawText
+from ragstore.sources.raw import RawText
 
 _DELIMITERS = ",\t;|"
 _SAMPLE_CHARS = 32_768

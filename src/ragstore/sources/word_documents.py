@@ -13,7 +13,7 @@ import mammoth
 
 from ragstore.errors import LimitExceededError, ParseError
 from ragstore.sources.html_pages import html_to_markdown
-from ragstore.sources.readers import RawText
+from ragstore.sources.raw import RawText
 
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 _MAX_RATIO = 200

@@ -1,11 +1,33 @@
-"""Cleanup of text, so that PostgreSQL and BSON can both hold it."""
+"""Result of a format's reader, and cleanup of its text, so that PostgreSQL and BSON can both hold it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Shape = Literal["prose", "markdown", "records"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
 _UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
+
+
+@dataclass(frozen=True, slots=True)
+class RawText:
+    """Result of a format's reader, not yet cleaned.
+
+    Args:
+        parts: the pages of a paged format, else one part.
+        shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line.
+        metadata: facts found in the file (``title``, ``pages``), JSON values only.
+        cleaned: counts of what the reader had to replace, as in ``ParsedDocument``.
+    """
+
+    parts: list[str]
+    shape: Shape = "prose"
+    paged: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+    cleaned: dict[str, int] = field(default_factory=dict)
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:

@@ -4,7 +4,7 @@ import bson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragstore.sources.cleanup import clean_text
+from ragstore.sources.raw import clean_text
 
 any_text = st.text(st.one_of(st.characters(), st.sampled_from("\0\r\n\t\x0b\x0c\x85\x1b\ufeff\ud800\udfff\x9f")))
 
