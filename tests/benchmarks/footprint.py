@@ -71,7 +71,7 @@ def counted(what: str, spy: SqlSpy, commands: Commands) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     n_sql = len(spy.taken())
     print(
         f"{what:32} {len(entered.files):3} files {len(entered.functions):4} functions {n_sql:3} + {commands.n - n_before:2} messages"

@@ -38,7 +38,7 @@ class Ledger:
         Crash safety:
             Committed before the first node is written, so that every staged node is known.
         """
-        with self._pool.transaction() as cursor:
+        with self._pool.autocommit() as connection, connection.cursor() as cursor:
             cursor.execute(
                 statements.BEGIN_RUN,
                 {
@@ -70,9 +70,9 @@ class Ledger:
             grace_s: seconds for which the last command of a dead worker may still be on its way to MongoDB.
 
         Crash safety:
-            One transaction; a run that another process is publishing or recovering is skipped.
+            One statement; a run that another process is publishing or recovering is skipped.
         """
-        with self._pool.transaction() as cursor:
+        with self._pool.autocommit() as connection, connection.cursor() as cursor:
             cursor.execute(
                 statements.ABANDON_RUNS.format(condition=statements.LEASE_RAN_OUT, locked="SKIP LOCKED"),
                 {"dead_workers": list(dead_workers), "grace_s": grace_s},

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from ragstore.errors import StoreError
+from ragstore.errors import MissingTableError, StoreError
 from ragstore.model.collection import Collection, Segment
 from ragstore.postgres import pairs, statements
 from ragstore.postgres.collections import to_segments
@@ -67,6 +67,11 @@ SELECT segments, retired_segments,
 FROM ragstore.collection WHERE collection_id = %(collection_id)s
 """
 _COUNT_FRESH = "SELECT count(*) FROM (SELECT FROM {table} WHERE id > %(last)s LIMIT %(limit)s) AS probe"
+_PROBE_FRESH = """
+SELECT count(*) FROM (SELECT FROM {table} WHERE id > coalesce(
+    (SELECT (segments->-1->>2)::bigint FROM ragstore.collection WHERE collection_id = %(collection_id)s), 0
+) LIMIT %(limit)s) AS probe
+"""
 _HIGHEST = "SELECT max(id) FROM {table}"
 _WRITERS = """
 SELECT array_agg(virtualtransaction) FROM pg_locks
@@ -140,6 +145,8 @@ def seal_fresh(pool: PostgresPool, collection: Collection, *, min_nodes: int, ro
     """
     n_sealed = 0
     if collection.space.dim > MAX_INDEXED_DIM:
+        return 0
+    if not _has_fresh(pool, collection, max(1, min_nodes)):
         return 0
     with _giving_way():
         while n := _seal_once(pool, collection, max(1, min_nodes), room):
@@ -392,6 +399,17 @@ def _watermark(cursor: Cursor, collection: Collection) -> int | None:
         (now,) = cursor.fetchone() or (None,)
         writers = set(now or ()) if writers is None else writers & set(now or ())
     return None if upto is None else int(upto)
+
+
+def _has_fresh(pool: PostgresPool, collection: Collection, n_nodes: int) -> bool:
+    """Whether so many nodes are in no segment; one round trip, where mostly there are not."""
+    parameters = {"collection_id": collection.collection_id, "limit": n_nodes}
+    try:
+        with pool.autocommit() as connection, connection.cursor() as cursor:
+            cursor.execute(_PROBE_FRESH.format(table=quoted_table(collection)), parameters)
+            return cursor.fetchone() == (n_nodes,)
+    except MissingTableError:
+        return False
 
 
 def _n_fresh(cursor: Cursor, collection: Collection, last: int, *, limit: int) -> int:

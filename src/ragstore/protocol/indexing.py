@@ -108,10 +108,14 @@ def _measure(pool: PostgresPool, collection: Collection, *, at_rest: bool) -> No
 
 def wants_merge(pool: PostgresPool, collection: Collection, *, memory_mb: int, at_rest: bool) -> bool:
     """Whether ``merge_all`` would find something to do."""
-    if segments.wants_merge(pool, collection, segments.room(collection, memory_mb, at_rest=at_rest)):
-        return True
     now = find_collection(pool, collection.name)
-    return now is not None and is_due(pool, now, at_rest=at_rest)
+    if now is None:
+        return False
+    if at_rest or now.segments:
+        room = segments.room(collection, memory_mb, at_rest=at_rest)
+        if segments.wants_merge(pool, collection, room):
+            return True
+    return is_due(pool, now, at_rest=at_rest)
 
 
 class Indexer:

@@ -69,8 +69,9 @@ class Recoverer:
         Crash safety:
             Every step is idempotent; outbox rows that were taken and not finished become due again.
         """
-        dead = [worker for worker in self._ledger.workers_with_runs() if is_dead(worker)]
-        abandoned = self._ledger.abandon_expired(dead, grace_s=self._grace_s)
+        workers = self._ledger.workers_with_runs()
+        dead = [worker for worker in workers if is_dead(worker)]
+        abandoned = self._ledger.abandon_expired(dead, grace_s=self._grace_s) if workers else 0
         reached(Failpoint.RUNS_RECOVERED)
         done = self.retire()
         if abandoned or done:
