@@ -14,7 +14,8 @@ from pymongo.database import Database
 import ragstore
 from ragstore.audit.nodes import prefetched
 from ragstore.errors import CollectionNotFoundError, EmptyStoreError
-from ragstore.model.drift import AuditProgress, Kind, VerifyReport
+from ragstore.model.drift import Kind, VerifyReport
+from ragstore.model.report import Progress
 from ragstore.model.run import new_node_id
 from ragstore.settings import Settings
 from tests.support.corpus import a_text
@@ -181,9 +182,9 @@ def test_one_collection_can_be_asked_for(scene: Scene) -> None:
 
 
 def test_progress_is_told(scene: Scene) -> None:
-    told: list[AuditProgress] = []
+    told: list[Progress] = []
     scene.rs.verify(progress=told.append)
-    assert (told[-1].nodes, told[-1].expected) == (len(scene.node_ids()), len(scene.node_ids()))
+    assert (told[-1].done, told[-1].expected) == (len(scene.node_ids()), len(scene.node_ids()))
 
 
 def test_staged_nodes_of_a_run_in_flight_are_pending(scene: Scene) -> None:

@@ -54,13 +54,14 @@ def an_entry(document_id: str = "/a.pdf", *, minute: int = 0) -> QuarantineEntry
 
 def a_progress(**changes: Any) -> Progress:
     values: dict[str, Any] = {
-        "listed": 500,
-        "listing_done": True,
+        "step": "documents",
+        "expected": 500,
+        "is_final": True,
         "done": 120,
         "failed": 0,
         "chunks": 4210,
         "bytes_done": 1000,
-        "bytes_listed": 5000,
+        "bytes_expected": 5000,
         "seconds": 10.0,
     }
     return Progress(**values | changes)
@@ -196,20 +197,20 @@ def test_one_is_singular() -> None:
 
 def test_progress_tells_rate_and_time_left() -> None:
     assert in_words(a_progress(failed=3)) == ("120 of 500 documents, 3 failed, 4,210 chunks, 421 chunks/s, 40 s left")
-    assert in_words(a_progress(listing_done=False)).startswith("120 of 500+ documents")
+    assert in_words(a_progress(is_final=False)).startswith("120 of 500+ documents")
 
 
 def test_time_left_is_unknown_until_the_listing_is_done() -> None:
     assert seconds_left(a_progress()) == 40.0
-    assert seconds_left(a_progress(listing_done=False)) is None
-    assert seconds_left(a_progress(bytes_done=0, bytes_listed=0)) is None
+    assert seconds_left(a_progress(is_final=False)) is None
+    assert seconds_left(a_progress(bytes_done=0, bytes_expected=0)) is None
     assert seconds_left(a_progress(bytes_done=49)) is None
     assert seconds_left(a_progress(done=500)) is None
 
 
 def test_piped_progress_says_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    listen = lines(5.0, clock=lambda: now)
+    listen = lines(in_words, every_s=5.0, clock=lambda: now)
     for second in range(12):
         now = float(second)
         listen(a_progress(done=second))

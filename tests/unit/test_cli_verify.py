@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from ragstore.cli.audits import in_words, lines, tally_lines
+from ragstore.cli.audits import in_words, tally_lines
+from ragstore.cli.progress import lines
 from ragstore.cli.repair import repair_lines
 from ragstore.cli.verify import verify_lines
-from ragstore.model.drift import MAX_EXAMPLES, AuditProgress, DriftFindings, Kind, RepairReport, VerifyReport
+from ragstore.model.drift import Kind, RepairReport, VerifyReport
+from ragstore.model.report import MAX_EXAMPLES, Findings, Progress
 
 
-def a_tally(**counts: int) -> DriftFindings:
-    tally = DriftFindings()
+def a_tally(**counts: int) -> Findings:
+    tally = Findings()
     for kind, n in counts.items():
         tally.add(Kind(kind), [f"{kind}-{i}" for i in range(n)])
     return tally
@@ -65,7 +67,7 @@ def test_drift_is_shown_by_kind_with_its_first_examples() -> None:
 
 
 def test_examples_cannot_steer_the_terminal() -> None:
-    tally = DriftFindings()
+    tally = Findings()
     tally.add(Kind.ORPHAN_IN_MONGO, ["\x1b[2J\nnode"])
     assert tally_lines(tally)[1] == r"    \x1b[2J node"
 
@@ -88,14 +90,14 @@ def test_a_dry_run_is_ok_only_where_nothing_is_to_do() -> None:
 
 
 def test_progress_says_how_far_and_how_fast() -> None:
-    assert in_words(AuditProgress("docs", 120_000, 500_000, 2.0)) == "docs: 120,000 of 500,000 nodes, 60,000 nodes/s"
-    assert in_words(AuditProgress("docs", 0, 5, 0.0)) == "docs: 0 of 5 nodes"
+    assert in_words(Progress("docs", 120_000, 500_000, 2.0)) == "docs: 120,000 of 500,000 nodes, 60,000 nodes/s"
+    assert in_words(Progress("docs", 0, 5, 0.0)) == "docs: 0 of 5 nodes"
 
 
 def test_progress_lines_are_seconds_apart() -> None:
     now, said = [0.0], list[str]()
-    listen = lines(say=said.append, every_s=5, clock=lambda: now[0])
+    listen = lines(in_words, say=said.append, every_s=5, clock=lambda: now[0])
     for second in range(12):
         now[0] = float(second)
-        listen(AuditProgress("docs", second, 12, 1.0))
+        listen(Progress("docs", second, 12, 1.0))
     assert len(said) == 2

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from ragstore.app.migrations import check_deployment, deployment_of, migrate_mongo, register_mongo
 from ragstore.app.wiring import Addresses, mongo_database, postgres_pool
 from ragstore.audit.repair import RepairOptions, repair
-from ragstore.audit.verify import Listener
 from ragstore.model.collection import Collection
 from ragstore.model.drift import ReconcileReport, RepairReport
+from ragstore.model.report import Listener
 from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.epoch import position
 from ragstore.mongo.nodes import NodeStore

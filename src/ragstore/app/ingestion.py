@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,13 @@ from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.ingest.sync import Source, sync
 from ragstore.model.collection import Collection
-from ragstore.model.report import IngestReport, Progress
+from ragstore.model.report import IngestReport, Listener
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Bounds, Listing, walk
 from ragstore.sources.presence import Roots
 
 Paths = Sequence[str | Path]
-Tell = Callable[[Progress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Ingestion:
         self._writer = writer
         self._limits = Limits(settings.batch_chunks, settings.ingest_memory_mb)
 
-    def ingest(self, collection: Collection, read: Target, listing: Listing, tell: Tell) -> IngestReport:
+    def ingest(self, collection: Collection, read: Target, listing: Listing, tell: Listener | None) -> IngestReport:
         """Add and update documents."""
         with self._services(collection, read.roots()) as services:
             report = ingest(services, collection, listing, limits=self._limits, tell=tell)
@@ -78,7 +77,7 @@ class Ingestion:
         return report
 
     def sync(
-        self, collection: Collection, read: Target, listing: Listing, tell: Tell, *, allow_mass_delete: bool
+        self, collection: Collection, read: Target, listing: Listing, tell: Listener | None, *, allow_mass_delete: bool
     ) -> IngestReport:
         """Add, update and delete documents."""
         roots = read.roots()
@@ -115,7 +114,7 @@ def preview_sync(
     collection: Collection | None,
     read: Target,
     listing: Listing,
-    tell: Tell,
+    tell: Listener | None,
     *,
     allow_mass_delete: bool,
 ) -> IngestReport:

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from ragstore.app.writer import Writer
     from ragstore.llama import Backend
     from ragstore.model.document import DocumentState, Event, QuarantineEntry
-    from ragstore.model.drift import AuditProgress, ReconcileReport, RepairReport, VerifyReport
+    from ragstore.model.drift import ReconcileReport, RepairReport, VerifyReport
     from ragstore.model.filters import Filter
     from ragstore.model.hit import Hits
-    from ragstore.model.report import IngestReport, Progress, TransferProgress, TransferReport
+    from ragstore.model.report import IngestReport, Listener, TransferReport
     from ragstore.postgres.search import Mode
     from ragstore.query.answer import Answer
     from ragstore.worker.health import Health
@@ -156,7 +156,7 @@ class Ragstore:
         collection: str | None = None,
         filter_keys: Sequence[str] = (),
         follow_links: bool | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Listener | None = None,
     ) -> IngestReport:
         """Add and update documents from files and folders; renames are followed, documents of deleted files stay.
 
@@ -191,7 +191,7 @@ class Ragstore:
         allow_mass_delete: bool = False,
         dry_run: bool = False,
         follow_links: bool | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Listener | None = None,
     ) -> IngestReport:
         """As ``ingest``; then delete documents that an ingest read from these folders and whose files no longer exist.
 
@@ -265,7 +265,7 @@ class Ragstore:
         model: str | None = None,
         namespace: str = "default",
         filter_keys: Sequence[str] = (),
-        progress: Callable[[TransferProgress], None] | None = None,
+        progress: Listener | None = None,
     ) -> TransferReport:
         """Import a folder that LlamaIndex persisted, local or at an fsspec URL, into a collection.
 
@@ -293,7 +293,7 @@ class Ragstore:
         collection: str | None = None,
         model: str | None = None,
         filter_keys: Sequence[str] = (),
-        progress: Callable[[TransferProgress], None] | None = None,
+        progress: Listener | None = None,
     ) -> TransferReport:
         """Import the content of plain LlamaIndex stores into a collection, as ``import_`` does; they are only read.
 
@@ -309,7 +309,7 @@ class Ragstore:
         *,
         collection: str | None = None,
         overwrite: bool = False,
-        progress: Callable[[TransferProgress], None] | None = None,
+        progress: Listener | None = None,
     ) -> TransferReport:
         """Write a snapshot of a collection as a folder that plain LlamaIndex loads.
 
@@ -327,7 +327,7 @@ class Ragstore:
         collection: str | None = None,
         *,
         deep: bool = False,
-        progress: Callable[[AuditProgress], None] | None = None,
+        progress: Listener | None = None,
     ) -> VerifyReport:
         """Compare both stores with the ledger; changes nothing, and is correct also while workers run.
 
@@ -354,7 +354,7 @@ class Ragstore:
         *,
         dry_run: bool = False,
         set_aside: bool = False,
-        progress: Callable[[AuditProgress], None] | None = None,
+        progress: Listener | None = None,
     ) -> RepairReport:
         """Remove the drift that ``verify(deep=True)`` finds; data that is not proved garbage is kept and reported.
 
@@ -385,9 +385,7 @@ class Ragstore:
                 options = replace(options, registered=registered)
                 return repair(session.pool, session.database, wanted, options, repairer, progress)
 
-    def reconcile(
-        self, *, dry_run: bool = False, progress: Callable[[AuditProgress], None] | None = None
-    ) -> ReconcileReport:
+    def reconcile(self, *, dry_run: bool = False, progress: Listener | None = None) -> ReconcileReport:
         """Bring MongoDB to PostgreSQL's state after one of the stores was restored to another moment.
 
         Data that only MongoDB has is moved to a place that nothing reads; the report names it. Writers that began

@@ -10,7 +10,7 @@ from ragstore.app.models import EXTERNAL
 from ragstore.app.writer import Writer
 from ragstore.errors import UsageError
 from ragstore.model.collection import Collection, MadeCollection, checked_filter_keys, checked_name
-from ragstore.model.report import TransferProgress, TransferReport
+from ragstore.model.report import Listener, TransferReport
 from ragstore.mongo.client import connect, database
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres import collections
@@ -20,8 +20,6 @@ from ragstore.protocol.direct import DirectWriter
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings, without_driver
 from ragstore.transfer.loader import ImportContext
-
-Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class Transfers:
     create_collection: Callable[..., Collection]
 
     def import_(
-        self, persist_dir: str, target_collection: TargetCollection, tell: Tell, *, namespace: str
+        self, persist_dir: str, target_collection: TargetCollection, tell: Listener | None, *, namespace: str
     ) -> TransferReport:
         """Import a persist_dir into a collection."""
         from ragstore.transfer.import_ import import_persist_dir
@@ -88,7 +86,7 @@ class Transfers:
         report.collection_made = made.collection
         return report
 
-    def export(self, found: Collection, target: str, tell: Tell, *, overwrite: bool) -> TransferReport:
+    def export(self, found: Collection, target: str, tell: Listener | None, *, overwrite: bool) -> TransferReport:
         """Write a collection as a persist_dir."""
         from ragstore.transfer.export import export_collection
         from ragstore.transfer.persist_dir import open_folder
@@ -96,7 +94,7 @@ class Transfers:
         structs = self._structs(found).all()
         return export_collection(self.pool, found, structs, open_folder(target), overwrite=overwrite, tell=tell)
 
-    def adopt(self, stack: PlainStack, target_collection: TargetCollection, tell: Tell) -> TransferReport:
+    def adopt(self, stack: PlainStack, target_collection: TargetCollection, tell: Listener | None) -> TransferReport:
         """Import the content of plain LlamaIndex stores into a collection."""
         from ragstore.transfer.adoption import adopt
 

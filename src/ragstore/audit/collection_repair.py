@@ -14,8 +14,9 @@ from ragstore.audit.origins import UnknownBody
 from ragstore.audit.structures import StaleStruct, emptied, stale_copies, stale_structs, unusable_indexes
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
-from ragstore.model.drift import DriftFindings, Kind
+from ragstore.model.drift import Kind
 from ragstore.model.node import LiveNode
+from ragstore.model.report import Findings
 from ragstore.mongo.client import Document, MongoDatabase
 from ragstore.mongo.scan import Entries, MongoScan
 from ragstore.postgres.pool import PostgresPool
@@ -44,9 +45,9 @@ class RepairContext:
 class RoundFindings:
     """Drift that a round found: repaired, kept as it is with the reason, or set aside."""
 
-    done: DriftFindings = field(default_factory=DriftFindings)
-    kept: DriftFindings = field(default_factory=DriftFindings)
-    set_aside: DriftFindings = field(default_factory=DriftFindings)
+    done: Findings = field(default_factory=Findings)
+    kept: Findings = field(default_factory=Findings)
+    set_aside: Findings = field(default_factory=Findings)
 
 
 class CollectionRepair:

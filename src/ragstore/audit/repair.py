@@ -14,10 +14,11 @@ from functools import partial
 
 from ragstore.audit.collection_repair import CollectionRepair, RepairContext, RoundFindings
 from ragstore.audit.structures import has_registry, remove_leftovers
-from ragstore.audit.verify import Listener, survey_listener
+from ragstore.audit.verify import survey_listener
 from ragstore.embedding import Embedder
 from ragstore.model.collection import Collection
-from ragstore.model.drift import DriftFindings, Kind, RepairReport
+from ragstore.model.drift import Kind, RepairReport
+from ragstore.model.report import Findings, Listener
 from ragstore.mongo.client import MongoDatabase
 from ragstore.postgres.collections import find_collection
 from ragstore.postgres.pool import PostgresPool
@@ -98,7 +99,7 @@ def repair(
     return report
 
 
-def _set_namespaces_aside(context: RepairContext, aside: SetAside, tally: DriftFindings) -> None:
+def _set_namespaces_aside(context: RepairContext, aside: SetAside, tally: Findings) -> None:
     """Set aside MongoDB's data of collections that PostgreSQL does not have; data of other programs stays."""
     for namespace in aside.namespaces():
         for name, page in aside.ours(namespace):

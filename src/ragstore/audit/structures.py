@@ -10,9 +10,10 @@ import orjson
 
 from ragstore.migrate import mongo as mongo_steps
 from ragstore.model.collection import Collection
-from ragstore.model.drift import DriftFindings, Kind
+from ragstore.model.drift import Kind
 from ragstore.model.node import NAMESPACE, VECTOR_STORE, Struct
 from ragstore.model.node import NAMESPACE as STRUCTS
+from ragstore.model.report import Findings
 from ragstore.mongo import scan
 from ragstore.mongo import structs as in_mongo
 from ragstore.mongo.client import Document, MongoDatabase
@@ -169,14 +170,14 @@ def leftovers(pool: PostgresPool, database: MongoDatabase) -> Iterator[Leftover]
                 yield Leftover(name, place, left, was_dropped)
 
 
-def count_leftovers(pool: PostgresPool, database: MongoDatabase, tally: DriftFindings) -> None:
+def count_leftovers(pool: PostgresPool, database: MongoDatabase, tally: Findings) -> None:
     """Add all leftovers to the drift."""
     for left in leftovers(pool, database):
         tally.add(left.kind, left.named())
 
 
 def remove_leftovers(
-    pool: PostgresPool, database: MongoDatabase, repairer: Repairer | None, done: DriftFindings, kept: DriftFindings
+    pool: PostgresPool, database: MongoDatabase, repairer: Repairer | None, done: Findings, kept: Findings
 ) -> None:
     """Remove leftovers of dropped collections; without a repairer, only report them."""
     for left in leftovers(pool, database):

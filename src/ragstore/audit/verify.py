@@ -9,15 +9,14 @@ from ragstore.audit.documents import DocumentDrift, DocumentSurvey
 from ragstore.audit.nodes import NodeDrift, NodeSurvey
 from ragstore.audit.structures import count_leftovers, has_registry, stale_copies, stale_structs, unusable_indexes
 from ragstore.model.collection import Collection
-from ragstore.model.drift import AuditProgress, DriftFindings, Kind, VerifyReport
+from ragstore.model.drift import Kind, VerifyReport
+from ragstore.model.report import Findings, Listener, Progress
 from ragstore.mongo.client import MongoDatabase
 from ragstore.mongo.scan import MongoScan
 from ragstore.postgres.effort import look
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.scan import PostgresScan, count_pending_elsewhere
 from ragstore.protocol.epoch import EpochWatch
-
-Listener = Callable[[AuditProgress], None]
 
 
 def verify(
@@ -60,7 +59,7 @@ def survey_listener(tell: Listener | None, collection: Collection, expected: int
 
     def listen(n_nodes: int) -> None:
         if tell is not None:
-            tell(AuditProgress(collection.name, n_nodes, expected, time.monotonic() - began))
+            tell(Progress(collection.name, n_nodes, expected, time.monotonic() - began))
 
     return listen
 
@@ -95,7 +94,7 @@ def _verify_collection(
     report.pending += postgres.count_pending()
 
 
-def count_nodes(tally: DriftFindings, drift: NodeDrift) -> None:
+def count_nodes(tally: Findings, drift: NodeDrift) -> None:
     """Add the drift among nodes to a tally."""
     tally.add(Kind.MISSING_IN_MONGO, (node.node_id for node in drift.missing))
     tally.add(Kind.ALTERED_IN_MONGO, (body.node.node_id for body in drift.altered))
@@ -108,7 +107,7 @@ def count_nodes(tally: DriftFindings, drift: NodeDrift) -> None:
     tally.add(Kind.ORPHAN_IN_MONGO, (f"{body.origin.node_id}: {body.reason}" for body in orphans))
 
 
-def count_documents(tally: DriftFindings, drift: DocumentDrift) -> None:
+def count_documents(tally: Findings, drift: DocumentDrift) -> None:
     """Add the drift among documents to a tally."""
     tally.add(Kind.MISSING_IN_LEDGER, (line.document_id for line in drift.unknown))
     counts = (f"{d.document_id}: {d.n_rows} rows, the ledger says {d.n_nodes}" for d in drift.miscounted)

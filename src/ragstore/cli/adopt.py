@@ -8,7 +8,8 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, FilterKeyOption, JsonOption, QuietOption
-from ragstore.cli.transfers import ModelOption, shown_transfer, tell_report
+from ragstore.cli.progress import shown_line
+from ragstore.cli.transfers import ModelOption, in_words, tell_report
 
 
 def adopt(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -50,7 +51,7 @@ def adopt(  # noqa: PLR0913, PLR0917 - one argument per option
     from ragstore.app.transfer import PlainStack
 
     stack = PlainStack(table, schema, postgres_url, mongo_url, mongo_database, namespace)
-    with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
+    with invocation_of(ctx).store() as store, shown_line(in_words, quiet=quiet) as listener:
         report = store.adopt(
             stack, collection=collection, model=model, filter_keys=filter_keys or (), progress=listener
         )

@@ -8,7 +8,8 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
-from ragstore.cli.transfers import shown_transfer, tell_report
+from ragstore.cli.progress import shown_line
+from ragstore.cli.transfers import in_words, tell_report
 
 
 def export(
@@ -26,6 +27,6 @@ def export(
 
     --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted", "collection_made": null}.
     """
-    with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
+    with invocation_of(ctx).store() as store, shown_line(in_words, quiet=quiet) as listener:
         report = store.export(target, collection=collection, overwrite=overwrite, progress=listener)
     tell_report(ctx, report, "exported")

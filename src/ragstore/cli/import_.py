@@ -8,7 +8,8 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, FilterKeyOption, JsonOption, QuietOption
-from ragstore.cli.transfers import ModelOption, shown_transfer, tell_report
+from ragstore.cli.progress import shown_line
+from ragstore.cli.transfers import ModelOption, in_words, tell_report
 
 
 def import_(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -32,7 +33,7 @@ def import_(  # noqa: PLR0913, PLR0917 - one argument per option
     --json: {"documents", "nodes", "embedded", "skipped", "seconds", "left_behind", "noted", "collection_made"};
     left_behind and noted are {kind: {"count", "examples"}}, collection_made is null or {"name", "model", "dim"}.
     """
-    with invocation_of(ctx).store() as store, shown_transfer(quiet=quiet) as listener:
+    with invocation_of(ctx).store() as store, shown_line(in_words, quiet=quiet) as listener:
         report = store.import_(
             persist_dir,
             collection=collection,

@@ -1,4 +1,4 @@
-"""Progress of an ingest on standard error: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress on standard error: a bar or one changing line on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ragstore.cli.output import say
-from ragstore.model.report import Progress
+from ragstore.model.report import Listener, Progress
 
 LINE_EVERY_S = 5.0
-
-Listener = Callable[[Progress], None]
 
 
 @contextmanager
@@ -24,11 +22,29 @@ def shown_progress(*, quiet: bool) -> Iterator[Listener | None]:
         with _bar() as listener:
             yield listener
     else:
-        yield lines()
+        yield lines(in_words)
 
 
-def lines(every_s: float = LINE_EVERY_S, clock: Callable[[], float] = time.monotonic) -> Listener:
-    """A listener that prints a line if the last one is ``every_s`` old; prints nothing in a shorter ingest."""
+@contextmanager
+def shown_line(in_words: Callable[[Progress], str], *, quiet: bool) -> Iterator[Listener | None]:
+    """A listener that shows progress in one changing line on a terminal, in a line every few seconds elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        yield lines(in_words, say=_overwrite, every_s=0.2)
+        _overwrite("")
+    else:
+        yield lines(in_words)
+
+
+def lines(
+    in_words: Callable[[Progress], str],
+    *,
+    say: Callable[[str], None] = say,
+    every_s: float = LINE_EVERY_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Listener:
+    """A listener that prints a line if the last one is ``every_s`` old; prints nothing in a shorter call."""
     said_at = clock()
 
     def listen(progress: Progress) -> None:
@@ -40,9 +56,14 @@ def lines(every_s: float = LINE_EVERY_S, clock: Callable[[], float] = time.monot
     return listen
 
 
+def _overwrite(text: str) -> None:
+    sys.stderr.write(f"\r\x1b[K{text}")
+    sys.stderr.flush()
+
+
 def in_words(progress: Progress) -> str:
     """``120 of 500 documents, 3 failed, 4,210 chunks, 310 chunks/s, 2 min left``."""
-    total = f"{progress.listed:,}" + ("" if progress.listing_done else "+")
+    total = f"{progress.expected or 0:,}" + ("" if progress.is_final else "+")
     words = [f"{progress.done:,} of {total} documents"]
     if progress.failed:
         words.append(f"{progress.failed:,} failed")
@@ -57,10 +78,10 @@ def in_words(progress: Progress) -> str:
 
 def seconds_left(progress: Progress) -> float | None:
     """Expected seconds until the end, by the bytes so far; None while the total is unknown or too little is done."""
-    too_early = progress.bytes_done * 100 < progress.bytes_listed
-    if not progress.listing_done or too_early or progress.bytes_done <= 0 or progress.done >= progress.listed:
+    too_early = progress.bytes_done * 100 < progress.bytes_expected
+    if not progress.is_final or too_early or progress.bytes_done <= 0 or progress.done >= (progress.expected or 0):
         return None
-    return progress.seconds * max(progress.bytes_listed - progress.bytes_done, 0) / progress.bytes_done
+    return progress.seconds * max(progress.bytes_expected - progress.bytes_done, 0) / progress.bytes_done
 
 
 def duration_in_words(seconds: float) -> str:
@@ -85,7 +106,7 @@ def _bar() -> Iterator[Listener]:
         task = bar.add_task("listing", total=None)
 
         def listen(progress: Progress) -> None:
-            total = max(progress.bytes_listed, 1) if progress.listing_done else None
+            total = max(progress.bytes_expected, 1) if progress.is_final else None
             bar.update(task, description=in_words(progress), completed=progress.bytes_done, total=total)
 
         yield listen

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.audits import shown_audit
+from ragstore.cli.audits import in_words
 from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
+from ragstore.cli.progress import shown_line
 from ragstore.cli.repair import repair_lines
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def reconcile(
     "examples"}}, "kept" and "set_aside": the same with reasons, "places": [names of collections of MongoDB],
     "embedded", "seconds"}.
     """
-    with invocation_of(ctx).store() as store, shown_audit(quiet=quiet) as listener:
+    with invocation_of(ctx).store() as store, shown_line(in_words, quiet=quiet) as listener:
         report = store.reconcile(dry_run=dry_run, progress=listener)
     if as_json:
         write_json(report.as_dict())

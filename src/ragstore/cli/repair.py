@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
+from ragstore.cli.audits import EveryCollectionOption, in_words, tally_lines
 from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import write, write_json
+from ragstore.cli.progress import shown_line
 
 if TYPE_CHECKING:
     from ragstore.model.drift import RepairReport
@@ -35,7 +36,7 @@ def repair(
     --json: {"ok", "dry_run", "repaired": {kind: {"count", "examples"}}, "kept" and "set_aside": the same with
     reasons, "places": [names of collections of MongoDB], "embedded", "seconds"}.
     """
-    with invocation_of(ctx).store() as store, shown_audit(quiet=quiet) as listener:
+    with invocation_of(ctx).store() as store, shown_line(in_words, quiet=quiet) as listener:
         report = store.repair(collection, dry_run=dry_run, set_aside=set_aside, progress=listener)
     if as_json:
         write_json(report.as_dict())

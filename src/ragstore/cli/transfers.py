@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +9,10 @@ import typer
 from ragstore.cli.exit_status import EXIT_PARTLY
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.output import counted, one_line, say, write, write_json
-from ragstore.cli.progress import LINE_EVERY_S
 
 if TYPE_CHECKING:
     from ragstore.model.collection import MadeCollection
-    from ragstore.model.report import Findings, TransferProgress, TransferReport
+    from ragstore.model.report import Findings, Progress, TransferReport
 
 MAX_SHOWN = 5
 
@@ -42,22 +37,8 @@ ModelOption = Annotated[
     typer.Option("--model", metavar="MODEL", help="Model that made the vectors, where you know it; else external."),
 ]
 
-Listener = Callable[["TransferProgress"], None]
 
-
-@contextmanager
-def shown_transfer(*, quiet: bool) -> Iterator[Listener | None]:
-    """A listener that shows progress: one changing line on a terminal, a line every few seconds elsewhere."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        yield _lines(say=_overwrite, every_s=0.2)
-        _overwrite("")
-    else:
-        yield _lines(say=say, every_s=LINE_EVERY_S)
-
-
-def in_words(progress: TransferProgress) -> str:
+def in_words(progress: Progress) -> str:
     """``12,000 of 50,000 nodes, 4,000/s``."""
     if progress.step == "index":
         return "building the index"
@@ -106,20 +87,3 @@ def made_lines(made: MadeCollection | None, *, dry_run: bool) -> list[str]:
         return []
     verb = "would be made" if dry_run else "made"
     return [f"collection {made.name} {verb}: model {made.model}, {made.dim:,} dimensions"]
-
-
-def _lines(*, say: Callable[[str], None], every_s: float) -> Listener:
-    said_at = time.monotonic()
-
-    def listen(progress: TransferProgress) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= every_s:
-            said_at = time.monotonic()
-            say(in_words(progress))
-
-    return listen
-
-
-def _overwrite(text: str) -> None:
-    sys.stderr.write(f"\r\x1b[K{text}")
-    sys.stderr.flush()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragstore.cli.audits import EveryCollectionOption, shown_audit, tally_lines
+from ragstore.cli.audits import EveryCollectionOption, in_words, tally_lines
 from ragstore.cli.exit_status import EXIT_DRIFT
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import JsonOption, QuietOption
 from ragstore.cli.output import counted, say, write, write_json
+from ragstore.cli.progress import shown_line
 from ragstore.model.drift import Kind
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def verify(
     "pending", "found", "seconds"}; "found" has, after --deep, {collection: {"recall", "self_recall", "asked_recall",
     "of_segments"}}; with --details also "details": {kind: {"count", "examples"}}.
     """
-    with invocation_of(ctx).store() as store, shown_audit(quiet=quiet) as listener:
+    with invocation_of(ctx).store() as store, shown_line(in_words, quiet=quiet) as listener:
         report = store.verify(collection, deep=deep, progress=listener)
     if as_json:
         write_json({**report.as_dict(), **({"details": report.drift.as_dict()} if details else {})})

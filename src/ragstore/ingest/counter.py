@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.document import SourceItem
-from ragstore.model.report import IngestReport, Progress, SetAside
+from ragstore.model.report import IngestReport, Listener, Progress, SetAside
 
 REPORT_EVERY_S = 0.1
 
@@ -17,7 +16,7 @@ REPORT_EVERY_S = 0.1
 class IngestCounter:
     """The counts of one ingest; used from several threads."""
 
-    def __init__(self, tell: Callable[[Progress], None] | None = None) -> None:
+    def __init__(self, tell: Listener | None = None) -> None:
         self.report = IngestReport()
         self._tell = tell
         self._lock = threading.Lock()
@@ -75,13 +74,14 @@ class IngestCounter:
         listing = self._listing
         self._tell(
             Progress(
-                listed=listing.listed if listing else 0,
-                listing_done=listing.done if listing else False,
-                done=self._n_done,
+                "documents",
+                self._n_done,
+                listing.listed if listing else 0,
+                time.monotonic() - self._started,
+                is_final=listing.done if listing else False,
                 failed=self.report.failed,
                 chunks=self.report.chunks,
                 bytes_done=self._bytes_done,
-                bytes_listed=listing.bytes_listed if listing else 0,
-                seconds=time.monotonic() - self._started,
+                bytes_expected=listing.bytes_listed if listing else 0,
             )
         )

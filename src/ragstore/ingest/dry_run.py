@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -14,7 +14,7 @@ from ragstore.ingest.planner import LOOK_UP_AT_ONCE, Planner
 from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
-from ragstore.model.report import IngestReport, Progress, SetAside
+from ragstore.model.report import IngestReport, Listener, SetAside
 from ragstore.postgres import documents
 from ragstore.postgres.documents import KnownSource
 from ragstore.postgres.pool import PostgresPool
@@ -30,7 +30,7 @@ def dry_run(
     roots: Roots,
     *,
     allow_mass_delete: bool = False,
-    tell: Callable[[Progress], None] | None = None,
+    tell: Listener | None = None,
 ) -> IngestReport:
     """The report that a sync would give; it has ``refused`` if the sync would refuse to delete.
 

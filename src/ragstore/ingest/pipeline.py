@@ -27,7 +27,7 @@ from ragstore.ingest.storer import Storer
 from ragstore.ingest.vectors import Parsed, Vectorizer
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
-from ragstore.model.report import IngestReport, Progress
+from ragstore.model.report import IngestReport, Listener
 from ragstore.postgres import vectors
 from ragstore.postgres.documents import Failure
 from ragstore.postgres.pool import PostgresPool
@@ -79,7 +79,7 @@ def ingest(
     listing: Iterable[SourceItem | Unlistable],
     *,
     limits: Limits,
-    tell: Callable[[Progress], None] | None = None,
+    tell: Listener | None = None,
 ) -> IngestReport:
     """Bring a collection up to date with a listing; documents that are not in the listing stay.
 

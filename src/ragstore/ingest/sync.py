@@ -10,7 +10,7 @@ from ragstore.errors import MassDeletionError
 from ragstore.ingest.deletion import Deletion, incomplete, refusal, survey
 from ragstore.ingest.pipeline import Limits, Services, ingest
 from ragstore.model.collection import Collection
-from ragstore.model.report import IngestReport, Progress
+from ragstore.model.report import IngestReport, Listener, Progress
 from ragstore.sources import Listing, read_path
 from ragstore.sources.presence import Roots
 
@@ -35,7 +35,7 @@ def sync(
     *,
     allow_mass_delete: bool,
     limits: Limits,
-    tell: Callable[[Progress], None] | None = None,
+    tell: Listener | None = None,
 ) -> IngestReport:
     """Bring a collection up to date with a listing, and delete documents with a file that is certainly missing.
 
@@ -88,7 +88,7 @@ def sync(
 class _ProgressRelay:
     """Forwards progress; repeats the last event as a keep-alive during deletion."""
 
-    def __init__(self, tell: Callable[[Progress], None] | None) -> None:
+    def __init__(self, tell: Listener | None) -> None:
         self._tell = tell
         self._last: Progress | None = None
 

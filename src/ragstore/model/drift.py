@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from ragstore.model.collection import Found
-
-MAX_EXAMPLES = 20
-"""Most examples of each kind of drift, so that a report stays small."""
+from ragstore.model.report import Findings
 
 
 class Kind(StrEnum):
@@ -39,42 +36,6 @@ _OWN_COUNT = (Kind.MISSING_IN_MONGO, Kind.ORPHAN_IN_MONGO, Kind.MISSING_IN_POSTG
 
 
 @dataclass(slots=True)
-class DriftFindings:
-    """Counts of drift by kind, with the first examples of each."""
-
-    counts: dict[Kind, int] = field(default_factory=dict)
-    examples: dict[Kind, list[str]] = field(default_factory=dict)
-
-    def add(self, kind: Kind, found: Iterable[str]) -> None:
-        """Count these findings; the first are kept as examples."""
-        kept = self.examples.setdefault(kind, [])
-        n_found = 0
-        for each in found:
-            n_found += 1
-            if len(kept) < MAX_EXAMPLES:
-                kept.append(each)
-        if n_found:
-            self.counts[kind] = self.counts.get(kind, 0) + n_found
-        elif not kept:
-            del self.examples[kind]
-
-    def merge(self, other: DriftFindings) -> None:
-        """Add the counts and examples of other findings."""
-        for kind, count in other.counts.items():
-            self.counts[kind] = self.counts.get(kind, 0) + count
-            kept = self.examples.setdefault(kind, [])
-            kept += other.examples[kind][: MAX_EXAMPLES - len(kept)]
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """``{kind: {"count", "examples"}}``."""
-        return {kind.value: {"count": n, "examples": self.examples[kind]} for kind, n in sorted(self.counts.items())}
-
-
-@dataclass(slots=True)
 class VerifyReport:
     """Result of verify.
 
@@ -88,7 +49,7 @@ class VerifyReport:
     documents: int = 0
     nodes: int = 0
     pending: int = 0
-    drift: DriftFindings = field(default_factory=DriftFindings)
+    drift: Findings = field(default_factory=Findings)
     found: dict[str, Found] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -125,9 +86,9 @@ class RepairReport:
     """
 
     dry_run: bool = False
-    repaired: DriftFindings = field(default_factory=DriftFindings)
-    kept: DriftFindings = field(default_factory=DriftFindings)
-    set_aside: DriftFindings = field(default_factory=DriftFindings)
+    repaired: Findings = field(default_factory=Findings)
+    kept: Findings = field(default_factory=Findings)
+    set_aside: Findings = field(default_factory=Findings)
     places: list[str] = field(default_factory=list)
     embedded: int = 0
     seconds: float = 0.0
@@ -173,19 +134,3 @@ class ReconcileReport:
     def as_dict(self) -> dict[str, Any]:
         """The shape ``reconcile --json`` prints."""
         return {**self.repair.as_dict(), "ok": self.ok, "restored": self.restored, "epoch": self.epoch}
-
-
-@dataclass(frozen=True, slots=True)
-class AuditProgress:
-    """Progress of a verify or a repair in one collection.
-
-    Args:
-        nodes: nodes compared so far.
-        expected: number of live nodes in the ledger.
-        seconds: time since the start of this collection.
-    """
-
-    collection: str
-    nodes: int
-    expected: int
-    seconds: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -57,6 +57,13 @@ class Findings:
             self.counts[kind] = self.counts.get(kind, 0) + n_found
             self.examples[kind] = kept
 
+    def merge(self, other: Findings) -> None:
+        """Add the counts and examples of other findings."""
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+            kept = self.examples.setdefault(kind, [])
+            kept += other.examples[kind][: MAX_EXAMPLES - len(kept)]
+
     @property
     def total(self) -> int:
         return sum(self.counts.values())
@@ -106,23 +113,6 @@ class TransferReport:
             "noted": self.noted.as_dict(),
             "collection_made": self.collection_made.as_dict() if self.collection_made else None,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class TransferProgress:
-    """Progress of an import, an export or an adoption.
-
-    Args:
-        step: the current step.
-        done: nodes or vectors of this step that are done.
-        expected: total number of them, None if unknown.
-        seconds: time since the start.
-    """
-
-    step: str
-    done: int
-    expected: int | None
-    seconds: float
 
 
 COUNTS = ("added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds")
@@ -186,23 +176,30 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of an ingest: counts since its start.
+    """Progress of a call that takes long: counts since its start.
 
     Args:
-        listed: documents that the listing has shown so far.
-        listing_done: whether ``listed`` and ``bytes_listed`` are final.
-        done: documents that are finished, including unchanged and failed ones.
-        failed: number of them that are in quarantine.
-        chunks: chunks published.
-        bytes_done: size of the documents in ``done``.
+        step: what is counted: documents of an ingest, nodes or vectors of a transfer, or the collection whose nodes are
+            compared by an audit.
+        done: how many are done; of an ingest including unchanged and failed ones.
+        expected: total number of them; None if unknown.
         seconds: time since the start.
+        is_final: whether ``expected`` is; a listing may go on.
+        failed: documents of an ingest that are in quarantine.
+        chunks: chunks published by an ingest.
+        bytes_done: size of the documents in ``done``.
     """
 
-    listed: int
-    listing_done: bool
+    step: str
     done: int
-    failed: int
-    chunks: int
-    bytes_done: int
-    bytes_listed: int
+    expected: int | None
     seconds: float
+    is_final: bool = True
+    failed: int = 0
+    chunks: int = 0
+    bytes_done: int = 0
+    bytes_expected: int = 0
+
+
+Listener = Callable[[Progress], None]
+"""Called several times a second, from several threads."""

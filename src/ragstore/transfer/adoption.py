@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 
 from ragstore.errors import InvalidNodeError
 from ragstore.model.node import Node
-from ragstore.model.report import MAX_EXAMPLES, LeftBehind, Noted, TransferReport
+from ragstore.model.report import MAX_EXAMPLES, LeftBehind, Listener, Noted, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.mongo.plain_docstore import PlainDocstore
 from ragstore.postgres.plain_table import PlainRow, PlainTable
-from ragstore.transfer.loader import ImportContext, Loader, Tell, usable
+from ragstore.transfer.loader import ImportContext, Loader, usable
 from ragstore.transfer.nodes import node_of_body, node_of_row
 from ragstore.transfer.spill import Spill
 
 
-def adopt(table: PlainTable, docstore: PlainDocstore | None, into: ImportContext, tell: Tell = None) -> TransferReport:
+def adopt(
+    table: PlainTable, docstore: PlainDocstore | None, into: ImportContext, tell: Listener | None = None
+) -> TransferReport:
     """Import nodes and vectors of the table, and hashes and further nodes of the document store, into a collection.
 
     Raises:

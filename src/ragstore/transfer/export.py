@@ -17,11 +17,10 @@ import orjson
 from ragstore.errors import RefusedError, TransferError
 from ragstore.model.collection import Collection
 from ragstore.model.node import VECTOR_STORE, Struct
-from ragstore.model.report import TransferProgress, TransferReport
+from ragstore.model.report import Listener, Progress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.snapshot import Snapshot, StoredNode, snapshot
-from ragstore.transfer.loader import Tell
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,
     DOCSTORE,
@@ -48,7 +47,7 @@ def export_collection(
     folder: Folder,
     *,
     overwrite: bool,
-    tell: Tell = None,
+    tell: Listener | None = None,
 ) -> TransferReport:
     """Write a snapshot of a collection; it is never in memory as a whole.
 
@@ -74,7 +73,7 @@ def export_collection(
 
 
 class _Export:
-    def __init__(self, now: Snapshot, target: Target, begun: float, tell: Tell) -> None:
+    def __init__(self, now: Snapshot, target: Target, begun: float, tell: Listener | None) -> None:
         self.report = TransferReport()
         self._now = now
         self._target = target
@@ -118,7 +117,7 @@ class _Export:
         for n, entry in enumerate(entries, start=1):
             yield entry
             if self._tell is not None and n % _TELL_EVERY == 0:
-                self._tell(TransferProgress(step, n, expected, time.monotonic() - self._begun))
+                self._tell(Progress(step, n, expected, time.monotonic() - self._begun))
 
 
 def _vectors(vectors: Iterable[tuple[str, Vectors]]) -> Iterator[tuple[str, bytes]]:

@@ -12,11 +12,11 @@ from ragstore.errors import InvalidNodeError, NotFoundError, RagstoreError, Retr
 from ragstore.model.collection import Collection
 from ragstore.model.graph import MAX_RELATION_BYTES, checked_key
 from ragstore.model.node import Node
-from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferReport
+from ragstore.model.report import LeftBehind, Listener, Noted, Progress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.postgres.triplets import Triplet, put_triplets
-from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, ImportContext, Loader, Tell, usable
+from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, ImportContext, Loader, usable
 from ragstore.transfer.nodes import node_of_body
 from ragstore.transfer.persist_dir import (
     DEFAULT_NAMESPACE,
@@ -43,7 +43,9 @@ class _Survey:
     other_stores: list[str] = field(default_factory=list)
 
 
-def import_persist_dir(source: PersistDir, namespace: str, into: ImportContext, tell: Tell = None) -> TransferReport:
+def import_persist_dir(
+    source: PersistDir, namespace: str, into: ImportContext, tell: Listener | None = None
+) -> TransferReport:
     """Import nodes, vectors, hashes and index structs into a collection.
 
     Files are read twice, never as a whole into memory: first all are checked, and vectors and hashes go to a temporary
@@ -91,14 +93,14 @@ def _check_namespace(source: PersistDir, namespace: str) -> None:
     )
 
 
-def _surveyed(source: PersistDir, namespace: str, spill: Spill, tell: Tell) -> _Survey:
+def _surveyed(source: PersistDir, namespace: str, spill: Spill, tell: Listener | None) -> _Survey:
     survey, begun = _Survey(), time.monotonic()
     n_vectors = 0
     for vectors in _vector_batches(source, namespace):
         spill.put_vectors(vectors)
         n_vectors += len(vectors)
         if tell is not None:
-            tell(TransferProgress("vectors", n_vectors, None, time.monotonic() - begun))
+            tell(Progress("vectors", n_vectors, None, time.monotonic() - begun))
     for other in sorted(set(source.vector_stores) - {namespace}):
         for vectors in _vector_batches(source, other):
             spill.put_elsewhere(vectors)

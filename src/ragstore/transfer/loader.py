@@ -14,7 +14,7 @@ from ragstore.errors import LimitExceededError
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState
 from ragstore.model.node import Node, content_with_text
-from ragstore.model.report import LeftBehind, Noted, TransferProgress, TransferReport
+from ragstore.model.report import LeftBehind, Listener, Noted, Progress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.postgres import live
 from ragstore.postgres.documents import get_documents
@@ -32,8 +32,6 @@ CHARS_AT_ONCE = 16_000_000
 """Most characters of one batch, so that large nodes make small batches."""
 
 _DOCUMENTS_AT_ONCE = 500
-
-Tell = Callable[[TransferProgress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
 class Loader:
     """Writes batches of nodes to one collection, and marks their documents as complete."""
 
-    def __init__(self, into: ImportContext, collection: Collection, spill: Spill, tell: Tell = None) -> None:
+    def __init__(self, into: ImportContext, collection: Collection, spill: Spill, tell: Listener | None = None) -> None:
         self.report = TransferReport()
         self.collection = collection
         self._into = into
@@ -124,7 +122,7 @@ class Loader:
     def tell(self, step: str, done: int, expected: int | None) -> None:
         """Report progress, if there is a listener."""
         if self._tell is not None:
-            self._tell(TransferProgress(step, done, expected, time.monotonic() - self._begun))
+            self._tell(Progress(step, done, expected, time.monotonic() - self._begun))
 
     def _holdable(self, vectors: Mapping[str, Vectors | None]) -> dict[str, Vectors]:
         """The vectors that the collection can store; the others are reported."""
