@@ -133,9 +133,9 @@ def test_unchanged_documents_are_looked_up_a_thousand_at_a_time_and_start_no_rea
 ) -> None:
     write_documents(tmp_path / "docs", {f"{i:04}.txt": f"Document {i} says this." for i in range(2_100)})
     assert ingest(store, tmp_path / "docs").added == 2_100
-    asked, started = spied(monkeypatch, documents, "_fetch"), spied(monkeypatch, ParserPool, "_start")
+    asked, started = spied(monkeypatch, documents, "get_source_states"), spied(monkeypatch, ParserPool, "_start")
     assert ingest(store, tmp_path / "docs").unchanged == 2_100
-    assert asked["_fetch"] == 3 + 1, "one for each thousand, and whether any is in quarantine"
+    assert asked["get_source_states"] == 3, "one for each thousand"
     assert not started
     os.utime(tmp_path / "docs" / "0007.txt", (1, 1))
     assert ingest(store, tmp_path / "docs").unchanged == 2_100
