@@ -433,10 +433,15 @@ def _constants(plan: _Plan, collection: Collection, mode: Mode, query: Query) ->
 
 
 def _fresh_sql(collection: Collection, plan: _Plan, condition: str) -> str:
+    """The fresh nodes that are compared, from FROM on."""
+    table = quoted_table(collection)
     if not plan.n_near:
-        return "false"
+        return f"{table} WHERE false"
     fresh = fresh_condition(collection.segments)
-    return fresh if plan.some is None else f"{fresh} AND {condition}"
+    if plan.some is None:
+        return f"{table} WHERE {fresh}"
+    # OFFSET keeps them from being looked for by an index on what the condition names: these are few.
+    return f"(SELECT * FROM {table} WHERE {fresh} OFFSET 0) AS fresh_row WHERE {condition}"
 
 
 def _candidate_sql(collection: Collection, plan: _Plan) -> str:
