@@ -67,7 +67,14 @@ def nodes(test_servers: Any, template_database: str, request: pytest.FixtureRequ
     vectors = random.normal(size=(N_CLUSTERS, DIM))[clusters] + random.normal(size=(n_nodes, DIM)) * 0.4
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     rows = [
-        {"cluster": f"c{clusters[at]}", "mark": f"m{at % 900}", "year": at % 3000, "half": at % 2, "place": at % 2500}
+        {
+            "cluster": f"c{clusters[at]}",
+            "mark": f"m{at % 900}",
+            "year": at % 3000,
+            "half": at % 2,
+            "place": at % 2500,
+            "third": at % 3,
+        }
         for at in range(n_nodes)
     ]
     made = [Node(f"n{at:05d}", vectors[at], "text " * 100, rows[at], f"doc{at // 10}") for at in range(n_nodes)]
@@ -79,7 +86,7 @@ def nodes(test_servers: Any, template_database: str, request: pytest.FixtureRequ
             space=EmbeddingSpace("external", DIM),
             chunking=Chunking(512, 64),
             text_search_config="english",
-            form=TableForm(filter_keys=("year", "mark")),
+            form=TableForm(filter_keys=("year", "mark", "third")),
         )
         connection.run("ALTER TABLE ragstore.data_docs SET (autovacuum_enabled = off)")
         for part in (made[:6000], made[6000:N_INDEXED], made[N_INDEXED:]):
@@ -105,6 +112,14 @@ def assert_looks_near_by_indexes(plan: str, collection: Collection) -> None:
     assert re.search(rf"data_docs_pkey.*\n\s+Index Cond: \(id > {collection.segments[-1].upto}\)", plan)
     assert "Tid Scan on data_docs node" in plan
     assert "Seq Scan on data_docs" not in plan
+
+
+def test_the_few_nodes_that_a_look_has_found_are_not_looked_for_by_a_declared_key(nodes: Nodes) -> None:
+    tree = Condition("third", "==", 1)
+    plan = nodes.plan(lambda: nodes.search(tree))
+    assert nodes.n_statements == 1
+    assert " using filter_" not in plan
+    assert set(nodes.search(tree)) == nodes.nearest(tree)
 
 
 def test_an_unfiltered_search_reads_the_index_of_each_segment_and_the_fresh_nodes_by_their_ids(nodes: Nodes) -> None:
