@@ -13,7 +13,7 @@ from ragstore.errors import EmptyStoreError, SchemaVersionError, StoreUnavailabl
 from ragstore.migrate import postgres as postgres_steps
 from ragstore.migrate.requirements import check_encoding, check_vector
 from ragstore.migrate.versions import Step, head
-from ragstore.postgres.epoch import position
+from ragstore.postgres.epoch import count_documents, deployment_id, position
 from ragstore.postgres.errors import translation
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.session import SCHEMA, SETTINGS, in_schema
@@ -71,7 +71,7 @@ def apply_at(settings: Settings, addresses: Addresses) -> list[Step]:
         done += mongo_steps.apply(database)
         with closing(postgres_pool(settings, addresses)) as pool:
             with pool.autocommit() as connection:
-                is_empty = not _n_documents(connection)
+                is_empty = not count_documents(connection)
             if is_empty:
                 set_deployment(database, pool)
     return done
@@ -135,7 +135,7 @@ def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
         current = mongo_steps.current(database)
         theirs = mongo_steps.deployment_id(database)
     with pool.autocommit() as connection:
-        n_documents = _n_documents(connection)
+        n_documents = count_documents(connection)
     if n_documents and (current is None or theirs is None):
         raise EmptyStoreError(
             f"MongoDB database {database.name!r} is empty, but PostgreSQL knows {n_documents} documents",
@@ -204,7 +204,7 @@ def set_deployment(database: MongoDatabase, pool: PostgresPool) -> None:
 def deployment_of(pool: PostgresPool) -> str:
     """The id that both databases of a deployment hold."""
     with pool.autocommit() as connection:
-        return _deployment_id(connection)
+        return deployment_id(connection)
 
 
 def migrate_mongo(database: MongoDatabase) -> None:
@@ -228,20 +228,6 @@ def _check(store: str, current: str | None, wanted: str) -> None:
         f"{store} has {'no schema' if current is None else f'schema version {current}'}, this program needs {wanted}",
         hint="run 'ragstore migrate apply'",
     )
-
-
-def _deployment_id(connection: Connection) -> str:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT deployment_id::text FROM ragstore.deployment")
-        row = cursor.fetchone()
-        return str(row[0]) if row else ""
-
-
-def _n_documents(connection: Connection) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM (SELECT 1 FROM ragstore.document WHERE deleted_at IS NULL LIMIT 1000) d")
-        row = cursor.fetchone()
-        return int(row[0]) if row else 0
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""Epoch and newest mark of PostgreSQL, and the begin of a new epoch."""
+"""Epoch and newest mark of PostgreSQL, the begin of a new epoch, and the deployment that the database belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from ragstore.model.epoch import Mark, StorePosition
-from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.pool import Connection, Cursor, PostgresPool
 from ragstore.postgres.run import fetch, fetch_first
 
 POSITION = """
@@ -91,3 +91,19 @@ def raise_revisions(pool: PostgresPool, name: str, revisions: Mapping[str, int],
     with pool.transaction() as cursor:
         cursor.execute(RAISE_REVISIONS, new)
         cursor.execute(ADD_EVENTS, new)
+
+
+def deployment_id(connection: Connection) -> str:
+    """The id of the deployment that this database belongs to, empty before it has one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT deployment_id::text FROM ragstore.deployment")
+        row = cursor.fetchone()
+        return str(row[0]) if row else ""
+
+
+def count_documents(connection: Connection) -> int:
+    """How many documents are live, counted up to 1,000."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM (SELECT 1 FROM ragstore.document WHERE deleted_at IS NULL LIMIT 1000) d")
+        row = cursor.fetchone()
+        return int(row[0]) if row else 0

@@ -128,12 +128,6 @@ def taken_rows(pool: PostgresPool, outbox_ids: Sequence[int]) -> Iterator[TakenO
         yield TakenOutbox(cursor, fetch(cursor, statements.TAKE_OUTBOX_ROWS, outbox_ids=list(outbox_ids)))
 
 
-def count_pending(pool: PostgresPool) -> tuple[int, int]:
-    """Number of outbox rows and of runs."""
-    ((n_rows, n_runs),) = fetch(pool, statements.COUNT_PENDING)
-    return n_rows, n_runs
-
-
 def ref_docs(cursor: Cursor, collection: Collection, document_ids: Sequence[str]) -> list[RefDoc]:
     """The ledger's state of documents: revision, node ids in order, hash and metadata."""
     rows = fetch(cursor, statements.REF_DOCS, collection, document_ids=array(document_ids))

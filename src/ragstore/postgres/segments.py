@@ -1,10 +1,10 @@
 """Segments: ranges of a vector table's ids, each with its vectors in a narrow table that is written once.
 
 A row's id only grows, so new rows are above the last range. These are fresh: in no segment, and compared one by one.
-Fresh nodes are sealed into a segment within a second, by one statement. Small segments have no tree and are read whole,
-which costs a search a third of a microsecond per node. When they have many nodes together they become a tree of cells
-(``cells.py``), and neighbouring trees are merged by size. Rows of a segment's table never change: deleted nodes are
-left out when a search fetches the nodes' own rows, and by the next merge.
+Fresh nodes are sealed into a segment by one statement, as soon as the writers under way have ended. Small segments have
+no tree and are read whole, which costs a search a third of a microsecond per node. When they have many nodes together
+they become a tree of cells (``cells.py``), and neighbouring trees are merged by size. Rows of a segment's table never
+change: deleted nodes are left out when a search fetches the nodes' own rows, and by the next merge.
 
 A search is correct with any version of the list of segments: for it, fresh is all above the last segment that it knows.
 A table that was merged into another stays for ``RETIRED_S``. A search with an older list gets the error that the table

@@ -192,10 +192,6 @@ UPDATE ragstore.mark SET mark = %(mark)s, token = %(token)s
 WHERE slot = pg_backend_pid() %% 16 AND mark < %(mark)s
 """
 
-COUNT_PENDING = """
-SELECT (SELECT count(*) FROM ragstore.outbox), (SELECT count(*) FROM ragstore.run)
-"""
-
 DOCUMENT_COLUMNS = """document_id, source_uri, revision, n_nodes, fingerprint, content_hash, doc_hash, size, mtime_ns,
     etag, metadata, published_at, deleted_at"""
 

@@ -44,9 +44,6 @@ SELECT index_id, kind, body, stamp FROM ragstore.index_struct
 WHERE collection_id = %(collection_id)s ORDER BY index_id
 """
 
-STAMPS = """
-SELECT index_id, stamp FROM ragstore.index_struct WHERE collection_id = %(collection_id)s ORDER BY index_id
-"""
 
 OF_KIND = """
 SELECT index_id FROM ragstore.index_struct WHERE collection_id = %(collection_id)s AND kind = %(kind)s ORDER BY index_id
@@ -94,11 +91,6 @@ def find_struct(pool: PostgresPool, collection: Collection, index_id: str) -> St
 
 def list_structs(pool: PostgresPool, collection: Collection) -> list[Struct]:
     return [Struct(*row) for row in fetch(pool, LIST, collection)]
-
-
-def struct_stamps(pool: PostgresPool, collection: Collection) -> dict[str, int]:
-    """The stamp of each struct of a collection."""
-    return dict(fetch(pool, STAMPS, collection))
 
 
 def ids_of_kind(pool: PostgresPool, collection: Collection, kind: str) -> list[str]:
