@@ -23,6 +23,7 @@ from ragstore.postgres.collections import create_collection, get_collection
 from ragstore.postgres.documents import read_gauges
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.search import Mode, Query, effort_of, vector_search
+from ragstore.postgres.segment_tables import visit_live_vectors
 from ragstore.query.search import Question, search
 from tests.integration.test_search import Node, a_connection, add_nodes
 from tests.support.corpus import write_documents
@@ -273,6 +274,20 @@ def test_where_no_effort_finds_enough_every_node_is_compared_and_the_collection_
     assert not efforts.is_due(pool, corpus.now().collection, at_rest=True)
     aged = replace(effort, measured_at=effort.measured_at - 90_000)
     assert efforts.is_due(pool, replace(corpus.collection, effort=aged), at_rest=True)
+
+
+def test_vectors_of_live_nodes_are_visited_some_hundred_at_a_time(pool: PostgresPool, postgres_database: str) -> None:
+    corpus = a_corpus(pool, postgres_database, "log lines", "early")
+    merge_at_rest(pool, corpus.collection)
+    collection, n_visited = corpus.now().collection, []
+    with pool.transaction() as cursor:
+        cursor.execute("DELETE FROM ragstore.data_docs WHERE id % 3 = 1")
+        for segment in collection.segments:
+            visit_live_vectors(cursor, collection, segment, lambda vectors: n_visited.append(len(vectors)))
+        last = collection.segments[-1].upto
+        cursor.execute("SELECT count(*) FROM ragstore.data_docs WHERE id <= %s", [last])
+        assert cursor.fetchone() == (sum(n_visited),)
+    assert len(n_visited) > 5 and max(n_visited) < 1_000 < sum(n_visited)
 
 
 def test_while_a_collection_grows_it_is_measured_each_time_that_it_has_doubled(

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ragstore.errors import CollectionNotFoundError, MissingTableError
 from ragstore.model.collection import LOW_RECALL, Collection, Effort, Found, FoundInSegment, Segment, default_effort
+from ragstore.postgres.cells import Halves
 from ragstore.postgres.collections import find_collection
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Connection, PostgresPool
 from ragstore.postgres.search import Query, Row, vector_search
-from ragstore.postgres.segment_tables import node_vectors, table_of
+from ragstore.postgres.segment_tables import table_of, visit_live_vectors
 from ragstore.postgres.vectors import decoded_vector
 
 TARGET, TARGET_OF_KIND = 0.985, LOW_RECALL
@@ -376,15 +377,18 @@ def _nearest(connection: Connection, collection: Collection, questions: Floats) 
     """Cosine of the last of the nearest of each question, and how many of them are in each segment."""
     best = np.full((len(questions), _K), -1, dtype=np.float32)
     best_in = np.full((len(questions), _K), -1)
+
+    def compare(vectors: Halves, at: int) -> None:
+        nonlocal best, best_in
+        similarity = questions @ vectors.astype(np.float32).T
+        both = np.concatenate([best, similarity], axis=1)
+        both_in = np.concatenate([best_in, np.full(similarity.shape, at)], axis=1)
+        kept = np.argpartition(both, both.shape[1] - _K, axis=1)[:, -_K:]
+        best, best_in = (np.take_along_axis(each, kept, axis=1) for each in (both, both_in))
+
     with connection.cursor() as cursor:
         for at, segment in enumerate(collection.segments):
-            _, vectors = node_vectors(cursor, collection, segment)
-            for begin in range(0, len(vectors), 8_192):
-                similarity = questions @ vectors[begin : begin + 8_192].astype(np.float32).T
-                both = np.concatenate([best, similarity], axis=1)
-                both_in = np.concatenate([best_in, np.full(similarity.shape, at)], axis=1)
-                kept = np.argpartition(both, both.shape[1] - _K, axis=1)[:, -_K:]
-                best, best_in = (np.take_along_axis(each, kept, axis=1) for each in (both, both_in))
+            visit_live_vectors(cursor, collection, segment, partial(compare, at=at))
     tenth: Floats = best.min(axis=1)
     in_each = [np.count_nonzero(best_in == at, axis=1) for at in range(len(collection.segments))]
     return tenth, np.stack(in_each, axis=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ragstore.postgres.pairs import SLOTS, Groups, Pairs
 from ragstore.postgres.pool import Cursor
 
 Nodes = tuple[Numbers, Pairs, Halves]
+Rows = np.ndarray[Any, Any]
 """Sorted ids of nodes, shape ``(n,)``, their pairs ``(n, SLOTS)``, their vectors of length 1 or 0 ``(n, dim)``."""
 
 _WRITTEN_AT_ONCE = 20_000
@@ -90,26 +92,43 @@ def write_tree(cursor: Cursor, collection: Collection, number: int, nodes: Nodes
 
 def live_nodes(cursor: Cursor, collection: Collection, segment: Segment) -> Nodes:
     """A segment's live nodes; read from their own rows if the segment's table is missing."""
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
-    where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
-    if cursor.fetchone() == (True,):
-        query = f"SELECT id, pairs, embedding FROM {table_of(collection, segment)} WHERE n = 0"
-        ids, of_ids, vectors = _read(cursor, collection, query)
-        live = _read_ids(cursor, f"SELECT id FROM {quoted_table(collection)} WHERE {where}")
+    query, live = _live(cursor, collection, segment)
+    ids, of_ids, vectors = _read(cursor, collection, query)
+    if live is not None:
         kept = np.isin(ids, live)
         ids, of_ids, vectors = ids[kept], of_ids[kept], vectors[kept]
-    else:
-        normalised = f"ragstore.pairs(user_metadata), l2_normalize(embedding)::halfvec({collection.space.dim:d})"
-        query = f"SELECT id, {normalised} FROM {quoted_table(collection)} WHERE {where}"
-        ids, of_ids, vectors = _read(cursor, collection, query)
     order = np.argsort(ids)
     return ids[order], of_ids[order], vectors[order]
 
 
-def node_vectors(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[Numbers, Halves]:
-    """Ids and vectors of a segment's live nodes, in the order of the ids; vectors have length 1 or 0."""
-    ids, _, vectors = live_nodes(cursor, collection, segment)
-    return ids, vectors
+def visit_live_vectors(
+    cursor: Cursor, collection: Collection, segment: Segment, visit: Callable[[Halves], object]
+) -> None:
+    """Call ``visit`` with some hundred vectors at a time of a segment's live nodes; they have length 1 or 0.
+
+    Needs eight bytes of memory a node, not its vector.
+    """
+    query, live = _live(cursor, collection, segment)
+    ordered = None if live is None else np.append(np.sort(live), np.iinfo(np.int64).max)
+
+    def take(rows: Rows) -> None:
+        if ordered is not None:
+            ids = rows["id"].astype(np.int64)
+            rows = rows[ordered[np.searchsorted(ordered, ids)] == ids]
+        visit(rows["vector"].astype(np.float16))
+
+    _copy(cursor, query, _Sink(_row_type(collection.space.dim, "id", "pairs"), take))
+
+
+def _live(cursor: Cursor, collection: Collection, segment: Segment) -> tuple[str, Numbers | None]:
+    """A query for a segment's ids, pairs and vectors, and which of the ids are live; None if all are."""
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table_of(collection, segment)])
+    where = f"id > {segment.above:d} AND id <= {segment.upto:d}"
+    if cursor.fetchone() == (True,):
+        live = _read_ids(cursor, f"SELECT id FROM {quoted_table(collection)} WHERE {where}")
+        return f"SELECT id, pairs, embedding FROM {table_of(collection, segment)} WHERE n = 0", live
+    normalised = f"ragstore.pairs(user_metadata), l2_normalize(embedding)::halfvec({collection.space.dim:d})"
+    return f"SELECT id, {normalised} FROM {quoted_table(collection)} WHERE {where}", None
 
 
 def _row_type(dim: int, *fields: str) -> np.dtype[Any]:
@@ -151,18 +170,22 @@ def _read_ids(cursor: Cursor, query: str) -> Numbers:
     return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
-def _rows(cursor: Cursor, query: str, of_type: np.dtype[Any]) -> list[np.ndarray[Any, Any]]:
-    sink = _Sink(of_type)
+def _rows(cursor: Cursor, query: str, of_type: np.dtype[Any]) -> list[Rows]:
+    parts: list[Rows] = []
+    _copy(cursor, query, _Sink(of_type, parts.append))
+    return parts
+
+
+def _copy(cursor: Cursor, query: str, sink: _Sink) -> None:
     cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", sink, size=1 << 18)
-    return sink.parts
 
 
 class _Sink:
-    """Receives rows of one size in PostgreSQL's binary COPY format, and converts them as they arrive."""
+    """Receives rows of one size in PostgreSQL's binary COPY format, and passes them on as they arrive."""
 
-    def __init__(self, of_type: np.dtype[Any]) -> None:
-        self.parts: list[np.ndarray[Any, Any]] = []
+    def __init__(self, of_type: np.dtype[Any], take: Callable[[Rows], object]) -> None:
         self._type = of_type
+        self._take = take
         self._rest = bytearray()
         self._has_begun = False
 
@@ -174,6 +197,6 @@ class _Sink:
         n = len(self._rest) // self._type.itemsize if self._has_begun else 0
         if n:
             size = n * self._type.itemsize
-            self.parts.append(np.frombuffer(bytes(self._rest[:size]), dtype=self._type))
+            self._take(np.frombuffer(bytes(self._rest[:size]), dtype=self._type))
             del self._rest[:size]
         return len(sent)
