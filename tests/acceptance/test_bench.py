@@ -152,7 +152,8 @@ def test_a_bench_that_fails_leaves_no_databases(bench: CommandLine, urls: Server
     until_at_work(urls)
     execute(urls, f"DROP DATABASE {NAME} WITH (FORCE)")
     done = bench.finish(process, status=1)
-    assert "PostgreSQL" in done.error  # a connection that was open says that it was closed, a new one that there is no such database
+    # An open connection says that it was closed, a new one that there is no such database.
+    assert "PostgreSQL" in done.error
     assert databases(urls) == []
 
 

@@ -227,7 +227,7 @@ class InThisProcess:
         data = read_bytes(item.source_uri, self._limits.bounds, max_bytes=_MAX_BYTES)
         document = read(data, os.path.basename(read_path(item.source_uri)))
         chunks = split(document, self._limits.chunking)
-        return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.cleaned)
+        return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.notes)
 
 
 class _Model:

@@ -109,14 +109,14 @@ def test_a_document_comes_back_with_all_that_was_found(pool: ParserPool, tmp_pat
         ("## B\n\nTwo.", ("A", "B")),
     ]
     assert document.metadata == {"title": "T"}
-    assert document.cleaned == {"nul_bytes": 1}
+    assert document.notes == {"nul_bytes": 1}
     assert document.n_chars == len("# A\n\nOne word.\n\n## B\n\nTwo.\n")
     assert pool.hash_only(an_item(tmp_path / "a.md", data)) == document.content_hash
 
 
 def test_pages_and_word_documents_are_read_in_the_child(pool: ParserPool, tmp_path: Path) -> None:
     pdf = pool.parse(an_item(tmp_path / "a.pdf", a_pdf(["One.", "Two."])))
-    assert [(chunk.text, chunk.page) for chunk in pdf.chunks] == [("One.\n\nTwo.", 1)]
+    assert [(chunk.text, chunk.place) for chunk in pdf.chunks] == [("One.\n\nTwo.", {"page": 1})]
     docx = pool.parse(an_item(tmp_path / "a.docx", a_docx(a_word_paragraph("Words."))))
     assert [chunk.text for chunk in docx.chunks] == ["Words."]
 

@@ -9,7 +9,11 @@ from ragstore.model.document import SourceItem
 from ragstore.model.node import TYPE_KEYS, content_with_text
 
 ITEM = SourceItem("/manuals/pump.md", "/manuals/pump.md", 40)
-CHUNKS = [Chunk("Open it.", 0, 8, ("Pump", "Cleaning")), Chunk("Rinse.", 9, 15), Chunk("Close it.", 16, 25, page=3)]
+CHUNKS = [
+    Chunk("Open it.", 0, 8, ("Pump", "Cleaning")),
+    Chunk("Rinse.", 9, 15),
+    Chunk("Close it.", 16, 25, place={"page": 3}),
+]
 NODES = build_nodes(ITEM, ParsedDocument("c0ffee", CHUNKS, 25, {"title": "Pump"}))
 
 

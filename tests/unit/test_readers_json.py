@@ -37,7 +37,7 @@ def test_numbers_keep_their_digits_however_many() -> None:
 def test_lone_surrogates_are_replaced() -> None:
     read_text = read(b'{"a": "x\\ud800y", "b": "\\ud83d\\ude00"}', "a.json")
     assert read_text.text == "a: x\ufffdy\nb: \U0001f600"
-    assert read_text.cleaned == {"lone_surrogates": 1}
+    assert read_text.notes == {"lone_surrogates": 1}
 
 
 @pytest.mark.parametrize(

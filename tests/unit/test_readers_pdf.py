@@ -10,14 +10,14 @@ from tests.support.files import a_pdf
 def test_each_page_is_found_by_its_offset() -> None:
     read_text = read(a_pdf(["First page.\nSecond line.", "Second page.", "Third."], title="A title"), "a.pdf")
     assert read_text.text == "First page.\nSecond line.\n\nSecond page.\n\nThird."
-    assert [read_text.text[start:][:6] for start in read_text.page_starts] == ["First ", "Second", "Third."]
+    assert [read_text.text[start:][:6] for start in read_text.part_starts] == ["First ", "Second", "Third."]
     assert read_text.metadata == {"title": "A title", "pages": 3}
     assert read_text.shape == "prose"
 
 
 def test_an_empty_page_between_others_keeps_the_count() -> None:
     read_text = read(a_pdf(["One.", "", "Three."]), "a.pdf")
-    assert [read_text.text[start:].strip()[:3] for start in read_text.page_starts] == ["One", "Thr", "Thr"]
+    assert [read_text.text[start:].strip()[:3] for start in read_text.part_starts] == ["One", "Thr", "Thr"]
 
 
 def test_an_encrypted_pdf_says_so() -> None:

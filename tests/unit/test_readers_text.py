@@ -28,17 +28,17 @@ def test_text_is_read_in_its_encoding(data: bytes, text: str) -> None:
 
 def test_windows_1252_is_noted() -> None:
     assert read("Grüße – “naïve”".encode("cp1252"), "a.txt") == ReadText(
-        "Grüße – “naïve”", cleaned={"decoded_as_cp1252": 1}
+        "Grüße – “naïve”", notes={"decoded_as_cp1252": 1}
     )
 
 
 def test_one_damaged_byte_does_not_change_the_encoding_of_the_rest() -> None:
     read_text = read("Grüße aus Köln ".encode() + b"\xff end", "a.txt")
-    assert read_text == ReadText("Grüße aus Köln \ufffd end", cleaned={"invalid_utf8": 1})
+    assert read_text == ReadText("Grüße aus Köln \ufffd end", notes={"invalid_utf8": 1})
 
 
 def test_nul_bytes_are_removed_and_counted() -> None:
-    assert read(b"one\0 two\0\0 three\r\n", "a.txt") == ReadText("one two three\n", cleaned={"nul_bytes": 3})
+    assert read(b"one\0 two\0\0 three\r\n", "a.txt") == ReadText("one two three\n", notes={"nul_bytes": 3})
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.csv", "a.json", "a.html"])

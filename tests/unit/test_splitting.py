@@ -191,9 +191,11 @@ def test_a_long_table_is_cut_between_rows() -> None:
 def test_a_chunk_tells_the_page_it_begins_on() -> None:
     pages = ["First page. " * 30, "Second page. " * 30, "Third page."]
     starts = [0, len(pages[0]), len(pages[0]) + len(pages[1])]
-    chunks = split(ReadText("".join(pages), page_starts=starts), CHUNKING)
-    assert all(chunk.page == 1 + sum(start <= chunk.start_char for start in starts[1:]) for chunk in chunks)
-    assert {chunk.page for chunk in chunks} >= {1, 2}
+    chunks = split(
+        ReadText("".join(pages), part_starts=starts, places=[{"page": i + 1} for i in range(len(starts))]), CHUNKING
+    )
+    assert all(chunk.place["page"] == 1 + sum(start <= chunk.start_char for start in starts[1:]) for chunk in chunks)
+    assert {chunk.place["page"] for chunk in chunks} >= {1, 2}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ragstore.embedding import Embedder
-from ragstore.model.chunk import Chunk
+from ragstore.model.chunk import PLACE_KEYS, Chunk
 from ragstore.model.collection import Collection
 from ragstore.model.node import TYPE_KEYS, Node, content_and_text
 from ragstore.model.run import Vectors
@@ -163,7 +163,7 @@ def _chunk(node: Node) -> Chunk:
     return Chunk(node.text, node.start_char or 0, node.end_char or 0, tuple(node.metadata.get("headings", ())))
 
 
-_OF_A_NODE = ("headings", "page")
+_OF_A_NODE = ("headings", *PLACE_KEYS)
 
 
 @dataclass(frozen=True, slots=True)

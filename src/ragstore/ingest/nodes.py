@@ -72,12 +72,7 @@ def build_nodes(item: SourceItem, parsed: ParsedDocument) -> list[Node]:
 
 
 def _place(chunk: Chunk) -> dict[str, Any]:
-    place: dict[str, Any] = {}
-    if chunk.headings:
-        place["headings"] = list(chunk.headings)
-    if chunk.page is not None:
-        place["page"] = chunk.page
-    return place
+    return ({"headings": list(chunk.headings)} if chunk.headings else {}) | chunk.place
 
 
 def _related(node_id: str, node_type: str, content_hash: str | None = None) -> dict[str, Any]:

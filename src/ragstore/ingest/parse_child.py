@@ -136,12 +136,12 @@ def _parsed(source_uri: str, fd: int, chunking: Chunking, limit: _MemoryLimit) -
         "chunks": [_row(chunk) for chunk in chunks],
         "n_chars": len(document.text),
         "metadata": document.metadata,
-        "cleaned": document.cleaned,
+        "notes": document.notes,
     }
 
 
 def _row(chunk: Chunk) -> tuple[Any, ...]:
-    return chunk.text, chunk.start_char, chunk.end_char, chunk.headings, chunk.page
+    return chunk.text, chunk.start_char, chunk.end_char, chunk.headings, chunk.place
 
 
 def _error(error: ContentError, *, spent: bool = False) -> bytes:

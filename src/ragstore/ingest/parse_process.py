@@ -225,7 +225,9 @@ class ParseProcess:
             kind = _ERRORS[error["code"]]
             raise kind(f"{item.document_id} {error['message']}", hint=error["hint"], **error["facts"])
         document = answer["document"]
-        chunks = [Chunk(text, start, end, tuple(titles), page) for text, start, end, titles, page in document["chunks"]]
+        chunks = [
+            Chunk(text, start, end, tuple(titles), place) for text, start, end, titles, place in document["chunks"]
+        ]
         return ParsedDocument(**{**document, "chunks": chunks})
 
     def _ask(self, item: SourceItem) -> dict[str, Any]:

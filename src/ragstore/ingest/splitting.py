@@ -94,8 +94,9 @@ class _Cut:
         raw = self._read.text[start:end]
         text = raw.strip()
         start += len(raw) - len(raw.lstrip())
-        page = bisect_right(self._read.page_starts, start) or None
-        return Chunk(text, start, start + len(text), self._section.headings, page)
+        part = bisect_right(self._read.part_starts, start)
+        place = self._read.places[part - 1] if part else {}
+        return Chunk(text, start, start + len(text), self._section.headings, place)
 
     def _overlap_start(self, units: list[_Unit], previous: int, first: int) -> tuple[int, int]:
         """Start of a chunk that repeats the last whole units of the chunk before, and the number of repeated tokens."""

@@ -6,6 +6,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+PLACE_KEYS = ("page", "sheet", "row", "slide", "cell", "line", "part")
+"""Metadata of a node that says where in its document it begins; a document's own metadata has none of these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -16,14 +19,14 @@ class Chunk:
         start_char: offset of its first character in the document's cleaned text, 0-based.
         end_char: offset after its last character.
         headings: titles of the sections that contain it, outermost first.
-        page: 1-based page for paged formats, else None.
+        place: where in the document it begins, as its node's metadata says it, e.g. ``{"page": 3}``, 1-based.
     """
 
     text: str
     start_char: int
     end_char: int
     headings: tuple[str, ...] = ()
-    page: int | None = None
+    place: dict[str, Any] = field(default_factory=dict)
 
     @property
     def embed_text(self) -> str:
@@ -44,11 +47,12 @@ class ParsedDocument:
     Args:
         content_hash: blake2b-128 hex of the raw bytes.
         metadata: facts found in the document itself (``title``, ``pages``), JSON values only.
-        cleaned: number of characters removed or replaced to make the text storable, e.g. ``{"nul_bytes": 3}``.
+        notes: what a person would want to know about this reading: counts of what was replaced, left out or guessed,
+            and names of guesses, e.g. ``{"nul_bytes": 3, "decoded_as": "shift_jis"}``.
     """
 
     content_hash: str
     chunks: list[Chunk]
     n_chars: int
     metadata: dict[str, Any] = field(default_factory=dict)
-    cleaned: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int | str] = field(default_factory=dict)

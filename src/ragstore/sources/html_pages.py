@@ -23,9 +23,9 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 def read_html(data: bytes) -> RawText:
     """A page without its scripts, styles and navigation; its title is in the metadata."""
-    html, cleaned = _decode_html(data)
+    html, notes = _decode_html(data)
     markdown, title = html_to_markdown(html)
-    return RawText([markdown], "markdown", metadata={"title": title}, cleaned=cleaned)
+    return RawText([markdown], "markdown", metadata={"title": title}, notes=notes)
 
 
 def html_to_markdown(html: str) -> tuple[str, str]:
@@ -67,7 +67,7 @@ def _is_unseen(tag: Tag) -> bool:
     return tag.name in _UNSEEN or tag.get("role") in _UNSEEN_ROLES or tag.has_attr("hidden")
 
 
-def _decode_html(data: bytes) -> tuple[str, dict[str, int]]:
+def _decode_html(data: bytes) -> tuple[str, dict[str, int | str]]:
     declared = _CHARSET.search(data[:_HEAD_BYTES])
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         try:

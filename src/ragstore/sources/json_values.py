@@ -21,7 +21,7 @@ def read_json(data: bytes) -> RawText:
     Raises:
         ParseError: the file is not JSON; the message has line and column.
     """
-    text, cleaned = decode(data)
+    text, notes = decode(data)
     try:
         value = _parse(text)
     except json.JSONDecodeError as error:
@@ -36,7 +36,7 @@ def read_json(data: bytes) -> RawText:
             records = _members(value)
         case _:
             records = [_record(value)]
-    return RawText([_joined(records)], "records", cleaned=cleaned)
+    return RawText([_joined(records)], "records", notes=notes)
 
 
 def read_json_lines(data: bytes) -> RawText:
@@ -45,7 +45,7 @@ def read_json_lines(data: bytes) -> RawText:
     Raises:
         ParseError: a line is not JSON; the message has its number.
     """
-    text, cleaned = decode(data)
+    text, notes = decode(data)
     records = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -54,7 +54,7 @@ def read_json_lines(data: bytes) -> RawText:
             records.append(_record(_parse(line)))
         except json.JSONDecodeError as error:
             raise _invalid(error.msg, number, error.colno) from error
-    return RawText([_joined(records)], "records", cleaned=cleaned)
+    return RawText([_joined(records)], "records", notes=notes)
 
 
 def _parse(text: str) -> Any:

@@ -41,7 +41,8 @@ def read_pdf(data: bytes) -> RawText:
             reason="scanned",
             pages=len(pages),
         )
-    return RawText(pages, paged=True, metadata={"title": title, "pages": len(pages)})
+    places = [{"page": number} for number in range(1, len(pages) + 1)]
+    return RawText(pages, metadata={"title": title, "pages": len(pages)}, places=places)
 
 
 def _page_text(document: pypdfium2.PdfDocument, number: int) -> str:

@@ -31,18 +31,18 @@ _MAX_FACTS = 50
 
 def read_text(data: bytes) -> RawText:
     """Plain text in any common encoding."""
-    text, cleaned = decode(data)
-    return RawText([text], cleaned=cleaned)
+    text, notes = decode(data)
+    return RawText([text], notes=notes)
 
 
 def read_markdown(data: bytes) -> RawText:
     """Markdown; simple front matter becomes metadata, any other stays in the text."""
-    text, cleaned = decode(data)
+    text, notes = decode(data)
     metadata, body = _without_front_matter(text)
-    return RawText([body], "markdown", metadata=metadata, cleaned=cleaned)
+    return RawText([body], "markdown", metadata=metadata, notes=notes)
 
 
-def decode(data: bytes) -> tuple[str, dict[str, int]]:
+def decode(data: bytes) -> tuple[str, dict[str, int | str]]:
     """Text of bytes in an unknown encoding, and counts of what was replaced to decode it.
 
     A byte order mark decides; else NULs show UTF-16; else UTF-8, even if some bytes are damaged; else Windows-1252.
@@ -72,12 +72,12 @@ def _refuse_binary(is_binary: bool) -> None:
         raise UnsupportedTypeError("is binary, not text", hint="convert it to a type with a reader, or leave it out")
 
 
-def _decode_known(data: bytes, encoding: str) -> tuple[str, dict[str, int]]:
+def _decode_known(data: bytes, encoding: str) -> tuple[str, dict[str, int | str]]:
     text = data.decode(encoding, "replace")
     return text, _replaced(text)
 
 
-def _decode_other(data: bytes) -> tuple[str, dict[str, int]]:
+def _decode_other(data: bytes) -> tuple[str, dict[str, int | str]]:
     text = data.decode("utf-8", "replace")
     n_bad = text.count("\ufffd")
     # In text in Windows-1252, bytes are almost never a valid character of UTF-8 by chance.
@@ -87,7 +87,7 @@ def _decode_other(data: bytes) -> tuple[str, dict[str, int]]:
     return data.decode("cp1252", "replace"), {"decoded_as_cp1252": 1}
 
 
-def _replaced(text: str) -> dict[str, int]:
+def _replaced(text: str) -> dict[str, int | str]:
     n = text.count("\ufffd")
     return {"replaced_chars": n} if n else {}
 

@@ -17,17 +17,19 @@ class RawText:
     """Result of a format's reader, not yet cleaned.
 
     Args:
-        parts: the pages of a paged format, else one part.
+        parts: the pages, slides or sheets of a format that has such, else one part.
+        places: for each part what a chunk's metadata says of it, e.g. ``{"page": 3}``, by keys of ``PLACE_KEYS``; empty
+            where the format has no such parts.
         shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line.
         metadata: facts found in the file (``title``, ``pages``), JSON values only.
-        cleaned: counts of what the reader had to replace, as in ``ParsedDocument``.
+        notes: what a person would want to know about this reading, as in ``ParsedDocument``.
     """
 
     parts: list[str]
     shape: Shape = "prose"
-    paged: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
-    cleaned: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int | str] = field(default_factory=dict)
+    places: list[dict[str, Any]] = field(default_factory=list)
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:

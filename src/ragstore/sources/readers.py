@@ -20,14 +20,16 @@ class ReadText:
     """Clean text of one file.
 
     Args:
-        page_starts: offset in ``text`` where each page begins, empty for formats without pages.
+        part_starts: offset in ``text`` where each part begins that has a place; empty for formats without such.
+        places: what the chunks that begin in that part say of it, e.g. ``{"page": 3}``; as many as ``part_starts``.
     """
 
     text: str
     shape: Shape = "prose"
-    page_starts: list[int] = field(default_factory=list)
+    part_starts: list[int] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
-    cleaned: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int | str] = field(default_factory=dict)
+    places: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read(data: bytes, name: str) -> ReadText:
@@ -46,14 +48,14 @@ def read(data: bytes, name: str) -> ReadText:
         raw = _reader(format_of(data, name))(data)
     except RecursionError as error:
         raise ParseError("is nested too deeply", hint="leave it out", reason="recursion") from error
-    cleaned = dict(raw.cleaned)
-    parts = [_cleaned(part, cleaned) for part in raw.parts]
+    notes = dict(raw.notes)
+    parts = [_cleaned(part, notes) for part in raw.parts]
     text = PART_SEPARATOR.join(parts)
     if not text.strip():
         raise ParseError("has no text", hint="leave it out", reason="no text")
     steps = [len(part) + len(PART_SEPARATOR) for part in parts[:-1]]
-    page_starts = list(accumulate(steps, initial=0)) if raw.paged else []
-    return ReadText(text, raw.shape, page_starts, _clean_facts(raw.metadata), cleaned)
+    part_starts = list(accumulate(steps, initial=0)) if raw.places else []
+    return ReadText(text, raw.shape, part_starts, _clean_facts(raw.metadata), notes, raw.places)
 
 
 def load_readers() -> None:
@@ -62,10 +64,10 @@ def load_readers() -> None:
         _reader(format_)
 
 
-def _cleaned(part: str, counts: dict[str, int]) -> str:
+def _cleaned(part: str, notes: dict[str, int | str]) -> str:
     text, found = clean_text(part)
     for kind, n in found.items():
-        counts[kind] = counts.get(kind, 0) + n
+        notes[kind] = int(notes.get(kind, 0)) + n
     return text
 
 

@@ -26,7 +26,7 @@ def read_table(data: bytes) -> RawText:
     Raises:
         ParseError: it cannot be divided into rows.
     """
-    text, cleaned = decode(data)
+    text, notes = decode(data)
     # NUL ends a row for the csv module in some versions and is an error in others.
     text = text.replace("\0", "").removeprefix("\ufeff")
     try:
@@ -40,7 +40,7 @@ def read_table(data: bytes) -> RawText:
         raise ParseError("is a damaged table", hint="save it anew as CSV", reason=str(error)) from error
     records = [record for record in records if record]
     body = "\n\n".join(records) if records else ", ".join(header)
-    return RawText([body], "records", cleaned=cleaned)
+    return RawText([body], "records", notes=notes)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
