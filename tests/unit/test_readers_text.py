@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragstore.errors import ContentError, ParseError, UnsupportedTypeError
+from ragstore.sources.raw import Choices
 from ragstore.sources.readers import ReadText, read
 
 
@@ -84,3 +85,10 @@ def test_no_bytes_make_a_reader_fail_in_an_unexpected_way(data: bytes, suffix: s
         read_text.text.encode()
         assert "\0" not in read_text.text
         assert read_text.text.strip()
+
+
+def test_a_chosen_encoding_decodes_what_is_not_utf8() -> None:
+    words = "Настоящий договор вступает в силу"
+    chosen = Choices(text_encoding="cp1251")
+    assert read(words.encode("cp1251"), "a.txt", chosen) == ReadText(words, notes={"decoded_as": "cp1251"})
+    assert read(words.encode(), "a.txt", chosen) == ReadText(words)

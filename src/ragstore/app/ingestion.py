@@ -21,6 +21,7 @@ from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Bounds, Listing, walk
 from ragstore.sources.presence import Roots
+from ragstore.sources.raw import Choices
 
 Paths = Sequence[str | Path]
 
@@ -93,6 +94,7 @@ class Ingestion:
         with ParserPool(
             chunking=collection.chunking,
             bounds=roots.bounds,
+            choices=Choices(settings.text_encoding),
             timeout_s=settings.parse_timeout_s,
             memory_mb=settings.parse_memory_mb,
             n_children=settings.parse_processes,

@@ -27,7 +27,7 @@ from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.bounds import read_path
 from ragstore.sources.file_bytes import content_hash, read_open
-from ragstore.sources.raw import clean_text
+from ragstore.sources.raw import Choices, clean_text
 from ragstore.sources.readers import load_readers, read
 
 LENGTH = struct.Struct(">Q")
@@ -66,12 +66,13 @@ def main() -> None:
     replies.write(frame({"ready": True}))
     replies.flush()
     chunking = Chunking(options["chunk_size"], options["chunk_overlap"])
+    choices = Choices(**options["choices"])
     while request := _next_request(requests):
         source_uri, fd = request
         # The parent enforces the time limit; this timer only matters if the parent has died.
         signal.setitimer(signal.ITIMER_REAL, options["timeout_s"] + _GRACE_S)
         try:
-            reply = _reply(source_uri, fd, chunking, limit)
+            reply = _reply(source_uri, fd, chunking, choices, limit)
         except MemoryError:
             reply = b""
         finally:
@@ -98,9 +99,9 @@ def _exactly(requests: socket.socket, n_bytes: int) -> bytes:
     return received
 
 
-def _reply(source_uri: str, fd: int, chunking: Chunking, limit: _MemoryLimit) -> bytes:
+def _reply(source_uri: str, fd: int, chunking: Chunking, choices: Choices, limit: _MemoryLimit) -> bytes:
     try:
-        return frame({"document": _parsed(source_uri, fd, chunking, limit)})
+        return frame({"document": _parsed(source_uri, fd, chunking, choices, limit)})
     except ContentError as error:
         return _error(error)
     except MemoryError:
@@ -122,9 +123,9 @@ def _out_of_memory(limit: _MemoryLimit) -> bytes:
     )
 
 
-def _parsed(source_uri: str, fd: int, chunking: Chunking, limit: _MemoryLimit) -> dict[str, Any]:
+def _parsed(source_uri: str, fd: int, chunking: Chunking, choices: Choices, limit: _MemoryLimit) -> dict[str, Any]:
     data = read_open(fd, max_bytes=limit.memory_mb * _MIB)
-    document = read(data, os.fsdecode(Path(read_path(source_uri)).name))
+    document = read(data, os.fsdecode(Path(read_path(source_uri)).name), choices)
     chunks = split(document, chunking)
     if len(chunks) > MAX_CHUNKS:
         raise LimitExceededError(

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -34,6 +34,7 @@ from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
 from ragstore.sources import Bounds
 from ragstore.sources.file_bytes import content_hash_of, open_regular
+from ragstore.sources.raw import DETECTED, Choices
 
 _START_TIMEOUT_S = 120.0
 _JOIN_S = 10.0
@@ -65,15 +66,23 @@ class ParserPool:
 
     Args:
         bounds: files that may be read.
+        choices: what the deployment has decided about reading.
         timeout_s: seconds one file may take.
         memory_mb: memory that one file may take, in addition to the memory of an idle child.
         n_children: most children that run at the same time.
     """
 
     def __init__(
-        self, *, chunking: Chunking, bounds: Bounds, timeout_s: float, memory_mb: int, n_children: int = 1
+        self,
+        *,
+        chunking: Chunking,
+        bounds: Bounds,
+        timeout_s: float,
+        memory_mb: int,
+        choices: Choices = DETECTED,
+        n_children: int = 1,
     ) -> None:
-        self._limits = ParseLimits(chunking, bounds, timeout_s, memory_mb)
+        self._limits = ParseLimits(chunking, bounds, choices, timeout_s, memory_mb)
         self._n_children = n_children
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -172,6 +181,7 @@ class ParseLimits:
 
     chunking: Chunking
     bounds: Bounds
+    choices: Choices
     timeout_s: float
     memory_mb: int
 
@@ -298,6 +308,7 @@ class _Child:
             "parent_pid": os.getpid(),
             "chunk_size": limits.chunking.chunk_size,
             "chunk_overlap": limits.chunking.chunk_overlap,
+            "choices": asdict(limits.choices),
             "timeout_s": limits.timeout_s,
             "memory_mb": limits.memory_mb,
         }

@@ -47,6 +47,14 @@ def _without_driver(value: object) -> object:
     return without_driver(value) if isinstance(value, str) else value
 
 
+def _text_encoding(value: str) -> str:
+    try:
+        "".encode(value or "utf-8")
+    except LookupError:
+        raise ValueError("must be the name of an encoding of text, e.g. windows-1252 or shift_jis") from None
+    return value
+
+
 HttpUrl = Annotated[str, _one_of_schemes("http", "https")]
 
 
@@ -152,6 +160,9 @@ class Settings(BaseModel):
     parse_processes: int = Field(2, ge=1, le=64, description="documents that are read at the same time, at most")
     ingest_memory_mb: int = Field(
         256, ge=8, le=1_048_576, description="memory of the documents that an ingest has read and not yet stored, about"
+    )
+    text_encoding: Annotated[str, AfterValidator(_text_encoding)] = Field(
+        "", description="encoding of texts that neither declare one nor are UTF-8; unset: detected"
     )
     max_file_mb: int = Field(64, ge=1, le=16_384, description="largest document that is read")
     follow_links: bool = Field(

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup, Tag
 from markdownify import MarkdownConverter
 
 from ragstore.sources.plain_text import decode
-from ragstore.sources.raw import RawText
+from ragstore.sources.raw import Choices, RawText
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 _HEAD_BYTES = 4096
@@ -21,9 +21,9 @@ _UNSEEN_ROLES = ("navigation", "search")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
-def read_html(data: bytes) -> RawText:
+def read_html(data: bytes, choices: Choices) -> RawText:
     """A page without its scripts, styles and navigation; its title is in the metadata."""
-    html, notes = _decode_html(data)
+    html, notes = _decode_html(data, choices)
     markdown, title = html_to_markdown(html)
     return RawText([markdown], "markdown", metadata={"title": title}, notes=notes)
 
@@ -67,11 +67,11 @@ def _is_unseen(tag: Tag) -> bool:
     return tag.name in _UNSEEN or tag.get("role") in _UNSEEN_ROLES or tag.has_attr("hidden")
 
 
-def _decode_html(data: bytes) -> tuple[str, dict[str, int | str]]:
+def _decode_html(data: bytes, choices: Choices) -> tuple[str, dict[str, int | str]]:
     declared = _CHARSET.search(data[:_HEAD_BYTES])
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         try:
             return data.decode(declared[1].decode("ascii")), {}
         except (LookupError, UnicodeDecodeError):
             pass  # a wrong declaration: detect the encoding from the bytes
-    return decode(data)
+    return decode(data, choices)

@@ -9,25 +9,25 @@ from typing import Any
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
-from ragstore.sources.raw import RawText
+from ragstore.sources.raw import Choices, RawText
 
 _TEXT_KEYS = frozenset({"text", "content", "body", "page_content"})
 _EMPTY_LINES = re.compile(r"[ \t]*\n\s*")
 
 
-def read_json(data: bytes) -> RawText:
+def read_json(data: bytes, choices: Choices) -> RawText:
     """One record for each element of an array, or each member of an object.
 
     Raises:
         ParseError: the file is not JSON; the message has line and column.
     """
-    text, notes = decode(data)
+    text, notes = decode(data, choices)
     try:
         value = _parse(text)
     except json.JSONDecodeError as error:
         # Several values one after the other: the file is JSON lines with another suffix.
         if error.msg == "Extra data" and "\n" in text.strip():
-            return read_json_lines(data)
+            return read_json_lines(data, choices)
         raise _invalid(error.msg, error.lineno, error.colno) from error
     match value:
         case list():
@@ -39,13 +39,13 @@ def read_json(data: bytes) -> RawText:
     return RawText([_joined(records)], "records", notes=notes)
 
 
-def read_json_lines(data: bytes) -> RawText:
+def read_json_lines(data: bytes, choices: Choices) -> RawText:
     """One record for each line.
 
     Raises:
         ParseError: a line is not JSON; the message has its number.
     """
-    text, notes = decode(data)
+    text, notes = decode(data, choices)
     records = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

@@ -7,14 +7,14 @@ import re
 import pypdfium2
 
 from ragstore.errors import ParseError
-from ragstore.sources.raw import RawText
+from ragstore.sources.raw import Choices, RawText
 
 _TAIL_BYTES = 2048
 # pdfium uses one of these characters for a hyphen that only divides a word at the end of a line.
 _SOFT_BREAK = re.compile("[\x02\ufffe](?:\r?\n)?")
 
 
-def read_pdf(data: bytes) -> RawText:
+def read_pdf(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
     """Text by page.
 
     Raises:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ragstore.errors import UnsupportedTypeError
-from ragstore.sources.raw import RawText
+from ragstore.sources.raw import Choices, RawText
 
 # UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
 _MARKS = (
@@ -29,23 +29,24 @@ _FACT = re.compile(r"([A-Za-z_][\w-]{0,63}):[ \t]+(.+)")
 _MAX_FACTS = 50
 
 
-def read_text(data: bytes) -> RawText:
+def read_text(data: bytes, choices: Choices) -> RawText:
     """Plain text in any common encoding."""
-    text, notes = decode(data)
+    text, notes = decode(data, choices)
     return RawText([text], notes=notes)
 
 
-def read_markdown(data: bytes) -> RawText:
+def read_markdown(data: bytes, choices: Choices) -> RawText:
     """Markdown; simple front matter becomes metadata, any other stays in the text."""
-    text, notes = decode(data)
+    text, notes = decode(data, choices)
     metadata, body = _without_front_matter(text)
     return RawText([body], "markdown", metadata=metadata, notes=notes)
 
 
-def decode(data: bytes) -> tuple[str, dict[str, int | str]]:
+def decode(data: bytes, choices: Choices) -> tuple[str, dict[str, int | str]]:
     """Text of bytes in an unknown encoding, and counts of what was replaced to decode it.
 
-    A byte order mark decides; else NULs show UTF-16; else UTF-8, even if some bytes are damaged; else Windows-1252.
+    A byte order mark decides; else NULs show UTF-16; else UTF-8; else the encoding that was chosen; else UTF-8 even
+    if some bytes are damaged; else Windows-1252.
 
     Raises:
         UnsupportedTypeError: the bytes are not text.
@@ -62,7 +63,7 @@ def decode(data: bytes) -> tuple[str, dict[str, int | str]]:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         _refuse_binary(control > _MAX_CONTROL_OTHER)
-        return _decode_other(data)
+        return _decode_other(data, choices)
     _refuse_binary(control > _MAX_CONTROL_UTF8)
     return text, {}
 
@@ -77,7 +78,10 @@ def _decode_known(data: bytes, encoding: str) -> tuple[str, dict[str, int | str]
     return text, _replaced(text)
 
 
-def _decode_other(data: bytes) -> tuple[str, dict[str, int | str]]:
+def _decode_other(data: bytes, choices: Choices) -> tuple[str, dict[str, int | str]]:
+    if choices.text_encoding:
+        text = data.decode(choices.text_encoding, "replace")
+        return text, {"decoded_as": choices.text_encoding, **_replaced(text)}
     text = data.decode("utf-8", "replace")
     n_bad = text.count("\ufffd")
     # In text in Windows-1252, bytes are almost never a valid character of UTF-8 by chance.

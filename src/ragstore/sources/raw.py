@@ -13,6 +13,21 @@ _UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufe
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """What a deployment has decided about reading; JSON values only, because child processes are told them.
+
+    Args:
+        text_encoding: encoding of texts that neither declare one nor are UTF-8; empty: the readers detect it.
+    """
+
+    text_encoding: str = ""
+
+
+DETECTED = Choices()
+"""Nothing is decided: the readers find out."""
+
+
+@dataclass(frozen=True, slots=True)
 class RawText:
     """Result of a format's reader, not yet cleaned.
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ragstore.errors import ParseError
 from ragstore.sources.formats import Format, format_of
-from ragstore.sources.raw import RawText, Shape, clean_text
+from ragstore.sources.raw import DETECTED, Choices, RawText, Shape, clean_text
 
 PART_SEPARATOR = "\n\n"
 _MAX_FACT_CHARS = 500
@@ -32,7 +32,7 @@ class ReadText:
     places: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read(data: bytes, name: str) -> ReadText:
+def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
     """Read a file by the real format of its bytes, even if its name says another one.
 
     Raises:
@@ -45,7 +45,7 @@ def read(data: bytes, name: str) -> ReadText:
     if not data:
         raise ParseError("is empty", hint="write something into it, or leave it out", reason="empty")
     try:
-        raw = _reader(format_of(data, name))(data)
+        raw = _reader(format_of(data, name))(data, choices)
     except RecursionError as error:
         raise ParseError("is nested too deeply", hint="leave it out", reason="recursion") from error
     notes = dict(raw.notes)
@@ -81,7 +81,7 @@ def _clean_facts(metadata: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _reader(format_: Format) -> Callable[[bytes], RawText]:
+def _reader(format_: Format) -> Callable[[bytes, Choices], RawText]:
     """The reader of a format; imported only when needed, because most readers load a library that few runs use."""
     match format_:
         case "text":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
-from ragstore.sources.raw import RawText
+from ragstore.sources.raw import Choices, RawText
 
 _DELIMITERS = ",\t;|"
 _SAMPLE_CHARS = 32_768
@@ -20,13 +20,13 @@ _NUMBER = re.compile(r"[+-]?[\d.,\s]*\d[\d.,\s]*%?")
 _MAX_HEADER_CHARS = 100
 
 
-def read_table(data: bytes) -> RawText:
+def read_table(data: bytes, choices: Choices) -> RawText:
     """One record for each row; the delimiter and the presence of a header are detected.
 
     Raises:
         ParseError: it cannot be divided into rows.
     """
-    text, notes = decode(data)
+    text, notes = decode(data, choices)
     # NUL ends a row for the csv module in some versions and is an error in others.
     text = text.replace("\0", "").removeprefix("\ufeff")
     try:

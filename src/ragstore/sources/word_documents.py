@@ -13,7 +13,7 @@ import mammoth
 
 from ragstore.errors import LimitExceededError, ParseError
 from ragstore.sources.html_pages import html_to_markdown
-from ragstore.sources.raw import RawText
+from ragstore.sources.raw import Choices, RawText
 
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 _MAX_RATIO = 200
@@ -24,7 +24,7 @@ _MAX_PROPERTIES_BYTES = 1024 * 1024
 _DAMAGES = (zipfile.BadZipFile, zlib.error, ExpatError, KeyError, ValueError, EOFError, NotImplementedError)
 
 
-def read_docx(data: bytes) -> RawText:
+def read_docx(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
     """A document's text; images are left out.
 
     Raises:
