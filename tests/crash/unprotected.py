@@ -15,14 +15,14 @@ from ragstore.model.document import DocumentState, SourceItem
 from ragstore.model.run import PlannedRevision, Run
 from ragstore.mongo.nodes import NodeStore
 from ragstore.postgres import statements
-from ragstore.postgres.ledger import Ledger, Publication
+from ragstore.postgres.change import Change
+from ragstore.postgres.ledger import Ledger
 from ragstore.postgres.names import quoted_table
 from tests.crash.forked import stand_still
 from tests.support.internals import (
     before_copying_directly,
     before_publishing,
     before_writing,
-    cursor_of,
     pool_of_ledger,
     replace,
 )
@@ -46,23 +46,23 @@ def publish_without_fence() -> None:
     """Publish also where the run was given up by somebody else."""
 
     @contextmanager
-    def publishing(self: Ledger, collection: Collection, run: Run) -> Iterator[Publication]:
+    def publishing(self: Ledger, collection: Collection, run: Run) -> Iterator[Change]:
         with pool_of_ledger(self).transaction() as cursor:
             cursor.execute(statements.END_RUN, {"run_id": run.run_id})
-            yield Publication(cursor, collection, run)
+            yield Change(cursor, collection, run)
 
     replace(Ledger, "publishing", publishing)
 
 
 def publish_in_two_transactions() -> None:
     """Commit as soon as the old nodes are out of search."""
-    original = Publication.retire_nodes
+    original = Change.retire_nodes
 
-    def retire_nodes(self: Publication, document_ids: Sequence[str], *, grace_s: float) -> None:
+    def retire_nodes(self: Change, document_ids: Sequence[str], *, grace_s: float) -> None:
         original(self, document_ids, grace_s=grace_s)
-        cursor_of(self).connection.commit()
+        self.cursor.connection.commit()
 
-    replace(Publication, "retire_nodes", retire_nodes)
+    replace(Change, "retire_nodes", retire_nodes)
 
 
 def retire_before_publishing() -> None:
@@ -79,12 +79,12 @@ def retire_before_publishing() -> None:
 
 def retire_without_grace() -> None:
     """Take the old bodies out of MongoDB as soon as the new revision is live."""
-    original = Publication.retire_nodes
+    original = Change.retire_nodes
 
-    def retire_nodes(self: Publication, document_ids: Sequence[str], *, grace_s: float) -> None:
+    def retire_nodes(self: Change, document_ids: Sequence[str], *, grace_s: float) -> None:
         original(self, document_ids, grace_s=0)
 
-    replace(Publication, "retire_nodes", retire_nodes)
+    replace(Change, "retire_nodes", retire_nodes)
 
 
 def begin_after_staging() -> None:
@@ -95,7 +95,7 @@ def begin_after_staging() -> None:
         """Leave nothing behind."""
 
     @contextmanager
-    def begin_and_publish(self: Ledger, collection: Collection, run: Run) -> Iterator[Publication]:
+    def begin_and_publish(self: Ledger, collection: Collection, run: Run) -> Iterator[Change]:
         begin_run(self, run, collection, lease_ttl_s=60)
         with publishing(self, collection, run) as publication:
             yield publication

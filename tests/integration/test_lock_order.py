@@ -14,7 +14,7 @@ import pytest
 from ragstore.errors import Retry, StoreBusyError
 from ragstore.model.run import Run, new_run_id
 from ragstore.postgres import filter_keys, rebuild, vectors
-from ragstore.postgres.drop import dropping
+from ragstore.postgres.drop import dropping, finish
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from tests.support.children import until
@@ -105,7 +105,7 @@ STEPS: dict[str, Callable[[Parts], object]] = {
 def test_a_drop_ends_no_build(parts: Parts, settings: Settings) -> None:
     def drop() -> None:
         with dropping(parts.pool, parts.collection, Run(new_run_id(), "w", [])) as begun:
-            begun.finish()
+            finish(begun)
 
     with ThreadPoolExecutor(1) as thread, a_build_that_waits(settings, of_filter_keys(parts)) as let_go:
         with pytest.raises(StoreBusyError):

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from ragstore.postgres import direct, epoch, statements
+from ragstore.postgres import epoch, node_statements, statements
 from ragstore.postgres.collections import hold
 from ragstore.postgres.names import array, quoted_table
 from ragstore.settings import Settings
@@ -18,7 +18,7 @@ N_DOCUMENTS = 500
 
 
 def a_plan(parts: Parts, statement: str, **parameters: Any) -> str:
-    key = {"collection_id": parts.collection.collection_id, "namespace": "docs", "run_id": None, "grace_s": 0}
+    key: dict[str, Any] = {"collection_id": parts.collection.collection_id, "run_id": None, "grace_s": 0}
     key |= {"epoch": 1, "name": "docs", "number": 1, "token": str(uuid4())}
     with parts.pool.transaction() as cursor:
         hold(cursor, parts.collection)
@@ -36,10 +36,10 @@ def a_plan(parts: Parts, statement: str, **parameters: Any) -> str:
         statements.HOLD_COLLECTION,
         statements.HOLD_COLLECTION_BY_NAME,
         epoch.KNOWS,
-        direct.PLACES,
-        direct.DELETE_NODES,
-        direct.DELETE_NODES_OF_DOCUMENTS,
-        direct.DELETE_OTHER_VECTORS,
+        node_statements.PLACES,
+        node_statements.DELETE_NODES,
+        node_statements.DELETE_NODES_OF_DOCUMENTS,
+        node_statements.DELETE_OTHER_VECTORS,
     ],
 )
 def test_a_table_that_was_never_analysed_is_not_read_whole(settings: Settings, statement: str) -> None:

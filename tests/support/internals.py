@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ragstore.model.node import Node
     from ragstore.model.run import PlannedRevision
     from ragstore.mongo.nodes import NodeStore
-    from ragstore.postgres.ledger import Ledger, Publication
+    from ragstore.postgres.change import Change
+    from ragstore.postgres.ledger import Ledger
     from ragstore.postgres.pool import PostgresPool
 
 
@@ -70,10 +71,6 @@ def models_of(store: Ragstore) -> Models:
 
 def pool_of_ledger(ledger: Ledger) -> PostgresPool:
     return ledger._pool
-
-
-def cursor_of(publication: Publication) -> Cursor:
-    return publication._cursor
 
 
 def mongo_bodies(nodes: Sequence[Node]) -> list[dict[str, Any]]:
@@ -125,7 +122,7 @@ def in_small_steps() -> None:
     from ragstore.audit import documents as audited_documents
     from ragstore.audit import nodes as audited_nodes
     from ragstore.mongo import nodes
-    from ragstore.postgres import direct
+    from ragstore.postgres import change
     from ragstore.protocol import drop
 
     replace(drop, "_DOCUMENTS_AT_ONCE", 3)
@@ -133,7 +130,7 @@ def in_small_steps() -> None:
     replace(nodes, "BATCH_IDS", 3)
     replace(audited_nodes, "_AT_ONCE", 7)
     replace(audited_documents, "_AT_ONCE", 2)
-    replace(direct, "_IDS_PER_ITEM", 3)
+    replace(change, "_IDS_PER_ITEM", 3)
 
 
 def transfer_in_small_steps(nodes_at_once: int) -> None:
@@ -162,9 +159,9 @@ def trees_above(components: int) -> Iterator[None]:
 
 
 def entries_that_always_fit(patch: pytest.MonkeyPatch, n: int) -> None:
-    from ragstore.postgres import direct
+    from ragstore.postgres import change
 
-    patch.setattr(direct, "_ENTRY_ALWAYS_FITS", n)
+    patch.setattr(change, "_ENTRY_ALWAYS_FITS", n)
 
 
 def searches_of_few(patch: pytest.MonkeyPatch, n: int) -> None:
@@ -230,21 +227,21 @@ def before_writing(call: Callable[[NodeStore, Cursor, Collection, Sequence[Plann
 
     original = Publisher._write
 
-    def write(self: Publisher, publication: Publication, revisions: Any, *arguments: Any) -> None:
-        call(self._nodes, publication._cursor, publication._collection, revisions)
-        original(self, publication, revisions, *arguments)
+    def write(self: Publisher, change: Change, revisions: Any, *arguments: Any) -> None:
+        call(self._nodes, change.cursor, change.collection, revisions)
+        original(self, change, revisions, *arguments)
 
     replace(Publisher, "_write", write)
 
 
 def before_copying_directly(call: Callable[[Cursor], None]) -> None:
     """Have this called before the rows of a direct write are copied."""
-    from ragstore.postgres.direct import DirectChange
+    from ragstore.postgres.change import Change
 
-    original = DirectChange.copy_rows
+    original = Change.copy_rows
 
-    def copy_rows(self: DirectChange, rows: bytes) -> None:
-        call(self._cursor)
+    def copy_rows(self: Change, rows: Sequence[bytes]) -> None:
+        call(self.cursor)
         original(self, rows)
 
-    replace(DirectChange, "copy_rows", copy_rows)
+    replace(Change, "copy_rows", copy_rows)

@@ -1,4 +1,4 @@
-"""PostgreSQL side of dropping a collection: pages of its remaining ids, and the transaction that drops it."""
+"""PostgreSQL side of dropping a collection: pages of its remaining ids, and the steps of the change."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ragstore.errors import StoreSetupError, as_owner
 from ragstore.model.collection import Collection
 from ragstore.model.run import Run
 from ragstore.postgres import segments, statements
+from ragstore.postgres.change import Change
 from ragstore.postgres.collections import dropped
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -80,38 +81,33 @@ def nodes(pool: PostgresPool, collection: Collection, *, at_once: int) -> Iterat
     return _pages(pool, collection, PAGE_NODES, at_once)
 
 
-class Drop:
-    """Steps of the transaction that drops a collection, in this order; it excludes all other writers."""
+def is_empty(change: Change) -> bool:
+    """Whether nothing was added since the collection was emptied."""
+    return bool(fetch_first(change.cursor, IS_EMPTY, change.collection))
 
-    def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
-        self._cursor = cursor
-        self._collection = collection
-        self._run = run
 
-    def is_empty(self) -> bool:
-        """Whether nothing was added since the collection was emptied."""
-        return bool(fetch_first(self._cursor, IS_EMPTY, self._collection))
+def abandon_runs(change: Change, *, grace_s: float) -> None:
+    """Turn the runs in flight into outbox rows: their staged nodes are garbage, and they can publish nothing."""
+    statement = statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked="")
+    execute(change.cursor, statement, change.collection, grace_s=grace_s)
 
-    def abandon_runs(self, *, grace_s: float) -> None:
-        """Turn the runs in flight into outbox rows: their staged nodes are garbage, and they can publish nothing."""
-        statement = statements.ABANDON_RUNS.format(condition=OF_COLLECTION, locked="")
-        execute(self._cursor, statement, self._collection, grace_s=grace_s)
 
-    def stamp(self) -> int:
-        """A stamp larger than all stamps in the collection."""
-        return int(fetch_first(self._cursor, "SELECT nextval('ragstore.stamp')"))
+def stamp(change: Change) -> int:
+    """A stamp larger than all stamps in the collection."""
+    return int(fetch_first(change.cursor, "SELECT nextval('ragstore.stamp')"))
 
-    def finish(self) -> None:
-        """Drop the tables, and delete the collection's row with all rows that refer to it."""
-        execute(self._cursor, ADD_EVENT, self._collection, worker=self._run.worker, run_id=self._run.run_id)
-        execute(self._cursor, "DROP TABLE {table}", self._collection)
-        segments.drop_all(self._cursor, self._collection)
-        execute(self._cursor, DELETE_COLLECTION, self._collection)
+
+def finish(change: Change) -> None:
+    """Drop the tables, and delete the collection's row with all rows that refer to it."""
+    execute(change.cursor, ADD_EVENT, change.collection, worker=change.run.worker, run_id=change.run.run_id)
+    execute(change.cursor, "DROP TABLE {table}", change.collection)
+    segments.drop_all(change.cursor, change.collection)
+    execute(change.cursor, DELETE_COLLECTION, change.collection)
 
 
 @contextmanager
-def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[Drop]:
-    """The transaction that drops a collection, committed at the end of the block.
+def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[Change]:
+    """The transaction that drops a collection, committed at the end of the block; it excludes all other writers.
 
     Raises:
         CollectionNotFoundError: another process dropped it.
@@ -119,7 +115,7 @@ def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[D
     with pool.transaction() as cursor:
         cursor.execute(_LOCK_TIMEOUT)
         _lock(cursor, collection)
-        yield Drop(cursor, collection, run)
+        yield Change(cursor, collection, run)
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:

@@ -1,19 +1,17 @@
-"""Writes to the ledger: runs and their leases, and the transaction that publishes documents."""
+"""Runs in the ledger: their begin, leases, publication and abandonment."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import orjson
-
 from ragstore.errors import LeaseLostError
 from ragstore.model.collection import Collection
-from ragstore.model.run import PlannedRevision, Run
-from ragstore.postgres import copy, statements
+from ragstore.model.run import Run
+from ragstore.postgres import statements
+from ragstore.postgres.change import Change
 from ragstore.postgres.collections import hold, hold_named, hold_parameters, why_not_held
-from ragstore.postgres.names import array, quoted_table
+from ragstore.postgres.names import array
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.run import fetch_ids
 
@@ -94,10 +92,10 @@ class Ledger:
             if cursor.rowcount == 0 and run.node_ids:
                 live = _live(cursor, hold_named(cursor, collection.name), run.node_ids)
                 garbage = [i for i in run.node_ids if i not in live]
-                Publication(cursor, collection, run).queue_garbage(garbage, grace_s=grace_s)
+                Change(cursor, collection, run).queue_garbage(garbage, grace_s=grace_s)
 
     @contextmanager
-    def publishing(self, collection: Collection, run: Run) -> Iterator[Publication]:
+    def publishing(self, collection: Collection, run: Run) -> Iterator[Change]:
         """The transaction that makes a begun run visible, at the end of the block.
 
         Raises:
@@ -115,119 +113,7 @@ class Ledger:
                     hint="run the same command again; raise RAGSTORE_LEASE_TTL_S if it happens often",
                     run_id=run.run_id,
                 )
-            yield Publication(cursor, collection, run)
-
-    @contextmanager
-    def changing(self, collection: Collection, run: Run) -> Iterator[Publication]:
-        """The transaction of a change that stages nothing and therefore needs no run in the ledger.
-
-        Raises:
-            CollectionNotFoundError: the collection was dropped.
-        """
-        with self._pool.transaction() as cursor:
-            hold(cursor, collection)
-            yield Publication(cursor, collection, run)
-
-
-class Publication:
-    """Steps of the publishing transaction, in the order in which they must be called."""
-
-    def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
-        self._cursor = cursor
-        self._collection = collection
-        self._run = run
-
-    def lock_documents(self, document_ids: Sequence[str]) -> dict[str, int]:
-        """Lock these documents in order, new ones included; returns their present revisions."""
-        self._cursor.execute(
-            statements.LOCK_DOCUMENTS,
-            {"collection_id": self._collection.collection_id, "document_ids": array(sorted(set(document_ids)))},
-        )
-        return dict(self._cursor.fetchall())
-
-    def lock_live_documents(self, document_ids: Sequence[str]) -> dict[str, int]:
-        """Lock the live ones among these documents in order; returns their present revisions."""
-        self._cursor.execute(
-            statements.LOCK_LIVE_DOCUMENTS,
-            {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
-        )
-        return dict(self._cursor.fetchall())
-
-    def retire_nodes(self, document_ids: Sequence[str], *, grace_s: float) -> None:
-        """Delete the live nodes of these documents and queue them for deletion from MongoDB."""
-        self._cursor.execute(
-            statements.RETIRE_NODES.format(table=quoted_table(self._collection)),
-            {**self._ids(), "document_ids": array(document_ids), "grace_s": grace_s},
-        )
-
-    def copy_rows(self, rows: Sequence[bytes]) -> None:
-        """COPY rows that ``copy.encode_rows`` made into the vector table."""
-        stream = io.BytesIO(b"".join([copy.HEADER, *rows, copy.TRAILER]))
-        columns = ", ".join(copy.COLUMNS)
-        self._cursor.copy_expert(
-            f"COPY {quoted_table(self._collection)} ({columns}) FROM STDIN (FORMAT binary)", stream, size=1 << 18
-        )
-
-    def put_documents(self, revisions: Sequence[PlannedRevision]) -> None:
-        """Move these documents to their next revision."""
-        self._cursor.execute(
-            statements.PUBLISH_DOCUMENTS,
-            {
-                "collection_id": self._collection.collection_id,
-                "document_id": array([r.document_id for r in revisions]),
-                "source_uri": array([r.source_uri for r in revisions]),
-                "n_nodes": array([len(r.nodes) for r in revisions]),
-                "fingerprint": array([r.fingerprint for r in revisions]),
-                "content_hash": array([r.content_hash for r in revisions]),
-                "doc_hash": array([r.doc_hash for r in revisions]),
-                "size": array([r.size for r in revisions]),
-                "mtime_ns": array([r.mtime_ns for r in revisions]),
-                "etag": array([r.etag for r in revisions]),
-                "metadata": array([orjson.dumps(r.metadata).decode() for r in revisions]),
-            },
-        )
-
-    def mark_deleted(self, document_ids: Sequence[str]) -> None:
-        self._cursor.execute(
-            statements.MARK_DELETED,
-            {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
-        )
-
-    def add_events(self, events: Sequence[tuple[str, str, int, str | None]]) -> None:
-        """Append to the audit trail: (document_id, action, n_embedded, detail as JSON) each."""
-        self._cursor.execute(
-            statements.ADD_EVENTS,
-            {
-                **self._ids(),
-                "worker": self._run.worker,
-                "collection": self._collection.name,
-                "document_id": array([e[0] for e in events]),
-                "action": array([e[1] for e in events]),
-                "n_embedded": array([e[2] for e in events]),
-                "detail": array([e[3] for e in events]),
-            },
-        )
-
-    def queue_ref_docs(self, document_ids: Sequence[str]) -> None:
-        """Queue the update of MongoDB's entries of these documents."""
-        self._cursor.execute(statements.QUEUE_REF_DOCS, {**self._ids(), "ids": array(document_ids)})
-
-    def queue_garbage(self, node_ids: Sequence[str], *, grace_s: float = 0.0) -> None:
-        """Queue staged nodes that will not be published for deletion from MongoDB."""
-        self._cursor.execute(statements.QUEUE_GARBAGE, {**self._ids(), "ids": array(node_ids), "grace_s": grace_s})
-
-    def clear_quarantine(self, document_ids: Sequence[str]) -> None:
-        self._cursor.execute(
-            statements.CLEAR_QUARANTINE,
-            {"collection_id": self._collection.collection_id, "document_ids": array(document_ids)},
-        )
-
-    def _ids(self) -> dict[str, object]:
-        return {
-            "namespace": self._collection.name,
-            "collection_id": self._collection.collection_id,
-            "run_id": self._run.run_id,
-        }
+            yield Change(cursor, collection, run)
 
 
 def _live(cursor: Cursor, collection: Collection | None, node_ids: Sequence[str]) -> set[str]:

@@ -1,6 +1,6 @@
 """PostgreSQL side of a repair: changes of rows and of the ledger, and rebuilds of tables and indexes.
 
-Each change is one transaction, which first locks and checks again what was found.
+Steps of a ``Change``; each change is one transaction, which first locks and checks again what was found.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ import orjson
 
 from ragstore.errors import RefusedError, StoreBusyError, StoreSetupError, as_owner
 from ragstore.model.collection import Collection
-from ragstore.model.node import Node
-from ragstore.model.run import Run, Vectors
+from ragstore.model.run import Vectors
 from ragstore.postgres import scan, segments, statements
-from ragstore.postgres.collections import hold
-from ragstore.postgres.copy import encode_rows
-from ragstore.postgres.direct import DirectChange
-from ragstore.postgres.ledger import Publication
+from ragstore.postgres.change import Change
 from ragstore.postgres.names import quoted_table
 from ragstore.postgres.pool import Cursor, PostgresPool
 from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids
@@ -100,7 +96,7 @@ WHERE n.nspname = 'ragstore' AND c.relname = %(relation)s
 """
 
 # Without a revision: readers see the document at the revision that it had.
-ADD_EVENTS = """
+ADD_RESTORED = """
 INSERT INTO ragstore.event (worker, collection, document_id, action, run_id, n_nodes, n_embedded)
 SELECT %(worker)s, %(name)s, document_id, 'repaired', %(run_id)s, n_nodes, n_embedded
 FROM unnest(%(document_id)s::text[], %(n_nodes)s::int[], %(n_embedded)s::int[])
@@ -154,114 +150,85 @@ class WholeRow:
     content: str
 
 
-class RebuildChange:
-    """The steps inside the transaction of a repair; lock first."""
-
-    def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
-        self._cursor = cursor
-        self._collection = collection
-        self._run = run
-        self._publication = Publication(cursor, collection, run)
-        self._direct = DirectChange(cursor, collection, self._publication)
-
-    @property
-    def outbox_ids(self) -> list[int]:
-        """Outbox rows that this change has added so far."""
-        return self._direct.outbox_ids
-
-    def lock(
-        self, document_ids: Sequence[str], node_ids: Sequence[str] = (), *, lock_sourceless: bool = False
-    ) -> dict[str, LedgerLine]:
-        """Lock these documents as every writer does, then read their state again."""
-        self._direct.lock(document_ids, list(node_ids), lock_sourceless=lock_sourceless)
-        rows = fetch(self._cursor, scan.LEDGER_OF_IDS, self._collection, ids=list(document_ids))
-        return {row[0]: LedgerLine(*row) for row in rows}
-
-    def known(self, node_ids: Sequence[str]) -> set[str]:
-        """The ones among these nodes that are live, in flight or in the outbox."""
-        return set(fetch_ids(self._cursor, scan.STATES, self._collection, ids=list(node_ids)))
-
-    def copy_rows(self, nodes: Sequence[Node], vectors: Vectors) -> None:
-        self._publication.copy_rows([encode_rows(nodes, vectors, self._collection.vector_type)])
-
-    def put_bodies(self, nodes: Sequence[Node]) -> None:
-        self._direct.put_bodies(nodes)
-
-    def put_ledger(self, documents: Sequence[LostDocument]) -> None:
-        """Make these documents live, with the rows that they have."""
-        execute(
-            self._cursor,
-            PUT_LEDGER,
-            self._collection,
-            document_id=[d.document_id for d in documents],
-            source_uri=[d.source_uri for d in documents],
-            revision=[d.revision for d in documents],
-            # Not the present fingerprint, with which the document would not be read again. Not NULL either: LlamaIndex
-            # code would take the documents of an ingest for its own, and find them missing in its own listing.
-            fingerprint=["" if d.from_ingest else None for d in documents],
-            content_hash=[d.content_hash for d in documents],
-            doc_hash=[d.doc_hash for d in documents],
-            metadata=[orjson.dumps(d.metadata).decode() for d in documents],
-        )
-        self._publication.add_events([(d.document_id, "repaired", 0, None) for d in documents])
-
-    def recount(self, document_ids: Sequence[str]) -> None:
-        """Set the ledger's number of nodes to the rows that these live documents have."""
-        execute(self._cursor, RECOUNT, self._collection, ids=list(document_ids))
-        self._publication.add_events([(i, "repaired", 0, None) for i in document_ids])
-
-    def forget_sources(self, document_ids: Sequence[str]) -> None:
-        """Mark these documents to be read again."""
-        execute(self._cursor, FORGET_SOURCES, self._collection, ids=list(document_ids))
-
-    def delete_copies(self, node_ids: Sequence[str]) -> list[str]:
-        """Delete rows whose text is also in another row of their document; returns their node ids."""
-        return fetch_ids(self._cursor, DELETE_COPIES, self._collection, ids=list(node_ids))
-
-    def delete_rows(self, rows: Mapping[str, int]) -> None:
-        """Delete rows (node id, row id) that still exist with this row id."""
-        execute(self._cursor, DELETE_ROWS, self._collection, node_id=list(rows), id=list(rows.values()))
-
-    def set_vectors(self, states: Sequence[tuple[str, int]], vectors: Vectors) -> None:
-        """Replace the vectors of live nodes that are still in this state (node id, stamp)."""
-        execute(
-            self._cursor,
-            SET_VECTORS,
-            self._collection,
-            node_id=[node_id for node_id, _ in states],
-            stamp=[stamp for _, stamp in states],
-            embedding=[orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode() for v in vectors.astype(np.float32)],
-        )
-        segments.forget_from(self._cursor, self._collection, [stamp for _, stamp in states])
-
-    def add_events(self, events: Sequence[tuple[str | None, int, int]]) -> None:
-        """Append to the audit trail: (document_id, restored nodes, computed vectors) each."""
-        execute(
-            self._cursor,
-            ADD_EVENTS,
-            self._collection,
-            worker=self._run.worker,
-            run_id=self._run.run_id,
-            document_id=[e[0] for e in events],
-            n_nodes=[e[1] for e in events],
-            n_embedded=[e[2] for e in events],
-        )
-
-    def queue(self, *, put: Sequence[str] = (), ref_docs: Sequence[str] = ()) -> None:
-        """Add outbox rows: changes that MongoDB must get after the commit."""
-        self._direct.queue(put=put, ref_docs=ref_docs)
+def lock(
+    change: Change, document_ids: Sequence[str], node_ids: Sequence[str] = (), *, lock_sourceless: bool = False
+) -> dict[str, LedgerLine]:
+    """Lock these documents as every writer does, then read their state again."""
+    change.lock_nodes(document_ids, list(node_ids), lock_sourceless=lock_sourceless)
+    rows = fetch(change.cursor, scan.LEDGER_OF_IDS, change.collection, ids=list(document_ids))
+    return {row[0]: LedgerLine(*row) for row in rows}
 
 
-@contextmanager
-def rebuilding(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[RebuildChange]:
-    """The transaction of one step of a repair, committed at the end of the block.
+def known(change: Change, node_ids: Sequence[str]) -> set[str]:
+    """The ones among these nodes that are live, in flight or in the outbox."""
+    return set(fetch_ids(change.cursor, scan.STATES, change.collection, ids=list(node_ids)))
 
-    Raises:
-        CollectionNotFoundError: the collection was dropped.
-    """
-    with pool.transaction() as cursor:
-        hold(cursor, collection)
-        yield RebuildChange(cursor, collection, run)
+
+def put_ledger(change: Change, documents: Sequence[LostDocument]) -> None:
+    """Make these documents live, with the rows that they have."""
+    execute(
+        change.cursor,
+        PUT_LEDGER,
+        change.collection,
+        document_id=[d.document_id for d in documents],
+        source_uri=[d.source_uri for d in documents],
+        revision=[d.revision for d in documents],
+        # Not the present fingerprint, with which the document would not be read again. Not NULL either: LlamaIndex
+        # code would take the documents of an ingest for its own, and find them missing in its own listing.
+        fingerprint=["" if d.from_ingest else None for d in documents],
+        content_hash=[d.content_hash for d in documents],
+        doc_hash=[d.doc_hash for d in documents],
+        metadata=[orjson.dumps(d.metadata).decode() for d in documents],
+    )
+    change.add_events([(d.document_id, "repaired", 0, None) for d in documents])
+
+
+def recount(change: Change, document_ids: Sequence[str]) -> None:
+    """Set the ledger's number of nodes to the rows that these live documents have."""
+    execute(change.cursor, RECOUNT, change.collection, ids=list(document_ids))
+    change.add_events([(i, "repaired", 0, None) for i in document_ids])
+
+
+def forget_sources(change: Change, document_ids: Sequence[str]) -> None:
+    """Mark these documents to be read again."""
+    execute(change.cursor, FORGET_SOURCES, change.collection, ids=list(document_ids))
+
+
+def delete_copies(change: Change, node_ids: Sequence[str]) -> list[str]:
+    """Delete rows whose text is also in another row of their document; returns their node ids."""
+    return fetch_ids(change.cursor, DELETE_COPIES, change.collection, ids=list(node_ids))
+
+
+def delete_rows(change: Change, rows: Mapping[str, int]) -> None:
+    """Delete rows (node id, row id) that still exist with this row id."""
+    execute(change.cursor, DELETE_ROWS, change.collection, node_id=list(rows), id=list(rows.values()))
+
+
+def set_vectors(change: Change, states: Sequence[tuple[str, int]], vectors: Vectors) -> None:
+    """Replace the vectors of live nodes that are still in this state (node id, stamp)."""
+    execute(
+        change.cursor,
+        SET_VECTORS,
+        change.collection,
+        node_id=[node_id for node_id, _ in states],
+        stamp=[stamp for _, stamp in states],
+        embedding=[orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode() for v in vectors.astype(np.float32)],
+    )
+    segments.forget_from(change.cursor, change.collection, [stamp for _, stamp in states])
+
+
+def add_restored(change: Change, events: Sequence[tuple[str | None, int, int]]) -> None:
+    """Append to the audit trail: (document_id, restored nodes, computed vectors) each."""
+    execute(
+        change.cursor,
+        ADD_RESTORED,
+        change.collection,
+        worker=change.run.worker,
+        run_id=change.run.run_id,
+        document_id=[e[0] for e in events],
+        n_nodes=[e[1] for e in events],
+        n_embedded=[e[2] for e in events],
+    )
 
 
 @contextmanager

@@ -51,7 +51,7 @@ RUN_WORKERS = "SELECT DISTINCT worker FROM ragstore.run"
 
 QUEUE_GARBAGE = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, run_id, not_before)
-VALUES (%(namespace)s, %(collection_id)s, 'delete_nodes', %(ids)s::text[], nextval('ragstore.stamp'), %(run_id)s,
+VALUES (%(name)s, %(collection_id)s, 'delete_nodes', %(ids)s::text[], nextval('ragstore.stamp'), %(run_id)s,
         now() + %(grace_s)s * interval '1 second')
 """
 
@@ -92,7 +92,7 @@ WITH gone AS (
     SELECT node_id FROM gone UNION ALL SELECT node_id FROM gone_bodies
 )
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp, run_id, not_before)
-SELECT %(namespace)s, %(collection_id)s, 'delete_nodes', array_agg(node_id), nextval('ragstore.stamp'),
+SELECT %(name)s, %(collection_id)s, 'delete_nodes', array_agg(node_id), nextval('ragstore.stamp'),
        %(run_id)s, now() + %(grace_s)s * interval '1 second'
 FROM gone_ids HAVING count(*) > 0
 """
@@ -119,7 +119,7 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::
 ADD_EVENTS = """
 INSERT INTO ragstore.event (worker, collection, document_id, revision, action, run_id, n_nodes, n_embedded, n_reused,
                             detail)
-SELECT %(worker)s, %(collection)s, new.document_id, d.revision, new.action, %(run_id)s, d.n_nodes, new.n_embedded,
+SELECT %(worker)s, %(name)s, new.document_id, d.revision, new.action, %(run_id)s, d.n_nodes, new.n_embedded,
        d.n_nodes - new.n_embedded, new.detail
 FROM unnest(%(document_id)s::text[], %(action)s::text[], %(n_embedded)s::int[], %(detail)s::jsonb[])
     WITH ORDINALITY AS new (document_id, action, n_embedded, detail, position)
@@ -129,7 +129,7 @@ ORDER BY new.position
 
 QUEUE_REF_DOCS = """
 INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, run_id)
-VALUES (%(namespace)s, %(collection_id)s, 'put_ref_docs', %(ids)s::text[], %(run_id)s) RETURNING outbox_id
+VALUES (%(name)s, %(collection_id)s, 'put_ref_docs', %(ids)s::text[], %(run_id)s) RETURNING outbox_id
 """
 
 STRUCTS = """

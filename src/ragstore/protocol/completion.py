@@ -10,7 +10,7 @@ from collections.abc import Collection as Ids
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ragstore.postgres.direct import DirectChange, NodeLocation
+from ragstore.postgres.change import Change, NodeLocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class DocumentUpdates:
 
 
 def complete(
-    change: DirectChange, updates: DocumentUpdates, locations: Mapping[str, NodeLocation], just_written: set[str]
+    change: Change, updates: DocumentUpdates, locations: Mapping[str, NodeLocation], just_written: set[str]
 ) -> None:
     """Record which documents a change completes, and delete what is not part of them; they must be locked.
 
@@ -83,11 +83,11 @@ def complete(
     new = {i: doc_hash for i, doc_hash in hashes.items() if gone or states[i].doc_hash != doc_hash}
     if new:
         change.set_hashes(new)
-        change.add_events([(i, "completed", 0) for i in new])
+        change.add_events([(i, "completed", 0, None) for i in new])
     change.queue(delete=gone, ref_docs=[*new, *(c.document_id for c in superseded), *(bare if outdated else ())])
 
 
-def _remove_former(change: DirectChange, whole: Sequence[Completion]) -> list[str]:
+def _remove_former(change: Change, whole: Sequence[Completion]) -> list[str]:
     """Delete nodes that are not part of documents that are complete now; returns their ids."""
     vectors = [c for c in whole if c.node_ids]
     emptied = {c.document_id: c.doc_hash for c in whole if c.emptied}
@@ -104,14 +104,14 @@ def _remove_former(change: DirectChange, whole: Sequence[Completion]) -> list[st
     return gone
 
 
-def recount(change: DirectChange, document_ids: Iterable[str]) -> None:
+def recount(change: Change, document_ids: Iterable[str]) -> None:
     """Update the ledger for documents that lost nodes; a document without any is deleted."""
     counted = change.recount_documents(document_ids) if document_ids else {}
     gone = [i for i, is_gone in counted.items() if is_gone]
     if gone:
         # A node that is the document itself has no meaning without its parts.
         change.queue(delete=change.delete_nodes_of(gone))
-    change.add_events([(i, "deleted" if gone else "updated", 0) for i, gone in counted.items()])
+    change.add_events([(i, "deleted" if gone else "updated", 0, None) for i, gone in counted.items()])
 
 
 def completion_ids(completions: Sequence[Completion]) -> list[str]:

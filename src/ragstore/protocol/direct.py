@@ -18,8 +18,8 @@ from ragstore.model.collection import Collection
 from ragstore.model.document import MAX_DOCUMENT_ID_BYTES
 from ragstore.model.node import LiveNode, Node, check_node, content_with_text
 from ragstore.model.run import Run, Vectors, Written, new_run_id
+from ragstore.postgres.change import Change, NodeLocation, WrittenDocument, changing
 from ragstore.postgres.copy import encode_rows
-from ragstore.postgres.direct import DirectChange, NodeLocation, WrittenDocument, changing
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.vectors import cannot_hold, unholdable
 from ragstore.protocol.completion import Completion, DocumentUpdates, complete, completion_ids, recount
@@ -108,7 +108,7 @@ class DirectWriter:
         rows = _last(collection, vectors) if vectors is not None else None
         encoded = encode_rows(rows.nodes, rows.vectors, collection.vector_type) if rows is not None else b""
 
-        def write(change: DirectChange) -> None:
+        def write(change: Change) -> None:
             embedded = rows.nodes if rows is not None else []
             ids = [node.node_id for node in [*embedded, *bodies]]
             documents = {node.document_id for node in [*embedded, *bodies] if node.document_id is not None}
@@ -116,7 +116,7 @@ class DirectWriter:
             before = [i for of_one in rows.before.values() for i in of_one] if rows is not None else []
             sourceless = any(node.document_id is None for node in [*embedded, *bodies])
             looked_up = [*ids, *before, *completion_ids(updates.completions)]
-            locations = change.lock(documents | completed, looked_up, lock_sourceless=sourceless)
+            locations = change.lock_nodes(documents | completed, looked_up, lock_sourceless=sourceless)
             if rows is not None:
                 locations |= _put_vectors(change, rows, encoded, locations)
             if bodies:
@@ -143,8 +143,8 @@ class DirectWriter:
         if not completions and not bare:
             return
 
-        def write(change: DirectChange) -> None:
-            locations = change.lock([*(c.document_id for c in completions), *bare], completion_ids(completions))
+        def write(change: Change) -> None:
+            locations = change.lock_nodes([*(c.document_id for c in completions), *bare], completion_ids(completions))
             complete(change, DocumentUpdates((), completions, bare, bare=bare), locations, just_written=set())
 
         self._change(collection, write)
@@ -157,14 +157,14 @@ class DirectWriter:
         """
         n_deleted = 0
 
-        def write(change: DirectChange) -> None:
+        def write(change: Change) -> None:
             nonlocal n_deleted
-            live = change.lock_live(sorted(set(document_ids)))
+            live = list(change.lock_live(document_ids))
             n_deleted = len(live)
             if live:
                 gone = change.delete_nodes_of(live)
                 change.mark_deleted(live)
-                change.add_events([(i, "deleted", 0) for i in live])
+                change.add_events([(i, "deleted", 0, None) for i in live])
                 change.queue(delete=gone, ref_docs=live)
 
         self._change(collection, write)
@@ -178,11 +178,11 @@ class DirectWriter:
         """
         n_deleted = 0
 
-        def write(change: DirectChange) -> None:
+        def write(change: Change) -> None:
             nonlocal n_deleted
-            locations = change.lock((), list(node_ids))
+            locations = change.lock_nodes((), list(node_ids))
             # A node without a document may itself be a document, if the document store has it too.
-            own = change.lock_live(sorted(i for i, location in locations.items() if location.document_id is None))
+            own = change.lock_live(i for i, location in locations.items() if location.document_id is None)
             gone = change.delete_nodes(list(locations))
             n_deleted = len(gone)
             touched = _owners(locations).union(own)
@@ -199,18 +199,18 @@ class DirectWriter:
             As ``delete_documents``.
         """
 
-        def write(change: DirectChange) -> None:
-            change.lock((), (), lock_sourceless=True)
-            live = change.lock_live(change.all_documents())
+        def write(change: Change) -> None:
+            change.lock_nodes((), (), lock_sourceless=True)
+            live = list(change.lock_live(change.all_documents()))
             gone = change.delete_nodes_of(live) + change.delete_nodes(change.all_nodes_without_document())
             change.mark_deleted(live)
-            change.add_events([(i, "deleted", 0) for i in live])
+            change.add_events([(i, "deleted", 0, None) for i in live])
             change.queue(delete=gone, ref_docs=live)
 
         self._change(collection, write)
 
     def _change(
-        self, collection: Collection, write: Callable[[DirectChange], None], nodes: Mapping[str, Node] | None = None
+        self, collection: Collection, write: Callable[[Change], None], nodes: Mapping[str, Node] | None = None
     ) -> None:
         """Run a change, again if another writer of the same ids conflicts with it, then update MongoDB.
 
@@ -241,7 +241,7 @@ def _last(collection: Collection, vectors: NewVectors) -> NewVectors:
 
 
 def _put_vectors(
-    change: DirectChange, rows: NewVectors, encoded: bytes, locations: Mapping[str, NodeLocation]
+    change: Change, rows: NewVectors, encoded: bytes, locations: Mapping[str, NodeLocation]
 ) -> dict[str, NodeLocation]:
     """Put nodes with their vectors into locked documents; returns their new locations."""
     superseded = {i for i, ids in rows.before.items() if not any(node_id in locations for node_id in ids)}
@@ -263,7 +263,9 @@ def _put_vectors(
         replaced += change.delete_own_bodies(stale) if stale else []
     if rows.deleted:
         replaced += change.delete_nodes_of(list(rows.deleted))
-    change.copy_rows(encode_rows(nodes, rows.vectors[kept], change.vector_type) if superseded else encoded)
+    if superseded:
+        encoded = encode_rows(nodes, rows.vectors[kept], change.collection.vector_type)
+    change.copy_rows([encoded])
     _note(change, nodes, former, _Noted(begun, rows.source_hashes, with_vectors=True))
     change.queue(put=ids, delete=set(replaced).difference(ids), ref_docs=documents | _owners(former))
     return {node.node_id: NodeLocation(node.document_id, has_vector=True) for node in nodes}
@@ -312,7 +314,7 @@ class _Noted:
     with_vectors: bool = False
 
 
-def _note(change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, NodeLocation], noted: _Noted) -> None:
+def _note(change: Change, nodes: Sequence[Node], locations: Mapping[str, NodeLocation], noted: _Noted) -> None:
     """Update the ledger for documents that got nodes, and for those whose nodes moved to other documents."""
     first: dict[str, Node] = {}
     n_nodes = dict.fromkeys(noted.begun, 0)
@@ -334,14 +336,12 @@ def _note(change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, N
         ]
     )
     change.add_events(
-        [(i, "updated" if states[i].live else "added", n * noted.with_vectors) for i, n in n_nodes.items()]
+        [(i, "updated" if states[i].live else "added", n * noted.with_vectors, None) for i, n in n_nodes.items()]
     )
     recount(change, _owners(locations).difference(n_nodes))
 
 
-def _put_bodies(
-    change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, NodeLocation], begun: list[str]
-) -> None:
+def _put_bodies(change: Change, nodes: Sequence[Node], locations: Mapping[str, NodeLocation], begun: list[str]) -> None:
     ids = [node.node_id for node in nodes]
     changed = _changed(nodes, locations, change.live_nodes(ids))
     replaced = change.delete_other_bodies(begun, keep=ids) if begun else []
@@ -354,7 +354,7 @@ def _put_bodies(
         change.queue(put=[n.node_id for n in changed], delete=replaced, ref_docs=touched | _owners(former))
 
 
-def _write_bodies(change: DirectChange, nodes: Sequence[Node], locations: Mapping[str, NodeLocation]) -> None:
+def _write_bodies(change: Change, nodes: Sequence[Node], locations: Mapping[str, NodeLocation]) -> None:
     with_vector = [n for n in nodes if n.node_id in locations and locations[n.node_id].has_vector]
     bodies = [n for n in nodes if not (n.node_id in locations and locations[n.node_id].has_vector)]
     if with_vector:

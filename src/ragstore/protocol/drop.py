@@ -102,12 +102,12 @@ class Dropper:
         return False
 
     def _drop_now(self, collection: Collection) -> bool:
-        with in_postgres.dropping(self._pool, collection, Run(new_run_id(), self._worker, [])) as drop:
-            if not drop.is_empty():
+        with in_postgres.dropping(self._pool, collection, Run(new_run_id(), self._worker, [])) as change:
+            if not in_postgres.is_empty(change):
                 return False
-            drop.abandon_runs(grace_s=self._grace_s)
+            in_postgres.abandon_runs(change, grace_s=self._grace_s)
             # Before the commit: after it nothing would delete them if this process were killed.
-            structs.delete_structs(self._database, collection.name, stamp=drop.stamp())
-            drop.finish()
+            structs.delete_structs(self._database, collection.name, stamp=in_postgres.stamp(change))
+            in_postgres.finish(change)
             reached(Failpoint.COLLECTION_DROPPING)
         return True

@@ -15,8 +15,9 @@ from ragstore.errors import LeaseLostError, RagstoreError, StoreError
 from ragstore.model.collection import Collection
 from ragstore.model.run import PlannedRevision, PublishResult, Run, new_run_id
 from ragstore.mongo.nodes import NodeStore
+from ragstore.postgres.change import Change, changing
 from ragstore.postgres.copy import encode_rows
-from ragstore.postgres.ledger import Ledger, Publication
+from ragstore.postgres.ledger import Ledger
 from ragstore.protocol.epoch import EpochWatch
 from ragstore.telemetry.failpoint import Failpoint, reached
 from ragstore.telemetry.logging import get_logger
@@ -190,15 +191,15 @@ class Publisher:
             One transaction makes them invisible; MongoDB is cleaned afterwards through the outbox.
         """
         self._watch.confirm()
-        with self._ledger.changing(collection, Run(new_run_id(), self._worker, [])) as publication:
-            now = publication.lock_live_documents(document_ids)
+        with changing(self._ledger.pool, collection, Run(new_run_id(), self._worker, [])) as change:
+            now = change.lock_live(document_ids)
             live = [i for i, revision in now.items() if planned_from is None or planned_from[i] == revision]
             if live:
-                publication.retire_nodes(live, grace_s=self._timing.grace_s)
-                publication.mark_deleted(live)
-                publication.add_events([(i, "deleted", 0, None) for i in live])
-                publication.queue_ref_docs(live)
-            publication.clear_quarantine(document_ids if planned_from is None else live)
+                change.retire_nodes(live, grace_s=self._timing.grace_s)
+                change.mark_deleted(live)
+                change.add_events([(i, "deleted", 0, None) for i in live])
+                change.queue_ref_docs(live)
+            change.clear_quarantine(document_ids if planned_from is None else live)
             reached(Failpoint.DOCUMENTS_DELETED)
         reached(Failpoint.DELETE_PUBLISHED)
         return live
@@ -221,38 +222,34 @@ class Publisher:
     def _publish(
         self, collection: Collection, run: Run, revisions: Sequence[PlannedRevision], rows: Sequence[bytes]
     ) -> PublishResult:
-        with self._ledger.publishing(collection, run) as publication:
-            now = publication.lock_documents([i for r in revisions for i in _touched(r)])
+        with self._ledger.publishing(collection, run) as change:
+            now = change.lock_documents([i for r in revisions for i in _touched(r)])
             current = [now[r.document_id] == r.planned_from and _replaced_current(r, now) for r in revisions]
             good = [r for r, is_current in zip(revisions, current, strict=True) if is_current]
             late = [r for r, is_current in zip(revisions, current, strict=True) if not is_current]
             if good:
                 gone = [r.replaces[0] for r in good if r.replaces]
-                self._write(
-                    publication, good, gone, [b for b, is_current in zip(rows, current, strict=True) if is_current]
-                )
+                self._write(change, good, gone, [b for b, is_current in zip(rows, current, strict=True) if is_current])
             if late:
-                publication.queue_garbage([n.node_id for r in late for n in r.nodes])
+                change.queue_garbage([n.node_id for r in late for n in r.nodes])
             reached(Failpoint.VECTORS_COPIED)
         return PublishResult([r.document_id for r in good], [r.document_id for r in late])
 
-    def _write(
-        self, publication: Publication, revisions: list[PlannedRevision], gone: list[str], rows: list[bytes]
-    ) -> None:
+    def _write(self, change: Change, revisions: list[PlannedRevision], gone: list[str], rows: list[bytes]) -> None:
         document_ids = [r.document_id for r in revisions]
         if gone or any(r.planned_from for r in revisions):
-            publication.retire_nodes(document_ids + gone, grace_s=self._timing.grace_s)
+            change.retire_nodes(document_ids + gone, grace_s=self._timing.grace_s)
         if any(rows):
-            publication.copy_rows(rows)
-        publication.put_documents(revisions)
+            change.copy_rows(rows)
+        change.publish_documents(revisions)
         if gone:
-            publication.mark_deleted(gone)
-        publication.add_events(
+            change.mark_deleted(gone)
+        change.add_events(
             [(r.document_id, r.action, r.n_embedded, _renamed_from(r)) for r in revisions]
             + [(r.replaces[0], "deleted", 0, _renamed_to(r)) for r in revisions if r.replaces]
         )
-        publication.queue_ref_docs(document_ids + gone)
-        publication.clear_quarantine(document_ids)
+        change.queue_ref_docs(document_ids + gone)
+        change.clear_quarantine(document_ids)
 
     def _abandon(self, run: Run, collection: Collection) -> None:
         try:

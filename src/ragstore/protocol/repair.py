@@ -26,9 +26,11 @@ from ragstore.mongo.scan import Entries
 from ragstore.postgres import epoch as in_epoch
 from ragstore.postgres import rebuild, segments, vectors
 from ragstore.postgres import structs as in_postgres
+from ragstore.postgres.change import Change, changing
 from ragstore.postgres.collections import get_collection
+from ragstore.postgres.copy import encode_rows
 from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.rebuild import LostDocument, RebuildChange
+from ragstore.postgres.rebuild import LostDocument
 from ragstore.postgres.scan import LedgerLine
 from ragstore.postgres.segment_tables import is_segment_table
 from ragstore.protocol.recover import Recoverer
@@ -163,8 +165,8 @@ class Repairer:
         documents = sorted({n.node.document_id for n in lost if n.node.document_id is not None})
         sourceless = any(n.node.document_id is None for n in lost)
         with self._changing(collection) as change:
-            lines = change.lock(documents, [n.node.node_id for n in lost], lock_sourceless=sourceless)
-            known = change.known([n.node.node_id for n in lost])
+            lines = rebuild.lock(change, documents, [n.node.node_id for n in lost], lock_sourceless=sourceless)
+            known = rebuild.known(change, [n.node.node_id for n in lost])
             good = [n for n in lost if n.node.node_id not in known and _is_still_lost(n, lines)]
             full = _overfull(good, lines)
             good = [n for n in good if n.node.document_id not in full]
@@ -178,12 +180,14 @@ class Repairer:
             As ``restore_nodes``.
         """
         with self._changing(collection) as change:
-            line = change.lock([document.document_id], [n.node.node_id for n in lost]).get(document.document_id)
-            known = change.known([n.node.node_id for n in lost])
+            line = rebuild.lock(change, [document.document_id], [n.node.node_id for n in lost]).get(
+                document.document_id
+            )
+            known = rebuild.known(change, [n.node.node_id for n in lost])
             if (line is not None and line.live) or known:
                 return False
             _write(change, lost)
-            change.put_ledger([document])
+            rebuild.put_ledger(change, [document])
             change.queue(ref_docs=[document.document_id])
         return True
 
@@ -194,7 +198,7 @@ class Repairer:
             One transaction, idempotent.
         """
         with self._changing(collection) as change:
-            change.set_vectors(found, vectors)
+            rebuild.set_vectors(change, found, vectors)
 
     # PostgreSQL alone
 
@@ -205,9 +209,9 @@ class Repairer:
             One transaction, with the entries in MongoDB queued.
         """
         with self._changing(collection) as change:
-            lines = change.lock(document_ids)
+            lines = rebuild.lock(change, document_ids)
             wrong = [i for i, line in lines.items() if line.live and line.n_rows > line.n_nodes]
-            change.recount(wrong)
+            rebuild.recount(change, wrong)
             change.queue(ref_docs=wrong)
 
     def forget_sources(self, collection: Collection, document_ids: Sequence[str]) -> None:
@@ -217,8 +221,8 @@ class Repairer:
             One transaction, idempotent.
         """
         with self._changing(collection) as change:
-            lines = change.lock(document_ids)
-            change.forget_sources([i for i, line in lines.items() if line.live and line.n_rows < line.n_nodes])
+            lines = rebuild.lock(change, document_ids)
+            rebuild.forget_sources(change, [i for i, line in lines.items() if line.live and line.n_rows < line.n_nodes])
 
     def delete_copies(self, collection: Collection, node_ids: Sequence[str], document_ids: Sequence[str]) -> int:
         """Delete rows that a foreign writer copied from others; returns how many.
@@ -227,8 +231,8 @@ class Repairer:
             One transaction; only rows whose text remains in another row of the same document.
         """
         with self._changing(collection) as change:
-            change.lock(document_ids, node_ids)
-            gone = change.delete_copies(node_ids)
+            rebuild.lock(change, document_ids, node_ids)
+            gone = rebuild.delete_copies(change, node_ids)
         return len(gone)
 
     def accept_loss(self, collection: Collection, document_ids: Sequence[str]) -> None:
@@ -238,10 +242,10 @@ class Repairer:
             As ``recount``.
         """
         with self._changing(collection) as change:
-            lines = change.lock(document_ids)
+            lines = rebuild.lock(change, document_ids)
             lacking = [i for i, line in lines.items() if line.live and line.n_rows < line.n_nodes]
-            change.forget_sources(lacking)
-            change.recount(lacking)
+            rebuild.forget_sources(change, lacking)
+            rebuild.recount(change, lacking)
             change.queue(ref_docs=lacking)
 
     def delete_rows(self, collection: Collection, rows: Mapping[str, int], document_ids: Sequence[str]) -> None:
@@ -251,8 +255,8 @@ class Repairer:
             One transaction, idempotent.
         """
         with self._changing(collection) as change:
-            change.lock(document_ids, list(rows))
-            change.delete_rows(rows)
+            rebuild.lock(change, document_ids, list(rows))
+            rebuild.delete_rows(change, rows)
 
     def raise_revisions(self, collection: str, revisions: Mapping[str, int]) -> None:
         """Let the next revisions of documents be above those that MongoDB has seen on another timeline.
@@ -294,9 +298,9 @@ class Repairer:
             vectors.refresh_statistics(self._pool, collection)
 
     @contextmanager
-    def _changing(self, collection: Collection) -> Iterator[RebuildChange]:
+    def _changing(self, collection: Collection) -> Iterator[Change]:
         run = Run(new_run_id(), self._worker, [])
-        with rebuild.rebuilding(self._pool, collection, run) as change:
+        with changing(self._pool, collection, run) as change:
             yield change
             reached(Failpoint.REPAIR_WRITTEN)
         reached(Failpoint.REPAIR_COMMITTED)
@@ -316,16 +320,17 @@ def _overfull(lost: Sequence[LostNode], lines: Mapping[str, LedgerLine]) -> set[
     return {i for i, n in n_new.items() if lines[i].n_rows + n > lines[i].n_nodes}
 
 
-def _write(change: RebuildChange, lost: Sequence[LostNode]) -> None:
+def _write(change: Change, lost: Sequence[LostNode]) -> None:
     with_vector = [(n.node, n.vector) for n in lost if n.vector is not None]
     if with_vector:
-        change.copy_rows([node for node, _ in with_vector], np.stack([vector for _, vector in with_vector]))
+        embeddings = np.stack([vector for _, vector in with_vector])
+        change.copy_rows([encode_rows([node for node, _ in with_vector], embeddings, change.collection.vector_type)])
     bodies = [n.node for n in lost if n.vector is None]
     if bodies:
         change.put_bodies(bodies)
     counts = Counter(n.node.document_id for n in lost)
     computed = Counter(n.node.document_id for n in lost if n.computed)
     if counts:
-        change.add_events([(i, n, computed[i]) for i, n in counts.items()])
+        rebuild.add_restored(change, [(i, n, computed[i]) for i, n in counts.items()])
     # A node that a run staged counts as the same state; every other got a new stamp with its row.
     change.queue(put=[n.node.node_id for n in lost if n.stamp != 0 or n.node.chunk_hash is None])
