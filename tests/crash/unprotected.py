@@ -49,7 +49,9 @@ def publish_without_fence() -> None:
     def publishing(self: Ledger, collection: Collection, run: Run) -> Iterator[Change]:
         with pool_of_ledger(self).transaction() as cursor:
             cursor.execute(statements.END_RUN, {"run_id": run.run_id})
-            yield Change(cursor, collection, run)
+            change = Change(cursor, collection, run)
+            yield change
+            change.send()
 
     replace(Ledger, "publishing", publishing)
 

@@ -7,6 +7,7 @@ id, the one that commits later has the larger stamp. Readers see all steps of a 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ragstore.postgres.copy import pgvector_metadata
 from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.outbox import live_nodes
 from ragstore.postgres.pool import Cursor, PostgresPool
-from ragstore.postgres.run import execute, fetch, fetch_ids
+from ragstore.postgres.run import Rows
 
 _IDS_PER_ITEM = 2_048
 """Most ids of one outbox row, which are read and written at once; LlamaIndex adds this many nodes in one call."""
@@ -33,6 +34,8 @@ _ENTRY_ALWAYS_FITS = 1_000
 """Nodes of a document that one entry of MongoDB can always name, however long their ids are."""
 
 _LOCK_SPACE = 0x5241_474E  # "RAGN": nodes without a document
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 Noted = tuple[str, str, int, str | None]
 """A line of the audit trail: document id, action, number of new vectors, detail as JSON."""
@@ -75,6 +78,8 @@ class LockedDocument:
 class Change:
     """The steps of one transaction; lock first.
 
+    A step without a result waits, and is sent in one message with the next step that has one, or at the end.
+
     Args:
         run: names the change in the audit trail and in the outbox.
 
@@ -84,23 +89,30 @@ class Change:
     """
 
     def __init__(self, cursor: Cursor, collection: Collection, run: Run) -> None:
-        self.cursor = cursor
+        self._cursor = cursor
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
         self.collection = collection
         self.run = run
         self.outbox_ids: list[int] = []
         self.transaction = ""
+
+    @property
+    def cursor(self) -> Cursor:
+        """For other statements of this transaction, after all steps so far."""
+        self.send()
+        return self._cursor
 
     # Locks
 
     def lock_documents(self, document_ids: Iterable[str]) -> dict[str, int]:
         """Lock these documents in order, new ones included; returns their present revisions."""
         ids = array(sorted(set(document_ids)))
-        return dict(fetch(self.cursor, statements.LOCK_DOCUMENTS, self.collection, document_ids=ids))
+        return dict(self._fetch(statements.LOCK_DOCUMENTS, document_ids=ids))
 
     def lock_live(self, document_ids: Iterable[str]) -> dict[str, int]:
         """Lock the live ones among these documents in order; returns their present revisions."""
         ids = array(sorted(set(document_ids)))
-        return dict(fetch(self.cursor, statements.LOCK_LIVE_DOCUMENTS, self.collection, document_ids=ids))
+        return dict(self._fetch(statements.LOCK_LIVE_DOCUMENTS, document_ids=ids))
 
     def lock_nodes(
         self, document_ids: Iterable[str], node_ids: Sequence[str], *, lock_sourceless: bool = False
@@ -116,7 +128,7 @@ class Change:
         wanted = set(document_ids)
         sourceless_locked = False
         while True:
-            rows = fetch(self.cursor, node_statements.PLACES, self.collection, node_ids=array(node_ids))
+            rows = self._fetch(node_statements.PLACES, node_ids=array(node_ids))
             locations = {node_id: NodeLocation(*location) for node_id, *location in rows}
             lock_sourceless = lock_sourceless or any(location.document_id is None for location in locations.values())
             missing = wanted.union(p.document_id for p in locations.values() if p.document_id is not None) - locked
@@ -124,7 +136,7 @@ class Change:
                 return locations
             # Before the documents, so that all writers take these locks in one order.
             if lock_sourceless and not sourceless_locked:
-                execute(self.cursor, node_statements.LOCK_NODES_WITHOUT_DOCUMENT, self.collection, space=_LOCK_SPACE)
+                self._run(node_statements.LOCK_NODES_WITHOUT_DOCUMENT, space=_LOCK_SPACE)
                 sourceless_locked = True
             if missing:
                 self.lock_documents(missing)
@@ -135,7 +147,7 @@ class Change:
     def states(self, document_ids: Iterable[str]) -> dict[str, LockedDocument]:
         """State of each of these documents that the ledger has."""
         ids = list(document_ids)
-        rows = fetch(self.cursor, node_statements.STATES, self.collection, document_ids=array(ids)) if ids else []
+        rows = self._fetch(node_statements.STATES, document_ids=array(ids)) if ids else []
         return {document_id: LockedDocument(*state) for document_id, *state in rows}
 
     def live_nodes(self, node_ids: Sequence[str]) -> dict[str, LiveNode]:
@@ -241,10 +253,8 @@ class Change:
         """
         if not documents:
             return
-        rows = fetch(
-            self.cursor,
+        rows = self._fetch(
             node_statements.PUT_DOCUMENTS,
-            self.collection,
             document_id=array([d.document_id for d in documents]),
             source_uri=array([d.source_uri for d in documents]),
             metadata=array([orjson.dumps(d.metadata).decode() for d in documents]),
@@ -253,15 +263,13 @@ class Change:
         )
         large = array([document_id for document_id, n_nodes in rows if n_nodes > _ENTRY_ALWAYS_FITS])
         if large != "{}":
-            for document_id, size in fetch(
-                self.cursor, node_statements.ENTRY_SIZES, self.collection, document_ids=large
-            ):
+            for document_id, size in self._fetch(node_statements.ENTRY_SIZES, document_ids=large):
                 check_entry_size(document_id, int(size))
 
     def recount_documents(self, document_ids: Iterable[str]) -> dict[str, bool]:
         """Count the nodes of live documents that lost some, delete empty ones; returns by id whether it was deleted."""
         ids = array(sorted(document_ids))
-        return dict(fetch(self.cursor, node_statements.RECOUNT_DOCUMENTS, self.collection, document_ids=ids))
+        return dict(self._fetch(node_statements.RECOUNT_DOCUMENTS, document_ids=ids))
 
     def set_hashes(self, hashes: Mapping[str, str]) -> None:
         """Set the hash of complete documents, which moves them to their next revision."""
@@ -289,13 +297,18 @@ class Change:
 
     def queue(self, *, put: Iterable[str] = (), delete: Iterable[str] = (), ref_docs: Iterable[str] = ()) -> None:
         """Add outbox rows that this process carries out as soon as the change is committed."""
+        rows: list[str] = []
+        values: dict[str, str] = {}
         for action, ids in (("put_nodes", put), ("delete_nodes", delete), ("put_ref_docs", ref_docs)):
             listed = sorted(set(ids))
             for i in range(0, len(listed), _IDS_PER_ITEM):
-                batch = array(listed[i : i + _IDS_PER_ITEM])
-                row = fetch(self.cursor, node_statements.QUEUE, self.collection, action=action, ids=batch)[0]
-                outbox_id, self.transaction = row
-                self.outbox_ids.append(outbox_id)
+                n = len(rows)
+                rows.append(node_statements.QUEUED.replace("action", f"action_{n}").replace("ids", f"ids_{n}"))
+                values |= {f"action_{n}": action, f"ids_{n}": array(listed[i : i + _IDS_PER_ITEM])}
+        if rows:
+            queued = self._fetch(node_statements.QUEUE.replace("{rows}", ", ".join(rows)), **values)
+            self.outbox_ids += [outbox_id for outbox_id, _ in queued]
+            self.transaction = queued[0][1]
 
     def queue_ref_docs(self, document_ids: Iterable[str]) -> None:
         """Queue the update of MongoDB's entries of these documents, for whoever retires next."""
@@ -305,11 +318,30 @@ class Change:
         """Queue staged nodes that will not be published for deletion from MongoDB."""
         self._run(statements.QUEUE_GARBAGE, ids=array(node_ids), grace_s=grace_s)
 
+    def send(self) -> None:
+        """Send the steps that wait."""
+        if self._waiting:
+            texts, values = zip(*self._waiting, strict=True)
+            self._waiting = []
+            self._cursor.execute(";".join(texts), {name: value for each in values for name, value in each.items()})
+
     def _run(self, statement: str, **parameters: Any) -> None:
-        execute(self.cursor, statement, self.collection, run_id=self.run.run_id, **parameters)
+        parameters |= {
+            "collection_id": self.collection.collection_id,
+            "name": self.collection.name,
+            "run_id": self.run.run_id,
+        }
+        n = len(self._waiting)
+        text = _PARAMETER.sub(rf"%(\1__{n})s", statement.replace("{table}", quoted_table(self.collection)))
+        self._waiting.append((text, {f"{name}__{n}": value for name, value in parameters.items()}))
+
+    def _fetch(self, statement: str, **parameters: Any) -> Rows:
+        self._run(statement, **parameters)
+        self.send()
+        return self._cursor.fetchall() if self._cursor.description else []
 
     def _ids(self, statement: str, **parameters: Any) -> list[str]:
-        return fetch_ids(self.cursor, statement, self.collection, **parameters)
+        return [row[0] for row in self._fetch(statement, **parameters)]
 
 
 @contextmanager
@@ -321,4 +353,6 @@ def changing(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[C
     """
     with pool.transaction() as cursor:
         hold(cursor, collection)
-        yield Change(cursor, collection, run)
+        change = Change(cursor, collection, run)
+        yield change
+        change.send()

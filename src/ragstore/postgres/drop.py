@@ -115,7 +115,9 @@ def dropping(pool: PostgresPool, collection: Collection, run: Run) -> Iterator[C
     with pool.transaction() as cursor:
         cursor.execute(_LOCK_TIMEOUT)
         _lock(cursor, collection)
-        yield Change(cursor, collection, run)
+        change = Change(cursor, collection, run)
+        yield change
+        change.send()
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:

@@ -92,7 +92,9 @@ class Ledger:
             if cursor.rowcount == 0 and run.node_ids:
                 live = _live(cursor, hold_named(cursor, collection.name), run.node_ids)
                 garbage = [i for i in run.node_ids if i not in live]
-                Change(cursor, collection, run).queue_garbage(garbage, grace_s=grace_s)
+                change = Change(cursor, collection, run)
+                change.queue_garbage(garbage, grace_s=grace_s)
+                change.send()
 
     @contextmanager
     def publishing(self, collection: Collection, run: Run) -> Iterator[Change]:
@@ -113,7 +115,9 @@ class Ledger:
                     hint="run the same command again; raise RAGSTORE_LEASE_TTL_S if it happens often",
                     run_id=run.run_id,
                 )
-            yield Change(cursor, collection, run)
+            change = Change(cursor, collection, run)
+            yield change
+            change.send()
 
 
 def _live(cursor: Cursor, collection: Collection | None, node_ids: Sequence[str]) -> set[str]:

@@ -159,13 +159,14 @@ SELECT id FROM unnest(%(document_ids)s::text[]) AS own (id)
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.document_id = own.id)
 """
 
-# The stamp of a put counts its attempts: 1, because the writer makes the first one as soon as this is committed.
 QUEUE = """
-INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp)
-VALUES (%(name)s, %(collection_id)s, %(action)s, %(ids)s::text[],
-        CASE WHEN %(action)s = 'delete_nodes' THEN nextval('ragstore.stamp') ELSE 1 END)
+INSERT INTO ragstore.outbox (namespace, collection_id, action, ids, stamp) VALUES {rows}
 RETURNING outbox_id, pg_current_xact_id()::xid::text
 """
+
+# The stamp of a put counts its attempts: 1, because the writer makes the first one as soon as this is committed.
+QUEUED = """(%(name)s, %(collection_id)s, %(action)s, %(ids)s::text[],
+    CASE WHEN %(action)s = 'delete_nodes' THEN nextval('ragstore.stamp') ELSE 1 END)"""
 
 ALL_DOCUMENTS = """
 SELECT document_id FROM ragstore.document
