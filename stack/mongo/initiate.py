@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 ALREADY_INITIATED = 23
-NOT_YET_INITIATED = 94
+AUTHENTICATION_FAILED = 18
 WAIT_S = 120.0
 
 MEMBER = os.environ.get("MONGO_MEMBER", "mongo:27017")
@@ -32,9 +32,11 @@ APP_ROLES = [{"role": "readWrite", "db": DATABASE}]
 def main() -> int:
     try:
         initiate()
-        admin = connect("ragstore_admin")
+        admin = administrator()
         set_user(admin, "ragstore_admin", ADMIN_ROLES)
         set_user(admin, "ragstore_app", APP_ROLES)
+        for user in ("ragstore_admin", "ragstore_app"):
+            connect(user).admin.command("ping")
     except PyMongoError as error:
         print(f"mongo-init: {error}", file=sys.stderr)
         return 1
@@ -73,6 +75,22 @@ def start_replica_set(local: MongoClient[dict[str, Any]]) -> None:
     except OperationFailure as error:
         if error.code != ALREADY_INITIATED:
             raise
+
+
+def administrator() -> MongoClient[dict[str, Any]]:
+    """Somebody who may change users: the admin, or, while the secret is not yet its password, the server's own user.
+
+    MongoDB lets whoever has the key file be a member of the replica set, who may do everything.
+    """
+    admin = connect("ragstore_admin")
+    try:
+        admin.admin.command("ping")
+    except OperationFailure as error:
+        if error.code != AUTHENTICATION_FAILED:
+            raise
+        key = "".join(Path("/run/secrets/mongo_keyfile").read_text(encoding="ascii").split())
+        return client(username="__system", password=key, authSource="local")
+    return admin
 
 
 def connect(user: str) -> MongoClient[dict[str, Any]]:

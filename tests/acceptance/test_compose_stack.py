@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.runbooks.scenes import ROTATED, replaced_secrets
 from tests.support.children import until
 from tests.support.compose import Stack, a_stack, need_engine
 from tests.support.real_documents import write_corpus
@@ -225,11 +226,15 @@ def stack_url(stack: Stack, name: str) -> str:
 
 
 def assert_new_passwords_can_be_set(stack: Stack) -> None:
-    for name in ("postgres_app_password", "mongo_app_password"):
-        path = stack.folder / "stack/secrets" / name
-        path.chmod(0o644)
-        path.write_text("another-password")
+    """Also where files were replaced by others, and where the script was killed when it had only written files."""
+    before = stack.secrets()
+    replaced_secrets(stack)
     assert stack.ragstore("documents", check=False).returncode == 1
-    stack.compose("exec", "-T", "postgres", "/stack/set-roles")
-    stack.compose("run", "--rm", "-T", "mongo-init")
+    stack.run("stack/rotate", "--files")
     assert stack.answer("verify")["ok"]
+    stack.run("timeout", "--signal", "KILL", "1", "stack/rotate", check=False)
+    stack.run("stack/rotate", "--files")
+    assert stack.answer("verify")["ok"]
+    now = stack.secrets()
+    assert {name for name in now if now[name] != before[name]} == {f"{name}_password" for name in ROTATED}
+    assert_no_secret_is_shown(stack)

@@ -68,12 +68,14 @@ class Stack:
     def documents(self) -> Path:
         return self.folder / "documents"
 
-    def run(self, *command: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """A command in the stack's folder."""
+    def run(
+        self, *command: str, check: bool = True, stdin: str | None = None, values: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command in the stack's folder; ``values`` are further variables of its environment."""
         ran = subprocess.run(
             command,
             cwd=self.folder,
-            env=self._env,
+            env={**self._env, **(values or {})},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
@@ -117,10 +119,17 @@ class Stack:
 
 
 @contextmanager
-def a_stack(folder: Path, *, overrides: Sequence[str] = (), options: dict[str, str] | None = None) -> Iterator[Stack]:
-    """A prepared stack, nothing of it running yet; all of it is removed when the block ends."""
+def a_stack(
+    folder: Path,
+    *,
+    overrides: Sequence[str] = (),
+    options: dict[str, str] | None = None,
+    is_prepared: bool = True,
+) -> Iterator[Stack]:
+    """A stack, nothing of it running yet; all of it is removed when the block ends."""
     stack = Stack(folder, overrides=overrides, options=options)
-    stack.run("stack/prepare")
+    if is_prepared:
+        stack.run("stack/prepare")
     try:
         yield stack
     finally:
