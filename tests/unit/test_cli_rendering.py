@@ -232,7 +232,9 @@ def test_status_shows_what_is_not_well_and_what_to_do() -> None:
 
 
 def test_documents_and_events_keep_a_stable_shape() -> None:
-    document = DocumentState("/a.txt", "/a.txt", 3, 12, size=1400, published_at=NOON, metadata={"k": 1})
+    document = DocumentState(
+        "/a.txt", "/a.txt", 3, 12, size=1400, published_at=NOON, metadata={"k": 1}, notes={"bom": 1}
+    )
     assert document_as_dict(document) == {
         "document_id": "/a.txt",
         "source": "/a.txt",
@@ -241,6 +243,7 @@ def test_documents_and_events_keep_a_stable_shape() -> None:
         "size": 1400,
         "published_at": "2026-01-31T12:00:00+00:00",
         "metadata": {"k": 1},
+        "notes": {"bom": 1},
     }
     assert document_cells(document).split() == ["12", "3", "1.4", "kB", "2026-01-31", "12:00:00+00:00"]
     event = Event(1, NOON, "w@h", "/a.txt", 3, "updated", "r", 12, 2, 10)

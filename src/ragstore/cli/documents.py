@@ -9,6 +9,7 @@ import typer
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.options import CollectionOption, JsonOption, QuietOption
 from ragstore.cli.output import breaking_width, bytes_in_words, one_line, write, write_json_list
+from ragstore.model.notes import sentences
 
 if TYPE_CHECKING:
     from ragstore.model.document import DocumentState
@@ -22,8 +23,10 @@ def documents(
 ) -> None:
     """List the documents of a collection.
 
-    --json: {"documents": [{"document_id", "source", "revision", "nodes", "size", "published_at", "metadata"}]}, one
-    document a line, times in ISO 8601.
+    Below a document stands what was noted when it was read: how it was decoded, what was left out.
+
+    --json: {"documents": [{"document_id", "source", "revision", "nodes", "size", "published_at", "metadata", "notes":
+    {name: count or word}}]}, one document a line, times in ISO 8601.
     """
     invocation = invocation_of(ctx)
     with invocation.store() as store:
@@ -36,6 +39,8 @@ def documents(
             if n_documents == 1:
                 _write_fitted(document_line("nodes", "revision", "size", "published"), "document", width)
             _write_fitted(document_cells(document), one_line(document.document_id), width)
+            if document.notes:
+                write(f"    {one_line(', '.join(sentences(document.notes)))}")
         if not n_documents:
             invocation.note("no documents yet; add some with: ragstore ingest PATH")
 
@@ -50,6 +55,7 @@ def document_as_dict(document: DocumentState) -> dict[str, Any]:
         "size": document.size,
         "published_at": document.published_at.isoformat() if document.published_at else None,
         "metadata": document.metadata,
+        "notes": document.notes,
     }
 
 

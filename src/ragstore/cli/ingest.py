@@ -9,14 +9,22 @@ import typer
 
 from ragstore.cli.exit_status import EXIT_PARTLY, EXIT_REFUSED, MAX_NAMES
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption, QuietOption
+from ragstore.cli.options import (
+    CollectionOption,
+    FilterKeyOption,
+    FollowLinksOption,
+    JsonOption,
+    QuietOption,
+    VerboseOption,
+)
 from ragstore.cli.output import counted, first_of, one_line, say, without_name, write, write_json
 from ragstore.cli.progress import duration_in_words, shown_progress
 from ragstore.cli.transfers import made_lines
 from ragstore.errors import MassDeletionError
+from ragstore.model.notes import sentences
 
 if TYPE_CHECKING:
-    from ragstore.model.report import Findings, IngestReport
+    from ragstore.model.report import Findings, IngestReport, NotedDocuments
 
 MAX_REASONS = 5
 MAX_EXAMPLES = 3
@@ -24,12 +32,13 @@ MAX_EXAMPLES = 3
 _COUNTED = ("added", "updated", "renamed", "deleted", "unchanged", "failed")
 
 
-def ingest(
+def ingest(  # noqa: PLR0913, PLR0917 - one argument per option
     ctx: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
     collection: CollectionOption = None,
     filter_keys: FilterKeyOption = None,
     follow_links: FollowLinksOption = False,
+    verbose: VerboseOption = False,
     _as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -40,7 +49,8 @@ def ingest(
     others are in.
 
     --json: {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused",
-    "seconds", "passed_over": {reason: {"count", "examples"}}, "collection_made": null or {"name", "model", "dim"},
+    "seconds", "noted": {"count", "by_note": {sentence: documents}, "documents": [{"document_id", "notes"}], the first
+    1,000}, "passed_over": {reason: {"count", "examples"}}, "collection_made": null or {"name", "model", "dim"},
     "deleted_documents": [ids], "forgotten_documents": [ids that left the quarantine with their file], "quarantined":
     [{"document_id", "code", "reason"}], "refused": null or {"code", "message", "hint"}}.
     """
@@ -52,10 +62,10 @@ def ingest(
             follow_links=follow_links or None,
             progress=listener,
         )
-    tell_report(ctx, report)
+    tell_report(ctx, report, verbose=verbose)
 
 
-def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = False) -> None:
+def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = False, verbose: bool = False) -> None:
     """Print a report with all that was skipped, made, refused or removed; exits with the status that fits it."""
     invocation = invocation_of(ctx)
     if invocation.json:
@@ -67,7 +77,8 @@ def tell_report(ctx: typer.Context, report: IngestReport, *, dry_run: bool = Fal
         forgotten = "would leave quarantine" if dry_run else "left quarantine"
         for line in first_of(f"{forgotten}, its file is gone", report.forgotten_documents, MAX_NAMES):
             write(line)
-    invocation.note(*made_lines(report.collection_made, dry_run=dry_run), *passed_over_lines(report.passed_over))
+    invocation.note(*made_lines(report.collection_made, dry_run=dry_run), *noted_lines(report.noted, verbose=verbose))
+    invocation.note(*passed_over_lines(report.passed_over))
     invocation.note(*failure_lines(report, ctx.params.get("collection"), dry_run=dry_run))
     if report.refused is not None:
         say(f"would be refused: {report.refused.message}" if dry_run else f"warning: {report.refused.message}")
@@ -87,6 +98,19 @@ def report_line(report: IngestReport) -> str:
     seconds = f"{report.seconds:.1f} s" if report.seconds < 90 else duration_in_words(report.seconds)
     chunks = f"; {counted(report.chunks, 'chunk')} ({report.embedded:,} embedded, {report.reused:,} reused)"
     return f"{', '.join(words)}{chunks if report.chunks else ''} in {seconds}"
+
+
+def noted_lines(noted: NotedDocuments, *, verbose: bool = False) -> list[str]:
+    """``3 documents with notes: decoded as shift_jis 2, pages without text 1``; verbose: and each with its notes."""
+    if not noted.n_documents:
+        return []
+    by_note = ", ".join(f"{kind} {count:,}" for kind, count in sorted(noted.counts.items(), key=lambda each: -each[1]))
+    lines = [f"{counted(noted.n_documents, 'document')} with notes: {one_line(by_note)}"]
+    if not verbose:
+        return lines
+    lines += [f"  {one_line(name)}: {one_line(', '.join(sentences(notes)))}" for name, notes in noted.documents]
+    n_more = noted.n_documents - len(noted.documents)
+    return [*lines, f"  and {n_more:,} more; 'ragstore documents' shows them"] if n_more else lines
 
 
 def passed_over_lines(passed_over: Findings) -> list[str]:

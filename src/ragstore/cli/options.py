@@ -27,6 +27,9 @@ def _hush(ctx: typer.Context, quiet: bool) -> bool:
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_hush, help="Nothing but errors and warnings on standard error.")
 ]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Name each document with notes, and all that was passed over.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 CollectionOption = Annotated[
     str | None,

@@ -8,7 +8,14 @@ import typer
 
 from ragstore.cli.ingest import tell_report
 from ragstore.cli.invocation import invocation_of
-from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, JsonOption, QuietOption
+from ragstore.cli.options import (
+    CollectionOption,
+    FilterKeyOption,
+    FollowLinksOption,
+    JsonOption,
+    QuietOption,
+    VerboseOption,
+)
 from ragstore.cli.progress import shown_progress
 
 
@@ -25,6 +32,7 @@ def sync(  # noqa: PLR0913, PLR0917 - one argument per option
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     follow_links: FollowLinksOption = False,
+    verbose: VerboseOption = False,
     _as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -52,4 +60,4 @@ def sync(  # noqa: PLR0913, PLR0917 - one argument per option
             follow_links=follow_links or None,
             progress=listener,
         )
-    tell_report(ctx, report, dry_run=dry_run)
+    tell_report(ctx, report, dry_run=dry_run, verbose=verbose)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.document import SourceItem
+from ragstore.model.notes import Notes
 from ragstore.model.report import IngestReport, Listener, Progress, SetAside
 
 REPORT_EVERY_S = 0.1
@@ -43,13 +44,14 @@ class IngestCounter:
             self.report.quarantined.append(SetAside(item.document_id, code, reason))
         self._did(item)
 
-    def published(self, item: SourceItem, action: str, *, n_chunks: int, n_embedded: int) -> None:
+    def published(self, item: SourceItem, action: str, *, n_chunks: int, n_embedded: int, notes: Notes) -> None:
         """Count a new live revision; ``action`` is added, updated or renamed."""
         with self._lock:
             setattr(self.report, action, getattr(self.report, action) + 1)
             self.report.chunks += n_chunks
             self.report.embedded += n_embedded
             self.report.reused += n_chunks - n_embedded
+            self.report.noted.add(item.document_id, notes)
         self._did(item)
 
     def finish(self) -> IngestReport:

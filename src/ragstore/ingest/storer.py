@@ -98,6 +98,7 @@ class Storer:
                         revision.action,
                         n_chunks=len(revision.nodes),
                         n_embedded=revision.n_embedded,
+                        notes=revision.notes,
                     )
             moved_on = set(result.moved_on)
             batch[:] = [prepared for prepared, _ in planned if prepared.item.document_id in moved_on]
@@ -173,4 +174,6 @@ def _planned(
         metadata=document_metadata(item, document),
         replaces=(old.document_id, old.revision) if old else None,
         n_embedded=prepared.n_embedded,
+        ctime_ns=item.ctime_ns,
+        notes=document.notes,
     )

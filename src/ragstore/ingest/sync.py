@@ -114,3 +114,4 @@ def _take_back(
     for count in ("added", "updated", "renamed", "failed", "chunks", "embedded", "reused"):
         setattr(report, count, getattr(report, count) + getattr(again, count))
     report.quarantined += again.quarantined
+    report.noted.merge(again.noted)

@@ -25,6 +25,7 @@ class SourceItem:
         size: bytes.
         mtime_ns: last change, nanoseconds since the epoch, None if the source has none.
         etag: version tag, None if the source has none.
+        ctime_ns: last change of any kind, also of name or rights, nanoseconds since the epoch; None if unknown.
     """
 
     document_id: str
@@ -32,11 +33,16 @@ class SourceItem:
     size: int
     mtime_ns: int | None = None
     etag: str | None = None
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentState:
-    """One row of ``ragstore.document``."""
+    """One row of ``ragstore.document``.
+
+    Args:
+        notes: what was noted when it was read; see ``ParsedDocument``.
+    """
 
     document_id: str
     source_uri: str
@@ -51,6 +57,8 @@ class DocumentState:
     metadata: dict[str, Any] = field(default_factory=dict)
     published_at: datetime | None = None
     deleted_at: datetime | None = None
+    ctime_ns: int | None = None
+    notes: dict[str, int | str] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:
@@ -69,6 +77,7 @@ class SourceState(NamedTuple):
     mtime_ns: int | None
     etag: str | None
     live: bool
+    ctime_ns: int | None = None
 
 
 def check_entry_size(document_id: str, size: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ragstore.errors import RagstoreError
 from ragstore.model.collection import MadeCollection
+from ragstore.model.notes import Notes, kinds
 
 MAX_EXAMPLES = 20
 """Most examples of each kind of finding, so that a report stays small."""
@@ -115,6 +116,41 @@ class TransferReport:
         }
 
 
+MAX_NOTED = 1_000
+"""Most documents with notes that a report names; ``documents`` has them all."""
+
+
+@dataclass(slots=True)
+class NotedDocuments:
+    """Documents that were read with notes: how many by kind of note, and the first ones with their notes."""
+
+    n_documents: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    documents: list[tuple[str, Notes]] = field(default_factory=list)
+
+    def add(self, document_id: str, notes: Notes) -> None:
+        """Count a document, unless it has no notes."""
+        if not notes:
+            return
+        self.n_documents += 1
+        for kind in kinds(notes):
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+        if len(self.documents) < MAX_NOTED:
+            self.documents.append((document_id, notes))
+
+    def merge(self, other: NotedDocuments) -> None:
+        """Add the counts and documents of another report."""
+        self.n_documents += other.n_documents
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+        self.documents += other.documents[: MAX_NOTED - len(self.documents)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``{"count", "by_note": {sentence: count}, "documents": [{"document_id", "notes"}]}``."""
+        named = [{"document_id": document_id, "notes": dict(notes)} for document_id, notes in self.documents]
+        return {"count": self.n_documents, "by_note": dict(sorted(self.counts.items())), "documents": named}
+
+
 COUNTS = ("added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds")
 
 
@@ -135,6 +171,7 @@ class IngestReport:
     """Result of an ingest or a sync: counts of documents and chunks (``embedded + reused == chunks``), and details.
 
     Args:
+        noted: added and updated documents with notes about their reading.
         passed_over: entries of listed folders that are not read, by reason.
         collection_made: the collection that was made first, or in a dry run would be.
         deleted_documents: ids of all documents that are counted as deleted.
@@ -153,6 +190,7 @@ class IngestReport:
     embedded: int = 0
     reused: int = 0
     seconds: float = 0.0
+    noted: NotedDocuments = field(default_factory=NotedDocuments)
     passed_over: Findings = field(default_factory=Findings)
     collection_made: MadeCollection | None = None
     deleted_documents: list[str] = field(default_factory=list)
@@ -165,6 +203,7 @@ class IngestReport:
         refused = self.refused
         return {
             **{name: getattr(self, name) for name in COUNTS},
+            "noted": self.noted.as_dict(),
             "passed_over": self.passed_over.as_dict(),
             "collection_made": self.collection_made.as_dict() if self.collection_made else None,
             "deleted_documents": list(self.deleted_documents),

@@ -47,6 +47,8 @@ class PlannedRevision:
     metadata: dict[str, Any] = field(default_factory=dict)
     replaces: tuple[str, int] | None = None
     n_embedded: int = 0
+    ctime_ns: int | None = None
+    notes: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

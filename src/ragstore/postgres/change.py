@@ -243,6 +243,8 @@ class Change:
             mtime_ns=array([r.mtime_ns for r in revisions]),
             etag=array([r.etag for r in revisions]),
             metadata=array([orjson.dumps(r.metadata).decode() for r in revisions]),
+            ctime_ns=array([r.ctime_ns for r in revisions]),
+            notes=array([orjson.dumps(r.notes).decode() for r in revisions]),
         )
 
     def put_documents(self, documents: Sequence[WrittenDocument]) -> None:

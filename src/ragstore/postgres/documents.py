@@ -46,12 +46,14 @@ class QuarantineState:
 
     Args:
         seen: size, mtime_ns and etag of the source when it was set aside.
+        ctime_ns: its time of the last change of any kind then; None if unknown.
     """
 
     retry: str
     code: str
     reason: str
     seen: tuple[int | None, int | None, str | None]
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping
             size=[item.size for _, (_, item) in items],
             mtime_ns=[item.mtime_ns for _, (_, item) in items],
             etag=[item.etag for _, (_, item) in items],
+            ctime_ns=[item.ctime_ns for _, (_, item) in items],
         )
         execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(touched))
 
@@ -203,6 +206,7 @@ def put_quarantine(pool: PostgresPool, collection: Collection, failures: Sequenc
             size=[f.item.size for f in failures],
             mtime_ns=[f.item.mtime_ns for f in failures],
             etag=[f.item.etag for f in failures],
+            ctime_ns=[f.item.ctime_ns for f in failures],
         )
 
 
@@ -220,7 +224,7 @@ def get_quarantined(
 ) -> dict[str, QuarantineState]:
     """The ones among these documents that are in quarantine, by id."""
     rows = fetch(pool, statements.GET_QUARANTINE, collection, document_ids=list(document_ids))
-    return {row[0]: QuarantineState(row[1], row[2], row[3], row[4:]) for row in rows}
+    return {row[0]: QuarantineState(row[1], row[2], row[3], row[4:7], row[7]) for row in rows}
 
 
 def release_quarantine(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> int:

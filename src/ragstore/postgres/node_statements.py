@@ -95,7 +95,9 @@ UPDATE ragstore.document d SET
     content_hash = CASE WHEN new.anew THEN NULL ELSE d.content_hash END,
     size = CASE WHEN new.anew THEN NULL ELSE d.size END,
     mtime_ns = CASE WHEN new.anew THEN NULL ELSE d.mtime_ns END,
-    etag = CASE WHEN new.anew THEN NULL ELSE d.etag END
+    etag = CASE WHEN new.anew THEN NULL ELSE d.etag END,
+    ctime_ns = CASE WHEN new.anew THEN NULL ELSE d.ctime_ns END,
+    notes = CASE WHEN new.anew THEN '{}' ELSE d.notes END
 FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(metadata)s::jsonb[], %(anew)s::bool[],
             %(source_hash)s::text[]) AS new (document_id, source_uri, metadata, anew, source_hash)
 WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id

@@ -48,7 +48,8 @@ UPDATE ragstore.document d SET
         WHERE e.collection = %(name)s AND e.document_id = d.document_id)) + 1,
     n_nodes = (SELECT count(*) FROM {table} t WHERE t.document_id = d.document_id),
     fingerprint = new.fingerprint, content_hash = new.content_hash, doc_hash = new.doc_hash,
-    size = NULL, mtime_ns = NULL, etag = NULL, metadata = new.metadata, published_at = now(), deleted_at = NULL
+    size = NULL, mtime_ns = NULL, etag = NULL, ctime_ns = NULL, notes = '{}', metadata = new.metadata,
+    published_at = now(), deleted_at = NULL
 FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(revision)s::bigint[], %(fingerprint)s::text[],
             %(content_hash)s::text[], %(doc_hash)s::text[], %(metadata)s::jsonb[])
     AS new (document_id, source_uri, revision, fingerprint, content_hash, doc_hash, metadata)
@@ -65,7 +66,7 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(ids)s::text[
 # of an ingest have a fingerprint, and keep one: by it a sync recognises its own documents.
 FORGET_SOURCES = """
 UPDATE ragstore.document SET fingerprint = CASE WHEN fingerprint IS NOT NULL THEN '' END, content_hash = NULL,
-    doc_hash = NULL, size = NULL, mtime_ns = NULL, etag = NULL
+    doc_hash = NULL, size = NULL, mtime_ns = NULL, etag = NULL, ctime_ns = NULL
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
 """
 

@@ -101,17 +101,20 @@ PUBLISH_DOCUMENTS = """
 UPDATE ragstore.document d SET
     source_uri = new.source_uri, revision = d.revision + 1, n_nodes = new.n_nodes, fingerprint = new.fingerprint,
     content_hash = new.content_hash, doc_hash = new.doc_hash, size = new.size, mtime_ns = new.mtime_ns,
-    etag = new.etag, metadata = new.metadata, published_at = now(), deleted_at = NULL
+    etag = new.etag, metadata = new.metadata, ctime_ns = new.ctime_ns, notes = new.notes, published_at = now(),
+    deleted_at = NULL
 FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(n_nodes)s::int[], %(fingerprint)s::text[],
             %(content_hash)s::text[], %(doc_hash)s::text[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
-            %(etag)s::text[], %(metadata)s::jsonb[])
-    AS new (document_id, source_uri, n_nodes, fingerprint, content_hash, doc_hash, size, mtime_ns, etag, metadata)
+            %(etag)s::text[], %(metadata)s::jsonb[], %(ctime_ns)s::bigint[], %(notes)s::jsonb[])
+    AS new (document_id, source_uri, n_nodes, fingerprint, content_hash, doc_hash, size, mtime_ns, etag, metadata,
+            ctime_ns, notes)
 WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id
 """
 
 MARK_DELETED = """
 UPDATE ragstore.document SET
-    revision = revision + 1, n_nodes = 0, fingerprint = NULL, content_hash = NULL, doc_hash = NULL, deleted_at = now()
+    revision = revision + 1, n_nodes = 0, fingerprint = NULL, content_hash = NULL, doc_hash = NULL, notes = '{}',
+    deleted_at = now()
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[]) AND deleted_at IS NULL
 """
 
@@ -193,7 +196,7 @@ WHERE slot = pg_backend_pid() %% 16 AND mark < %(mark)s
 """
 
 DOCUMENT_COLUMNS = """document_id, source_uri, revision, n_nodes, fingerprint, content_hash, doc_hash, size, mtime_ns,
-    etag, metadata, published_at, deleted_at"""
+    etag, metadata, published_at, deleted_at, ctime_ns, notes"""
 
 GET_DOCUMENTS = f"""
 SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
@@ -201,7 +204,8 @@ WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::
 """
 
 GET_SOURCE_STATES = """
-SELECT document_id, revision, fingerprint, content_hash, size, mtime_ns, etag, revision > 0 AND deleted_at IS NULL
+SELECT document_id, revision, fingerprint, content_hash, size, mtime_ns, etag, revision > 0 AND deleted_at IS NULL,
+    ctime_ns
 FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
 """
 
@@ -241,9 +245,9 @@ ORDER BY document_id LIMIT %(limit)s
 TOUCH_DOCUMENTS = """
 SELECT FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_id)s)
 ORDER BY document_id FOR UPDATE;
-UPDATE ragstore.document d SET size = new.size, mtime_ns = new.mtime_ns, etag = new.etag
+UPDATE ragstore.document d SET size = new.size, mtime_ns = new.mtime_ns, etag = new.etag, ctime_ns = new.ctime_ns
 FROM unnest(%(document_id)s::text[], %(revision)s::bigint[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
-            %(etag)s::text[]) AS new (document_id, revision, size, mtime_ns, etag)
+            %(etag)s::text[], %(ctime_ns)s::bigint[]) AS new (document_id, revision, size, mtime_ns, etag, ctime_ns)
 WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id AND d.revision = new.revision
 """
 
@@ -261,7 +265,7 @@ SELECT {QUARANTINE_COLUMNS} FROM ragstore.quarantine WHERE collection_id = %(col
 HAS_QUARANTINE = "SELECT EXISTS (SELECT FROM ragstore.quarantine WHERE collection_id = %(collection_id)s)"
 
 GET_QUARANTINE = """
-SELECT document_id, retry, code, reason, size, mtime_ns, etag FROM ragstore.quarantine
+SELECT document_id, retry, code, reason, size, mtime_ns, etag, ctime_ns FROM ragstore.quarantine
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
 """
 
@@ -270,8 +274,8 @@ PUT_QUARANTINE = """
 WITH new AS (
     SELECT * FROM unnest(%(document_id)s::text[], %(source_uri)s::text[], %(code)s::text[], %(reason)s::text[],
                          %(hint)s::text[], %(retry)s::text[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
-                         %(etag)s::text[])
-        AS new (document_id, source_uri, code, reason, hint, retry, size, mtime_ns, etag)
+                         %(etag)s::text[], %(ctime_ns)s::bigint[])
+        AS new (document_id, source_uri, code, reason, hint, retry, size, mtime_ns, etag, ctime_ns)
 ), noted AS (
     INSERT INTO ragstore.event (worker, collection, document_id, action, detail)
     SELECT %(worker)s, %(collection)s, document_id, 'quarantined', jsonb_build_object('code', code, 'reason', reason)
@@ -280,17 +284,17 @@ WITH new AS (
             AND (q.document_id, q.code, q.reason) = (new.document_id, new.code, new.reason))
 )
 INSERT INTO ragstore.quarantine AS old (collection_id, document_id, source_uri, code, reason, hint, retry, size,
-                                        mtime_ns, etag)
+                                        mtime_ns, etag, ctime_ns)
 SELECT %(collection_id)s, new.* FROM new ORDER BY document_id
 ON CONFLICT (collection_id, document_id) DO UPDATE SET
     source_uri = excluded.source_uri, code = excluded.code, reason = excluded.reason, hint = excluded.hint,
     retry = excluded.retry, size = excluded.size, mtime_ns = excluded.mtime_ns, etag = excluded.etag,
-    attempts = old.attempts + 1, last_at = now()
+    ctime_ns = excluded.ctime_ns, attempts = old.attempts + 1, last_at = now()
 """
 
 # The row stays, so that attempts go on counting; without size and time the next ingest takes the document up again.
 RELEASE_QUARANTINE = """
-UPDATE ragstore.quarantine SET size = NULL, mtime_ns = NULL, etag = NULL, retry = 'later'
+UPDATE ragstore.quarantine SET size = NULL, mtime_ns = NULL, etag = NULL, ctime_ns = NULL, retry = 'later'
 WHERE collection_id = %(collection_id)s AND (%(all)s OR document_id = ANY(%(document_ids)s::text[]))
     AND (retry, size, mtime_ns, etag) IS DISTINCT FROM ('later', NULL::bigint, NULL::bigint, NULL::text)
 """

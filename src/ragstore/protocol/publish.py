@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -245,7 +246,7 @@ class Publisher:
         if gone:
             change.mark_deleted(gone)
         change.add_events(
-            [(r.document_id, r.action, r.n_embedded, _renamed_from(r)) for r in revisions]
+            [(r.document_id, r.action, r.n_embedded, _detail(r)) for r in revisions]
             + [(r.replaces[0], "deleted", 0, _renamed_to(r)) for r in revisions if r.replaces]
         )
         change.queue_ref_docs(document_ids + gone)
@@ -267,8 +268,12 @@ def _replaced_current(revision: PlannedRevision, now: dict[str, int]) -> bool:
     return revision.replaces is None or now[revision.replaces[0]] == revision.replaces[1]
 
 
-def _renamed_from(revision: PlannedRevision) -> str | None:
-    return orjson.dumps({"renamed_from": revision.replaces[0]}).decode() if revision.replaces else None
+def _detail(revision: PlannedRevision) -> str | None:
+    """What the audit trail says of a new revision beside its numbers."""
+    detail: dict[str, Any] = {"renamed_from": revision.replaces[0]} if revision.replaces else {}
+    if revision.notes:
+        detail["notes"] = revision.notes
+    return orjson.dumps(detail).decode() if detail else None
 
 
 def _renamed_to(revision: PlannedRevision) -> str:
