@@ -29,8 +29,8 @@ LEFT JOIN (
            coalesce(q.n, 0) AS n_quarantined, jsonb_array_length(segments) AS n_segments,
            effort->'found' AS found
     FROM ragstore.collection
-    LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.document
-               WHERE deleted_at IS NULL AND revision > 0 GROUP BY 1) AS d USING (collection_id)
+    LEFT JOIN (SELECT collection_id, count(*) AS n, sum(n_nodes) AS n_nodes FROM ragstore.live_document
+               GROUP BY 1) AS d USING (collection_id)
     LEFT JOIN (SELECT collection_id, count(*) AS n FROM ragstore.quarantine GROUP BY 1) AS q USING (collection_id)
 ) AS c ON true ORDER BY c.name
 """

@@ -33,8 +33,7 @@ SELECT node_id FROM (
 LOCK = "SELECT FROM ragstore.collection WHERE collection_id = %(collection_id)s FOR UPDATE"
 
 IS_EMPTY = """
-SELECT NOT EXISTS (SELECT FROM ragstore.document
-                   WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0)
+SELECT NOT EXISTS (SELECT FROM ragstore.live_document WHERE collection_id = %(collection_id)s)
     AND NOT EXISTS (SELECT FROM ragstore.body WHERE collection_id = %(collection_id)s)
     AND NOT EXISTS (SELECT FROM {table})
 """

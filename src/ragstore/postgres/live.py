@@ -70,35 +70,32 @@ SELECT NULL, 'true' WHERE EXISTS (SELECT FROM ({_SUMMARY}) AS summary JOIN {{tab
 """
 
 HASHES = """
-SELECT document_id, doc_hash FROM ragstore.document
+SELECT document_id, doc_hash FROM ragstore.live_document
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
-    AND deleted_at IS NULL AND revision > 0
 """
 
 REVISIONS = """
-SELECT document_id, revision FROM ragstore.document
+SELECT document_id, revision FROM ragstore.live_document
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
-    AND deleted_at IS NULL AND revision > 0
 """
 
 # The document itself comes first, if it is live; after the last id the list goes on with the first ones.
 HASHES_FROM = """
 SELECT document_id, doc_hash FROM (
-    (SELECT document_id, doc_hash FROM ragstore.document
-     WHERE collection_id = %(collection_id)s AND document_id >= %(first)s AND deleted_at IS NULL AND revision > 0
+    (SELECT document_id, doc_hash FROM ragstore.live_document
+     WHERE collection_id = %(collection_id)s AND document_id >= %(first)s
      ORDER BY document_id LIMIT %(limit)s)
     UNION ALL
-    (SELECT document_id, doc_hash FROM ragstore.document
-     WHERE collection_id = %(collection_id)s AND document_id < %(first)s AND deleted_at IS NULL AND revision > 0
+    (SELECT document_id, doc_hash FROM ragstore.live_document
+     WHERE collection_id = %(collection_id)s AND document_id < %(first)s
      ORDER BY document_id LIMIT %(limit)s)
 ) AS circle LIMIT %(limit)s
 """
 
 # Documents of an ingest have a fingerprint: LlamaIndex must not find them missing in its own listing.
 ALL_HASHES = """
-SELECT document_id, doc_hash FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
-    AND doc_hash IS NOT NULL AND fingerprint IS NULL AND document_id > %(after)s
+SELECT document_id, doc_hash FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s AND doc_hash IS NOT NULL AND fingerprint IS NULL AND document_id > %(after)s
 ORDER BY document_id LIMIT %(limit)s
 """
 

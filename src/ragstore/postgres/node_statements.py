@@ -133,9 +133,8 @@ WITH counted AS (
            EXISTS (SELECT FROM ragstore.body b WHERE b.collection_id = d.collection_id
                    AND b.document_id = d.document_id AND b.node_id <> d.document_id)
            OR EXISTS (SELECT FROM {table} t WHERE t.node_id = d.document_id AND t.document_id IS NULL) AS has_parts
-    FROM ragstore.document d
+    FROM ragstore.live_document d
     WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids)s::text[])
-        AND d.deleted_at IS NULL AND d.revision > 0
 ), settled AS (
     SELECT *, n_nodes = 0 AND NOT has_parts AS gone, n_nodes = 0 AND (n_before > 0 OR NOT has_parts) AS bare
     FROM counted
@@ -171,8 +170,8 @@ QUEUED = """(%(name)s, %(collection_id)s, %(action)s, %(ids)s::text[],
     CASE WHEN %(action)s = 'delete_nodes' THEN nextval('ragstore.stamp') ELSE 1 END)"""
 
 ALL_DOCUMENTS = """
-SELECT document_id FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 ORDER BY document_id
+SELECT document_id FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s ORDER BY document_id
 """
 
 ALL_NODES_WITHOUT_DOCUMENT = """

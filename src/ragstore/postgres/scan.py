@@ -95,8 +95,8 @@ LEDGER_OF_IDS = _COUNTED.replace("{documents}", " AND document_id = ANY(%(ids)s:
 )
 
 LIVE_DOCUMENTS = """
-SELECT document_id, revision, doc_hash FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 ORDER BY document_id COLLATE "C"
+SELECT document_id, revision, doc_hash FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s ORDER BY document_id COLLATE "C"
 """
 
 PENDING_ENTRIES = """

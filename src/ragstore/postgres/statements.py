@@ -76,9 +76,8 @@ WHERE collection_id = %(collection_id)s AND node_id = ANY(%(ids)s::text[])
 """
 
 LOCK_LIVE_DOCUMENTS = """
-SELECT document_id, revision FROM ragstore.document
+SELECT document_id, revision FROM ragstore.live_document
 WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
-    AND deleted_at IS NULL AND revision > 0
 ORDER BY document_id FOR UPDATE
 """
 
@@ -216,20 +215,20 @@ ORDER BY document_id
 """
 
 PAGE_DOCUMENTS = f"""
-SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+SELECT {DOCUMENT_COLUMNS} FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s AND document_id > %(after)s
 ORDER BY document_id LIMIT %(limit)s
 """
 
 COUNT_LIVE = """
-SELECT count(*) FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
+SELECT count(*) FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s
 """
 
 # Only documents that an ingest read have a fingerprint. A URI may name a folder's file by its bytes, escaped.
 PAGE_SOURCES = """
-SELECT document_id, source_uri, revision FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND fingerprint IS NOT NULL
+SELECT document_id, source_uri, revision FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s AND fingerprint IS NOT NULL
     AND (source_uri ^@ ANY(%(folders)s::text[]) OR source_uri ^@ 'file://') AND document_id > %(after)s
 ORDER BY document_id LIMIT %(limit)s
 """
@@ -319,8 +318,7 @@ SELECT c.name, count(d.document_id), coalesce(sum(d.n_nodes), 0)::bigint, c.mode
     (SELECT coalesce(sum((segment->>3)::bigint), 0)::bigint FROM jsonb_array_elements(c.segments) AS segment),
     jsonb_array_length(c.segments), c.effort->'found',
     coalesce((c.effort->>'members')::bigint = 0, false)
-FROM ragstore.collection c LEFT JOIN ragstore.document d
-    ON d.collection_id = c.collection_id AND d.deleted_at IS NULL AND d.revision > 0
+FROM ragstore.collection c LEFT JOIN ragstore.live_document d USING (collection_id)
 GROUP BY c.collection_id ORDER BY c.name
 """
 
@@ -381,8 +379,8 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(document_ids
 """
 
 PAGE_DOCUMENT_IDS = """
-SELECT document_id FROM ragstore.document
-WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0 AND document_id > %(after)s
+SELECT document_id FROM ragstore.live_document
+WHERE collection_id = %(collection_id)s AND document_id > %(after)s
 ORDER BY document_id LIMIT %(limit)s
 """
 
