@@ -32,6 +32,7 @@
     │   ├── UnreadableError         the bytes cannot be read
     │   ├── UnsupportedTypeError    no reader for such a file
     │   ├── ParseError              the reader failed on the bytes
+    │   ├── LossError               text may be missing or wrong, which a strict ingest does not take
     │   ├── LimitExceededError      took too long, too much memory, or is too large
     │   └── InvalidNodeError        a node that one of the stores would refuse
     ├── ModelError                  the embedding model or the LLM failed             exit 1
@@ -265,6 +266,12 @@ class ParseError(ContentError):
     """The reader failed on the bytes."""
 
     code = "content.parse"
+
+
+class LossError(ContentError):
+    """Text of a document may be missing or wrong, and the ingest is strict."""
+
+    code = "content.loss"
 
 
 class LimitExceededError(ContentError):

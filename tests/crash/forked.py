@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 import ragstore
 from ragstore.app import Ragstore
 from ragstore.embedding import wordllama_model
-from ragstore.errors import CollectionNotFoundError, RefusedError
+from ragstore.errors import CollectionNotFoundError, DocumentNotFoundError, RefusedError
 from ragstore.ingest import parse_process, pipeline
 from ragstore.ingest.parse_process import ParseLimits
 from ragstore.ingest.splitting import split
@@ -258,6 +258,12 @@ def delete(rs: Ragstore, *batches: Sequence[str]) -> int:
     return sum(rs.delete(*batch, collection=COLLECTION) for batch in batches)
 
 
+def move(rs: Ragstore, *paths: tuple[str, str]) -> None:
+    for old, new in paths:
+        with suppress(DocumentNotFoundError):  # another worker has moved it
+            rs.move(old, new, collection=COLLECTION)
+
+
 def drop(rs: Ragstore) -> int | None:
     """How many documents went with it; None where another one dropped it."""
     try:
@@ -331,6 +337,7 @@ WORKS: dict[str, Callable[..., Any]] = {
     "declare": declare,
     "merge": merge,
     "delete": delete,
+    "move": move,
     "drop": drop,
     "recover": recover,
     "repair": repair,

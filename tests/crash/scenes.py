@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 import ragstore
 from ragstore.app import Ragstore
-from ragstore.errors import CollectionNotFoundError
+from ragstore.errors import CollectionNotFoundError, DocumentNotFoundError
 from ragstore.model.node import VECTOR_STORE, Struct
 from ragstore.protocol.structs import StructWriter
 from ragstore.settings import Settings
@@ -133,6 +133,25 @@ class Scene:
         ids = list(self.live)
         return Work("delete", arguments, changes, lambda: self.rs.delete(*ids, collection=COLLECTION))
 
+    def move(self) -> Work:
+        """Move every folder, and the documents after it."""
+        changes, moved = [], {name: self.folder / f"{self.round} {name}" for name in FOLDERS}
+        sources = {Path(document_id).parent for document_id in self.live}
+        of = {folder.name.rpartition(" ")[2]: folder for folder in sources}
+        for folder in sources:
+            folder.rename(moved[folder.name.rpartition(" ")[2]])
+        for document_id, text in self.live.items():
+            path = Path(document_id)
+            new = moved[path.parent.name.rpartition(" ")[2]] / path.name
+            changes.append(Change({document_id: text}, {str(new): text}))
+        arguments = [[(str(of[name]), str(moved[name])) for name in names] for names in (FIRST, SECOND, THIRD)]
+        return Work("move", arguments, changes, lambda: self._move_again([*of.values()], moved))
+
+    def _move_again(self, sources: Sequence[Path], moved: Mapping[str, Path]) -> None:
+        for folder in sources:
+            with suppress(DocumentNotFoundError):
+                assert not self.rs.move(folder, moved[folder.name.rpartition(" ")[2]], collection=COLLECTION).left.total
+
     def drop(self) -> Work:
         """Drop the collection; where that was done before, one of the same documents that was made anew."""
         self.rs.create_collection(COLLECTION, chunk_size=32, chunk_overlap=0)
@@ -237,6 +256,7 @@ OPERATIONS: dict[str, Callable[[Scene], Work]] = {
     "add": Scene.add,
     "update": Scene.update,
     "rename": Scene.rename,
+    "move": Scene.move,
     "delete": Scene.delete,
     "drop": Scene.drop,
     "seal": Scene.seal,

@@ -12,6 +12,7 @@ from pymongo.database import Database
 import ragstore
 from ragstore.model.document import SourceItem
 from ragstore.postgres import documents
+from ragstore.postgres.documents import Touched
 from ragstore.settings import Settings
 from tests.support import children
 from tests.support.corpus import a_text, write_documents
@@ -64,8 +65,8 @@ def test_publishing_touching_and_deleting_the_same_documents_never_deadlocks(set
             for _ in range(60):
                 chosen = chance.sample(ids, 80)
                 states = documents.get_documents(parts.pool, parts.collection, chosen)
-                item = SourceItem("", "", 1, chance.randrange(10**9))
-                touched = {i: (states[i].revision, item) for i in chosen}
+                time = chance.randrange(10**9)
+                touched = [Touched(SourceItem(i, i, 1, time), states[i].revision) for i in chosen]
                 documents.touch_documents(parts.pool, parts.collection, touched)
 
         def delete(seed: int) -> None:

@@ -49,14 +49,14 @@ def aside(rs: Ragstore) -> dict[str, QuarantineEntry]:
     return {Path(entry.document_id).name: entry for entry in rs.quarantined("docs")}
 
 
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
+
 BROKEN = {
-    "empty.txt": (b"", "content.parse"),
     "nul.txt": (b"\0" * 1000, "content.unsupported_type"),
-    "spaces.txt": (b" \n\n ", "content.parse"),
     "truncated.pdf": (a_pdf(["page one", "page two"])[:400], "content.parse"),
     "encrypted.pdf": (a_pdf(["secret"], encrypted=True), "content.parse"),
     "truncated.docx": (a_docx("<w:p/>")[:200], "content.parse"),
-    "image.txt": (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "content.unsupported_type"),
+    "image.txt": (PICTURE, "content.unsupported_type"),
     "broken.json": (b'{"a": [1, 2', "content.parse"),
 }
 
@@ -87,7 +87,7 @@ def test_a_file_set_aside_for_good_is_not_read_again_until_it_changes(rs: Ragsto
 
 
 def test_a_mended_file_leaves_quarantine(rs: Ragstore, oracle: Oracle, folder: Path) -> None:
-    put(folder, "a.txt", b"")
+    put(folder, "a.txt", PICTURE)
     rs.ingest(folder, collection="docs")
     state = write_documents(folder, {"a.txt": a_text("a")})
     assert rs.ingest(folder, collection="docs").added == 1
@@ -95,8 +95,8 @@ def test_a_mended_file_leaves_quarantine(rs: Ragstore, oracle: Oracle, folder: P
 
 
 def test_retrying_the_quarantine_makes_the_next_ingest_try_again(rs: Ragstore, folder: Path) -> None:
-    path = put(folder, "a.txt", b"")
-    put(folder, "b.txt", b"")
+    path = put(folder, "a.txt", PICTURE)
+    put(folder, "b.txt", PICTURE)
     rs.ingest(folder, collection="docs")
     assert rs.retry_quarantine(str(path), "never seen", collection="docs") == 1
     assert rs.ingest(folder, collection="docs").failed == 2
@@ -109,7 +109,7 @@ def test_the_live_revision_of_a_file_that_broke_stays_live(
 ) -> None:
     state = write_documents(folder, {"a.txt": a_text("a")})
     rs.ingest(folder, collection="docs")
-    put(folder, "a.txt", b"")
+    put(folder, "a.txt", PICTURE)
     assert rs.ingest(folder, collection="docs").failed == 1
     execute(settings, "DELETE FROM ragstore.quarantine")
     oracle.assert_settled(state)
@@ -122,7 +122,7 @@ def test_a_file_that_is_again_what_is_live_leaves_quarantine(
     state = write_documents(folder, {"a.txt": a_text("a")})
     before = (folder / "a.txt").stat()
     rs.ingest(folder, collection="docs")
-    put(folder, "a.txt", b"")
+    put(folder, "a.txt", PICTURE)
     rs.ingest(folder, collection="docs")
     write_documents(folder, {"a.txt": a_text("a")})
     if not touched:
@@ -132,7 +132,7 @@ def test_a_file_that_is_again_what_is_live_leaves_quarantine(
 
 
 def test_deleting_a_document_clears_its_quarantine(rs: Ragstore, oracle: Oracle, folder: Path) -> None:
-    path = put(folder, "a.txt", b"")
+    path = put(folder, "a.txt", PICTURE)
     rs.ingest(folder, collection="docs")
     assert rs.delete(str(path), collection="docs") == 0
     oracle.assert_settled({})

@@ -124,7 +124,6 @@ def test_pages_and_word_documents_are_read_in_the_child(pool: ParserPool, tmp_pa
 @pytest.mark.parametrize(
     ("name", "data", "kind", "message"),
     [
-        ("empty.txt", b"", ParseError, "is empty"),
         ("cut.pdf", a_pdf(["One."])[:200], ParseError, "truncated"),
         ("image.txt", b"\x89PNG\r\n\x1a\n\0\0\0\0", UnsupportedTypeError, "PNG"),
         ("bomb.docx", a_docx("", extra={"word/x": b"0" * 40_000_000}), LimitExceededError, "would unpack to"),

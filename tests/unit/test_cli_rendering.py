@@ -12,7 +12,7 @@ from ragstore.cli.ask import NO_MODEL, answer_lines, notes
 from ragstore.cli.documents import document_as_dict, document_cells
 from ragstore.cli.history import event_lines
 from ragstore.cli.hits import excerpt, hit_lines, place
-from ragstore.cli.ingest import failure_lines, passed_over_lines, report_line
+from ragstore.cli.ingest import failure_lines, passed_over_lines, passed_over_words, report_line
 from ragstore.cli.options import spellings
 from ragstore.cli.output import bytes_in_words, counted, fitted, plain, table, write_json, write_json_list
 from ragstore.cli.progress import in_words, lines, seconds_left
@@ -23,6 +23,7 @@ from ragstore.model.document import DocumentState, Event, QuarantineEntry
 from ragstore.model.hit import Hit
 from ragstore.model.report import IngestReport, Progress, SetAside
 from ragstore.query.answer import Answer, Citation
+from ragstore.sources.listing import PASSED_OVER_LINK
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
@@ -169,11 +170,16 @@ def test_what_is_passed_over_is_named_by_its_reason() -> None:
     report = IngestReport(added=1)
     report.passed_over.add("type .png", [f"/{n}.png" for n in range(5)])
     report.passed_over.add("hidden", ["/.git"])
-    assert report_line(report) == "1 added, 6 passed over in 0.0 s"
+    assert report_line(report) == "1 added, 6 passed over (.png 5, hidden 1) in 0.0 s"
     assert passed_over_lines(report.passed_over) == [
         "passed over: 1 (hidden)", "  /.git", "passed over: 5 (type .png)", "  /0.png", "  /1.png", "  /2.png",
         "  and 2 more",
     ]  # fmt: skip
+    assert passed_over_lines(report.passed_over, verbose=True)[-1] == "  /4.png"
+    report.passed_over.add("no type", ["/README"])
+    report.passed_over.add(PASSED_OVER_LINK, ["/link"])
+    words = ".png 5, hidden 1, without a type 1, leads out of the named folders 1"
+    assert passed_over_words(report.passed_over) == words
     assert report.as_dict()["passed_over"]["hidden"] == {"count": 1, "examples": ["/.git"]}
 
 

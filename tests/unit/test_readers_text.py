@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ragstore.errors import ContentError, ParseError, UnsupportedTypeError
 from ragstore.sources.raw import Choices
 from ragstore.sources.readers import ReadText, read
+from tests.support.files import a_docx
 
 
 @pytest.mark.parametrize(
@@ -49,19 +50,32 @@ def test_binary_content_is_refused_as_such(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.pdf", "a.docx", "a.json", "a.csv"])
-def test_an_empty_file_is_said_to_be_empty(name: str) -> None:
-    with pytest.raises(ParseError) as raised:
-        read(b"", name)
-    assert raised.value.message == "is empty"
-    assert raised.value.code == "content.parse"
+@pytest.mark.parametrize("data", [b"", b" \n\r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_an_emptied_file_of_any_type_is_an_empty_document(name: str, data: bytes) -> None:
+    assert read(data, name) == ReadText("", notes={"empty": 1})
 
 
 @pytest.mark.parametrize(
-    ("data", "name"), [(b" \n\r\n\t", "a.txt"), (b"\xef\xbb\xbf", "a.txt"), (b"<html><script>x</script>", "a.html")]
+    ("data", "name", "metadata"),
+    [
+        (b"<html><script>x</script>", "a.html", {}),
+        (b"<html><head><title>The title</title></head><body></body></html>", "a.html", {"title": "The title"}),
+        (b"---\ntitle: A guide\n---\n", "a.md", {"title": "A guide"}),
+        (b"[]", "a.json", {}),
+        (b"\xff\xfe\n\x00", "a.txt", {}),
+    ],
 )
-def test_a_file_without_words_has_no_text(data: bytes, name: str) -> None:
-    with pytest.raises(ParseError, match="has no text"):
-        read(data, name)
+def test_a_text_without_words_is_an_empty_document_with_its_metadata(
+    data: bytes, name: str, metadata: dict[str, str]
+) -> None:
+    found = read(data, name)
+    assert (found.text.strip(), found.metadata, found.notes) == ("", metadata, {"empty": 1})
+
+
+def test_an_office_document_without_words_is_refused_for_it_may_hold_pictures() -> None:
+    with pytest.raises(ParseError, match="has no text") as raised:
+        read(a_docx(""), "a.docx")
+    assert "OCR" in raised.value.hint
 
 
 def test_simple_front_matter_becomes_metadata() -> None:
@@ -84,7 +98,7 @@ def test_no_bytes_make_a_reader_fail_in_an_unexpected_way(data: bytes, suffix: s
     else:
         read_text.text.encode()
         assert "\0" not in read_text.text
-        assert read_text.text.strip()
+        assert read_text.text.strip() or read_text.notes["empty"]
 
 
 def test_a_chosen_encoding_decodes_what_is_not_utf8() -> None:

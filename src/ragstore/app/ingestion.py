@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +12,22 @@ from pathlib import Path
 from ragstore.app.models import Models
 from ragstore.app.wiring import home_of
 from ragstore.app.writer import Writer
+from ragstore.errors import PathNotFoundError
 from ragstore.ingest.dry_run import dry_run
 from ragstore.ingest.parse_process import ParserPool
 from ragstore.ingest.pipeline import Limits, Services, ingest
+from ragstore.ingest.planner import USUAL_CARE, Care
 from ragstore.ingest.sync import Source, sync
 from ragstore.model.collection import Collection
 from ragstore.model.report import IngestReport, Listener
+from ragstore.postgres import documents
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
 from ragstore.sources import Bounds, Listing, walk
+from ragstore.sources.bounds import below
 from ragstore.sources.presence import Roots
 from ragstore.sources.raw import Choices
+from ragstore.sources.selection import EVERYTHING, Selection
 
 Paths = Sequence[str | Path]
 
@@ -33,11 +39,13 @@ class Target:
     Args:
         bounds: fixed before anything is listed, so that later changes of the file system do not widen them.
         max_bytes: largest file that is read.
+        selection: what is taken from folders.
     """
 
     paths: Paths
     bounds: Bounds
     max_bytes: int
+    selection: Selection = EVERYTHING
 
     def listing(self, paths: Paths | None = None) -> Listing:
         """The files below these paths, or below all paths of the target, within its bounds.
@@ -46,24 +54,84 @@ class Target:
             PathNotFoundError: one does not exist.
             UsageError: one of them is never read.
         """
-        return walk(self.paths if paths is None else paths, max_bytes=self.max_bytes, bounds=self.bounds)
+        return walk(
+            self.paths if paths is None else paths,
+            max_bytes=self.max_bytes,
+            bounds=self.bounds,
+            selection=self.selection,
+        )
 
     def roots(self) -> Roots:
         """The folders among the paths."""
-        return Roots(self.paths, self.bounds)
+        return Roots(self.paths, self.bounds, self.selection)
 
 
-def target(settings: Settings, paths: Paths, *, follow_links: bool | None = None) -> Target:
+def target(
+    settings: Settings, paths: Paths, *, follow_links: bool | None = None, selection: Selection = EVERYTHING
+) -> Target:
     """The target with these paths; the folder of the embedded servers and the settings files are never read."""
     follow = settings.follow_links if follow_links is None else follow_links
     bounds = Bounds.of(paths, never=[home_of(settings), *settings.places], follow_links=follow)
-    return Target(paths, bounds, settings.max_file_mb * 2**20)
+    return Target(paths, bounds, settings.max_file_mb * 2**20, selection)
+
+
+def selected(include: Sequence[str], exclude: Sequence[str], *, defaults: bool) -> Selection:
+    """The selection by the patterns of a call; raises UsageError for one that is no pattern."""
+    return Selection.of(include, exclude, defaults=defaults)
+
+
+def known_roots(pool: PostgresPool, collection: Collection | None, paths: Paths) -> Paths:
+    """The paths, but the real one of a folder that is named by a link, if its documents are known by that already.
+
+    So they are not taken in a second time under another name. Otherwise the link stays the name: what it leads to may
+    change with each release.
+    """
+    if collection is None:
+        return paths
+    return [_real_if_known(pool, collection, path) for path in paths]
+
+
+def _real_if_known(pool: PostgresPool, collection: Collection, path: str | Path) -> str | Path:
+    real = os.path.realpath(path)
+    if real == os.path.abspath(path) or not os.path.isdir(real):
+        return path
+    return real if documents.has_below(pool, collection, below(real)) else path
+
+
+def of_moved_root(pool: PostgresPool, collection: Collection, error: PathNotFoundError) -> PathNotFoundError | None:
+    """The error that also says what to do with the documents below the path that does not exist; None without such."""
+    path = str(error.facts["path"])
+    if not documents.has_below(pool, collection, below(path)):
+        return None
+    named, into = shlex.quote(path), f" -c {collection.name}"
+    return PathNotFoundError(
+        f"{error.message}, and documents from there are in collection {collection.name!r}",
+        hint=f"if the folder was moved, run: ragstore move {named} NEW{into}; if it is gone for good: "
+        f"ragstore delete --below {named}{into}",
+        in_python="if the folder was moved, call move(old, new); if it is gone for good, delete_below(path)",
+        path=path,
+    )
+
+
+def care_of(
+    settings: Settings, *, strict: bool | None = None, checksum: bool | None = None, reread: bool = False
+) -> Care:
+    """How carefully an ingest looks, by the call and otherwise by the settings."""
+    return Care(
+        checksum=settings.checksum if checksum is None else checksum,
+        reread=reread,
+        strict=settings.strict if strict is None else strict,
+        text_encoding=settings.text_encoding,
+    )
 
 
 class Ingestion:
     """Ingests and syncs into one collection."""
 
-    def __init__(self, settings: Settings, pool: PostgresPool, models: Models, writer: Writer) -> None:
+    def __init__(
+        self, settings: Settings, pool: PostgresPool, models: Models, writer: Writer, care: Care = USUAL_CARE
+    ) -> None:
+        self._care = care
         self._settings = settings
         self._pool = pool
         self._models = models
@@ -108,10 +176,11 @@ class Ingestion:
                 parsers=parsers,
                 worker=writer.worker,
                 source_missing=roots.source_missing,
+                care=self._care,
             )
 
 
-def preview_sync(
+def preview_sync(  # noqa: PLR0913 - what a sync works with
     pool: PostgresPool,
     collection: Collection | None,
     read: Target,
@@ -119,6 +188,7 @@ def preview_sync(
     tell: Listener | None,
     *,
     allow_mass_delete: bool,
+    care: Care,
 ) -> IngestReport:
     """The report that a sync would give; changes nothing."""
-    return dry_run(pool, collection, listing, read.roots(), allow_mass_delete=allow_mass_delete, tell=tell)
+    return dry_run(pool, collection, listing, read.roots(), allow_mass_delete=allow_mass_delete, care=care, tell=tell)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from ragstore.app.migrations import apply_at, check_postgres
 from ragstore.app.models import Models, check_chunking, check_space, check_vector_type, chosen_space
 from ragstore.app.wiring import Addresses, postgres_pool, reachable
-from ragstore.errors import MassDeletionError, SchemaVersionError, closed
+from ragstore.errors import MassDeletionError, PathNotFoundError, SchemaVersionError, closed
 from ragstore.model.collection import (
     Chunking,
     Collection,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
+    from ragstore.app.ingestion import Target
     from ragstore.app.queries import Queries
     from ragstore.app.transfer import PlainStack, TargetCollection, Transfers
     from ragstore.app.writer import Writer
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
     from ragstore.model.drift import ReconcileReport, RepairReport, VerifyReport
     from ragstore.model.filters import Filter
     from ragstore.model.hit import Hits
-    from ragstore.model.report import IngestReport, Listener, TransferReport
+    from ragstore.model.report import DeleteReport, IngestReport, Listener, MoveReport, TransferReport
     from ragstore.postgres.search import Mode
     from ragstore.query.answer import Answer
+    from ragstore.sources import Listing
+    from ragstore.sources.selection import Selection
     from ragstore.worker.health import Health
     from ragstore.worker.upkeep import Upkeep
 
@@ -150,12 +153,18 @@ class Ragstore:
 
     # Documents
 
-    def ingest(
+    def ingest(  # noqa: PLR0913 - one argument per choice
         self,
         *paths: str | Path,
         collection: str | None = None,
         filter_keys: Sequence[str] = (),
         follow_links: bool | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        default_excludes: bool = True,
+        checksum: bool | None = None,
+        reread: bool = False,
+        strict: bool | None = None,
         progress: Listener | None = None,
     ) -> IngestReport:
         """Add and update documents from files and folders; renames are followed, documents of deleted files stay.
@@ -166,24 +175,35 @@ class Ragstore:
         Args:
             filter_keys: as those of ``create_collection``.
             follow_links: also read files outside of these folders that links in them lead to; None: as the setting.
+            include: patterns, with the syntax of ``.gitignore`` and relative to each folder; if there are any, only
+                files that match one of them are taken from folders. Named files are always taken.
+            exclude: patterns of files and folders that are left out, as a ``.ragstoreignore`` file in a folder does for
+                all below it.
+            default_excludes: whether files of programs are left out (locks, caches, ``node_modules`` …).
+            checksum: hash each file, whatever its size and times say; None: as the setting.
+            reread: also parse each file, e.g. after a reader was mended; a document that reads as before keeps its
+                revision, of others only the changed chunks are embedded.
+            strict: put a document into quarantine if text of it may be missing or wrong, by its notes; its former
+                revision stays; None: as the setting.
 
         Raises:
             PathNotFoundError: a path does not exist.
-            UsageError: a path is never read, or a filter key cannot be used.
+            UsageError: a path is never read, or a pattern or filter key cannot be used.
             EmbeddingSpaceError: the collection was made with another model.
             StoreError, ModelError: the ingest could not go on; run it again, it does not repeat finished work.
         """
-        from ragstore.app.ingestion import Ingestion, target
+        from ragstore.app.ingestion import Ingestion, care_of, selected
 
-        read = target(self.settings, paths, follow_links=follow_links)
-        listing = read.listing()
+        read = self._target(paths, collection, follow_links, selected(include, exclude, defaults=default_excludes))
+        listing = self._listing(read, collection)
         into, made = self._collection_or_new(collection, filter_keys)
-        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer())
+        care = care_of(self.settings, strict=strict, checksum=checksum, reread=reread)
+        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer(), care)
         report = ingestion.ingest(into, read, listing, progress)
         report.collection_made = made
         return report
 
-    def sync(
+    def sync(  # noqa: PLR0913 - one argument per choice
         self,
         *paths: str | Path,
         collection: str | None = None,
@@ -191,39 +211,49 @@ class Ragstore:
         allow_mass_delete: bool = False,
         dry_run: bool = False,
         follow_links: bool | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        default_excludes: bool = True,
+        checksum: bool | None = None,
+        reread: bool = False,
+        strict: bool | None = None,
         progress: Listener | None = None,
     ) -> IngestReport:
         """As ``ingest``; then delete documents that an ingest read from these folders and whose files no longer exist.
 
-        Other documents stay, also those that LlamaIndex code added, and those that an ingest read through a link that
-        is not followed now. If a folder cannot be listed, nothing is deleted.
+        Also documents whose files are left out now, by a pattern or by default, are deleted. Other documents stay, also
+        those that LlamaIndex code added, and those that an ingest read through a link that is not followed now. If a
+        folder cannot be listed, nothing is deleted.
 
         Args:
             allow_mass_delete: delete even more than 20 % of the collection and more than 10 documents, or all documents
                 of a folder that has none of their files any more.
             dry_run: report what would be done or refused, and change nothing; files are read only to identify them.
-            follow_links: as in ``ingest``.
+            follow_links, include, exclude, default_excludes, checksum, reread, strict: as in ``ingest``.
 
         Raises:
             MassDeletionError: nothing was deleted; what was added and updated stays.
             PathNotFoundError, UsageError, EmbeddingSpaceError, StoreError, ModelError: as ``ingest``.
         """
-        from ragstore.app.ingestion import Ingestion, preview_sync, target
+        from ragstore.app.ingestion import Ingestion, care_of, preview_sync, selected
 
-        read = target(self.settings, paths, follow_links=follow_links)
-        listing = read.listing()
+        read = self._target(paths, collection, follow_links, selected(include, exclude, defaults=default_excludes))
+        listing = self._listing(read, collection)
+        care = care_of(self.settings, strict=strict, checksum=checksum, reread=reread)
         if dry_run:
             wanted = checked_name(collection or self.settings.collection)
             found = collections.find_collection(self._pool, wanted)
             if found is not None:
                 self._models.check(found)
-            report = preview_sync(self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete)
+            report = preview_sync(
+                self._pool, found, read, listing, progress, allow_mass_delete=allow_mass_delete, care=care
+            )
             if found is None:
                 space = chosen_space(self._models, self.settings.model, None)
                 report.collection_made = MadeCollection(wanted, space.model, space.dim)
             return report
         into, made = self._collection_or_new(collection, filter_keys)
-        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer())
+        ingestion = Ingestion(self.settings, self._pool, self._models, self._writer(), care)
         try:
             report = ingestion.sync(into, read, listing, progress, allow_mass_delete=allow_mass_delete)
         except MassDeletionError as error:
@@ -246,6 +276,44 @@ class Ragstore:
         n_deleted = writer.publisher.delete(found, document_ids)
         writer.recoverer.retire()
         return n_deleted
+
+    def delete_below(
+        self,
+        path: str | Path,
+        *,
+        collection: str | None = None,
+        allow_mass_delete: bool = False,
+        dry_run: bool = False,
+    ) -> DeleteReport:
+        """Delete the documents with this path or one below it, whoever added them; their files stay.
+
+        Args:
+            allow_mass_delete: delete even more than 20 % of the collection and more than 10 documents.
+            dry_run: report what would be deleted, and change nothing.
+
+        Raises:
+            DocumentNotFoundError: there is none.
+            MassDeletionError: nothing was deleted.
+        """
+        from ragstore.app.relocation import delete_below
+
+        found = self._collection(collection)
+        return delete_below(self._pool, found, path, self._writer, allow_mass_delete=allow_mass_delete, dry_run=dry_run)
+
+    def move(self, old: str | Path, new: str | Path, *, collection: str | None = None) -> MoveReport:
+        """Give the documents that an ingest read below one path ids below another one, after a folder was moved.
+
+        Nothing is read or embedded. Documents that are at their new id already, with the same content, only leave the
+        old one; those with another content, and those that LlamaIndex code added, stay and are in the report. Killed in
+        the middle, it goes on when it is called again.
+
+        Raises:
+            DocumentNotFoundError: there is none below ``old``.
+            UsageError: one path lies in the other.
+        """
+        from ragstore.app.relocation import move
+
+        return move(self._pool, self._collection(collection), old, new, self._writer(), self.settings.batch_chunks)
 
     def quarantined(self, collection: str | None = None) -> list[QuarantineEntry]:
         """Documents in quarantine, with the reason."""
@@ -579,6 +647,29 @@ class Ragstore:
             if self._opened_writer is None:
                 self._opened_writer = open_writer(self.settings, self._addresses, self._pool)
             return self._opened_writer
+
+    def _target(
+        self,
+        paths: Sequence[str | Path],
+        collection: str | None,
+        follow_links: bool | None,
+        selection: Selection,
+    ) -> Target:
+        from ragstore.app.ingestion import known_roots, target
+
+        found = collections.find_collection(self._pool, checked_name(collection or self.settings.collection))
+        roots = known_roots(self._pool, found, paths)
+        return target(self.settings, roots, follow_links=follow_links, selection=selection)
+
+    def _listing(self, read: Target, collection: str | None) -> Listing:
+        """The listing; if a path does not exist but documents below it do, the error says what to do with them."""
+        from ragstore.app.ingestion import of_moved_root
+
+        try:
+            return read.listing()
+        except PathNotFoundError as error:
+            found = collections.find_collection(self._pool, collection or self.settings.collection)
+            raise (of_moved_root(self._pool, found, error) if found else None) or error from None
 
     def _collection(self, name: str | None) -> Collection:
         found = collections.get_collection(self._pool, name or self.settings.collection)

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import ragstore
 from ragstore import embedded
-from ragstore.app.ingestion import target
+from ragstore.app.ingestion import selected, target
 from ragstore.app.store import Ragstore, open_ragstore
 from ragstore.app.wiring import Addresses, configured, home_of, postgres_pool, reachable
 from ragstore.errors import StoreUnavailableError
@@ -48,20 +48,30 @@ class LoopOptions:
     metrics_at: str | None = None
 
 
+class SyncOptions(TypedDict, total=False):
+    """Arguments of ``Ragstore.sync`` that every round of a worker has."""
+
+    filter_keys: Sequence[str]
+    follow_links: bool | None
+    include: Sequence[str]
+    exclude: Sequence[str]
+    default_excludes: bool
+    checksum: bool | None
+    strict: bool | None
+
+
 def run_worker(
     settings: Settings,
     paths: Sequence[str],
     *,
     collection: str | None,
-    filter_keys: Sequence[str] = (),
-    follow_links: bool | None = None,
     options: LoopOptions,
+    **of_sync: Unpack[SyncOptions],
 ) -> None:
     """Keep a collection equal to its paths for ever.
 
     Args:
-        filter_keys: as those of ``create_collection``.
-        follow_links: as that of ``Ragstore.sync``.
+        of_sync: as the arguments of ``Ragstore.sync``.
 
     Raises:
         PathNotFoundError: a path does not exist.
@@ -69,7 +79,8 @@ def run_worker(
         RagstoreError: an error that would come back in every round.
     """
     target(settings, paths).listing()
-    checked_filter_keys(filter_keys)
+    checked_filter_keys(of_sync.get("filter_keys", ()))
+    selected(of_sync.get("include", ()), of_sync.get("exclude", ()), defaults=True)
     name = checked_name(collection or settings.collection)
     health = Health(options.every_s)
     turns = _Turns(settings, name, paths)
@@ -79,9 +90,7 @@ def run_worker(
             health.alive()
 
         def sync() -> IngestReport:
-            return opened.store().sync(
-                *paths, collection=name, filter_keys=filter_keys, follow_links=follow_links, progress=report_alive
-            )
+            return opened.store().sync(*paths, collection=name, progress=report_alive, **of_sync)
 
         worker = Worker(
             collection=name,

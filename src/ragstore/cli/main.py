@@ -44,6 +44,7 @@ VERBS = (
     "documents",
     "history",
     "delete",
+    "move",
     "drop",
     "quarantine",
     "verify",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragstore.cli.invocation import invocation_of
+from ragstore.model.selected import LEFT_OUT_FILES, LEFT_OUT_FOLDERS
 
 Mode = Literal["vector", "keyword", "hybrid"]
 
@@ -26,6 +27,48 @@ def _hush(ctx: typer.Context, quiet: bool) -> bool:
 
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_hush, help="Nothing but errors and warnings on standard error.")
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Take only files that match, such as '*.md' or 'manuals/'; repeatable. The syntax is that of .gitignore.",
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="Leave out files and folders that match; repeatable. A .ragstoreignore file does so for its folder and "
+        "all below.",
+    ),
+]
+NoDefaultExcludesOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-default-excludes",
+        help=f"Take also what is left out by default: {' '.join((*LEFT_OUT_FOLDERS, *LEFT_OUT_FILES))}.",
+    ),
+]
+ChecksumOption = Annotated[
+    bool,
+    typer.Option("--checksum", help="Hash each file, whatever its size and times say. Also: RAGSTORE_CHECKSUM."),
+]
+RereadOption = Annotated[
+    bool,
+    typer.Option(
+        "--reread", help="Parse each file again, unchanged or not; only chunks that come out otherwise are embedded."
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Set aside documents of which text may be missing or wrong, instead of taking them with a note. Also: "
+        "RAGSTORE_STRICT.",
+    ),
 ]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Name each document with notes, and all that was passed over.")

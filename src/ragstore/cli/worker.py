@@ -8,7 +8,17 @@ import typer
 
 from ragstore.cli.invocation import invocation_of
 from ragstore.cli.long_running import MetricsOption, ended_by_signal, settings_that_log
-from ragstore.cli.options import CollectionOption, FilterKeyOption, FollowLinksOption, QuietOption
+from ragstore.cli.options import (
+    ChecksumOption,
+    CollectionOption,
+    ExcludeOption,
+    FilterKeyOption,
+    FollowLinksOption,
+    IncludeOption,
+    NoDefaultExcludesOption,
+    QuietOption,
+    StrictOption,
+)
 
 
 def worker(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -19,6 +29,11 @@ def worker(  # noqa: PLR0913, PLR0917 - one argument per option
     follow_links: FollowLinksOption = False,
     metrics: MetricsOption = None,
     filter_keys: FilterKeyOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    no_default_excludes: NoDefaultExcludesOption = False,
+    checksum: ChecksumOption = False,
+    strict: StrictOption = False,
     _quiet: QuietOption = False,
 ) -> None:
     """Keep a collection equal to its folders, for ever.
@@ -38,7 +53,12 @@ def worker(  # noqa: PLR0913, PLR0917 - one argument per option
             settings,
             paths,
             collection=collection,
+            options=LoopOptions(every, metrics),
             filter_keys=filter_keys or (),
             follow_links=follow_links or None,
-            options=LoopOptions(every, metrics),
+            include=include or (),
+            exclude=exclude or (),
+            default_excludes=not no_default_excludes,
+            checksum=checksum or None,
+            strict=strict or None,
         )

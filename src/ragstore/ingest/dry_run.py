@@ -9,8 +9,16 @@ from itertools import islice
 
 from ragstore.errors import ContentError
 from ragstore.ingest.counter import IngestCounter
-from ragstore.ingest.deletion import MissingSources, incomplete, missing_by_root, missing_in_quarantine, refusal, survey
-from ragstore.ingest.planner import LOOK_UP_AT_ONCE, Planner
+from ragstore.ingest.deletion import (
+    MissingSources,
+    incomplete,
+    is_left_out,
+    missing_by_root,
+    missing_in_quarantine,
+    refusal,
+    survey,
+)
+from ragstore.ingest.planner import LOOK_UP_AT_ONCE, USUAL_CARE, Care, Planner
 from ragstore.ingest.prefetch import PrefetchedListing
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
@@ -23,13 +31,14 @@ from ragstore.sources.file_bytes import content_hash_of
 from ragstore.sources.presence import Roots
 
 
-def dry_run(
+def dry_run(  # noqa: PLR0913 - what a sync works with
     pool: PostgresPool,
     collection: Collection | None,
     listing: Listing,
     roots: Roots,
     *,
     allow_mass_delete: bool = False,
+    care: Care = USUAL_CARE,
     tell: Listener | None = None,
 ) -> IngestReport:
     """The report that a sync would give; it has ``refused`` if the sync would refuse to delete.
@@ -55,7 +64,7 @@ def dry_run(
     missing = survey(pool, collection, roots)
     prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(roots.watching(listing))
     counter.watch(prefetched)
-    planner = Planner(pool, collection, counter, content_hash_of=partial(_content_hash, roots))
+    planner = Planner(pool, collection, counter, content_hash_of=partial(_content_hash, roots), care=care)
     renamed = _RenamedFiles(pool, collection, roots, missing)
     for batch in _batches(planner.changed(prefetched)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])
@@ -72,6 +81,7 @@ def dry_run(
     if listing.complete:
         left = missing_by_root(renamed.left(), roots, n_live=missing.n_live)
         report.deleted, report.deleted_documents = left.n_missing, left.document_ids
+        report.left_out_documents = [s.document_id for s in left.sources if is_left_out(roots, s.source_uri)]
         report.refused = None if allow_mass_delete else refusal(left, roots.silent)
         if report.refused is None:
             gone = missing_in_quarantine(pool, collection, roots)

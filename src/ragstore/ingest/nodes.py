@@ -27,9 +27,13 @@ def document_metadata(item: SourceItem, parsed: ParsedDocument) -> dict[str, Any
     Raises:
         InvalidNodeError: the document contains metadata that the stores cannot hold.
     """
-    path = PurePath(item.document_id)
-    own = {"file_path": item.document_id, "file_name": path.name, "file_type": path.suffix.lstrip(".").lower()}
-    return storable_metadata({**parsed.metadata, **own})
+    return storable_metadata({**parsed.metadata, **file_metadata(item.document_id)})
+
+
+def file_metadata(document_id: str) -> dict[str, Any]:
+    """What a document's metadata say of its file."""
+    path = PurePath(document_id)
+    return {"file_path": document_id, "file_name": path.name, "file_type": path.suffix.lstrip(".").lower()}
 
 
 def build_nodes(item: SourceItem, parsed: ParsedDocument) -> list[Node]:

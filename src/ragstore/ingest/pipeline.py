@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ContentError
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.parse_process import ParserPool
-from ragstore.ingest.planner import Planner
+from ragstore.ingest.planner import USUAL_CARE, Care, Planner
 from ragstore.ingest.prefetch import MemoryBudget, Outcome, PrefetchedListing, read_all
 from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.storer import Storer
@@ -61,6 +61,7 @@ class Services:
 
     Args:
         source_missing: whether the file of a source URI is certainly missing, and so may have been renamed.
+        care: how carefully the ingest looks.
     """
 
     pool: PostgresPool
@@ -71,6 +72,7 @@ class Services:
     parsers: ParserPool
     worker: str
     source_missing: Callable[[str], bool]
+    care: Care = USUAL_CARE
 
 
 def ingest(
@@ -100,6 +102,7 @@ def ingest(
         collection,
         counter,
         content_hash_of=services.parsers.hash_only,
+        care=services.care,
         worker=services.worker,
         giving_up=giving_up,
     )
@@ -110,13 +113,15 @@ def ingest(
         services.recoverer,
         counter,
         worker=services.worker,
+        care=services.care,
         source_missing=services.source_missing,
         giving_up=giving_up,
     )
     budget = MemoryBudget(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
     flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, budget, limits)
     with (
-        closing(read_all(planner.changed(prefetched), services.parsers, budget)) as outcomes,
+        closing(read_all(planner.changed(prefetched), services.parsers, budget)) as read,
+        closing(_refused(read, services.care)) as outcomes,
         closing(flow.store_all(outcomes)) as stored,
     ):
         for n_chunks in stored:
@@ -129,6 +134,16 @@ def ingest(
     # Also if nothing changed: an ingest that died while it built the index has left that work to the next one.
     retry_transient(lambda: services.indexer.finish(collection))
     return counter.finish()
+
+
+def _refused(outcomes: Iterable[Outcome | None], care: Care) -> Generator[Outcome | None, None, None]:
+    """The same outcomes, but errors in place of documents that are not taken with this care."""
+    for outcome in outcomes:
+        if outcome is not None and not isinstance(outcome.result, ContentError):
+            refusal = care.refusal(outcome.item.document_id, outcome.result.notes)
+            yield replace(outcome, result=refusal) if refusal else outcome
+        else:
+            yield outcome
 
 
 class _Flow:

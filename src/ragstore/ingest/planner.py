@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from ragstore.errors import ContentError, Retry
+from ragstore.errors import ContentError, LossError, Retry
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Chunking, Collection
 from ragstore.model.document import DocumentState, SourceItem, SourceState
+from ragstore.model.notes import Notes, losses, sentences
 from ragstore.postgres import documents
-from ragstore.postgres.documents import Failure
+from ragstore.postgres.documents import Failure, QuarantineState, Touched
 from ragstore.postgres.pool import PostgresPool
 from ragstore.sources import Unlistable
 
@@ -23,22 +25,55 @@ T = TypeVar("T")
 LOOK_UP_AT_ONCE = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How carefully an ingest looks.
+
+    Args:
+        checksum: hash each file, whatever its size and times say.
+        reread: also parse each file, whatever its hash says; a document that reads as before keeps its revision.
+        strict: put a document into quarantine if its notes say that text may be missing or wrong.
+        text_encoding: encoding that the deployment chose; text that was decoded by it was not guessed.
+    """
+
+    checksum: bool = False
+    reread: bool = False
+    strict: bool = False
+    text_encoding: str = ""
+
+    def refusal(self, document_id: str, notes: Notes) -> LossError | None:
+        """Why a document with these notes is not taken."""
+        lost = losses(notes, chosen_encoding=self.text_encoding) if self.strict else {}
+        if not lost:
+            return None
+        return LossError(
+            f"{document_id}: {', '.join(sentences(lost))}",
+            hint="mend or convert the file, or take it without --strict",
+            in_python="mend or convert the file, or take it with strict=False",
+        )
+
+
+USUAL_CARE = Care()
+
+
 class Planner:
     """Compares a listing with the ledger, a batch of documents for each round trip.
 
     Args:
+        care: what is looked at although size and times are the same.
         worker: name under which documents are put into quarantine; None only compares: nothing is put into
             quarantine and no new modification time is recorded.
         giving_up: ends the waiting for a database that is unavailable.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it works with, given in one place
         self,
         pool: PostgresPool,
         collection: Collection,
         counter: IngestCounter,
         *,
         content_hash_of: Callable[[SourceItem], str],
+        care: Care = USUAL_CARE,
         worker: str | None = None,
         giving_up: threading.Event | None = None,
     ) -> None:
@@ -46,6 +81,8 @@ class Planner:
         self._collection = collection
         self._counter = counter
         self._content_hash_of = content_hash_of
+        self._care = care
+        self._trusts_times = not care.checksum and not care.reread
         self._worker = worker
         self._giving_up = giving_up
 
@@ -70,24 +107,28 @@ class Planner:
     def _changed(self, items: Sequence[SourceItem], *, has_quarantine: bool) -> Iterator[SourceItem]:
         ids = [item.document_id for item in items]
         states = self._retry_transient(lambda: documents.get_source_states(self._pool, self._collection, ids))
-        quarantined: dict[str, documents.QuarantineState] = {}
+        quarantined: dict[str, QuarantineState] = {}
         if has_quarantine:
             quarantined = self._retry_transient(lambda: documents.get_quarantined(self._pool, self._collection, ids))
         unchanged, others = [], []
         for item in items:
             entry = quarantined.get(item.document_id)
-            if entry and entry.retry == Retry.NEVER and entry.seen == (item.size, item.mtime_ns, item.etag):
+            if entry and self._fails_again(entry, item):
                 self._counter.failed(item, entry.code, entry.reason)
-            elif entry is None and is_unread_same(states.get(item.document_id), item, self.chunking):
+            elif (
+                self._trusts_times
+                and entry is None
+                and is_unread_same(states.get(item.document_id), item, self.chunking)
+            ):
                 unchanged.append(item)
             else:
                 others.append(item)
         self._counter.unchanged(*unchanged)
-        touched: dict[str, tuple[int, SourceItem]] = {}
+        touched: list[Touched] = []
         for item in others:
             state = states.get(item.document_id)
             if state is not None and self._has_same_content(state, item):
-                touched[item.document_id] = (state.revision, item)
+                touched.append(Touched(item, state.revision))
                 self._counter.unchanged(item)
             else:
                 yield item
@@ -97,9 +138,15 @@ class Planner:
     def _retry_transient(self, work: Callable[[], T]) -> T:
         return retry_transient(work, giving_up=self._giving_up)
 
+    def _fails_again(self, entry: QuarantineState, item: SourceItem) -> bool:
+        seen = (item.size, item.mtime_ns, item.etag)
+        is_same_file = entry.seen == seen and entry.ctime_ns == item.ctime_ns
+        is_accepted_now = entry.code == LossError.code and not self._care.strict
+        return self._trusts_times and is_same_file and entry.retry == Retry.NEVER and not is_accepted_now
+
     def _has_same_content(self, state: SourceState, item: SourceItem) -> bool:
         # A document of another size was edited; hashing it as well would be wasted work.
-        if not state.live or state.size != item.size:
+        if self._care.reread or not state.live or state.size != item.size:
             return False
         try:
             return is_same(state, self._content_hash_of(item), self.chunking)
@@ -117,8 +164,11 @@ class Planner:
             self._counter.failed(failure.item, failure.error.code, failure.error.message)
 
 
-READING_VERSION = 1
-"""Increase it when readers, splitting or node metadata change: every document is then read again, once."""
+READING_VERSION = 2
+"""Increase it when readers, splitting or node metadata change: every document is then parsed again, once.
+
+A document that reads as before keeps its revision; of another one only the chunks that changed are embedded.
+"""
 
 
 def fingerprint(content_hash: str, chunking: Chunking) -> str:
@@ -128,11 +178,15 @@ def fingerprint(content_hash: str, chunking: Chunking) -> str:
 
 
 def is_unread_same(state: SourceState | None, item: SourceItem, chunking: Chunking) -> bool:
-    """Whether size, time and etag show that the document is unchanged, without reading it."""
+    """Whether size, times and etag show that the document is unchanged, without reading it.
+
+    The ledger does not know every time of the last change of any kind: then the content is compared, once.
+    """
     return (
         state is not None
         and state.size == item.size
         and state.mtime_ns == item.mtime_ns
+        and state.ctime_ns == item.ctime_ns
         and state.etag == item.etag
         and is_same(state, state.content_hash, chunking)
     )
@@ -148,16 +202,16 @@ def is_same(state: DocumentState | SourceState | None, content_hash: str | None,
     )
 
 
-def is_overtaken(state: DocumentState, item: SourceItem, now: tuple[int, int] | None) -> bool:
+def is_overtaken(state: DocumentState, item: SourceItem, now: tuple[int, int, int] | None) -> bool:
     """Whether the ledger has a newer state of the source than this item, which was read some time ago.
 
     Args:
         item: as it was when it was read.
-        now: size and time of the source unit after ``state`` was looked up, None if the unit is missing.
+        now: size and times of the source unit after ``state`` was looked up, None if the unit is missing.
     """
-    if now == (item.size, item.mtime_ns):
+    if now == (item.size, item.mtime_ns, item.ctime_ns):
         return False
     if now is None and state.deleted_at is not None:
         return True
     is_newer = state.mtime_ns is not None and item.mtime_ns is not None and state.mtime_ns > item.mtime_ns
-    return state.live and (is_newer or (state.size, state.mtime_ns) == now)
+    return state.live and (is_newer or (state.size, state.mtime_ns, state.ctime_ns) == now)

@@ -6,22 +6,23 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import orjson
 
 from ragstore.errors import ContentError, Retry, StoreError
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.nodes import build_nodes, document_metadata
-from ragstore.ingest.planner import fingerprint, is_overtaken, is_same
+from ragstore.ingest.planner import Care, fingerprint, is_overtaken, is_same
 from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.vectors import Prepared
 from ragstore.model.collection import Collection
 from ragstore.model.document import DocumentState, SourceItem
 from ragstore.model.run import Action, PlannedRevision
 from ragstore.postgres import documents
-from ragstore.postgres.documents import Failure
+from ragstore.postgres.documents import ChunkAsRead, Failure, Touched
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.publish import Publisher
 from ragstore.protocol.recover import Recoverer
-from ragstore.sources.presence import size_and_time
+from ragstore.sources.presence import leads_to, size_and_times
 
 
 class Storer:
@@ -36,6 +37,7 @@ class Storer:
         counter: IngestCounter,
         *,
         worker: str,
+        care: Care,
         source_missing: Callable[[str], bool],
         giving_up: threading.Event,
     ) -> None:
@@ -45,6 +47,7 @@ class Storer:
         self._recoverer = recoverer
         self._counter = counter
         self._worker = worker
+        self._care = care
         self._source_missing = source_missing
         self._giving_up = giving_up
 
@@ -107,11 +110,11 @@ class Storer:
     def _plan(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, PlannedRevision]]:
         states = documents.get_documents(self._pool, self._collection, [p.item.document_id for p in batch])
         renamed = self._renamed(batch, states)
+        unchanged = self._read_as_before(batch, states)
         planned, failures = [], []
         for prepared in batch:
             state = states.get(prepared.item.document_id)
-            if is_same(state, prepared.document.content_hash, self._collection.chunking):
-                # Another worker was faster, or a commit succeeded but its answer was lost.
+            if prepared.item.document_id in unchanged:
                 self._counter.unchanged(prepared.item)
                 continue
             if state is not None and state.revision and is_overtaken_now(state, prepared.item):
@@ -125,8 +128,35 @@ class Storer:
         self.set_aside(failures)
         return planned
 
+    def _read_as_before(self, batch: Sequence[Prepared], states: dict[str, DocumentState]) -> set[str]:
+        """Ids of the documents whose live revision is what was read now.
+
+        Another worker was faster, a commit succeeded but its answer was lost, or a document was read again only because
+        the readers changed or somebody asked for it: then its chunks are compared.
+        """
+        unchanged, touched = set(), []
+        again = [p for p in batch if _has_content(states.get(p.item.document_id), p.document.content_hash)]
+        for prepared in again if not self._care.reread else ():
+            if is_same(states[prepared.item.document_id], prepared.document.content_hash, self._collection.chunking):
+                unchanged.add(prepared.item.document_id)
+        again = [p for p in again if p.item.document_id not in unchanged]
+        if not again:
+            return unchanged
+        readings = documents.get_readings(self._pool, self._collection, [p.item.document_id for p in again])
+        for prepared in again:
+            item, state = prepared.item, states[prepared.item.document_id]
+            if _is_reading(prepared, state, readings.get(item.document_id, [])):
+                unchanged.add(item.document_id)
+                new = fingerprint(prepared.document.content_hash, self._collection.chunking)
+                touched.append(Touched(item, state.revision, new, prepared.document.notes))
+        documents.touch_documents(self._pool, self._collection, touched)
+        return unchanged
+
     def _renamed(self, batch: Sequence[Prepared], states: dict[str, DocumentState]) -> dict[str, DocumentState]:
-        """For each new document, a live document with the same content and a missing source; each is used once."""
+        """For each new document, a live document with the same content and a missing source; each is used once.
+
+        Also one that was read through a link to the folder that the new one lies in: it is the same file.
+        """
         new = [p for p in batch if not (p.item.document_id in states and states[p.item.document_id].live)]
         if not new:
             return {}
@@ -139,7 +169,10 @@ class Storer:
             candidates = by_content.get(prepared.document.content_hash, [])
             while candidates:
                 candidate = candidates.pop(0)
-                if candidate.document_id not in in_batch and self._source_missing(candidate.source_uri):
+                is_replaced = self._source_missing(candidate.source_uri) or leads_to(
+                    candidate.source_uri, prepared.item.source_uri
+                )
+                if candidate.document_id not in in_batch and is_replaced:
                     renamed[prepared.item.document_id] = candidate
                     break
         return renamed
@@ -148,9 +181,24 @@ class Storer:
 def is_overtaken_now(state: DocumentState, item: SourceItem) -> bool:
     """Whether another worker stored a later state of the source, so that this one would bring old text back."""
     try:
-        return is_overtaken(state, item, size_and_time(item.source_uri))
+        return is_overtaken(state, item, size_and_times(item.source_uri))
     except OSError:
         return False
+
+
+def _has_content(state: DocumentState | None, content_hash: str) -> bool:
+    return state is not None and state.live and state.content_hash == content_hash
+
+
+def _is_reading(prepared: Prepared, state: DocumentState, live: Sequence[ChunkAsRead]) -> bool:
+    """Whether these live chunks, and the document's metadata, are what was read now."""
+    try:
+        nodes = build_nodes(prepared.item, prepared.document)
+        metadata = document_metadata(prepared.item, prepared.document)
+    except ContentError:
+        return False
+    read = [(n.chunk_hash, n.start_char, n.end_char, orjson.loads(orjson.dumps(n.metadata))) for n in nodes]
+    return read == list(live) and orjson.loads(orjson.dumps(metadata)) == state.metadata and state.n_nodes == len(nodes)
 
 
 def _planned(

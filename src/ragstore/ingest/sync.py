@@ -37,7 +37,7 @@ def sync(
     limits: Limits,
     tell: Listener | None = None,
 ) -> IngestReport:
-    """Bring a collection up to date with a listing, and delete documents with a file that is certainly missing.
+    """Bring a collection up to date with a listing, and delete documents with a file that is missing or left out.
 
     Only documents that an ingest read from below the listed folders are deleted. If a folder could not be listed,
     nothing is deleted, and the report has ``refused``.
@@ -78,6 +78,7 @@ def sync(
     finally:
         report.deleted += len(deletion.deleted)
         report.deleted_documents += deletion.deleted
+        report.left_out_documents += deletion.left_out
         report.forgotten_documents += deletion.forgotten
     if deletion.returned:
         _take_back(services, collection, source.relist(_paths(deletion.returned)), limits, report)

@@ -63,7 +63,7 @@ class Vectorizer:
         for parsed, of_document in zip(batch, hashes, strict=True):
             if parsed.item.document_id in refused:
                 continue
-            matrix = np.stack([known[h] if h in known else computed[h] for h in of_document])
+            matrix = self._matrix([known[h] if h in known else computed[h] for h in of_document])
             position = vectors.unholdable(self._collection, matrix)
             if position is not None:
                 error = vectors.cannot_hold(self._collection, f"chunk {position + 1}")
@@ -73,6 +73,9 @@ class Vectorizer:
             not_yet_counted -= embedded_here
             prepared.append(Prepared(parsed.item, parsed.document, matrix, len(embedded_here)))
         return prepared, failures
+
+    def _matrix(self, of_document: Sequence[Vectors]) -> Vectors:
+        return np.stack(of_document) if of_document else np.empty((0, self._collection.space.dim), dtype=np.float32)
 
     def _embed_missing(
         self, batch: Sequence[Parsed], hashes: Sequence[Sequence[bytes]], known: dict[bytes, Vectors]

@@ -175,6 +175,7 @@ class IngestReport:
         passed_over: entries of listed folders that are not read, by reason.
         collection_made: the collection that was made first, or in a dry run would be.
         deleted_documents: ids of all documents that are counted as deleted.
+        left_out_documents: ids of those of them whose file exists, but is left out by a pattern.
         forgotten_documents: ids of all documents that left the quarantine because their file is missing.
         quarantined: one entry for each document that is counted as failed.
         refused: why nothing was deleted, although documents were added; in a dry run, why nothing would be.
@@ -194,6 +195,7 @@ class IngestReport:
     passed_over: Findings = field(default_factory=Findings)
     collection_made: MadeCollection | None = None
     deleted_documents: list[str] = field(default_factory=list)
+    left_out_documents: list[str] = field(default_factory=list)
     forgotten_documents: list[str] = field(default_factory=list)
     quarantined: list[SetAside] = field(default_factory=list)
     refused: RagstoreError | None = None
@@ -207,9 +209,56 @@ class IngestReport:
             "passed_over": self.passed_over.as_dict(),
             "collection_made": self.collection_made.as_dict() if self.collection_made else None,
             "deleted_documents": list(self.deleted_documents),
+            "left_out_documents": list(self.left_out_documents),
             "forgotten_documents": list(self.forgotten_documents),
             "quarantined": [each.as_dict() for each in self.quarantined],
             "refused": {"code": refused.code, "message": refused.message, "hint": refused.hint} if refused else None,
+        }
+
+
+@dataclass(slots=True)
+class MoveReport:
+    """Result of a move of documents to ids below another path.
+
+    Args:
+        moved: documents that have their new id.
+        nodes: their nodes; none was embedded.
+        already_there: documents that were at the new id already, with the same content; the old ones were deleted.
+        left: documents that keep their old id, by reason.
+    """
+
+    moved: int = 0
+    nodes: int = 0
+    already_there: int = 0
+    left: Findings = field(default_factory=Findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape ``move --json`` prints."""
+        return {
+            "moved": self.moved,
+            "nodes": self.nodes,
+            "already_there": self.already_there,
+            "left": self.left.as_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteReport:
+    """Result of the deletion of all documents below a path; in a dry run what would be deleted.
+
+    Args:
+        forgotten_documents: ids of documents from there that left the quarantine, and were not live.
+    """
+
+    deleted_documents: list[str]
+    forgotten_documents: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape ``delete --below --json`` prints."""
+        return {
+            "deleted": len(self.deleted_documents),
+            "deleted_documents": self.deleted_documents,
+            "forgotten_documents": self.forgotten_documents,
         }
 
 

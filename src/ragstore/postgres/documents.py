@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from ragstore.errors import RagstoreError
 from ragstore.model.collection import Collection, Found
@@ -37,6 +40,22 @@ LEFT JOIN (
 
 _MISSING_TABLES = """
 SELECT name FROM ragstore.collection WHERE to_regclass(format('ragstore.%I', 'data_' || name)) IS NULL ORDER BY name
+"""
+
+_BELOW = """
+SELECT document_id, source_uri, revision FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
+    AND (document_id ^@ %(document_id)s OR source_uri ^@ %(source_uri)s)
+"""
+
+_QUARANTINED_BELOW = """
+SELECT document_id, source_uri, 0 FROM ragstore.quarantine
+WHERE collection_id = %(collection_id)s AND (document_id ^@ %(document_id)s OR source_uri ^@ %(source_uri)s)
+"""
+
+_READINGS = """
+SELECT document_id, chunk_hash, start_char, end_char, user_metadata FROM {table}
+WHERE document_id = ANY(%(document_ids)s::text[]) ORDER BY document_id, ordinal, id
 """
 
 
@@ -152,32 +171,84 @@ def page_of_sources(
     return [KnownSource(*row) for row in rows]
 
 
+def has_below(pool: PostgresPool, collection: Collection, beginnings: tuple[str, str]) -> bool:
+    """Whether live documents have an id or a source URI with one of these beginnings."""
+    document_id, source_uri = beginnings
+    return bool(fetch(pool, f"{_BELOW} LIMIT 1", collection, document_id=document_id, source_uri=source_uri))
+
+
+def find_below(
+    pool: PostgresPool, collection: Collection, beginnings: tuple[str, str], *, quarantined: bool = False
+) -> list[KnownSource]:
+    """The live documents with an id or a source URI with one of these beginnings, in the order of their ids.
+
+    Args:
+        quarantined: the documents in quarantine instead, live or not.
+    """
+    document_id, source_uri = beginnings
+    statement = _QUARANTINED_BELOW if quarantined else _BELOW
+    rows = fetch(pool, f"{statement} ORDER BY document_id", collection, document_id=document_id, source_uri=source_uri)
+    return [KnownSource(*row) for row in rows]
+
+
 def count_live(pool: PostgresPool, collection: Collection) -> int:
     """Number of live documents of a collection, from all sources."""
     return int(fetch_first(pool, statements.COUNT_LIVE, collection))
 
 
-def touch_documents(pool: PostgresPool, collection: Collection, touched: Mapping[str, tuple[int, SourceItem]]) -> None:
-    """Record size and times of documents whose content is unchanged (id → (revision, item)).
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A document whose content is unchanged, with its source as it is now.
+
+    Args:
+        fingerprint: the new one, if it was read again and reads as before; None if it was not read.
+        notes: those of that reading.
+    """
+
+    item: SourceItem
+    revision: int
+    fingerprint: str | None = None
+    notes: dict[str, int | str] | None = None
+
+
+def touch_documents(pool: PostgresPool, collection: Collection, touched: Sequence[Touched]) -> None:
+    """Record size and times of documents whose content is unchanged.
 
     They also leave quarantine, because their source could be read.
     """
     if not touched:
         return
-    items = sorted(touched.items())
+    items = [each.item for each in touched]
     with pool.transaction() as cursor:
         execute(
             cursor,
             statements.TOUCH_DOCUMENTS,
             collection,
-            document_id=[document_id for document_id, _ in items],
-            revision=[revision for _, (revision, _) in items],
-            size=[item.size for _, (_, item) in items],
-            mtime_ns=[item.mtime_ns for _, (_, item) in items],
-            etag=[item.etag for _, (_, item) in items],
-            ctime_ns=[item.ctime_ns for _, (_, item) in items],
+            document_id=[item.document_id for item in items],
+            revision=[each.revision for each in touched],
+            size=[item.size for item in items],
+            mtime_ns=[item.mtime_ns for item in items],
+            etag=[item.etag for item in items],
+            ctime_ns=[item.ctime_ns for item in items],
+            fingerprint=[each.fingerprint for each in touched],
+            notes=[None if each.notes is None else orjson.dumps(each.notes).decode() for each in touched],
         )
-        execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=list(touched))
+        execute(cursor, statements.CLEAR_QUARANTINE, collection, document_ids=[item.document_id for item in items])
+
+
+ChunkAsRead = tuple[bytes | None, int | None, int | None, dict[str, Any]]
+"""What a reading says of a chunk: its hash, where it begins and ends, and its metadata."""
+
+
+def get_readings(
+    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
+) -> dict[str, list[ChunkAsRead]]:
+    """The chunks of these live documents in their order, by document."""
+    found: dict[str, list[ChunkAsRead]] = {}
+    for document_id, chunk_hash, *rest in fetch(pool, _READINGS, collection, document_ids=list(document_ids)):
+        known = None if chunk_hash is None else bytes(chunk_hash)
+        found.setdefault(document_id, []).append((known, *rest))
+    return found
 
 
 def history(pool: PostgresPool, collection: Collection, document_id: str) -> list[Event]:

@@ -10,11 +10,11 @@ import orjson
 
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
-from ragstore.model.node import TYPE_KEYS, LiveNode, content_with_text
+from ragstore.model.node import TYPE_KEYS, LiveNode, Node, content_with_text
 from ragstore.model.run import RefDoc, Vectors
 from ragstore.postgres import outbox, statements
 from ragstore.postgres.filters import to_sql
-from ragstore.postgres.names import quoted_table
+from ragstore.postgres.names import array, quoted_table
 from ragstore.postgres.pool import PostgresPool
 from ragstore.postgres.run import fetch, fetch_first, fetch_ids, fetch_values, pages
 from ragstore.postgres.vectors import decoded_vector
@@ -109,6 +109,49 @@ FIND_NODES = """
 SELECT node_id, id, metadata_->>'_node_type', metadata_->>'_node_content', text, {embedding} FROM {table}
 WHERE {condition} ORDER BY id
 """
+
+
+NODES_OF_DOCUMENTS = """
+SELECT document_id, node_id, text, metadata_->>'_node_type', metadata_->>'_node_content', ordinal, start_char, end_char,
+       chunk_hash, vector_send(embedding::vector)
+FROM {table} WHERE document_id = ANY(%(document_ids)s::text[]) ORDER BY document_id, ordinal, id
+"""
+
+WITH_BODIES = """
+SELECT DISTINCT document_id FROM ragstore.body
+WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s::text[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A live node with its vector, shape ``(dim,)``."""
+
+    node: Node
+    vector: Vectors
+
+
+def nodes_of_documents(
+    pool: PostgresPool, collection: Collection, document_ids: Sequence[str]
+) -> dict[str, list[NodeRow]]:
+    """The nodes with a vector of these documents, in their order, by document."""
+    found: dict[str, list[NodeRow]] = {}
+    for document_id, node_id, text, class_name, content, ordinal, start, end, chunk_hash, sent in fetch(
+        pool, NODES_OF_DOCUMENTS, collection, document_ids=array(document_ids)
+    ):
+        content = orjson.loads(content)  # noqa: PLW2901
+        known = None if chunk_hash is None else bytes(chunk_hash)
+        type_key = TYPE_KEYS.get(class_name, "1")
+        node = Node(
+            node_id, document_id, text, content["metadata"], content, class_name, type_key, ordinal, start, end, known
+        )
+        found.setdefault(document_id, []).append(NodeRow(node, decoded_vector(sent)))
+    return found
+
+
+def with_bodies(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> set[str]:
+    """The ones among these documents that have nodes without a vector."""
+    return set(fetch_ids(pool, WITH_BODIES, collection, document_ids=array(document_ids)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,9 +244,11 @@ ORDER BY document_id LIMIT %(limit)s
 TOUCH_DOCUMENTS = """
 SELECT FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_id)s)
 ORDER BY document_id FOR UPDATE;
-UPDATE ragstore.document d SET size = new.size, mtime_ns = new.mtime_ns, etag = new.etag, ctime_ns = new.ctime_ns
+UPDATE ragstore.document d SET size = new.size, mtime_ns = new.mtime_ns, etag = new.etag, ctime_ns = new.ctime_ns,
+    fingerprint = coalesce(new.fingerprint, d.fingerprint), notes = coalesce(new.notes, d.notes)
 FROM unnest(%(document_id)s::text[], %(revision)s::bigint[], %(size)s::bigint[], %(mtime_ns)s::bigint[],
-            %(etag)s::text[], %(ctime_ns)s::bigint[]) AS new (document_id, revision, size, mtime_ns, etag, ctime_ns)
+            %(etag)s::text[], %(ctime_ns)s::bigint[], %(fingerprint)s::text[], %(notes)s::jsonb[])
+    AS new (document_id, revision, size, mtime_ns, etag, ctime_ns, fingerprint, notes)
 WHERE d.collection_id = %(collection_id)s AND d.document_id = new.document_id AND d.revision = new.revision
 """
 

@@ -168,6 +168,10 @@ class Settings(BaseModel):
     follow_links: bool = Field(
         False, description="read also files outside of the named folders that symbolic links in them lead to"
     )
+    checksum: bool = Field(False, description="read and hash each file at each ingest, whatever its size and times say")
+    strict: bool = Field(
+        False, description="quarantine a document if text of it may be missing or wrong, instead of storing it"
+    )
     index_min_nodes: int = Field(
         2_000, ge=1, le=1_000_000_000, description="nodes in no segment of the vector index from which one is made"
     )

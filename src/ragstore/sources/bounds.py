@@ -194,6 +194,13 @@ def source_uri_of(path: str) -> str:
         return _FILE_SCHEME + quote_from_bytes(raw)
 
 
+def below(folder: str) -> tuple[str, str]:
+    """Beginnings of the ids and of the URIs of all files below a folder, given by its absolute path."""
+    within = os.path.join(folder, "")
+    # The id of a path that is not UTF-8 ends with a hash, which is none of its beginning.
+    return os.fsencode(within).decode("utf-8", "backslashreplace"), source_uri_of(within)
+
+
 def read_path(source_uri: str) -> Path:
     """The path of a file; the inverse of ``source_uri_of``."""
     if source_uri.startswith(_FILE_SCHEME):

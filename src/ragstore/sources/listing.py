@@ -30,6 +30,7 @@ from ragstore.sources.bounds import (
 )
 from ragstore.sources.file_bytes import NEVER_HINT
 from ragstore.sources.formats import SUFFIXES
+from ragstore.sources.selection import EVERYTHING, IGNORE_FILE, FolderRules, Selection
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -57,12 +58,18 @@ PASSED_OVER_LINK = f"{LEADS_OUT}; --follow-links reads it"
 """The reason as it is shown in a report, with advice."""
 
 
-def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None = None) -> Listing:
+def walk(
+    paths: Sequence[str | Path],
+    *,
+    max_bytes: int,
+    bounds: Bounds | None = None,
+    selection: Selection = EVERYTHING,
+) -> Listing:
     """List files of known types in the given files and folders.
 
     Files that were named directly come first, then the folders; within a folder its files by name, then its
-    subfolders. Hidden entries below a folder are passed over. A file that several paths lead to is listed once. Links
-    are followed within the bounds.
+    subfolders. What the selection leaves out of a folder is passed over. A file that several paths lead to is listed
+    once. Links are followed within the bounds.
 
     Args:
         max_bytes: larger files come back as Unlistable.
@@ -90,24 +97,26 @@ def walk(paths: Sequence[str | Path], *, max_bytes: int, bounds: Bounds | None =
                 path=absolute,
             )
         roots.append(absolute)
-    return Listing(roots, max_bytes, bounds)
+    return Listing(roots, max_bytes, bounds, selection)
 
 
 class Listing:
     """Files found by a walk; iterate it once, then read its counts.
 
     Attributes:
-        passed_over: entries of folders that are not read, by reason: ``type .png``, or where a link leads.
+        passed_over: entries of folders that are not read, by reason: ``type .png``, where a link leads, or by what an
+            entry is left out.
         complete: whether every folder could be read; if not, a file that is not listed may still exist.
     """
 
-    def __init__(self, roots: Sequence[str], max_bytes: int, bounds: Bounds) -> None:
+    def __init__(self, roots: Sequence[str], max_bytes: int, bounds: Bounds, selection: Selection) -> None:
         self.passed_over = Findings()
         self.complete = True
         self._max_bytes = max_bytes
         self._bounds = bounds
-        self._folders: list[str] = []
-        self._linked_folders: list[str] = []
+        self._selection = selection
+        self._folders: list[tuple[str, FolderRules]] = []
+        self._linked_folders: list[tuple[str, FolderRules]] = []
         self._seen_folders: set[tuple[int, int]] = set()
         # Only named files must be remembered, by the real name of their folder, because no folder is entered twice.
         self._named_files: set[str] = set()
@@ -129,11 +138,11 @@ class Listing:
             if real not in self._named_files:
                 self._named_files.add(real)
                 yield from self._named_file(path)
-        self._folders = folders[::-1]
+        self._folders = [(folder, FolderRules(self._selection, folder)) for folder in folders[::-1]]
         while self._folders or self._linked_folders:
             # Linked folders come after all real ones, so that a new link does not change the ids of documents.
-            folder = self._folders.pop() if self._folders else self._linked_folders.pop(0)
-            yield from self._folder(folder)
+            folder, rules = self._folders.pop() if self._folders else self._linked_folders.pop(0)
+            yield from self._folder(folder, rules)
 
     def _named_file(self, path: str) -> Iterator[SourceItem | Unlistable]:
         suffix = os.path.splitext(path)[1].lower()
@@ -155,7 +164,7 @@ class Listing:
         else:
             yield self._item(path, status)
 
-    def _folder(self, path: str) -> Iterator[SourceItem | Unlistable]:
+    def _folder(self, path: str, rules: FolderRules) -> Iterator[SourceItem | Unlistable]:
         try:
             with self._bounds.open_folder(path) as fd:
                 status = os.fstat(fd)
@@ -166,23 +175,32 @@ class Listing:
                     entries = [_Entry(os.path.join(path, entry.name), entry.is_symlink(), entry) for entry in scan]
                 self._seen_folders.add(key)
                 entries.sort(key=attrgetter("path"))
-                yield from self._entries(entries)
+                if any(entry.name == IGNORE_FILE for entry in entries):
+                    rules = rules.with_file(path, self._bounds)
+                yield from self._entries(entries, rules)
         except OutOfBoundsError as error:
             self._keep_out(path, str(error))
         except OSError as error:
             self.complete = False
             yield _unreadable(path, error, is_folder=True)
+        except ContentError as error:
+            # Without its patterns nothing of the folder may be taken in, and nothing of it counts as gone.
+            self.complete = False
+            yield _unlistable(path, error, is_folder=True)
 
-    def _entries(self, entries: Sequence[_Entry]) -> Iterator[SourceItem | Unlistable]:
-        subfolders: list[str] = []
+    def _entries(self, entries: Sequence[_Entry], rules: FolderRules) -> Iterator[SourceItem | Unlistable]:
+        subfolders: list[tuple[str, FolderRules]] = []
         for entry in entries:
-            if entry.name.startswith("."):
-                self.passed_over.add("hidden", [document_id_of(entry.path)])
+            if entry.name == IGNORE_FILE:
+                continue
+            is_folder = entry.is_folder()
+            if reason := rules.left_out(entry.path, is_folder=is_folder):
+                self.passed_over.add(reason, [document_id_of(entry.path)])
                 continue
             if entry.is_link and self._keeps_out(entry.path):
                 continue
-            if entry.is_folder():
-                (self._linked_folders if entry.is_link else subfolders).append(entry.path)
+            if is_folder:
+                (self._linked_folders if entry.is_link else subfolders).append((entry.path, rules))
             elif found := self._entry(entry):
                 yield found
         self._folders.extend(reversed(subfolders))
@@ -231,7 +249,8 @@ class Listing:
             )
         if error:
             return _unlistable(path, error)
-        return SourceItem(document_id, source_uri_of(path), status.st_size, status.st_mtime_ns)
+        times = (status.st_mtime_ns, None, status.st_ctime_ns)
+        return SourceItem(document_id, source_uri_of(path), status.st_size, *times)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ragstore.model.document import SourceItem
 from ragstore.sources.bounds import Bounds, read_path, source_uri_of
 from ragstore.sources.listing import Unlistable
+from ragstore.sources.selection import EVERYTHING, SelectedFolders, Selection
 
 
 class Roots:
@@ -17,11 +18,16 @@ class Roots:
 
     Args:
         bounds: bounds of the listing; None for the bounds of the paths.
+        selection: what the listing takes from the folders.
     """
 
-    def __init__(self, paths: Sequence[str | Path], bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[str | Path], bounds: Bounds | None = None, selection: Selection = EVERYTHING
+    ) -> None:
         self.bounds = bounds or Bounds.of(paths)
         folders = [os.path.abspath(path) for path in paths if os.path.isdir(path)]
+        self._selected = {folder: SelectedFolders(selection, folder, self.bounds) for folder in folders}
+        self._named = {os.path.abspath(path) for path in paths} - set(folders)
         # If another folder has the same name now, the original one is absent, e.g. on a drive that was unmounted.
         self._identities = {folder: _identity(folder) for folder in folders}
         self._prefixes = {folder: os.path.join(folder, "") for folder in folders}
@@ -55,6 +61,18 @@ class Roots:
         path = _path(source_uri)
         return [folder for folder, prefix in self._prefixes.items() if path.startswith(prefix)]
 
+    def is_gone(self, source_uri: str) -> bool:
+        """Whether a file is certainly missing, or left out by the selection, so that a sync deletes its document."""
+        return self.source_missing(source_uri) or self.left_out(source_uri) is not None
+
+    def left_out(self, source_uri: str) -> str | None:
+        """Why a file that was below these folders is left out; None if it is taken from one of them, or was named."""
+        path = _path(source_uri)
+        if path in self._named:
+            return None
+        reasons = [self._selected[folder].left_out(path) for folder in self.of(source_uri)]
+        return reasons[0] if all(reasons) and reasons else None
+
     def source_missing(self, source_uri: str) -> bool:
         """Whether a file that was below one of these folders is certainly missing now.
 
@@ -72,8 +90,14 @@ class Roots:
             return False
 
 
-def size_and_time(source_uri: str) -> tuple[int, int] | None:
-    """Current size in bytes and time of the last change in nanoseconds; None if the file does not exist.
+def leads_to(source_uri: str, real_uri: str) -> bool:
+    """Whether a file is another one, found through a link to its folder or to one above."""
+    path, real = _path(source_uri), _path(real_uri)
+    return path != real and os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) == real
+
+
+def size_and_times(source_uri: str) -> tuple[int, int, int] | None:
+    """Current size in bytes, and times of the last change of content and of any kind; None if there is no file.
 
     Raises:
         OSError: they cannot be read.
@@ -82,7 +106,7 @@ def size_and_time(source_uri: str) -> tuple[int, int] | None:
         status = os.stat(_path(source_uri))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return (status.st_size, status.st_mtime_ns)
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _path(source_uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -13,6 +14,7 @@ from ragstore.sources.raw import DETECTED, Choices, RawText, Shape, clean_text
 
 PART_SEPARATOR = "\n\n"
 _MAX_FACT_CHARS = 500
+_EMPTY: dict[str, int | str] = {"empty": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,18 @@ class ReadText:
 def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
     """Read a file by the real format of its bytes, even if its name says another one.
 
+    A file without text is an empty document, unless it may hold pictures of text: an emptied file must not go on
+    answering with its former text.
+
     Raises:
         UnsupportedTypeError: there is no reader for them.
-        ParseError: they are damaged, encrypted, or without text.
+        ParseError: they are damaged, encrypted, or pictures without text.
         LimitExceededError: they would unpack to too many bytes.
 
-    Messages do not contain the file's name, so that they can follow it: ``is empty``.
+    Messages do not contain the file's name, so that they can follow it: ``is encrypted``.
     """
-    if not data:
-        raise ParseError("is empty", hint="write something into it, or leave it out", reason="empty")
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
+        return ReadText("", notes=dict(_EMPTY))
     try:
         raw = _reader(format_of(data, name))(data, choices)
     except RecursionError as error:
@@ -52,10 +57,19 @@ def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
     parts = [_cleaned(part, notes) for part in raw.parts]
     text = PART_SEPARATOR.join(parts)
     if not text.strip():
-        raise ParseError("has no text", hint="leave it out", reason="no text")
+        if _may_hold_pictures(data):
+            raise ParseError("has no text", hint="leave it out, or run OCR on its pictures first", reason="no text")
+        return ReadText("", raw.shape, metadata=_clean_facts(raw.metadata), notes=notes | _EMPTY)
     steps = [len(part) + len(PART_SEPARATOR) for part in parts[:-1]]
     part_starts = list(accumulate(steps, initial=0)) if raw.places else []
     return ReadText(text, raw.shape, part_starts, _clean_facts(raw.metadata), notes, raw.places)
+
+
+def _may_hold_pictures(data: bytes) -> bool:
+    """Whether it is more than characters: an archive, as most formats of office programs are, a PDF or an RTF."""
+    head = data[:1024]
+    is_marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return (b"\0" in head and not is_marked) or b"%PDF-" in head or head.startswith(b"{\\rtf")
 
 
 def load_readers() -> None:
