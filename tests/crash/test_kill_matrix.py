@@ -42,7 +42,7 @@ PASSES: dict[str, dict[str, int]] = {
     "add": _PUBLISHING | _TRYING | _ENTRIES | _INGESTING,
     "update": _PUBLISHING | _TRYING | _ENTRIES | _RETIRING | _INGESTING,
     "rename": _PUBLISHING | _TRYING | _ENTRIES | _RETIRING | _INGESTING,
-    "move": _PUBLISHING | _TRYING | _ENTRIES | _RETIRING | {"runs_recovered": 5},
+    "move": _PUBLISHING | _TRYING | _ENTRIES | _RETIRING | {"runs_recovered": 6},
     "delete": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1} | _TRYING | _ENTRIES | _RETIRING,
     "drop": {"documents_deleted": 5, "delete_published": 5, "runs_recovered": 1}
     | {"collection_emptied": 1, "collection_dropping": 1, "collection_dropped": 1}

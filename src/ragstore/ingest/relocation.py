@@ -79,11 +79,11 @@ class Move:
             batch: list[str] = []
             n_nodes = 0
             for document_id, state in sorted(states.items()):
-                if batch and n_nodes + state.n_nodes > self.batch_chunks:
-                    yield batch
-                    batch, n_nodes = [], 0
                 batch.append(document_id)
                 n_nodes += state.n_nodes
+                if n_nodes >= self.batch_chunks:
+                    yield batch
+                    batch, n_nodes = [], 0
             if batch:
                 yield batch
 

@@ -13,7 +13,7 @@ NOTES: dict[str, str] = {
     "control_chars": "{} control characters removed",
     "decoded_as": "decoded as {}",
     "decoded_as_cp1252": "decoded as windows-1252",
-    "empty": "empty: there is no text in it",
+    "empty": "empty",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
