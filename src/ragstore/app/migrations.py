@@ -120,6 +120,17 @@ def check_postgres(pool: PostgresPool) -> None:
         check_vector(connection)
 
 
+def check_or_apply(settings: Settings, addresses: Addresses, pool: PostgresPool) -> None:
+    """As ``check_postgres``, but embedded servers of an older version are migrated."""
+    try:
+        check_postgres(pool)
+    except SchemaVersionError:
+        if not settings.embedded:
+            raise
+        apply_at(settings, addresses)
+        check_postgres(pool)
+
+
 def check_mongo(database: MongoDatabase, pool: PostgresPool) -> None:
     """Refuse a MongoDB database of another schema version or another deployment.
 

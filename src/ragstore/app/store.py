@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ragstore.app.migrations import apply_at, check_postgres
+from ragstore.app.migrations import check_or_apply
 from ragstore.app.models import Models, check_chunking, check_space, check_vector_type, chosen_space
 from ragstore.app.wiring import Addresses, postgres_pool, reachable
 from ragstore.errors import MassDeletionError, PathNotFoundError, SchemaVersionError, closed
@@ -700,11 +700,8 @@ def open_ragstore(settings: Settings | None = None, *, starting: Callable[[], No
     addresses = reachable(settings, starting=starting)
     pool = postgres_pool(settings, addresses, size=settings.pool_size, statement_timeout_s=settings.statement_timeout_s)
     try:
-        check_postgres(pool)
+        check_or_apply(settings, addresses, pool)
     except SchemaVersionError:
-        if not settings.embedded:
-            pool.close()
-            raise
-        apply_at(settings, addresses)
-        check_postgres(pool)
+        pool.close()
+        raise
     return Ragstore(settings, addresses, pool)

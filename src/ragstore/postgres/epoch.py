@@ -76,7 +76,12 @@ def begin(pool: PostgresPool, *, mongo_epoch: int, bound: int, worker: str) -> i
         One transaction, which waits for writers under way. After it MongoDB is behind until its epoch is set.
     """
     with pool.transaction() as cursor:
-        return int(fetch_first(cursor, BEGIN, mongo_epoch=mongo_epoch, bound=bound, worker=worker))
+        return begin_in(cursor, mongo_epoch=mongo_epoch, bound=bound, worker=worker)
+
+
+def begin_in(cursor: Cursor, *, mongo_epoch: int, bound: int, worker: str) -> int:
+    """As ``begin``, as a step of the caller's transaction."""
+    return int(fetch_first(cursor, BEGIN, mongo_epoch=mongo_epoch, bound=bound, worker=worker))
 
 
 def raise_revisions(pool: PostgresPool, name: str, revisions: Mapping[str, int], *, worker: str) -> None:

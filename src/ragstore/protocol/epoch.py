@@ -23,7 +23,7 @@ RECONCILE = (
 )
 _TRIES = 100
 
-_MARGIN = 1_000_000
+MARGIN = 1_000_000
 """Numbers that another timeline may have used without MongoDB having seen them."""
 
 _CREDIBLE = 1 << 60
@@ -117,6 +117,13 @@ def emptied(database: MongoDatabase) -> EmptyStoreError:
     )
 
 
+def bounds(database: MongoDatabase) -> tuple[int, int]:
+    """MongoDB's epoch, and a number above all that it has seen and may not have seen."""
+    found = in_mongo.position(database) or StorePosition()
+    seen = max(largest_stamp(database, at_most=_CREDIBLE), min(found.mark.number, _CREDIBLE))
+    return found.epoch, seen + MARGIN
+
+
 class Reconciler:
     """Begins an epoch, and completes the change when MongoDB agrees with PostgreSQL."""
 
@@ -134,11 +141,10 @@ class Reconciler:
         Crash safety:
             One transaction; a second call begins one more epoch, which is harmless.
         """
-        found = in_mongo.position(self._database) or StorePosition()
-        seen = max(largest_stamp(self._database, at_most=_CREDIBLE), min(found.mark.number, _CREDIBLE))
-        epoch = in_postgres.begin(self._pool, mongo_epoch=found.epoch, bound=seen + _MARGIN, worker=self._worker)
+        mongo_epoch, bound = bounds(self._database)
+        epoch = in_postgres.begin(self._pool, mongo_epoch=mongo_epoch, bound=bound, worker=self._worker)
         reached(Failpoint.EPOCH_BEGUN)
-        _log.info("epoch begun", action="reconcile", epoch=epoch, bound=seen + _MARGIN)
+        _log.info("epoch begun", action="reconcile", epoch=epoch, bound=bound)
         return epoch
 
     def end(self, deployment: str) -> None:
