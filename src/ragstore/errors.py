@@ -39,6 +39,9 @@
     │   ├── ModelUnavailableError   unreachable, overloaded, rate limited
     │   └── ModelMissingError       its package or its files are not installed
     ├── TransferError               the data to import is damaged                     exit 1
+    ├── BackupError                 a target of backups did not do what it was asked  exit 1
+    │   ├── BackupLostError         a part of a backup is missing or damaged
+    │   └── BackupKeyError          a backup is encrypted with a key that was not given
     └── EmbeddedServerError         an embedded server cannot run here                exit 1
 
 ``retry`` says when to try again: NEVER (the same input fails the same way), LATER (the cause passes
@@ -311,6 +314,27 @@ class TransferError(RagstoreError):
 
     code = "transfer.damaged"
     retry = Retry.AFTER_REPAIR
+
+
+class BackupError(RagstoreError):
+    """A target of backups cannot be read or written; nothing that it has was changed."""
+
+    code = "backup.unusable"
+    retry = Retry.LATER
+
+
+class BackupLostError(BackupError):
+    """A part of a backup is missing or damaged; ``facts`` has name and what."""
+
+    code = "backup.lost"
+    retry = Retry.AFTER_REPAIR
+
+
+class BackupKeyError(BackupError):
+    """A backup is encrypted, and its key was not given."""
+
+    code = "backup.key"
+    retry = Retry.NEVER
 
 
 class EmbeddedServerError(RagstoreError):

@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import ragstore
-from ragstore.app import Ragstore
+from ragstore.app import Ragstore, backups
+from ragstore.app.backups import Wanted
 from ragstore.embedding import wordllama_model
 from ragstore.errors import CollectionNotFoundError, DocumentNotFoundError, RefusedError
 from ragstore.ingest import parse_process, pipeline
@@ -102,6 +104,9 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    def is_running(self) -> bool:
+        return self._process.is_alive()
 
     def is_stopped(self) -> bool:
         """Fails where it is not there any more."""
@@ -332,6 +337,23 @@ def read_along(rs: Ragstore, judge: Callable[[Any], list[str]], over: Any) -> tu
     return look_until(rs, judge, over)
 
 
+def backup(rs: Ragstore, target: str) -> dict[str, Any]:
+    return backups.create(rs.settings, target).as_dict()
+
+
+def restore(rs: Ragstore, target: str, replace_there: bool) -> dict[str, Any]:
+    return backups.restore(rs.settings, target, Wanted(replace=replace_there)).as_dict()
+
+
+def write_versions(rs: Ragstore, folder: str, who: int, texts: Sequence[tuple[str, str]]) -> None:
+    """Put version after version into two documents, first into one, then into the other."""
+    for pair in texts:
+        for name, text in zip(("a", "b"), pair, strict=True):
+            path = Path(folder, f"{who}-{name}.txt")
+            path.write_text(text)
+            rs.ingest(path, collection=COLLECTION)
+
+
 WORKS: dict[str, Callable[..., Any]] = {
     "ingest": ingest,
     "declare": declare,
@@ -346,4 +368,7 @@ WORKS: dict[str, Callable[..., Any]] = {
     "llama refresh": llama_refresh,
     "llama delete": llama_delete,
     "read": read_along,
+    "backup": backup,
+    "restore": restore,
+    "write versions": write_versions,
 }

@@ -25,6 +25,7 @@ from tests.crash.cells import alone, beside_others
 from tests.crash.forked import COLLECTION, InThisProcess, Order, run
 from tests.crash.readers import Bodies, Judge, StagedJudge, reading
 from tests.crash.scenes import GRACEFUL_S, OPERATIONS, Scene, Work, a_scene
+from tests.crash.test_backup_kills import PASSES as OF_BACKUP
 from tests.crash.test_llama_kill_matrix import PASSES as OF_DIRECT_WRITES
 from tests.crash.test_reconcile_kills import PASSES as OF_RECONCILE
 from tests.crash.test_repair_kills import PASSES as OF_REPAIR
@@ -83,7 +84,7 @@ def scene(settings: Settings, mongo_database: Database[dict[str, Any]], tmp_path
 
 
 def test_every_failpoint_belongs_to_an_operation() -> None:
-    tables = (PASSES, OF_DIRECT_WRITES, OF_REPAIR, OF_RECONCILE)
+    tables = (PASSES, OF_DIRECT_WRITES, OF_REPAIR, OF_RECONCILE, OF_BACKUP)
     assert set(Failpoint) == {failpoint for table in tables for passed in table.values() for failpoint in passed}
 
 

@@ -121,6 +121,7 @@ def in_small_steps() -> None:
     """Of what is written and looked through."""
     from ragstore.audit import documents as audited_documents
     from ragstore.audit import nodes as audited_nodes
+    from ragstore.backup import packs
     from ragstore.mongo import nodes
     from ragstore.postgres import change
     from ragstore.protocol import drop
@@ -131,6 +132,16 @@ def in_small_steps() -> None:
     replace(audited_nodes, "_AT_ONCE", 7)
     replace(audited_documents, "_AT_ONCE", 2)
     replace(change, "_IDS_PER_ITEM", 3)
+    replace(packs, "PACK_BYTES", 6_000)
+
+
+@contextmanager
+def in_small_steps_of_backups() -> Iterator[None]:
+    """Packs of a few rows, for the length of the block."""
+    from ragstore.backup import packs
+
+    with replaced(packs, "PACK_BYTES", 6_000):
+        yield
 
 
 def transfer_in_small_steps(nodes_at_once: int) -> None:

@@ -53,6 +53,9 @@ VERBS = (
     "import",
     "export",
     "adopt",
+    "backup",
+    "restore",
+    "drill",
 )
 """Each is a function in a module of this package, both of that name, with ``_`` after Python's keywords."""
 

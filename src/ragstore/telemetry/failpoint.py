@@ -49,6 +49,16 @@ class Failpoint(StrEnum):
     EPOCH_BEGUN = "epoch_begun"
     REVISIONS_RAISED = "revisions_raised"
     EPOCH_TOLD = "epoch_told"
+    BACKUP_CLAIMED = "backup_claimed"
+    BACKUP_PACK_STORED = "backup_pack_stored"
+    BACKUP_LEDGER_STORED = "backup_ledger_stored"
+    BACKUP_STORED = "backup_stored"
+    RESTORE_TABLE_MADE = "restore_table_made"
+    RESTORE_PACK_LOADED = "restore_pack_loaded"
+    RESTORE_INDEXED = "restore_indexed"
+    RESTORE_SWITCHING = "restore_switching"
+    RESTORE_SWITCHED = "restore_switched"
+    RESTORE_FILLED = "restore_filled"
 
 
 _hits: dict[Failpoint, int] = {}
