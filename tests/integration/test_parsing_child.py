@@ -386,7 +386,10 @@ def test_large_answers_do_not_block_the_pipes(tmp_path: Path) -> None:
 
 
 def test_a_library_that_prints_does_not_disturb_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pypdfium2.py").write_text(
+    library = tmp_path / "pypdfium2"
+    library.mkdir()
+    (library / "raw.py").write_text("def __getattr__(name): return 0\n")
+    (library / "__init__.py").write_text(
         "import os\n"
         "class PdfiumError(Exception): pass\n"
         "def PdfDocument(data):\n"
@@ -400,9 +403,9 @@ def test_a_library_that_prints_does_not_disturb_the_answers(tmp_path: Path, monk
 
 
 def test_a_child_that_cannot_start_is_no_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mammoth.py").write_text("raise ImportError('mammoth is broken')")
+    (tmp_path / "markdownify.py").write_text("raise ImportError('markdownify is broken')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with a_pool() as pool, pytest.raises(RagstoreError, match="mammoth is broken") as raised:
+    with a_pool() as pool, pytest.raises(RagstoreError, match="markdownify is broken") as raised:
         pool.parse(an_item(tmp_path / "a.txt"))
     assert not isinstance(raised.value, ContentError)
 

@@ -28,6 +28,12 @@ def a_pdf(pages: Sequence[str], *, title: str = "", encrypted: bool = False) -> 
             b"/Resources << /Font << /F1 3 0 R >> >> /Contents %d 0 R >>" % (7 + 2 * i)
         )
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content))
+    encrypt = b"/Encrypt 4 0 R /ID [<00> <00>]" if encrypted else b""
+    return a_pdf_of(objects, b"/Info 5 0 R " + encrypt)
+
+
+def a_pdf_of(objects: Sequence[bytes], trailer: bytes = b"") -> bytes:
+    """A PDF of these objects, numbered from 1; the first one is the catalog."""
     out = bytearray(b"%PDF-1.4\n")
     offsets = []
     for number, body in enumerate(objects, 1):
@@ -36,10 +42,29 @@ def a_pdf(pages: Sequence[str], *, title: str = "", encrypted: bool = False) -> 
     xref = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    encrypt = b"/Encrypt 4 0 R /ID [<00> <00>]" if encrypted else b""
-    out += b"trailer << /Size %d /Root 1 0 R /Info 5 0 R %s >>\n" % (len(objects) + 1, encrypt)
+    out += b"trailer << /Size %d /Root 1 0 R %s >>\n" % (len(objects) + 1, trailer)
     out += b"startxref\n%d\n%%%%EOF\n" % xref
     return bytes(out)
+
+
+def a_pdf_page(content: str, page: str = "", further: Sequence[str] = (), catalog: str = "") -> bytes:
+    """A PDF of one page with this content stream, whose font is ``/F1``.
+
+    Args:
+        page: further entries of the page, e.g. ``/Rotate 90``.
+        further: objects that these refer to, numbered from 6.
+        catalog: further entries of the catalog.
+    """
+    data = content.encode("latin-1")
+    objects = [
+        f"<< /Type /Catalog /Pages 2 0 R {catalog} >>",
+        "<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> /Contents 5 0 R {page} >>",
+        f"<< /Length {len(data)} >>\nstream\n{content}\nendstream",
+        *further,
+    ]
+    return a_pdf_of([each.encode("latin-1") for each in objects])
 
 
 def a_docx(body: str, *, title: str = "", extra: dict[str, bytes] | None = None) -> bytes:

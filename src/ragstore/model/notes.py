@@ -10,18 +10,44 @@ Notes = Mapping[str, int | str]
 
 NOTES: dict[str, str] = {
     "bom": "{} byte order marks removed from the text",
+    "charts_left_out": "{} charts or diagrams left out",
     "control_chars": "{} control characters removed",
+    "controls_unfilled": "{} prompts of empty form controls left out",
     "decoded_as": "decoded as {}",
     "decoded_as_cp1252": "decoded as windows-1252",
-    "empty": "empty",
+    "embedded_documents_left_out": "{} embedded documents left out",
+    "empty": "empty: there is no text in it",
+    "equations_left_out": "{} equations left out",
+    "hidden_words": "{} hidden words left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
+    "pages_unreadable": "{} pages that cannot be read",
+    "pages_without_text": "{} pages without text",
+    "parts_left_out": "{} damaged parts left out",
     "replaced_chars": "{} characters replaced that the encoding does not have",
+    "symbols_left_out": "{} symbols of unknown fonts left out",
+    "xfa_forms": "{} XFA forms whose values cannot be read",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
 
-LOSSES = frozenset({"decoded_as", "decoded_as_cp1252", "invalid_utf8", "lone_surrogates", "replaced_chars"})
+LOSSES = frozenset(
+    {
+        "charts_left_out",
+        "decoded_as",
+        "decoded_as_cp1252",
+        "embedded_documents_left_out",
+        "equations_left_out",
+        "invalid_utf8",
+        "lone_surrogates",
+        "pages_unreadable",
+        "pages_without_text",
+        "parts_left_out",
+        "replaced_chars",
+        "symbols_left_out",
+        "xfa_forms",
+    }
+)
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
 
 _PLURAL = re.compile(r"\b\w+[^\Ws]s\b")
