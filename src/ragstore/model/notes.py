@@ -9,19 +9,26 @@ Notes = Mapping[str, int | str]
 """Counts of what was replaced, left out or guessed, and names of guesses, e.g. ``{"nul_bytes": 3}``."""
 
 NOTES: dict[str, str] = {
+    "base64_left_out": "{} runs of base64 left out",
     "bom": "{} byte order marks removed from the text",
     "control_chars": "{} control characters removed",
     "decoded_as": "decoded as {}",
-    "decoded_as_cp1252": "decoded as windows-1252",
     "empty": "empty",
+    "front_matter_unread": "{} blocks of front matter unread, which stay in the text",
+    "hidden_text": "{} hidden elements left out",
+    "inline_images_left_out": "{} inline images left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
+    "invisible_chars": "{} invisible characters removed",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
+    "only_a_title": "{} titles without any other text",
     "replaced_chars": "{} characters replaced that the encoding does not have",
+    "stray_bytes_as_cp1252": "{} stray bytes decoded as windows-1252",
+    "terminal_codes": "{} terminal codes removed",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
 
-LOSSES = frozenset({"decoded_as", "decoded_as_cp1252", "invalid_utf8", "lone_surrogates", "replaced_chars"})
+LOSSES = frozenset({"decoded_as", "invalid_utf8", "lone_surrogates", "replaced_chars", "stray_bytes_as_cp1252"})
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
 
 _PLURAL = re.compile(r"\b\w+[^\Ws]s\b")
