@@ -20,23 +20,75 @@ from tests.support.files import a_docx
         ("Grüße".encode("utf-16"), "Grüße"),
         (b"\xfe\xff" + "Grüße".encode("utf-16-be"), "Grüße"),
         ("Grüße".encode("utf-32"), "Grüße"),
-        ("Plain words without a mark".encode("utf-16-le"), "Plain words without a mark"),
-        ("Plain words without a mark".encode("utf-16-be"), "Plain words without a mark"),
     ],
 )
 def test_text_is_read_in_its_encoding(data: bytes, text: str) -> None:
     assert read(data, "a.txt") == ReadText(text)
 
 
-def test_windows_1252_is_noted() -> None:
-    assert read("Grüße – “naïve”".encode("cp1252"), "a.txt") == ReadText(
-        "Grüße – “naïve”", notes={"decoded_as_cp1252": 1}
+WORDS = {
+    "ja": "これは日本語の文書です。契約は四月一日に始まります。",
+    "zh": "本合同自签订之日起生效，有效期为三年。",
+    "zh-Hant": "本合約自簽訂之日起生效，有效期為三年。",
+    "ko": "이 계약은 사월 일일부터 효력이 발생합니다.",
+    "ru": "Настоящий договор вступает в силу с первого апреля.",
+    "pl": "Zażółć gęślą jaźń, umowa wchodzi w życie.",
+    "el": "Η παρούσα σύμβαση τίθεται σε ισχύ από την πρώτη Απριλίου.",
+    "he": "הסכם זה ייכנס לתוקף ביום הראשון באפריל.",
+    "ar": "يبدأ سريان هذا العقد من أول أبريل.",
+    "tr": "Değerli müşterilerimiz, bu sözleşme bir nisan tarihinde yürürlüğe girer.",
+    "de": "Die Gebühren trägt der Käufer, schöne Grüße über größere Flüsse.",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding"),
+    [
+        ("ja", "shift_jis"), ("ja", "cp932"), ("ja", "euc_jp"), ("ja", "iso2022_jp"), ("zh", "gb18030"), ("zh", "gbk"),
+        ("zh-Hant", "big5"), ("ko", "euc_kr"), ("ko", "cp949"), ("ru", "cp1251"), ("ru", "koi8-r"), ("ru", "cp866"),
+        ("pl", "cp1250"), ("pl", "iso8859-2"), ("el", "cp1253"), ("he", "cp1255"), ("ar", "cp1256"), ("tr", "cp1254"),
+        ("de", "mac-roman"), ("de", "cp850"), ("de", "cp1252"),
+        ("ja", "utf-16-le"), ("ja", "utf-16-be"), ("zh", "utf-16-le"), ("ru", "utf-16-be"), ("el", "utf-16-le"),
+        ("ko", "utf-16-be"), ("de", "utf-16-le"), ("ru", "utf-32-le"), ("ja", "utf-32-be"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html"])
+def test_an_undeclared_encoding_is_detected_and_noted(language: str, encoding: str, name: str) -> None:
+    words = WORDS[language]
+    data = "\n\n".join([words] * 4).encode(encoding)
+    read_text = read(data, name)
+    assert read_text.text.split() == "\n\n".join([words] * 4).split()
+    assert isinstance(read_text.notes["decoded_as"], str)
+
+
+def test_an_encoding_that_is_not_certain_is_refused_with_the_setting_that_decides() -> None:
+    with pytest.raises(ParseError, match="is in an encoding that is not certain") as raised:
+        read("Pašić, Żak".encode("iso8859-2"), "a.txt")
+    assert "RAGSTORE_TEXT_ENCODING=" in raised.value.hint
+
+
+def test_a_few_letters_of_windows_1252_are_enough() -> None:
+    for words in ("Grüße – “naïve”", "Größe", "café"):
+        assert read(words.encode("cp1252"), "a.txt") == ReadText(words, notes={"decoded_as": "cp1252"})
+
+
+def test_stray_bytes_do_not_change_the_encoding_of_the_rest() -> None:
+    good = "Zeile mit Größe und Übergang\n" * 5
+    read_text = read(good.encode() + "caf\xe9 – “x”\n".encode("cp1252"), "a.txt")
+    assert read_text == ReadText(good + "café – “x”\n", notes={"stray_bytes_as_cp1252": 4})
+
+
+def test_a_character_that_is_cut_at_the_end_is_counted_as_lost() -> None:
+    assert read("Grüße aus Köln, schön".encode() + "ü".encode()[:1], "a.txt") == ReadText(
+        "Grüße aus Köln, schön\ufffd", notes={"invalid_utf8": 1}
     )
 
 
-def test_one_damaged_byte_does_not_change_the_encoding_of_the_rest() -> None:
-    read_text = read("Grüße aus Köln ".encode() + b"\xff end", "a.txt")
-    assert read_text == ReadText("Grüße aus Köln \ufffd end", notes={"invalid_utf8": 1})
+def test_a_log_with_a_run_of_nuls_is_kept() -> None:
+    for n in (4096, 100_000):
+        assert read(b"line one\n" + b"\0" * n + b"line two\n", "a.txt") == ReadText(
+            "line one\nline two\n", notes={"nul_bytes": n}
+        )
 
 
 def test_nul_bytes_are_removed_and_counted() -> None:
@@ -59,7 +111,6 @@ def test_an_emptied_file_of_any_type_is_an_empty_document(name: str, data: bytes
     ("data", "name", "metadata"),
     [
         (b"<html><script>x</script>", "a.html", {}),
-        (b"<html><head><title>The title</title></head><body></body></html>", "a.html", {"title": "The title"}),
         (b"---\ntitle: A guide\n---\n", "a.md", {"title": "A guide"}),
         (b"[]", "a.json", {}),
         (b"\xff\xfe\n\x00", "a.txt", {}),
@@ -78,14 +129,94 @@ def test_an_office_document_without_words_is_refused_for_it_may_hold_pictures() 
     assert "OCR" in raised.value.hint
 
 
-def test_simple_front_matter_becomes_metadata() -> None:
-    read_text = read(b'---\ntitle: "A guide"\ndraft: false\n# note\n---\n\n# One\nBody\n', "a.md")
-    assert read_text == ReadText("\n# One\nBody\n", "markdown", metadata={"title": "A guide", "draft": "false"})
+def test_front_matter_becomes_metadata_with_its_types() -> None:
+    header = """---
+title: "A guide"
+draft: false
+tags:
+  - alpha
+  - beta
+flow: [a, 1, 2.5]
+nested: {x: 1, deep: {z: no}}
+date: 2024-01-02
+time: 12:30
+zip: 01234
+folded: >
+  one
+  two
+"quoted key": v
+empty:
+page: 7
+# note
+---
+"""
+    read_text = read(f"{header}\n# One\nBody\n".encode(), "a.md")
+    assert read_text == ReadText(
+        "\n# One\nBody\n",
+        "markdown",
+        metadata={
+            "title": "A guide",
+            "draft": False,
+            "tags": ["alpha", "beta"],
+            "flow": ["a", 1, 2.5],
+            "nested.x": 1,
+            "nested.deep.z": "no",
+            "date": "2024-01-02",
+            "time": "12:30",
+            "zip": "01234",
+            "folded": "one two",
+            "quoted key": "v",
+            "front_matter.page": 7,
+        },
+    )
 
 
-@pytest.mark.parametrize("header", ["---\ntags:\n  - a\n---\n", "---\ntags: [a, b]\n---\n", "---\nno end\n\n"])
-def test_other_front_matter_stays_in_the_text(header: str) -> None:
+@pytest.mark.parametrize(
+    ("header", "metadata"),
+    [
+        (
+            '+++\ntitle = "T"\ndate = 2024-01-02\ntags = ["a"]\n[params]\nn = 1\n+++\n',
+            {"title": "T", "date": "2024-01-02", "tags": ["a"], "params.n": 1},
+        ),
+        ('{\n"title": "T"\n}\n', {"title": "T"}),
+        ("---\r\ntitle: T\r\n...\r\n", {"title": "T"}),
+        ("---\n---\n", {}),
+    ],
+)
+def test_front_matter_has_several_forms(header: str, metadata: dict[str, object]) -> None:
+    assert read(f"{header}Body".encode(), "a.md") == ReadText("Body", "markdown", metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "---\na: [1\n---\n",
+        "---\na: &a [1]\n"
+        + "".join(
+            f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(f'*{chr(97 + i)}' for _ in range(9))}]\n" for i in range(8)
+        )
+        + "---\n",
+        "---\na: !!python/object/apply:os.getcwd []\n---\n",
+        "+++\na = \n+++\n",
+    ],
+)
+def test_front_matter_that_cannot_be_read_stays_in_the_text(header: str) -> None:
+    assert read(f"{header}Body".encode(), "a.md") == ReadText(
+        f"{header}Body", "markdown", notes={"front_matter_unread": 1}
+    )
+
+
+@pytest.mark.parametrize("header", ["---\nno end\n\n", "---\nwords between rules\n---\n", "{% raw %}\n"])
+def test_what_only_looks_like_front_matter_stays_in_the_text(header: str) -> None:
     assert read(f"{header}Body".encode(), "a.md") == ReadText(f"{header}Body", "markdown")
+
+
+def test_of_images_in_markdown_only_the_words_are_kept() -> None:
+    picture = "data:image/png;base64," + "iVBORw0KGgo" * 800
+    text = f"# A\n\n![chart]({picture}) <img alt='two' src=\"{picture}\">\n![ref][r] ![r]\n\n[r]: {picture}\n[link]({picture} 'x')\n![kept](a.png)\n"
+    assert read(text.encode(), "a.md") == ReadText(
+        "# A\n\nchart two\nref r\n\nlink\n![kept](a.png)\n", "markdown", notes={"inline_images_left_out": 4}
+    )
 
 
 @given(st.binary(max_size=300), st.sampled_from(["txt", "md", "html", "csv", "tsv", "json", "jsonl", "pdf", "docx"]))

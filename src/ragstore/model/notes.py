@@ -9,6 +9,7 @@ Notes = Mapping[str, int | str]
 """Counts of what was replaced, left out or guessed, and names of guesses, e.g. ``{"nul_bytes": 3}``."""
 
 NOTES: dict[str, str] = {
+    "base64_left_out": "{} runs of base64 left out",
     "bom": "{} byte order marks removed from the text",
     "charts_left_out": "{} charts or diagrams left out",
     "control_chars": "{} control characters removed",
@@ -19,7 +20,12 @@ NOTES: dict[str, str] = {
     "empty": "empty: there is no text in it",
     "equations_left_out": "{} equations left out",
     "hidden_words": "{} hidden words left out",
+    "empty": "empty",
+    "front_matter_unread": "{} blocks of front matter unread, which stay in the text",
+    "hidden_text": "{} hidden elements left out",
+    "inline_images_left_out": "{} inline images left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
+    "invisible_chars": "{} invisible characters removed",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
     "pages_unreadable": "{} pages that cannot be read",
@@ -48,6 +54,14 @@ LOSSES = frozenset(
         "xfa_forms",
     }
 )
+    "only_a_title": "{} titles without any other text",
+    "replaced_chars": "{} characters replaced that the encoding does not have",
+    "stray_bytes_as_cp1252": "{} stray bytes decoded as windows-1252",
+    "terminal_codes": "{} terminal codes removed",
+}
+"""A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
+
+LOSSES = frozenset({"decoded_as", "invalid_utf8", "lone_surrogates", "replaced_chars", "stray_bytes_as_cp1252"})
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
 
 _PLURAL = re.compile(r"\b\w+[^\Ws]s\b")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ragstore.errors import UnsupportedTypeError
 
-Format = Literal["text", "markdown", "html", "pdf", "docx", "csv", "tsv", "json", "jsonl"]
+Format = Literal["text", "markdown", "html", "pdf", "docx", "csv", "tsv", "json", "jsonl", "mhtml"]
 
 SUFFIXES: dict[str, Format] = {
     ".txt": "text",
@@ -17,6 +17,8 @@ SUFFIXES: dict[str, Format] = {
     ".html": "html",
     ".htm": "html",
     ".xhtml": "html",
+    ".mhtml": "mhtml",
+    ".mht": "mhtml",
     ".pdf": "pdf",
     ".docx": "docx",
     ".csv": "csv",
@@ -82,11 +84,26 @@ def format_of(data: bytes, name: str) -> Format:
             raise UnsupportedTypeError(f"is {what}", hint="convert it to a type with a reader, or leave it out")
     if head[4:8] == b"ftyp":
         raise UnsupportedTypeError("is a film or recording (MP4)", hint="leave it out")
+    if message := _format_of_message(head):
+        return message
     start = head.removeprefix(_BOM).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")) or (start.startswith(b"<?xml") and b"<html" in start):
         return "html"
+    if named == "mhtml":
+        return "text"
     # An error page or a note saved as .pdf or .docx is still text worth reading.
     return "text" if named in _CONTAINERS else named
+
+
+def _format_of_message(head: bytes) -> Format | None:
+    """The format of what begins with the header lines of a message, under any name: a web archive."""
+    lines = head.removeprefix(_BOM).lstrip().splitlines()
+    names = {line.partition(b":")[0].lower() for line in lines[:20] if b":" in line and line[:1] not in b" \t"}
+    if not lines or b" " in lines[0].partition(b":")[0] or b"mime-version" not in names:
+        return None
+    top = b" ".join(lines).lower()
+    is_page = b"multipart/related" in top and (b"text/html" in top or b"snapshot-content-location" in names)
+    return "mhtml" if is_page else None
 
 
 def _format_of_zip(data: bytes, named: Format) -> Format:

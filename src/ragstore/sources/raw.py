@@ -9,7 +9,41 @@ from typing import Any, Literal
 Shape = Literal["prose", "markdown", "records"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
+# CSI and OSC sequences (colours, links), other escapes, and a letter that is struck over by the next.
+_TERMINAL_CODE = re.compile(
+    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)|[PX^_][^\x1b\n]*\x1b\\\\|[ -/]*[0-~])"
+    "|[^\n\r\x08]\x08"
+)
 _UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
+
+# Joiners stay between letters of scripts that have them; a zero-width space divides words where no space does.
+_UNJOINED = r"\s\x21-\u05ff\u2000-\u200b\u200e-\u206f\u3000-\ud7ff"
+_NO_SPACES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_INVISIBLE = re.compile(
+    r"[\u00ad\u200e\u200f\u061c\u202a-\u202e\u2060-\u2069\ufff9-\ufffb]"
+    rf"|(?<![{_NO_SPACES}])\u200b|\u200b(?![{_NO_SPACES}])"
+    rf"|(?<![^{_UNJOINED}])[\u200c\u200d]+|[\u200c\u200d]+(?![^{_UNJOINED}\u200c\u200d])"
+    r"|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]"
+)
+_PERHAPS_INVISIBLE = re.compile(
+    r"[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_MIN_BASE64_CHARS = 200
+_LONG_RUN = re.compile(
+    r"(?:data:[\w.+-]+/[\w.+-]+;base64,)?(?:"
+    r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{200,}+={0,2}"
+    r"|(?:^[ \t>]*[A-Za-z0-9+/]{48,100}={0,2}[ \t]*\n){3,}+(?:[ \t>]*[A-Za-z0-9+/]{1,100}={0,2}[ \t]*(?:\n|\Z))?)",
+    re.MULTILINE,
+)
+_NO_TITLE = re.compile(
+    r"\(?(?:untitled|anonymous|unknown|no title|unbenannt|sans titre|sin t[íi]tulo|senza titolo|"
+    r"無題|无标题|без названия)\)?"
+    r"(?:[ -]?(?:document|documents|dokument|page|\d+))*(?:\.\w{1,4})?"
+    r"|(?:microsoft (?:word|excel|powerpoint)|powerpoint presentation|word document)(?:\s*-\s.*)?"
+    r"|(?:layout|slide|document|dokument|presentation|präsentation|book|mappe|title|titel|index) ?\d*|\W*"
+    r"|.*\.(?:docx?|xlsx?|pptx?|odt|rtf|indd|qxd|tex|dvi|ps|fm|pmd|cdr|wpd|p65)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +82,14 @@ class RawText:
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:
-    r"""Text with ``\n`` line ends and without unstorable and useless characters, and how many were changed.
+    r"""Text with ``\n`` line ends and without what is unstorable or not for people, and how much was removed.
 
-    Line ends of every kind become ``\n``; NUL, other control characters and byte order marks are removed; lone
-    surrogates become U+FFFD. Everything else stays as it is. Counts are under ``nul_bytes``, ``control_chars``,
-    ``bom`` and ``lone_surrogates``.
+    Line ends of every kind become ``\n``; NUL, other control characters and byte order marks are removed, lone
+    surrogates become U+FFFD. Colours and links of terminals go as a whole, letters that a printer strikes twice are
+    there once, and long runs of base64 are left out. Soft hyphens, zero-width spaces and marks of direction go;
+    joiners stay where a script or an emoji needs them. Everything else stays as it is, no-break spaces too.
+    Counts are under ``nul_bytes``, ``control_chars``, ``bom``, ``lone_surrogates``, ``terminal_codes``,
+    ``invisible_chars`` and ``base64_left_out``.
     """
     counts: dict[str, int] = {}
 
@@ -62,9 +99,24 @@ def clean_text(text: str) -> tuple[str, dict[str, int]]:
         counts[kind] = counts.get(kind, 0) + 1
         return new
 
+    if "\x1b" in text or "\x08" in text:
+        text, n_codes = _TERMINAL_CODE.subn("", text)
+        if n_codes:
+            counts["terminal_codes"] = n_codes
     # Characters are removed first, so that a NUL inside "\r\n" does not turn it into two line ends.
     text = _UNSTORABLE.sub(replacement, text)
-    return _LINE_ENDS.sub("\n", text), counts
+    text = _LINE_ENDS.sub("\n", text)
+    if not text.isascii() and _PERHAPS_INVISIBLE.search(text):
+        text = _invisible_removed(text, counts)
+    if _LONG_RUN.search(text):
+        text = _base64_left_out(text, counts)
+    return text, counts
+
+
+def real_title(title: str) -> str:
+    """A title, or an empty text if it is only what a program writes into a document that has none."""
+    title = " ".join(title.split())
+    return "" if _NO_TITLE.fullmatch(title) else title
 
 
 def _rule(char: str) -> tuple[str, str]:
@@ -75,3 +127,35 @@ def _rule(char: str) -> tuple[str, str]:
     if "\ud800" <= char <= "\udfff":
         return "lone_surrogates", "\ufffd"
     return "control_chars", ""
+
+
+def _invisible_removed(text: str, counts: dict[str, int]) -> str:
+    n_removed = 1
+    while n_removed:
+        text, n_removed = _INVISIBLE.subn("", text)
+        if n_removed:
+            counts["invisible_chars"] = counts.get("invisible_chars", 0) + n_removed
+    return text
+
+
+def _base64_left_out(text: str, counts: dict[str, int]) -> str:
+    def replacement(match: re.Match[str]) -> str:
+        found = match.group()
+        if not _is_base64(found):
+            return found
+        counts["base64_left_out"] = counts.get("base64_left_out", 0) + 1
+        return "\n" if found.endswith("\n") else ""
+
+    return _LONG_RUN.sub(replacement, text)
+
+
+def _is_base64(run: str) -> bool:
+    """Whether it has capitals, small letters and digits as often as random bytes give, and no words between slashes."""
+    run = run.partition(",")[2] if run[:5].lower() == "data:" else run
+    chars = [char for char in run if char.isalnum()]
+    if len(chars) < _MIN_BASE64_CHARS // 2:
+        return False
+    n = len(chars)
+    n_upper, n_digits = sum(map(str.isupper, chars)), sum(map(str.isdigit, chars))
+    # Zeros of the encoded bytes are a row of A.
+    return n_upper >= 0.2 * n and (n - n_upper - n_digits) >= 0.05 * n and n_digits >= 0.03 * n

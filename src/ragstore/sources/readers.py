@@ -104,6 +104,8 @@ def _reader(format_: Format) -> Callable[[bytes, Choices], RawText]:
             from ragstore.sources.plain_text import read_markdown as reader
         case "html":
             from ragstore.sources.html_pages import read_html as reader
+        case "mhtml":
+            from ragstore.sources.html_pages import read_mhtml as reader
         case "pdf":
             from ragstore.sources.pdf_pages import read_pdf as reader
         case "docx":
