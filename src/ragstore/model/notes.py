@@ -15,13 +15,17 @@ NOTES: dict[str, str] = {
     "decoded_as_cp1252": "decoded as windows-1252",
     "empty": "empty",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
+    "json_mended": "{} places of JSON mended",
+    "lines_unread": "{} lines of JSON left out",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
     "replaced_chars": "{} characters replaced that the encoding does not have",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
 
-LOSSES = frozenset({"decoded_as", "decoded_as_cp1252", "invalid_utf8", "lone_surrogates", "replaced_chars"})
+LOSSES = frozenset(
+    {"decoded_as", "decoded_as_cp1252", "invalid_utf8", "lines_unread", "lone_surrogates", "replaced_chars"}
+)
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
 
 _PLURAL = re.compile(r"\b\w+[^\Ws]s\b")
