@@ -14,6 +14,7 @@ NOTES: dict[str, str] = {
     "decoded_as": "decoded as {}",
     "decoded_as_cp1252": "decoded as windows-1252",
     "empty": "empty",
+    "header_guessed": "{} headers of tables guessed",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "json_mended": "{} places of JSON mended",
     "lines_unread": "{} lines of JSON left out",
