@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ragstore.model.hit import Hit, Hits
     from ragstore.model.report import IngestReport, TransferReport
     from ragstore.query.answer import Answer
+    from ragstore.query.show import DocumentText
     from ragstore.settings import Settings
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "Condition",
     "ContentError",
     "DocumentNotFoundError",
+    "DocumentText",
     "EmbeddedServerError",
     "EmbeddingSpaceError",
     "EmptyStoreError",
@@ -107,6 +109,7 @@ __all__ = [
 _HOMES = {
     "Answer": "ragstore.query.answer",
     "Condition": "ragstore.model.filters",
+    "DocumentText": "ragstore.query.show",
     "Group": "ragstore.model.filters",
     "Hit": "ragstore.model.hit",
     "Hits": "ragstore.model.hit",

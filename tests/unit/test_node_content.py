@@ -51,8 +51,14 @@ def test_llama_index_reads_the_node_back_with_its_relationships() -> None:
     assert (previous.node_id, following.node_id) == (first.node_id, third.node_id)
 
 
-def test_the_embedded_text_names_the_section_and_decides_the_hash() -> None:
-    one, other = Chunk("Rinse.", 0, 6, ("Pump",)), Chunk("Rinse.", 50, 56, ("Pump",))
-    assert one.embed_text == "Pump\n\nRinse."
+def test_the_embedded_text_is_without_headings_and_decides_the_hash() -> None:
+    one, other = Chunk("Rinse.", 0, 6, ("Pump",)), Chunk("Rinse.", 50, 56, ("The pump", "Care"))
+    assert one.embed_text == "Rinse."
     assert one.chunk_hash == other.chunk_hash
-    assert one.chunk_hash != Chunk("Rinse.", 0, 6, ("Filter",)).chunk_hash
+    assert one.chunk_hash != Chunk("Rinse it.", 0, 9, ("Pump",)).chunk_hash
+
+
+def test_a_repeated_header_is_in_the_text_and_in_what_is_embedded() -> None:
+    (node,) = build_nodes(ITEM, ParsedDocument("c0ffee", [Chunk("|a|\n|-|\n|1|", 40, 43)], 43))
+    assert (node.text, node.start_char, node.end_char) == ("|a|\n|-|\n|1|", 40, 43)
+    assert Chunk("|a|\n|-|\n|1|", 40, 43).n_repeated == 8

@@ -1,23 +1,23 @@
 from __future__ import annotations
 
+import base64
 import random
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ragstore.ingest.splitting import CLAUSE, clauses, count_tokens, split
+from ragstore.ingest.splitting import count_tokens, split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.raw import Shape
-from ragstore.sources.readers import ReadText
+from ragstore.sources.readers import PART_SEPARATOR, ReadText, read
+from tests.support.files import a_docx
 
 CHUNKING = Chunking(chunk_size=64, chunk_overlap=16)
 WORDS = "store index query vector node ledger stage publish retire lease grace filter rank hit source page".split()
@@ -37,10 +37,20 @@ def chunks_of(text: str, shape: Shape = "prose", chunking: Chunking = CHUNKING) 
     return split(ReadText(text, shape), chunking)
 
 
+def of_records(records: list[str], chunking: Chunking = CHUNKING) -> list[Chunk]:
+    starts = list(accumulate((len(record) + len(PART_SEPARATOR) for record in records[:-1]), initial=0))
+    return split(ReadText(PART_SEPARATOR.join(records), "records", starts), chunking)
+
+
 def assert_spans_fit(text: str, chunks: list[Chunk]) -> None:
     covered = 0
     for before, chunk in zip([None, *chunks], chunks, strict=False):
-        assert text[chunk.start_char : chunk.end_char] == chunk.text == chunk.text.strip() != ""
+        own = chunk.text[chunk.n_repeated :]
+        assert text[chunk.start_char : chunk.end_char] == own != ""
+        # White space around it goes, but for the indentation of the first of several lines.
+        indent = own[: len(own) - len(own.lstrip())]
+        assert own == indent + own.strip()
+        assert not indent or ("\n" in own and not indent.strip(" \t") and text[: chunk.start_char][-1:] in {"", "\n"})
         assert not text[covered : chunk.start_char].strip(), "words between two chunks are lost"
         if before:
             assert chunk.start_char > before.start_char
@@ -51,8 +61,21 @@ def assert_spans_fit(text: str, chunks: list[Chunk]) -> None:
 
 pieces = st.sampled_from(
     ["word", "Sentence.", " ", "\n", "\n\n", "# Title\n", "## Part\n", "```\n", "~~~", "===\n", "---\n", "a" * 90, "日本。",
-     "x, y; z", "- item\n", "1. ", "| a | b |\n", "é", "\U0001f600", "\t", "key: value\n\n", "?", "\u2028"]
+     "x, y; z", "- item\n", "1. ", "| a | b |\n", "| - | - |\n", "|  |  |\n", "|---|\n", "é", "\U0001f600", "\t", "key: value\n\n", "?", "\u2028"]
 )  # fmt: skip
+
+
+def test_every_span_is_its_text_in_records_of_any_lines() -> None:
+    @given(
+        st.lists(st.lists(pieces, min_size=1, max_size=12).map("".join), min_size=1, max_size=12), st.integers(1, 40)
+    )
+    @settings(max_examples=200, deadline=None)
+    def check(records: list[str], size: int) -> None:
+        chunks = of_records(records, Chunking(size, 0))
+        assert_spans_fit(PART_SEPARATOR.join(records), chunks)
+        assert all(count_tokens(chunk.text) <= size and not chunk.n_repeated for chunk in chunks)
+
+    check()
 
 
 @given(
@@ -170,16 +193,117 @@ def test_a_code_block_is_rather_kept_whole() -> None:
     assert any(code in chunk.text for chunk in chunks_of(text, "markdown", Chunking(100, 0)))
 
 
-def test_the_section_path_counts_against_the_size_of_a_chunk() -> None:
-    heading = "A rather long heading of ten words or more here"
-    text = f"# {heading}\n\n" + "".join(a_document(4))
-    assert all(count_tokens(chunk.embed_text) <= CHUNKING.chunk_size + 1 for chunk in chunks_of(text, "markdown"))
+def test_a_renamed_heading_changes_only_the_chunk_that_has_it() -> None:
+    def document(title: str, part: str) -> str:
+        return f"# {title}\n\n" + "".join(a_document(4)) + f"\n\n## {part}\n\n" + "".join(a_document(5))
+
+    known = {chunk.chunk_hash for chunk in chunks_of(document("Pump", "Care"), "markdown")}
+    renamed = chunks_of(document("The pump of series X, second edition", "Care and cleaning"), "markdown")
+    assert len(known) > 80
+    assert sum(chunk.chunk_hash not in known for chunk in renamed) <= 6
+    assert renamed[-1].headings == ("The pump of series X, second edition", "Care and cleaning")
 
 
 def test_records_are_kept_whole_and_not_repeated() -> None:
     records = [f"name: Person {i}.\nnote: He said so. Then left." for i in range(60)]
-    chunks = chunks_of("\n\n".join(records), "records")
+    chunks = of_records(records)
     assert [record for chunk in chunks for record in chunk.text.split("\n\n")] == records
+
+
+def test_an_empty_line_in_a_record_does_not_end_it() -> None:
+    records = [f"name: Person {i}\n\n    indented {i}\n\nand more" for i in range(40)]
+    chunks = of_records(records)
+    assert all(chunk.text.startswith("name: ") and chunk.text.endswith("and more") for chunk in chunks)
+    assert len(chunks) > 5
+
+
+def test_a_long_record_is_rather_cut_at_its_empty_lines() -> None:
+    groups = [f"order.sku: {i}\norder.name: some words here" for i in range(30)]
+    chunks = of_records(["\n\n".join(groups)])
+    assert all(chunk.text.startswith("order.sku") for chunk in chunks)
+
+
+def a_table(n: int, *, names: str = "| name | price |", note: str = "") -> str:
+    rows = "".join(f"| item{i} | Costs more. About {i}{note} |\n" for i in range(n))
+    return f"{names}\n| --- | --- |\n{rows}"
+
+
+def test_each_chunk_of_a_table_begins_with_its_header() -> None:
+    text = "# Prices\n\nOf this year.\n\n" + a_table(200) + "\nAll without tax.\n"
+    chunks = chunks_of(text, "markdown")
+    assert_spans_fit(text, chunks)
+    inside = [chunk for chunk in chunks if chunk.n_repeated]
+    assert len(inside) == len(chunks) - 1 > 20
+    assert all(chunk.text.startswith("| name | price |\n| --- | --- |\n| item") for chunk in inside)
+    assert all(count_tokens(chunk.text) <= CHUNKING.chunk_size for chunk in chunks)
+    assert all(chunk.embed_text == chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize("name", ["a.html", "headless.html", "a.md", "a.docx"])
+def test_tables_of_every_format_keep_their_header(name: str) -> None:
+    def rows(cell: str, head: str) -> str:
+        values = [("name", "price"), *((f"item{i}", f"{i}") for i in range(200))]
+        kinds = [head, *[cell] * 200]
+        row = {"a.docx": "<w:tr>{}{}</w:tr>"}.get(name, "<tr>{}{}</tr>")
+        return "".join(row.format(kind.format(a), kind.format(b)) for kind, (a, b) in zip(kinds, values, strict=True))
+
+    match name:
+        case "a.md":
+            data = a_table(200).encode()
+        case "a.docx":
+            cell = "<w:tc><w:p><w:r><w:t>{}</w:t></w:r></w:p></w:tc>"
+            data = a_docx(f"<w:tbl>{rows(cell, cell)}</w:tbl>")
+        case _:
+            head = "<th>{}</th>" if name == "a.html" else "<td>{}</td>"
+            data = f"<table>{rows('<td>{}</td>', head)}</table>".encode()
+    chunks = split(read(data, name), CHUNKING)
+    assert len(chunks) > 10
+    assert all(re.search(r"\|\s*name\s*\|\s*price", chunk.text[:60]) for chunk in chunks)
+
+
+def test_a_short_table_is_rather_kept_whole() -> None:
+    text = "".join(a_document(7, 8)) + "\n\n" + a_table(3) + "\n" + "".join(a_document(8, 8))
+    assert any(a_table(3).strip() in chunk.text for chunk in chunks_of(text, "markdown"))
+
+
+def test_a_table_with_an_empty_header_repeats_the_names_below_it_but_no_values() -> None:
+    named = chunks_of("|  |  |\n| --- | --- |\n| name | price |\n" + "| x | 1 |\n" * 99, "markdown")
+    assert all("| name | price |" in chunk.text for chunk in named)
+    valued = chunks_of("|  |  |\n| --- | --- |\n" + "".join(f"| x{i} | {i} |\n" for i in range(99)), "markdown")
+    assert not any(chunk.n_repeated for chunk in valued)
+
+
+def test_a_header_that_is_too_long_is_cut_and_leaves_room_for_rows() -> None:
+    names = "| " + " | ".join(f"name{i}" for i in range(60)) + " |"
+    rows = "".join("| " + " | ".join(f"v{i}" for i in range(60)) + " |\n" for _ in range(20))
+    text = f"{names}\n{'| --- ' * 60}|\n{rows}"
+    chunks = chunks_of(text, "markdown")
+    assert_spans_fit(text, chunks)
+    repeated = {chunk.text[: chunk.n_repeated] for chunk in chunks if chunk.n_repeated}
+    assert len(repeated) == 1
+    assert repeated.pop().startswith("| name0 | name1 |")
+    assert all(count_tokens(chunk.text) <= CHUNKING.chunk_size for chunk in chunks)
+
+
+@pytest.mark.parametrize("text", ["```\n" + a_table(50) + "```\n", "| a |\n" * 90, "|---|---|\n" * 90])
+def test_what_only_looks_like_a_table_repeats_nothing(text: str) -> None:
+    assert not any(chunk.n_repeated for chunk in chunks_of(text, "markdown"))
+
+
+def test_a_row_put_into_a_table_changes_few_chunks() -> None:
+    rows = a_table(400).splitlines(keepends=True)
+    known = {chunk.chunk_hash for chunk in chunks_of("".join(rows), "markdown")}
+    rows.insert(3, "| new | first |\n")
+    assert sum(chunk.chunk_hash not in known for chunk in chunks_of("".join(rows), "markdown")) <= 4
+
+
+@pytest.mark.parametrize("shape", ["prose", "markdown"])
+def test_code_keeps_its_indentation_also_in_the_first_line_of_a_chunk(shape: Shape) -> None:
+    lines = [f"    if value_{i}:\n        return {i}\n\n" for i in range(100)]
+    text = "class A:\n" + "".join(lines)
+    chunks = chunks_of(f"```py\n{text}```\n" if shape == "markdown" else text, shape)
+    assert len(chunks) > 10
+    assert all(chunk.text.startswith("    if ") for chunk in chunks[1:])
 
 
 def test_a_long_table_is_cut_between_rows() -> None:
@@ -218,6 +342,44 @@ def test_one_endless_line_takes_time_in_proportion(text: str) -> None:
     assert max(count_tokens(chunk.text) for chunk in chunks) <= 256
 
 
+def of_random_text(kind: str, rng: random.Random) -> str:
+    match kind:
+        case "base64":
+            return base64.b64encode(rng.randbytes(120_000)).decode()
+        case "hex":
+            return rng.randbytes(80_000).hex()
+        case "ideographs":
+            return "".join(chr(rng.randrange(0x4E00, 0x9000)) for _ in range(40_000))
+        case "minified":
+            parts = ["function(a){", "return b;", "var x=1,", "if(y)", "}", "foo.bar(", "z)", '"s t"', "0x1f"]
+            return "".join(rng.choices(parts, k=20_000))
+        case _:
+            return " ".join(rng.choices(WORDS, k=20_000))
+
+
+@pytest.mark.parametrize("kind", ["base64", "hex", "ideographs", "minified", "words"])
+def test_a_character_before_text_without_sentences_changes_few_chunks(kind: str) -> None:
+    n_changed = []
+    for seed in range(5):
+        rng = random.Random(seed)
+        before = of_random_text(kind, rng)
+        chunks = chunks_of(before, chunking=Chunking(256, 32))
+        assert_spans_fit(before, chunks)
+        assert len(chunks) > 60
+        known = {chunk.chunk_hash for chunk in chunks}
+        at = rng.choice([0, len(before) // 2])
+        after = f"{before[:at]}x{' ' if kind == 'words' else ''}{before[at:]}"
+        n_changed.append(sum(c.chunk_hash not in known for c in chunks_of(after, chunking=Chunking(256, 32))))
+    assert statistics.mean(n_changed) <= 4
+    assert max(n_changed) <= 10
+
+
+def test_a_long_line_is_rather_cut_after_its_clauses() -> None:
+    line = ", ".join(f"first {i} and second {i} and third {i}" for i in range(300))
+    chunks = chunks_of(line, chunking=Chunking(64, 0))
+    assert all(chunk.text.endswith(",") for chunk in chunks[:-1])
+
+
 def test_splitting_imports_no_llama_index_also_for_long_sentences() -> None:
     script = (
         "import sys\n"
@@ -230,28 +392,3 @@ def test_splitting_imports_no_llama_index_also_for_long_sentences() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
     assert done.stdout.split() == ["False", "False"]
-
-
-@cache
-def a_llama_index_splitter(size: int) -> Callable[[str], list[str]]:
-    from llama_index.core.node_parser import SentenceSplitter
-
-    return SentenceSplitter(
-        chunk_size=size,
-        chunk_overlap=0,
-        tokenizer=lambda text: [""] * count_tokens(text),
-        chunking_tokenizer_fn=lambda text: [text],
-        secondary_chunking_regex=CLAUSE,
-    ).split_text
-
-
-parts_of_lines = st.sampled_from(
-    ["word ", "a, ", "b; c: d ", " ", "   ", "\t", "----------", "x" * 40 + " ", "日本、", "é ", "\U0001f600", "\n", "[1]",
-     "one two three four five six seven eight nine "]
-)  # fmt: skip
-
-
-@given(st.lists(parts_of_lines, max_size=60).map("".join), st.integers(1, 30))
-def test_a_long_line_is_cut_where_llama_index_cuts_it(line: str, size: int) -> None:
-    line = re.sub("\n\n+", "\n", line)  # three of them end a paragraph, which is no line
-    assert list(clauses(line, size, count_tokens)) == [c for c in a_llama_index_splitter(size)(line) if c]

@@ -162,7 +162,7 @@ class Ingestion:
         with ParserPool(
             chunking=collection.chunking,
             bounds=roots.bounds,
-            choices=Choices(settings.text_encoding),
+            choices=Choices(settings.text_encoding, settings.table_header),
             timeout_s=settings.parse_timeout_s,
             memory_mb=settings.parse_memory_mb,
             n_children=settings.parse_processes,

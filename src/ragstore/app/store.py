@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ragstore.model.report import DeleteReport, IngestReport, Listener, MoveReport, TransferReport
     from ragstore.postgres.search import Mode
     from ragstore.query.answer import Answer
+    from ragstore.query.show import DocumentText
     from ragstore.sources import Listing
     from ragstore.sources.selection import Selection
     from ragstore.worker.health import Health
@@ -269,6 +270,19 @@ class Ragstore:
     def history(self, document_id: str, collection: str | None = None) -> list[Event]:
         """All events of a document, oldest first; empty for an unknown id."""
         return documents.history(self._pool, self._collection(collection), document_id)
+
+    def show(self, document_id: str, collection: str | None = None, *, revision: int | None = None) -> DocumentText:
+        """The text of a live document, put together from its chunks: ``text[hit.start_char:hit.end_char]``.
+
+        Args:
+            revision: the one that is expected, None for the live one; others are not kept.
+
+        Raises:
+            DocumentNotFoundError: it is not live, or not in that revision.
+        """
+        from ragstore.query.show import show
+
+        return show(self._pool, self._collection(collection), document_id, revision=revision)
 
     def delete(self, *document_ids: str, collection: str | None = None) -> int:
         """Delete documents from both stores; returns how many were live."""

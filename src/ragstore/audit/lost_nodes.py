@@ -153,7 +153,7 @@ def node_of(body: Document, document_id: str | None, ordinal: int = 0) -> Node:
 
 
 def _is_from_ingest(content: Mapping[str, Any]) -> bool:
-    """Whether an ingest made the node: it embeds a chunk with its headings, and no other metadata."""
+    """Whether an ingest made the node: it embeds a chunk's text and no metadata."""
     return content.get("excluded_llm_metadata_keys") == _FILE_KEYS and content.get(
         "excluded_embed_metadata_keys"
     ) == list(content["metadata"])

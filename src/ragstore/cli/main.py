@@ -43,6 +43,7 @@ VERBS = (
     "ask",
     "documents",
     "history",
+    "show",
     "delete",
     "move",
     "drop",

@@ -52,11 +52,12 @@ def write_json(value: Mapping[str, Any]) -> None:
     write(_json(value, indent=2))
 
 
-def write_json_list(key: str, items: Iterable[Mapping[str, Any]]) -> None:
-    """Print ``{key: [items]}``, one item a line, each as it comes: a million items do not fill the memory."""
+def write_json_list(key: str, items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> None:
+    """Print ``{**facts, key: [items]}``, one item a line, each as it comes: a million items do not fill the memory."""
     remaining = iter(items)
     first = next(remaining, None)  # an error that stops the listing must come before its first character
-    write(f'{{"{key}": [')
+    before = f"{_json(facts)[1:-1]}, " if facts else ""
+    write(f'{{{before}"{key}": [')
     if first is not None:
         write(_json(first), end="")
     for item in remaining:

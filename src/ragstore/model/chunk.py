@@ -15,8 +15,8 @@ class Chunk:
     """A span of a document's cleaned text.
 
     Args:
-        text: the span itself.
-        start_char: offset of its first character in the document's cleaned text, 0-based.
+        text: the span itself; before it, the header of the table in which it begins, if it begins below one.
+        start_char: offset of the span's first character in the document's cleaned text, 0-based.
         end_char: offset after its last character.
         headings: titles of the sections that contain it, outermost first.
         place: where in the document it begins, as its node's metadata says it, e.g. ``{"page": 3}``, 1-based.
@@ -29,15 +29,24 @@ class Chunk:
     place: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def n_repeated(self) -> int:
+        """Characters at the head of the text that stand elsewhere in the document: a table's header."""
+        return n_repeated(self.text, self.start_char, self.end_char)
+
+    @property
     def embed_text(self) -> str:
-        """The text that is embedded: the path of headings, so that short spans keep their subject, then the text."""
-        path = " > ".join(self.headings)
-        return f"{path}\n\n{self.text}" if path else self.text
+        """The text that is embedded: without the headings above it, so that a changed title changes no vector."""
+        return self.text
 
     @property
     def chunk_hash(self) -> bytes:
         """16 bytes that are equal when the embedded text is equal."""
         return hashlib.blake2b(self.embed_text.encode(), digest_size=16).digest()
+
+
+def n_repeated(text: str, start_char: int, end_char: int) -> int:
+    """Characters at the head of a chunk's text that are not part of its span."""
+    return len(text) - (end_char - start_char)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,9 @@ class Hit:
     Args:
         score: higher is better; ``Hits.score_kind`` is its kind.
         source: URI that the document was read from.
-        start_char: offset of the text in the document's cleaned text, None if unknown.
+        text: of a chunk that begins inside a table, the table's header comes first; it has
+            ``len(text) - (end_char - start_char)`` characters.
+        start_char: offset in the document's text, which ``Ragstore.show`` gives, None if unknown.
         page: 1-based page, None for formats without pages.
         headings: section titles around the text, outermost first.
         context: the text with its neighbours in the document; None if it was not requested or positions are not known.

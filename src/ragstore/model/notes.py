@@ -17,15 +17,17 @@ NOTES: dict[str, str] = {
     "decoded_as": "decoded as {}",
     "decoded_as_cp1252": "decoded as windows-1252",
     "embedded_documents_left_out": "{} embedded documents left out",
-    "empty": "empty: there is no text in it",
-    "equations_left_out": "{} equations left out",
-    "hidden_words": "{} hidden words left out",
     "empty": "empty",
+    "equations_left_out": "{} equations left out",
     "front_matter_unread": "{} blocks of front matter unread, which stay in the text",
+    "header_guessed": "{} headers of tables guessed",
     "hidden_text": "{} hidden elements left out",
+    "hidden_words": "{} hidden words left out",
     "inline_images_left_out": "{} inline images left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "invisible_chars": "{} invisible characters removed",
+    "json_mended": "{} places of JSON mended",
+    "lines_unread": "{} lines of JSON left out",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
     "pages_unreadable": "{} pages that cannot be read",
@@ -45,6 +47,7 @@ LOSSES = frozenset(
         "embedded_documents_left_out",
         "equations_left_out",
         "invalid_utf8",
+        "lines_unread",
         "lone_surrogates",
         "pages_unreadable",
         "pages_without_text",
@@ -54,14 +57,6 @@ LOSSES = frozenset(
         "xfa_forms",
     }
 )
-    "only_a_title": "{} titles without any other text",
-    "replaced_chars": "{} characters replaced that the encoding does not have",
-    "stray_bytes_as_cp1252": "{} stray bytes decoded as windows-1252",
-    "terminal_codes": "{} terminal codes removed",
-}
-"""A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
-
-LOSSES = frozenset({"decoded_as", "invalid_utf8", "lone_surrogates", "replaced_chars", "stray_bytes_as_cp1252"})
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
 
 _PLURAL = re.compile(r"\b\w+[^\Ws]s\b")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -13,10 +13,11 @@ from ragstore.model.collection import Collection, Found
 from ragstore.model.document import DocumentState, Event, QuarantineEntry, SourceItem, SourceState
 from ragstore.postgres import statements
 from ragstore.postgres.collections import nodes_without_document, to_found
-from ragstore.postgres.pool import PostgresPool
-from ragstore.postgres.run import execute, fetch, fetch_first, fetch_ids, pages
+from ragstore.postgres.pool import Cursor, PostgresPool
+from ragstore.postgres.run import BEGIN_SNAPSHOT, cursor_pages, execute, fetch, fetch_first, fetch_ids, pages
 
 PAGE = 1_000
+_SPANS_AT_ONCE = 500
 
 GAUGES = """
 SELECT totals.*, c.name, c.n_documents, c.n_nodes, c.n_quarantined, c.n_segments, c.found
@@ -57,6 +58,34 @@ _READINGS = """
 SELECT document_id, chunk_hash, start_char, end_char, user_metadata FROM {table}
 WHERE document_id = ANY(%(document_ids)s::text[]) ORDER BY document_id, ordinal, id
 """
+
+
+LIVE_REVISION = """
+SELECT coalesce((SELECT revision FROM ragstore.live_document
+                 WHERE collection_id = %(collection_id)s AND document_id = %(document_id)s), 0)
+"""
+
+SPANS = """
+DECLARE spans NO SCROLL CURSOR FOR
+SELECT text, start_char, end_char, user_metadata FROM {table}
+WHERE document_id = %(document_id)s
+    AND (start_char IS NULL OR end_char IS NULL
+         OR end_char > %(start_char)s AND start_char < coalesce(%(end_char)s, 2147483647))
+ORDER BY start_char NULLS FIRST, ordinal, id
+"""
+
+SPAN_END = """
+SELECT coalesce(max(end_char), 0) FROM {table} WHERE document_id = %(document_id)s
+"""
+
+
+class Span(NamedTuple):
+    """A live chunk of a document; positions are None where LlamaIndex code gave none."""
+
+    text: str
+    start_char: int | None
+    end_char: int | None
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +165,30 @@ def get_source_states(
     """The values that show whether these documents changed, by id, deleted ones included."""
     rows = fetch(pool, statements.GET_SOURCE_STATES, collection, document_ids=list(document_ids))
     return {row[0]: SourceState._make(row) for row in rows}
+
+
+def spans(
+    pool: PostgresPool, collection: Collection, document_id: str, start_char: int, end_char: int | None
+) -> Generator[Any]:
+    """What ``span_end`` returns, and then the document's spans between two offsets, all from one snapshot."""
+    with pool.transaction() as cursor:
+        execute(cursor, BEGIN_SNAPSHOT)
+        yield _span_end(cursor, collection, document_id)
+        execute(cursor, SPANS, collection, document_id=document_id, start_char=start_char, end_char=end_char)
+        for rows in cursor_pages(cursor, "spans", limit=_SPANS_AT_ONCE):
+            yield from map(Span._make, rows)
+
+
+def span_end(pool: PostgresPool, collection: Collection, document_id: str) -> tuple[int, int]:
+    """The live revision of a document, 0 for none, and the offset after its last span."""
+    with pool.transaction() as cursor:
+        execute(cursor, BEGIN_SNAPSHOT)
+        return _span_end(cursor, collection, document_id)
+
+
+def _span_end(cursor: Cursor, collection: Collection, document_id: str) -> tuple[int, int]:
+    revision: int = fetch_first(cursor, LIVE_REVISION, collection, document_id=document_id)
+    return revision, fetch_first(cursor, SPAN_END, collection, document_id=document_id)
 
 
 def find_by_content(

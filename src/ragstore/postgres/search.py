@@ -133,7 +133,8 @@ class Row(NamedTuple):
         embedding: shape ``(dim,)``; there when it was asked for.
         class_name: LlamaIndex's class; there, with ``content``, when bodies were asked for.
         content: LlamaIndex's ``BaseNode.to_dict()`` without text and embedding, as JSON.
-        context: ``[start_char or null, text]`` of the node and its neighbours in their order; there when asked for.
+        context: ``[start_char or null, end_char or null, text]`` of the node and its neighbours, in their order;
+            there when asked for.
     """
 
     node_id: str

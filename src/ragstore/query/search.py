@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ragstore.embedding.catalog import dense_weight
 from ragstore.errors import EmbeddingSpaceError, MissingTableError, UsageError
+from ragstore.model.chunk import n_repeated
 from ragstore.model.collection import Collection
 from ragstore.model.filters import Filter
 from ragstore.model.hit import Hit
@@ -262,18 +263,21 @@ def joined(chunks: Sequence[Sequence[Any]]) -> str | None:
     Text that two chunks share is there once; between chunks that do not touch there is a blank line.
 
     Args:
-        chunks: each ``[start_char, text]``.
+        chunks: each ``[start_char, end_char, text]``; a table's header that a text repeats is left out, but for the
+            first one's.
     """
-    if not chunks or any(start is None for start, _ in chunks):
+    if not chunks or any(start is None for start, _, _ in chunks):
         return None
     text, end = "", -1
-    for start, piece in sorted(chunks, key=lambda chunk: chunk[0]):
+    for start, stop, piece in sorted(chunks, key=lambda chunk: chunk[0]):
+        n_head = 0 if stop is None else max(0, n_repeated(piece, start, stop))
+        head, piece = piece[:n_head], piece[n_head:]  # noqa: PLW2901
         n_shared = end - start
         shared = text[len(text) - n_shared :][: len(piece)] if 0 <= n_shared <= len(text) else None
         if text and shared is not None and piece.startswith(shared):
             text += piece[len(shared) :]
         else:
-            text += f"\n\n{piece}" if text else piece
+            text += f"\n\n{piece}" if text else head + piece
         end = max(end, start + len(piece))
     return text
 

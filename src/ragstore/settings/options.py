@@ -164,6 +164,10 @@ class Settings(BaseModel):
     text_encoding: Annotated[str, AfterValidator(_text_encoding)] = Field(
         "", description="encoding of texts that neither declare one nor are UTF-8; unset: detected"
     )
+    table_header: Literal["auto", "first", "none"] = Field(
+        "auto",
+        description="whether the first row of a CSV or TSV names its columns: auto detects it, first and none say so",
+    )
     max_file_mb: int = Field(64, ge=1, le=16_384, description="largest document that is read")
     follow_links: bool = Field(
         False, description="read also files outside of the named folders that symbolic links in them lead to"

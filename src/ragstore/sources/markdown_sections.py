@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _MARK = re.compile(
     r"^ {0,3}(?:"
@@ -15,6 +15,13 @@ _MARK = re.compile(
     r")$",
     re.MULTILINE,
 )
+_DELIMITER_ROW = re.compile(
+    r"^(?P<edge> {0,3}(?:> {0,4})*+)(?=[^\n]*\|)\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*$",
+    re.MULTILINE,
+)
+_ROW = re.compile(r"(?P<edge> {0,3}(?:> {0,4})*+)(?!#{1,6}[ \t]|```|~~~)(?=[^\n|]*\|)[^\n]*(?:\n|\Z)")
+_EMPTY_LINES = re.compile(r"(?:[ \t]*\n)*")
+_CELL_END = re.compile(r"(?<!\\)\|")
 _CLOSING_HASHES = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _NO_PARAGRAPH = re.compile(r" {4}|[ \t]*(?:$|[-*+>|#=]|\d+[.)])")
@@ -24,23 +31,48 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """The span of a table, with the empty lines below it.
+
+    Args:
+        body: offset after the rows that name the columns; ``start`` if there are none.
+    """
+
+    start: int
+    body: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """The span of text of a heading, up to the next heading.
 
     Args:
         headings: its title and the titles of the sections around it, outermost first.
         fences: spans of the document's code blocks, in order.
+        tables: the document's tables, in order.
     """
 
     start: int
     end: int
     headings: tuple[str, ...] = ()
     fences: list[Span] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
     def in_fence(self, offset: int) -> bool:
         """Whether this offset is inside a code block."""
         i = bisect_right(self.fences, (offset, -1)) - 1
         return i >= 0 and self.fences[i][0] < offset < self.fences[i][1]
+
+    def own_tables(self) -> list[Table]:
+        """The tables of this section."""
+        first, last = (bisect_left(self.tables, at, key=lambda table: table.start) for at in (self.start, self.end))
+        return [replace(table, end=min(table.end, self.end)) for table in self.tables[first:last]]
+
+    def table_at(self, offset: int) -> Table | None:
+        """The table around this offset."""
+        i = bisect_right(self.tables, offset, key=lambda table: table.start) - 1
+        return self.tables[i] if i >= 0 and offset < self.tables[i].end else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +92,9 @@ def sections_of(text: str, *, markdown: bool) -> Iterator[Section]:
         yield Section(0, len(text))
         return
     headings, fences = _scan(text)
+    tables = _tables(text, fences)
     if not headings or headings[0].start > 0:
-        yield Section(0, headings[0].start if headings else len(text), (), fences)
+        yield Section(0, headings[0].start if headings else len(text), (), fences, tables)
     path: list[_Heading] = []
     start: int | None = None
     for i, heading in enumerate(headings):
@@ -73,7 +106,7 @@ def sections_of(text: str, *, markdown: bool) -> Iterator[Section]:
         start = heading.start if start is None else start
         if following and following.level > heading.level and not text[heading.body : end].strip():
             continue
-        yield Section(start, end, tuple(h.title for h in path if h.title), fences)
+        yield Section(start, end, tuple(h.title for h in path if h.title), fences, tables)
         start = None
 
 
@@ -95,6 +128,43 @@ def _scan(text: str) -> tuple[list[_Heading], list[Span]]:
     if fence:
         fences.append((fence_start, len(text)))
     return headings, fences
+
+
+def _tables(text: str, fences: list[Span]) -> list[Table]:
+    tables: list[Table] = []
+    outside = Section(0, len(text), (), fences)
+    for row in _DELIMITER_ROW.finditer(text):
+        start = text.rfind("\n", 0, max(0, row.start() - 1)) + 1
+        header = _ROW.match(text, start, row.start())
+        names = cells_of(header.group()) if header else []
+        # A table begins with its header, above the line of dashes, and both have as many cells.
+        if outside.in_fence(row.start()) or len(names) != len(cells_of(row.group())):
+            continue
+        if _DELIMITER_ROW.match(text, start, row.start() - 1):
+            continue
+        if tables and start < tables[-1].end:
+            continue
+        body = end = min(len(text), row.end() + 1)
+        while (following := _ROW.match(text, end)) and following["edge"].count(">") == row["edge"].count(">"):
+            end = following.end()
+            if not any(names):
+                # Converters write an empty header where a table has none; then its first row may hold the names.
+                names = cells_of(following.group())
+                body = end if _are_names(names) else start
+        below = _EMPTY_LINES.match(text, end)
+        tables.append(Table(start, body, below.end() if below else end))
+    return tables
+
+
+def cells_of(row: str) -> list[str]:
+    """The cells of a table's row, stripped."""
+    row = row.strip().lstrip("> ").removeprefix("|")
+    return [cell.strip() for cell in _CELL_END.split(row.removesuffix("|"))]
+
+
+def _are_names(cells: list[str]) -> bool:
+    """Whether they look like the names of columns: each is there and different, and none is a number."""
+    return all(any(map(str.isalpha, cell)) for cell in cells) and len(set(cells)) == len(cells)
 
 
 def _heading(text: str, mark: re.Match[str]) -> _Heading | None:

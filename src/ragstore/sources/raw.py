@@ -14,6 +14,7 @@ _TERMINAL_CODE = re.compile(
     "\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)|[PX^_][^\x1b\n]*\x1b\\\\|[ -/]*[0-~])"
     "|[^\n\r\x08]\x08"
 )
+_EMPTY_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 _UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 
 # Joiners stay between letters of scripts that have them; a zero-width space divides words where no space does.
@@ -52,9 +53,12 @@ class Choices:
 
     Args:
         text_encoding: encoding of texts that neither declare one nor are UTF-8; empty: the readers detect it.
+        table_header: whether the first row of a CSV or TSV names its columns: ``auto`` detects it, ``first`` and
+            ``none`` say so.
     """
 
     text_encoding: str = ""
+    table_header: str = "auto"
 
 
 DETECTED = Choices()
@@ -66,10 +70,10 @@ class RawText:
     """Result of a format's reader, not yet cleaned.
 
     Args:
-        parts: the pages, slides or sheets of a format that has such, else one part.
+        parts: the pages, slides or sheets of a format that has such, the records of ``records``, else one part.
         places: for each part what a chunk's metadata says of it, e.g. ``{"page": 3}``, by keys of ``PLACE_KEYS``; empty
             where the format has no such parts.
-        shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line.
+        shape: ``markdown`` has headings; ``records`` are independent, each is a part and may have empty lines inside.
         metadata: facts found in the file (``title``, ``pages``), JSON values only.
         notes: what a person would want to know about this reading, as in ``ParsedDocument``.
     """
@@ -79,6 +83,19 @@ class RawText:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, int | str] = field(default_factory=dict)
     places: list[dict[str, Any]] = field(default_factory=list)
+
+
+def block(value: str) -> str:
+    """A value of several lines without the empty lines around it; its indentation stays."""
+    if "\n" not in value and "\r" not in value:
+        return value.strip()
+    return _EMPTY_LINES.sub("", _LINE_ENDS.sub("\n", value).rstrip())
+
+
+def labelled(name: str, value: str) -> str:
+    """``name: value``; an indented value of several lines begins on a line of its own."""
+    value = block(value)
+    return f"{name}:\n{value}" if value[:1] in {" ", "\t"} else f"{name}: {value}"
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:

@@ -22,8 +22,9 @@ class ReadText:
     """Clean text of one file.
 
     Args:
-        part_starts: offset in ``text`` where each part begins that has a place; empty for formats without such.
-        places: what the chunks that begin in that part say of it, e.g. ``{"page": 3}``; as many as ``part_starts``.
+        part_starts: offset in ``text`` where each record or part with a place begins; empty for formats without such.
+        places: what the chunks that begin in that part say of it, e.g. ``{"page": 3}``; as many as ``part_starts``, or
+            none.
     """
 
     text: str
@@ -61,7 +62,8 @@ def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
             raise ParseError("has no text", hint="leave it out, or run OCR on its pictures first", reason="no text")
         return ReadText("", raw.shape, metadata=_clean_facts(raw.metadata), notes=notes | _EMPTY)
     steps = [len(part) + len(PART_SEPARATOR) for part in parts[:-1]]
-    part_starts = list(accumulate(steps, initial=0)) if raw.places else []
+    has_parts = raw.places or raw.shape == "records"
+    part_starts = list(accumulate(steps, initial=0)) if has_parts else []
     return ReadText(text, raw.shape, part_starts, _clean_facts(raw.metadata), notes, raw.places)
 
 

@@ -1,5 +1,5 @@
 (
-            SELECT jsonb_agg(jsonb_build_array(near.start_char, near.text) ORDER BY near.ordinal, near.id)
+            SELECT jsonb_agg(jsonb_build_array(near.start_char, near.end_char, near.text) ORDER BY near.ordinal, near.id)
             FROM {table} AS near
             WHERE
                 near.document_id = node.document_id
