@@ -12,6 +12,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from zlib import crc32
 
 from ragstore.model.chunk import Chunk
@@ -28,6 +30,8 @@ _SENTENCE_END = re.compile(
     rf"[.…!?。！？\n](?:(?:(?<=[^\W\d][.…])|(?<=[!?)\]\"'”»`*][.…])|(?<=[!?])){_AFTER_MARK}|(?<=[。！？])|(?<=\n)\s*\n)"
 )
 _RECORD_END = re.compile(r"\n\n+")
+_BOUNDARIES = {"records": _RECORD_END, "lines": re.compile(r"\n(?:[ \t]*\n)*")}
+_BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*\Z")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
@@ -56,10 +60,22 @@ def split(read: ReadText, chunking: Chunking) -> list[Chunk]:
     white space is in one.
     """
     chunks: list[Chunk] = []
-    for section in sections_of(read.text, markdown=read.shape == "markdown"):
+    for section in _sections(read):
         cut = _Cut(read, section, chunking)
         chunks.extend(cut.chunks())
     return chunks
+
+
+def _sections(read: ReadText) -> Iterator[Section]:
+    """Sections of a text: those that its reader has named, or those of Markdown."""
+    if not read.headings:
+        yield from sections_of(read.text, markdown=read.shape == "markdown")
+        return
+    stops = [*read.part_starts[1:], len(read.text)]
+    parts = zip(read.headings, read.part_starts, stops, strict=True)
+    for headings, group in groupby(parts, key=itemgetter(0)):
+        spans = list(group)
+        yield Section(spans[0][1], spans[-1][2], headings)
 
 
 def count_tokens(text: str) -> int:
@@ -92,10 +108,12 @@ class _Cut:
 
     def _chunk(self, start: int, end: int) -> Chunk:
         raw = self._read.text[start:end]
-        text = raw.strip()
-        start += len(raw) - len(raw.lstrip())
+        text = raw.rstrip()
+        # The indentation of a first line says where the lines below it belong.
+        text = _BLANK_LINES.sub("", text) if self._read.shape == "lines" else text.lstrip()
+        start += len(raw.rstrip()) - len(text)
         part = bisect_right(self._read.part_starts, start)
-        place = self._read.places[part - 1] if part else {}
+        place = self._read.places[part - 1] if part and self._read.places else {}
         return Chunk(text, start, start + len(text), self._section.headings, place)
 
     def _overlap_start(self, units: list[_Unit], previous: int, first: int) -> tuple[int, int]:
@@ -136,7 +154,7 @@ class _Cut:
             yield _Unit(start, end, n_tokens, _AFTER_LINE if self._section.in_fence(end) else rank)
 
     def _sentences(self) -> Iterator[tuple[int, int]]:
-        boundary = _RECORD_END if self._read.shape == "records" else _SENTENCE_END
+        boundary = _BOUNDARIES.get(self._read.shape, _SENTENCE_END)
         start, end = self._section.start, self._section.end
         for match in boundary.finditer(self._read.text, start, end):
             if match.end() > start:

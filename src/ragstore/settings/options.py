@@ -55,6 +55,23 @@ def _text_encoding(value: str) -> str:
     return value
 
 
+def split_list(value: str) -> list[str]:
+    """Entries of an option that is a list, separated by commas or white space."""
+    return value.replace(",", " ").split()
+
+
+def _joined(value: object) -> object:
+    """A list of ``ragstore.toml`` in the form that variables have."""
+    return ",".join(value) if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else value
+
+
+def _text_suffixes(value: str) -> str:
+    for name in split_list(value):
+        if "/" in name or name == "." or any(mark in name for mark in "*?["):
+            raise ValueError("must be suffixes and whole names, separated by commas, e.g. .dat,.cue,Brewfile")
+    return value
+
+
 HttpUrl = Annotated[str, _one_of_schemes("http", "https")]
 
 
@@ -163,6 +180,9 @@ class Settings(BaseModel):
     )
     text_encoding: Annotated[str, AfterValidator(_text_encoding)] = Field(
         "", description="encoding of texts that neither declare one nor are UTF-8; unset: detected"
+    )
+    text_suffixes: Annotated[str, BeforeValidator(_joined), AfterValidator(_text_suffixes)] = Field(
+        "", description="further suffixes and names of files that are read as text, separated by commas: .dat,Brewfile"
     )
     max_file_mb: int = Field(64, ge=1, le=16_384, description="largest document that is read")
     follow_links: bool = Field(

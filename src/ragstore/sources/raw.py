@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Shape = Literal["prose", "markdown", "records"]
+Shape = Literal["prose", "markdown", "records", "lines"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
 _UNSTORABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
@@ -18,9 +19,13 @@ class Choices:
 
     Args:
         text_encoding: encoding of texts that neither declare one nor are UTF-8; empty: the readers detect it.
+        text_suffixes: suffixes, ``.dat``, and whole names, ``brewfile``, lower-case, of files that are read as text.
+        readers: suffix → ``package.Class`` of the reader that a deployment has chosen for it.
     """
 
     text_encoding: str = ""
+    text_suffixes: Sequence[str] = ()
+    readers: Mapping[str, str] = field(default_factory=dict)
 
 
 DETECTED = Choices()
@@ -35,7 +40,11 @@ class RawText:
         parts: the pages, slides or sheets of a format that has such, else one part.
         places: for each part what a chunk's metadata says of it, e.g. ``{"page": 3}``, by keys of ``PLACE_KEYS``; empty
             where the format has no such parts.
-        shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line.
+        shape: ``markdown`` has headings; ``records`` are independent and separated by one empty line; ``lines`` are
+            never cut and keep their indentation.
+        headings: for each part the titles of the sections that contain it, outermost first; empty where the format has
+            none, and for ``markdown``, whose text has them.
+        separator: what stands between two parts.
         metadata: facts found in the file (``title``, ``pages``), JSON values only.
         notes: what a person would want to know about this reading, as in ``ParsedDocument``.
     """
@@ -45,6 +54,8 @@ class RawText:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, int | str] = field(default_factory=dict)
     places: list[dict[str, Any]] = field(default_factory=list)
+    headings: list[tuple[str, ...]] = field(default_factory=list)
+    separator: str = "\n\n"
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ragstore.errors import ParseError
 from ragstore.sources.plain_text import decode
@@ -31,16 +31,29 @@ def read_table(data: bytes, choices: Choices) -> RawText:
     text = text.replace("\0", "").removeprefix("\ufeff")
     try:
         rows = _rows(text, _delimiter(text[:_SAMPLE_CHARS]))
-        first = next(rows, [])
-        header = _header(first)
-        records = [] if header else [_record(_numbered(first), first)]
-        header = header or _numbered(first)
-        records += [_record(header, row) for row in rows]
+        records = [record for _, record in records_of(enumerate(rows))]
     except csv.Error as error:
         raise ParseError("is a damaged table", hint="save it anew as CSV", reason=str(error)) from error
-    records = [record for record in records if record]
-    body = "\n\n".join(records) if records else ", ".join(header)
-    return RawText([body], "records", notes=notes)
+    return RawText(["\n\n".join(records)], "records", notes=notes)
+
+
+def records_of(rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
+    """A record for each row of a table whose first row may be its header; rows without content are left out.
+
+    Args:
+        rows: each row with its number, which comes back with its record. A header alone is a record, too.
+    """
+    rows = ((number, row) for number, row in rows if any(cell.strip() for cell in row))
+    first_number, first = next(iter(rows), (0, []))
+    header = _header(first)
+    if header is None:
+        yield first_number, _record(_numbered(first), first)
+    names, is_alone = header or _numbered(first), True
+    for number, row in rows:
+        is_alone = False
+        yield number, _record(names, row)
+    if header and is_alone:
+        yield first_number, ", ".join(header)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
