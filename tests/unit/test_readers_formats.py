@@ -39,7 +39,7 @@ def test_bytes_decide_before_the_name(data: bytes, name: str, expected: Format) 
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage\0".encode("utf-16-le"), "with a password"),
         (b"\x00\x00\x00\x20ftypisom", "MP4"),
         (b"\x7fELF\x02\x01\x01\x00", "program"),
-        (b"{\\rtf1\\ansi words}", "RTF"),
+        (b"%!PS-Adobe-3.0 words", "PostScript"),
         (a_zip({"readme.txt": "x"}), "zip archive"),
         (a_zip({"AndroidManifest.xml": "x"}), "an Android program"),
     ],

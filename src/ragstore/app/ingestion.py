@@ -131,7 +131,12 @@ def care_of(
 
 def choices_of(settings: Settings) -> Choices:
     """What the settings say about reading."""
-    return Choices(settings.text_encoding, [name.lower() for name in split_list(settings.text_suffixes)])
+    readers = (pair.split("=", 1) for pair in split_list(settings.readers))
+    return Choices(
+        settings.text_encoding,
+        [name.lower() for name in split_list(settings.text_suffixes)],
+        {suffix.lower(): reader for suffix, reader in readers},
+    )
 
 
 class Ingestion:

@@ -48,6 +48,12 @@ FORMATS: dict[Format, Kind] = {
     "jsonl": Kind("json_values.read_json_lines", ".jsonl .ndjson"),
     "sheets": Kind("workbooks.read_workbook", ".xlsx .xlsm .xltx .xltm .xlsb .xls .xlt", has_marks=True),
     "slides": Kind("presentations.read_presentation", ".pptx .pptm .potx .potm .ppsx .ppsm", has_marks=True),
+    "opendocument": Kind("open_documents.read_open_document", ".odt .ott .ods .ots .odp .otp .odg", has_marks=True),
+    "epub": Kind("books.read_epub", ".epub", has_marks=True),
+    "rtf": Kind("rich_text.read_rtf", ".rtf", has_marks=True),
+    "notebook": Kind("notebooks.read_notebook", ".ipynb"),
+    "subtitles": Kind("subtitles.read_subtitles", ".srt .vtt .sbv"),
+    "xml": Kind("xml_documents.read_xml", ".xml .docbook .dbk .tei .dita .ditamap .rss .atom .xsd .wsdl .jats .nxml"),
     "code": Kind(
         "source_code.read_code",
         ".py .pyi .pyw .pyx .js .mjs .cjs .jsx .ts .mts .cts .tsx .vue .svelte .java .kt .kts .scala .sc .groovy "
@@ -67,6 +73,9 @@ FORMATS: dict[Format, Kind] = {
 }
 """Every format that is read, by its name."""
 
+CHOSEN: Format = "chosen"
+"""Files whose reader the deployment has chosen; their bytes are not looked at."""
+
 _NAMES: dict[str, Format] = {name: format_ for format_, kind in FORMATS.items() for name in kind.names.split()}
 # README, LICENSE, COPYING-LGPL: names without a suffix that are in capitals are texts in every project.
 _TEXTS = re.compile(
@@ -85,15 +94,20 @@ _ZIP_MEMBERS: tuple[tuple[str, Format], ...] = (
     ("word/document", "docx"),
     ("xl/workbook.", "sheets"),
     ("ppt/presentation.", "slides"),
+    ("META-INF/container.xml", "epub"),
+    ("content.xml", "opendocument"),
 )
-_ZIP_TYPES: tuple[tuple[bytes, Format], ...] = ()
+_ZIP_TYPES: tuple[tuple[bytes, Format], ...] = (
+    (b"application/vnd.oasis.opendocument.", "opendocument"),
+    (b"application/epub+zip", "epub"),
+)
 # An OLE file with a stream of this name is of this format.
 _OLE_STREAMS: tuple[tuple[str, Format], ...] = (
     ("Workbook", "sheets"),
     ("Book", "sheets"),
 )
 # Texts and files that begin with these bytes, white space left out, are of this format.
-_TEXT_STARTS: tuple[tuple[bytes, Format], ...] = ()
+_TEXT_STARTS: tuple[tuple[bytes, Format], ...] = ((b"{\\rtf", "rtf"),)
 
 # There is no reader for these.
 _ZIP_REFUSED = (
@@ -126,10 +140,7 @@ _FOREIGN = (
     (b"OggS", "an Ogg recording"),
     (b"RIFF", "a RIFF file (WAV, AVI or WebP)"),
 )
-_FOREIGN_TEXT = (
-    (b"{\\rtf", "an RTF document"),
-    (b"%!PS", "a PostScript document"),
-)
+_FOREIGN_TEXT = ((b"%!PS", "a PostScript document"),)
 _CONVERT = "convert it to a type with a reader, or leave it out"
 
 
@@ -140,6 +151,8 @@ def format_named(name: str, choices: Choices = DETECTED) -> Format | None:
     """
     base = os.path.basename(name)
     suffix = suffix_of(base)
+    if suffix in choices.readers:
+        return CHOSEN
     if {suffix, base.lower()} & set(choices.text_suffixes):
         return "text"
     if found := _NAMES.get(base.lower()) or _NAMES.get(suffix):
@@ -164,6 +177,8 @@ def format_of(data: bytes, name: str, choices: Choices = DETECTED) -> Format:
         UnsupportedTypeError: there is no reader for them; the message says what they are.
     """
     named = format_named(name, choices) or "text"
+    if named == CHOSEN:
+        return CHOSEN
     head = data[:_HEAD_BYTES]
     if head.startswith(_ZIP):
         return _format_of_zip(data, named)
@@ -219,13 +234,12 @@ def _members(data: bytes) -> list[str] | None:
         return None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.namelist()
+            return [name.replace("\\", "/") for name in archive.namelist()]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
         return None
 
 
-def _first(members: Iterable[str], known: Iterable[tuple[str, str]]) -> str | None:
-    members = list(members)
+def _first(members: list[str], known: Iterable[tuple[str, str]]) -> str | None:
     return next((what for start, what in known if any(name.startswith(start) for name in members)), None)
 
 

@@ -31,11 +31,13 @@ class Package:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        self.names = frozenset(archive.namelist())
+        # Some programs write the separator of Windows.
+        self._members = {name.replace("\\", "/"): name for name in archive.namelist()}
+        self.names = frozenset(self._members)
 
     def read(self, name: str) -> bytes:
         """Bytes of a member; ``KeyError`` if there is none."""
-        return self._archive.read(name)
+        return self._archive.read(self._members[name])
 
     def xml(self, name: str) -> ET.Element:
         """Root of a member that is XML; declarations of entities are refused."""

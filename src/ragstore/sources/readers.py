@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import Any, cast
 
 from ragstore.errors import ParseError, UnsupportedTypeError, not_installed
-from ragstore.sources.formats import FORMATS, Format, format_of
+from ragstore.sources.chosen_readers import load_chosen, read_chosen
+from ragstore.sources.formats import CHOSEN, FORMATS, Format, format_of
 from ragstore.sources.raw import DETECTED, Choices, RawText, Shape, clean_text
 
 Reader = Callable[[bytes, Choices], RawText]
@@ -40,11 +41,14 @@ class ReadText:
     headings: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
+def read(data: bytes, name: str, choices: Choices = DETECTED, *, path: str = "") -> ReadText:
     """Read a file by the real format of its bytes, even if its name says another one.
 
     A file without text is an empty document, unless it may hold pictures of text: an emptied file must not go on
     answering with its former text.
+
+    Args:
+        path: where a reader of the deployment's choice can open the same bytes.
 
     Raises:
         UnsupportedTypeError: there is no reader for them.
@@ -56,7 +60,9 @@ def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
     if not data.removeprefix(codecs.BOM_UTF8).strip():
         return ReadText("", notes=dict(_EMPTY))
     try:
-        raw = _reader(format_of(data, name, choices))(data, choices)
+        format_ = format_of(data, name, choices)
+        chosen = format_ == CHOSEN
+        raw = read_chosen(data, name, choices, path) if chosen else _reader(format_)(data, choices)
     except RecursionError as error:
         raise ParseError("is nested too deeply", hint="leave it out", reason="recursion") from error
     notes = dict(raw.notes)
@@ -79,11 +85,12 @@ def _may_hold_pictures(data: bytes) -> bool:
     return (b"\0" in head and not is_marked) or b"%PDF-" in head or head.startswith(b"{\\rtf")
 
 
-def load_readers() -> None:
+def load_readers(choices: Choices = DETECTED) -> None:
     """Import the libraries of all readers now, so that no file waits for an import later."""
     for format_ in FORMATS:
         with suppress(UnsupportedTypeError):  # an extra is not installed
             _reader(format_)
+    load_chosen(choices)
 
 
 def _cleaned(part: str, notes: dict[str, int | str]) -> str:

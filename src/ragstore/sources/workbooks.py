@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import io
 import re
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import olefile
 from python_calamine import (
     CalamineError,
     CalamineSheet,
@@ -27,6 +30,8 @@ from ragstore.sources.tables import records_of
 MAX_CELLS = 16_000_000
 """Most cells of the rectangle that a sheet's content spans: each takes 24 bytes while it is read, empty or not."""
 
+_HEAD_BYTES = 4096
+_FILEPASS = 0x2F
 _MAX_COPIES = 100_000
 _CELL = re.compile(rb'<c [^>]{0,200}?\br="([A-Z]{1,3})(\d{1,7})"')
 _MIDNIGHT = dt.time()
@@ -78,14 +83,36 @@ def read_workbook(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
                     content.add(sheet.name, row, text)
                     content.note("comments")
     except PasswordError as error:
-        raise ParseError(
-            "is a workbook with a password", hint="save it without a password, or leave it out", reason="encrypted"
-        ) from error
+        raise _locked() from error
     except (CalamineError, ValueError, OSError) as error:
+        if _has_password(data):
+            raise _locked() from error
         raise ParseError(
             "is a damaged workbook", hint="open it in an office program and save it anew", reason=str(error)[:200]
         ) from error
     return RawText(content.parts, "records", facts, content.notes, content.places, content.headings)
+
+
+def _locked() -> ParseError:
+    return ParseError(
+        "is a workbook with a password", hint="save it without a password, or leave it out", reason="encrypted"
+    )
+
+
+def _has_password(data: bytes) -> bool:
+    """Whether an xls workbook begins with the record that says so, FILEPASS."""
+    if not olefile.isOleFile(io.BytesIO(data)):
+        return False
+    with suppress(OSError), olefile.OleFileIO(io.BytesIO(data)) as file:
+        name = next((name for name in ("Workbook", "Book") if file.exists(name)), None)
+        head = file.openstream(name).read(_HEAD_BYTES) if name else b""
+        at = 0
+        while at + 4 <= len(head):
+            kind, n_bytes = struct.unpack_from("<HH", head, at)
+            if kind == _FILEPASS:
+                return True
+            at += 4 + n_bytes
+    return False
 
 
 def _sheet(workbook: CalamineWorkbook, name: str) -> CalamineSheet | None:
