@@ -11,6 +11,8 @@ Notes = Mapping[str, int | str]
 NOTES: dict[str, str] = {
     "bom": "{} byte order marks removed from the text",
     "charts_left_out": "{} charts or diagrams left out",
+    "charts_left_out": "{} chart sheets left out",
+    "comments": "{} comments read",
     "control_chars": "{} control characters removed",
     "controls_unfilled": "{} prompts of empty form controls left out",
     "decoded_as": "decoded as {}",
@@ -19,8 +21,13 @@ NOTES: dict[str, str] = {
     "empty": "empty: there is no text in it",
     "equations_left_out": "{} equations left out",
     "hidden_words": "{} hidden words left out",
+    "empty": "empty",
+    "hidden_sheets": "{} hidden sheets read",
+    "hidden_slides": "{} hidden slides read",
+    "images_left_out": "{} images left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "lone_surrogates": "{} half characters replaced",
+    "missing_chapters": "{} chapters named and not there",
     "nul_bytes": "{} NUL bytes removed",
     "pages_unreadable": "{} pages that cannot be read",
     "pages_without_text": "{} pages without text",
@@ -28,6 +35,10 @@ NOTES: dict[str, str] = {
     "replaced_chars": "{} characters replaced that the encoding does not have",
     "symbols_left_out": "{} symbols of unknown fonts left out",
     "xfa_forms": "{} XFA forms whose values cannot be read",
+    "other_files_left_out": "{} other files named and not opened",
+    "outputs_cut": "{} outputs cut",
+    "replaced_chars": "{} characters replaced that the encoding does not have",
+    "unknown_entities": "{} entities left as they are written",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
 
@@ -46,6 +57,14 @@ LOSSES = frozenset(
         "replaced_chars",
         "symbols_left_out",
         "xfa_forms",
+        "decoded_as",
+        "decoded_as_cp1252",
+        "invalid_utf8",
+        "lone_surrogates",
+        "missing_chapters",
+        "other_files_left_out",
+        "outputs_cut",
+        "replaced_chars",
     }
 )
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
