@@ -37,6 +37,8 @@ def test_bytes_decide_before_the_name(data: bytes, name: str, expected: Format) 
         (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00\x00", "an old Office document"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage\0".encode("utf-16-le"), "with a password"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "WordDocument\0".encode("utf-16-le"), "old Word document"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "PowerPoint Document\0".encode("utf-16-le"), "old presentation"),
         (b"\x00\x00\x00\x20ftypisom", "MP4"),
         (b"\x7fELF\x02\x01\x01\x00", "program"),
         (b"%!PS-Adobe-3.0 words", "PostScript"),

@@ -115,7 +115,15 @@ _ZIP_REFUSED = (
     ("AndroidManifest.xml", "an Android program"),
     ("META-INF/MANIFEST.MF", "a Java program"),
 )
-_OLE_REFUSED = (("EncryptedPackage", "an Office document with a password"),)
+_CONVERT = "convert it to a type with a reader, or leave it out"
+_SAVE_ANEW = "save it in the format of today (docx, pptx), or convert it by 'soffice --headless --convert-to'"
+_OLE_REFUSED = (
+    ("EncryptedPackage", "an Office document with a password", "save it without a password, or leave it out"),
+    ("PowerPoint Document", "an old presentation (ppt)", _SAVE_ANEW),
+    ("VisioDocument", "a Visio drawing", _CONVERT),
+)
+# Other documents may lie in a workbook, so these count only if it is none.
+_OLE_REFUSED_LAST = (("WordDocument", "an old Word document (doc)", _SAVE_ANEW),)
 # Text can begin with some of these bytes too, so they count only if the head of the file contains a NUL.
 _FOREIGN = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -141,7 +149,6 @@ _FOREIGN = (
     (b"RIFF", "a RIFF file (WAV, AVI or WebP)"),
 )
 _FOREIGN_TEXT = ((b"%!PS", "a PostScript document"),)
-_CONVERT = "convert it to a type with a reader, or leave it out"
 
 
 def format_named(name: str, choices: Choices = DETECTED) -> Format | None:
@@ -244,11 +251,16 @@ def _first(members: list[str], known: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _format_of_ole(data: bytes) -> Format:
-    for streams, is_read in ((_OLE_REFUSED, False), (_OLE_STREAMS, True)):
-        for stream, what in streams:
-            # Names of streams are UTF-16 in the directory, padded with NULs.
-            if (stream + "\0").encode("utf-16-le") in data:
-                if is_read:
-                    return what
-                raise UnsupportedTypeError(f"is {what}", hint="save it without a password, or leave it out")
+    def has(stream: str) -> bool:
+        # Names of streams are UTF-16 in the directory, padded with NULs.
+        return (stream + "\0").encode("utf-16-le") in data
+
+    for stream, what, hint in _OLE_REFUSED:
+        if has(stream):
+            raise UnsupportedTypeError(f"is {what}", hint=hint)
+    if found := next((format_ for stream, format_ in _OLE_STREAMS if has(stream)), None):
+        return found
+    for stream, what, hint in _OLE_REFUSED_LAST:
+        if has(stream):
+            raise UnsupportedTypeError(f"is {what}", hint=hint)
     raise UnsupportedTypeError("is an old Office document", hint=_CONVERT)
