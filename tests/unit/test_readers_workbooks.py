@@ -45,6 +45,12 @@ def test_formulas_show_their_results_and_errors_and_truths_are_shown() -> None:
     assert text == "Sum: 2\nPaid: TRUE\nWord: ab"
 
 
+def test_cells_with_an_error_are_counted() -> None:
+    cells = ["Ann", '<c r="{at}" t="e"><f>1/0</f><v>#DIV/0!</v></c>']
+    text = read(an_xlsx({"S": sheet_rows([["Name", "Share"], cells])}), "a.xlsx")
+    assert (text.text, text.notes) == ("Name: Ann", {"error_cells": 1})
+
+
 def test_a_merged_cell_down_a_column_counts_for_each_of_its_rows() -> None:
     rows = sheet_rows([["Region", "Town"], ["North", "Kiel"], ["", "Husum"], ["", "Plön"], ["", "Ulm"]])
     text = read(an_xlsx({"S": rows + '<mergeCells count="1"><mergeCell ref="A2:A4"/></mergeCells>'}), "a.xlsx").text

@@ -34,6 +34,7 @@ _HEAD_BYTES = 4096
 _FILEPASS = 0x2F
 _MAX_COPIES = 100_000
 _CELL = re.compile(rb'<c [^>]{0,200}?\br="([A-Z]{1,3})(\d{1,7})"')
+_ERROR = re.compile(rb'<c [^>]{0,200}?\bt="e"')
 _MIDNIGHT = dt.time()
 
 Merged = list[tuple[tuple[int, int], tuple[int, int]]]
@@ -68,7 +69,7 @@ def read_workbook(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
     comments: dict[str, list[tuple[int, str]]] = {}
     if data.startswith(b"PK"):
         with opened(data, "workbook") as package:
-            _refuse_wide(package)
+            _look_at_sheets(package, content)
             facts = package.facts()
             comments = _comments(package)
     try:
@@ -173,12 +174,14 @@ def _shown(cell: Any) -> str:
             return str(cell)
 
 
-def _refuse_wide(package: Package) -> None:
-    """Refuse sheets whose content is spread so widely that the library could not hold its rectangle."""
+def _look_at_sheets(package: Package, content: _Content) -> None:
+    """Refuse sheets spread so widely that the library could not hold their rectangle; count what it leaves empty."""
     for name in package.names:
         if not name.startswith("xl/worksheets/") or not name.endswith(".xml"):
             continue
-        rows, columns = _extent(package, name)
+        sheet = package.read(name)
+        content.note("error_cells", len(_ERROR.findall(sheet)))
+        rows, columns = _extent(sheet)
         if rows * columns > MAX_CELLS:
             raise LimitExceededError(
                 f"has a sheet whose cells span {rows:,} rows and {columns:,} columns, more than {MAX_CELLS:,} cells",
@@ -186,9 +189,9 @@ def _refuse_wide(package: Package) -> None:
             )
 
 
-def _extent(package: Package, name: str) -> tuple[int, int]:
+def _extent(sheet: bytes) -> tuple[int, int]:
     rows = columns = 0
-    for column, row in _CELL.findall(package.read(name)):
+    for column, row in _CELL.findall(sheet):
         rows = max(rows, int(row))
         number = 0
         for letter in column:
