@@ -22,7 +22,6 @@ NOTES: dict[str, str] = {
     "equations_left_out": "{} equations left out",
     "hidden_words": "{} hidden words left out",
     "empty": "empty",
-    "empty": "empty: there is no text in it",
     "error_cells": "{} cells with an error such as #N/A left empty",
     "hidden_sheets": "{} hidden sheets read",
     "hidden_slides": "{} hidden slides read",
