@@ -48,7 +48,7 @@ SET_ASIDE = {
     "nowhere.txt": "content.unreadable",
     "itself.txt": "content.unreadable",
 }
-PASSED_OVER = ("image.png", "Makefile", ".hidden.md")
+PASSED_OVER = ("image.png", "core", ".hidden.md")
 
 
 @pytest.fixture

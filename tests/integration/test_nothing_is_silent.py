@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     for number in range(12):
         (folder / f"{number:02}.txt").write_text(f"The pump number {number} needs oil every week.\n")
-    for name in ("photo.png", "scan.PNG", "Makefile", ".hidden.txt"):
+    for name in ("photo.png", "scan.PNG", "scan", ".hidden.txt"):
         (folder / name).write_text("x")
     return folder
 

@@ -230,7 +230,7 @@ def test_a_folder_that_comes_back_empty_deletes_nothing(rs: Ragstore, oracle: Or
     state = write(full, *numbered(9)) | write(empty, "only.txt")
     rs.ingest(full, empty, collection="docs")
     (empty / "only.txt").unlink()
-    (empty / "README").touch()
+    (empty / "photo.png").touch()
     assert str(empty) in refused(rs, full, empty).message
     assert "mounted" in refused(rs, empty).hint
     oracle.assert_settled(state)

@@ -106,3 +106,105 @@ def a_word_table(rows: Sequence[Sequence[str]]) -> str:
     """Body XML of a table."""
     cells = ("".join(f"<w:tc>{a_word_paragraph(cell)}</w:tc>" for cell in row) for row in rows)
     return "<w:tbl>" + "".join(f"<w:tr>{row}</w:tr>" for row in cells) + "</w:tbl>"
+
+
+_MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_OFFICE_RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+
+
+def a_zip(members: dict[str, bytes | str]) -> bytes:
+    """An archive; a member ``mimetype`` is stored as it is, the others are compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data, zipfile.ZIP_STORED if name == "mimetype" else None)
+    return buffer.getvalue()
+
+
+def relations(targets: dict[str, tuple[str, str]]) -> str:
+    """A part of relations: id → (type, target)."""
+    each = "".join(
+        f'<Relationship Id="{id_}" Type="{_OFFICE_RELATIONS}/{type_}" Target="{target}"/>'
+        for id_, (type_, target) in targets.items()
+    )
+    return f'<Relationships xmlns="{_PACKAGE}/relationships">{each}</Relationships>'
+
+
+def an_xlsx(
+    sheets: dict[str, str], *, hidden: Sequence[str] = (), extra: dict[str, bytes | str] | None = None
+) -> bytes:
+    """A workbook: name of a sheet → XML inside its ``worksheet``, e.g. of ``sheet_rows``."""
+    names = list(sheets)
+    entries = "".join(
+        f'<sheet name="{name}" sheetId="{i}" r:id="rId{i}" state="{"hidden" if name in hidden else "visible"}"/>'
+        for i, name in enumerate(names, 1)
+    )
+    members: dict[str, bytes | str] = {
+        "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"/>',
+        "_rels/.rels": relations({"rId1": ("officeDocument", "xl/workbook.xml")}),
+        "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_OFFICE_RELATIONS}"><sheets>{entries}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": relations(
+            {f"rId{i}": ("worksheet", f"worksheets/sheet{i}.xml") for i in range(1, len(names) + 1)}
+            | {"rIdS": ("styles", "styles.xml")}
+        ),
+        # Style 1 is a date.
+        "xl/styles.xml": f'<styleSheet xmlns="{_MAIN}"><cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs></styleSheet>',
+        **{
+            f"xl/worksheets/sheet{i}.xml": f'<worksheet xmlns="{_MAIN}">{sheets[name]}</worksheet>'
+            for i, name in enumerate(names, 1)
+        },
+        **(extra or {}),
+    }
+    return a_zip(members)
+
+
+def sheet_rows(rows: Sequence[Sequence[str | float]], *, first_row: int = 1) -> str:
+    """XML of rows; a text that begins with ``<`` is XML of its cell, with ``{at}`` for the cell's name."""
+
+    def cell(value: str | float, at: str) -> str:
+        if isinstance(value, str) and value.startswith("<"):
+            return value.replace("{at}", at)
+        if isinstance(value, str):
+            return f'<c r="{at}" t="inlineStr"><is><t>{value}</t></is></c>' if value else ""
+        return f'<c r="{at}"><v>{value}</v></c>'
+
+    lines = []
+    for number, row in enumerate(rows, first_row):
+        cells = "".join(cell(value, f"{chr(65 + i)}{number}") for i, value in enumerate(row))
+        lines.append(f'<row r="{number}">{cells}</row>')
+    return f"<sheetData>{''.join(lines)}</sheetData>"
+
+
+_DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"
+_SLIDES = "http://schemas.openxmlformats.org/presentationml/2006/main"
+SLIDE_NAMES = f'xmlns:a="{_DRAWING}" xmlns:p="{_SLIDES}" xmlns:r="{_OFFICE_RELATIONS}"'
+
+
+def a_pptx(slides: Sequence[str], *, extra: dict[str, bytes | str] | None = None, title: str = "") -> bytes:
+    """A presentation: XML of the shapes of each slide, e.g. of ``slide_text``."""
+    ids = "".join(f'<p:sldId id="{255 + i}" r:id="rId{i}"/>' for i in range(1, len(slides) + 1))
+    members: dict[str, bytes | str] = {
+        "_rels/.rels": relations({"rId1": ("officeDocument", "ppt/presentation.xml")}),
+        "docProps/core.xml": (
+            f'<cp:coreProperties xmlns:cp="{_PACKAGE}/metadata/core-properties" '
+            f'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></cp:coreProperties>'
+        ),
+        "ppt/presentation.xml": f"<p:presentation {SLIDE_NAMES}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relations(
+            {f"rId{i}": ("slide", f"slides/slide{i}.xml") for i in range(1, len(slides) + 1)}
+        ),
+        **{
+            f"ppt/slides/slide{i}.xml": (f"<p:sld {SLIDE_NAMES}><p:cSld><p:spTree>{shapes}</p:spTree></p:cSld></p:sld>")
+            for i, shapes in enumerate(slides, 1)
+        },
+        **(extra or {}),
+    }
+    return a_zip(members)
+
+
+def slide_text(*paragraphs: str, kind: str = "") -> str:
+    """XML of a shape with text; ``kind`` is that of a placeholder, e.g. ``title``."""
+    place = f'<p:ph type="{kind}"/>' if kind else ""
+    lines = "".join(f"<a:p><a:r><a:t>{paragraph}</a:t></a:r></a:p>" for paragraph in paragraphs)
+    return f"<p:sp><p:nvSpPr><p:nvPr>{place}</p:nvPr></p:nvSpPr><p:txBody>{lines}</p:txBody></p:sp>"

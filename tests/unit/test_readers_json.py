@@ -9,7 +9,8 @@ import pytest
 from ragstore.errors import ParseError
 from ragstore.ingest.splitting import split
 from ragstore.model.collection import Chunking
-from ragstore.sources.readers import PART_SEPARATOR, ReadText, read
+from ragstore.sources.raw import PART_SEPARATOR
+from ragstore.sources.readers import ReadText, read
 
 
 def records_of(read_text: ReadText) -> list[str]:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ragstore.sources.raw import Choices
-from ragstore.sources.readers import PART_SEPARATOR, ReadText, read
+from ragstore.sources.raw import PART_SEPARATOR, Choices
+from ragstore.sources.readers import ReadText, read
 
 
 def records_of(read_text: ReadText) -> list[str]:

@@ -14,8 +14,8 @@ from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
 from ragstore.postgres.documents import Span
 from ragstore.query.show import joined_spans
-from ragstore.sources.raw import Shape
-from ragstore.sources.readers import PART_SEPARATOR, ReadText
+from ragstore.sources.raw import PART_SEPARATOR, Shape
+from ragstore.sources.readers import ReadText
 
 pieces = st.sampled_from(
     ["word", "Sentence.", " ", "\n", "\n\n", "# Title\n", "```\n", "a" * 90, "日本。", "x, y; z", "- item\n", "    code\n",

@@ -54,13 +54,13 @@ def test_a_folder_lists_its_files_by_name_and_then_its_subfolders(tmp_path: Path
 
 
 def test_hidden_entries_and_unknown_types_are_passed_over_by_name(tmp_path: Path) -> None:
-    for name in (".hidden.txt", ".git/config.txt", "image.png", "Makefile", "kept.TXT"):
+    for name in (".hidden.txt", ".git/config.txt", "image.png", "data", "kept.TXT"):
         a_file(tmp_path / name)
     listing = walk([tmp_path], max_bytes=MIB)
     assert [Path(entry.document_id).name for entry in listing] == ["kept.TXT"]
     assert listing.passed_over.as_dict() == {
         "hidden": {"count": 2, "examples": [str(tmp_path / ".git"), str(tmp_path / ".hidden.txt")]},
-        "no type": {"count": 1, "examples": [str(tmp_path / "Makefile")]},
+        "no type": {"count": 1, "examples": [str(tmp_path / "data")]},
         "type .png": {"count": 1, "examples": [str(tmp_path / "image.png")]},
     }
     assert listing.complete

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ragstore.ingest.splitting import count_tokens, split
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
-from ragstore.sources.raw import Shape
-from ragstore.sources.readers import PART_SEPARATOR, ReadText, read
+from ragstore.sources.raw import PART_SEPARATOR, Shape
+from ragstore.sources.readers import ReadText, read
 from tests.support.files import a_docx
 
 CHUNKING = Chunking(chunk_size=64, chunk_overlap=16)

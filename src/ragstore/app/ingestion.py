@@ -23,10 +23,11 @@ from ragstore.model.report import IngestReport, Listener
 from ragstore.postgres import documents
 from ragstore.postgres.pool import PostgresPool
 from ragstore.settings import Settings
+from ragstore.settings.options import split_list
 from ragstore.sources import Bounds, Listing, walk
 from ragstore.sources.bounds import below
 from ragstore.sources.presence import Roots
-from ragstore.sources.raw import Choices
+from ragstore.sources.raw import DETECTED, Choices
 from ragstore.sources.selection import EVERYTHING, Selection
 
 Paths = Sequence[str | Path]
@@ -40,12 +41,14 @@ class Target:
         bounds: fixed before anything is listed, so that later changes of the file system do not widen them.
         max_bytes: largest file that is read.
         selection: what is taken from folders.
+        choices: what the deployment has decided about reading.
     """
 
     paths: Paths
     bounds: Bounds
     max_bytes: int
     selection: Selection = EVERYTHING
+    choices: Choices = DETECTED
 
     def listing(self, paths: Paths | None = None) -> Listing:
         """The files below these paths, or below all paths of the target, within its bounds.
@@ -59,6 +62,7 @@ class Target:
             max_bytes=self.max_bytes,
             bounds=self.bounds,
             selection=self.selection,
+            choices=self.choices,
         )
 
     def roots(self) -> Roots:
@@ -72,7 +76,7 @@ def target(
     """The target with these paths; the folder of the embedded servers and the settings files are never read."""
     follow = settings.follow_links if follow_links is None else follow_links
     bounds = Bounds.of(paths, never=[home_of(settings), *settings.places], follow_links=follow)
-    return Target(paths, bounds, settings.max_file_mb * 2**20, selection)
+    return Target(paths, bounds, settings.max_file_mb * 2**20, selection, choices_of(settings))
 
 
 def selected(include: Sequence[str], exclude: Sequence[str], *, defaults: bool) -> Selection:
@@ -125,6 +129,17 @@ def care_of(
     )
 
 
+def choices_of(settings: Settings) -> Choices:
+    """What the settings say about reading."""
+    readers = (pair.split("=", 1) for pair in split_list(settings.readers))
+    return Choices(
+        settings.text_encoding,
+        settings.table_header,
+        [name.lower() for name in split_list(settings.text_suffixes)],
+        {suffix.lower(): reader for suffix, reader in readers},
+    )
+
+
 class Ingestion:
     """Ingests and syncs into one collection."""
 
@@ -162,7 +177,7 @@ class Ingestion:
         with ParserPool(
             chunking=collection.chunking,
             bounds=roots.bounds,
-            choices=Choices(settings.text_encoding, settings.table_header),
+            choices=choices_of(settings),
             timeout_s=settings.parse_timeout_s,
             memory_mb=settings.parse_memory_mb,
             n_children=settings.parse_processes,

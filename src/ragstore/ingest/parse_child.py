@@ -59,14 +59,14 @@ def main() -> None:
     options = orjson.loads(sys.argv[1])
     _die_with(options["parent_pid"])
     requests, replies = _own_pipes()
-    load_readers()
+    choices = Choices(**options["choices"])
+    load_readers(choices)
     limit = _MemoryLimit(options["memory_mb"])
     _silence()
     _bind()
     replies.write(frame({"ready": True}))
     replies.flush()
     chunking = Chunking(options["chunk_size"], options["chunk_overlap"])
-    choices = Choices(**options["choices"])
     while request := _next_request(requests):
         source_uri, fd = request
         # The parent enforces the time limit; this timer only matters if the parent has died.
@@ -125,7 +125,8 @@ def _out_of_memory(limit: _MemoryLimit) -> bytes:
 
 def _parsed(source_uri: str, fd: int, chunking: Chunking, choices: Choices, limit: _MemoryLimit) -> dict[str, Any]:
     data = read_open(fd, max_bytes=limit.memory_mb * _MIB)
-    document = read(data, os.fsdecode(Path(read_path(source_uri)).name), choices)
+    name = os.fsdecode(Path(read_path(source_uri)).name)
+    document = read(data, name, choices, path=f"/dev/fd/{fd}")
     chunks = split(document, chunking)
     if len(chunks) > MAX_CHUNKS:
         raise LimitExceededError(

@@ -11,7 +11,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from types import TracebackType
@@ -34,6 +36,7 @@ from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
 from ragstore.sources import Bounds
 from ragstore.sources.file_bytes import content_hash_of, open_regular
+from ragstore.sources.formats import CHOSEN, format_named
 from ragstore.sources.raw import DETECTED, Choices
 
 _START_TIMEOUT_S = 120.0
@@ -245,7 +248,7 @@ class ParseProcess:
         child = self._ready_child()
         used = child.n_answers > 0
         try:
-            with open_regular(item.source_uri, self._limits.bounds) as fd:
+            with open_regular(item.source_uri, self._limits.bounds) as file, self._openable(item, file) as fd:
                 answer = child.ask({"source_uri": item.source_uri}, fd, self._limits.timeout_s)
         except _NotAskedError:
             self._replace()
@@ -260,6 +263,21 @@ class ParseProcess:
             self._replace()
             return self._ask(item) if used else answer
         return answer
+
+    @contextmanager
+    def _openable(self, item: SourceItem, fd: int) -> Iterator[int]:
+        """The open file; for a reader of the deployment's choice a copy in memory, which alone the child can open."""
+        if format_named(item.source_uri, self._limits.choices) != CHOSEN or not hasattr(os, "memfd_create"):
+            yield fd
+            return
+        copy = os.memfd_create("document", os.MFD_CLOEXEC)
+        try:
+            while block := os.read(fd, _READ_BYTES):
+                os.write(copy, block)
+            os.lseek(copy, 0, os.SEEK_SET)
+            yield copy
+        finally:
+            os.close(copy)
 
     def _ready_child(self) -> _Child:
         """A child that is ready for a request, started if needed."""

@@ -13,7 +13,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, groupby, islice, pairwise
+from operator import itemgetter
 from zlib import crc32
 
 from ragstore.model.chunk import Chunk
@@ -31,6 +32,7 @@ _SENTENCE_END = re.compile(
 )
 _CLAUSE_END = re.compile(r"[,;:、，；：]+\s*")
 _SPACE = re.compile(r"\s+")
+_LINES_END = re.compile(r"\n(?:[ \t]*\n)*")
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*\Z")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
@@ -59,9 +61,21 @@ def split(read: ReadText, chunking: Chunking) -> list[Chunk]:
     character that is not white space is in one. What is repeated is the header of a table in which the chunk begins.
     """
     chunks: list[Chunk] = []
-    for section in sections_of(read.text, markdown=read.shape == "markdown"):
+    for section in _sections(read):
         chunks.extend(_Cut(read, section, chunking).chunks())
     return chunks
+
+
+def _sections(read: ReadText) -> Iterator[Section]:
+    """Sections of a text: those that its reader has named, or those of Markdown."""
+    if not read.headings:
+        yield from sections_of(read.text, markdown=read.shape == "markdown")
+        return
+    stops = [*read.part_starts[1:], len(read.text)]
+    parts = zip(read.headings, read.part_starts, stops, strict=True)
+    for headings, group in groupby(parts, key=itemgetter(0)):
+        spans = list(group)
+        yield Section(spans[0][1], spans[-1][2], headings)
 
 
 def count_tokens(text: str) -> int:
@@ -97,7 +111,8 @@ class _Cut:
         raw = self._read.text[start:end]
         text = raw.strip()
         start += len(raw) - len(raw.lstrip())
-        indent = self._indent(start) if "\n" in text else ""
+        is_indented = "\n" in text or self._read.shape == "lines"
+        indent = self._indent(start) if is_indented else ""
         start, text = start - len(indent), indent + text
         part = bisect_right(self._read.part_starts, start)
         place = self._read.places[part - 1] if part and self._read.places else {}
@@ -158,6 +173,9 @@ class _Cut:
         if self._read.shape == "records":
             yield from self._records()
             return
+        if self._read.shape == "lines":
+            yield from self._single_lines()
+            return
         at = self._section.start
         for table in self._section.own_tables():
             yield from self._prose(at, table.start)
@@ -170,6 +188,15 @@ class _Cut:
         inside = starts[bisect_right(starts, self._section.start) : bisect_left(starts, self._section.end)]
         for start, end in pairwise([self._section.start, *inside, self._section.end]):
             yield from self._whole_or_lines(start, end, _AFTER_PARAGRAPH)
+
+    def _single_lines(self) -> Iterator[_Unit]:
+        """Lines, each with the empty lines below it; a line before empty ones ends a paragraph."""
+        text, start, end = self._read.text, self._section.start, self._section.end
+        for stop in chain((match.end() for match in _LINES_END.finditer(text, start, end)), [end]):
+            if stop > start:
+                is_paragraph = _PARAGRAPH_END.search(text, max(start, stop - _MAX_GAP), stop)
+                yield from self._whole_or_lines(start, stop, _AFTER_PARAGRAPH if is_paragraph else _AFTER_LINE)
+            start = stop
 
     def _prose(self, start: int, end: int) -> Iterator[_Unit]:
         text = self._read.text

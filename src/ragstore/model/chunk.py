@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-PLACE_KEYS = ("page", "sheet", "row", "slide", "cell", "line", "part")
+PLACE_KEYS = ("page", "sheet", "row", "slide", "cell", "line", "part", "time")
 """Metadata of a node that says where in its document it begins; a document's own metadata has none of these."""
 
 

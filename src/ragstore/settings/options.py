@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -52,6 +54,42 @@ def _text_encoding(value: str) -> str:
         "".encode(value or "utf-8")
     except LookupError:
         raise ValueError("must be the name of an encoding of text, e.g. windows-1252 or shift_jis") from None
+    return value
+
+
+def split_list(value: str) -> list[str]:
+    """Entries of an option that is a list, separated by commas or white space."""
+    return value.replace(",", " ").split()
+
+
+def _joined(value: object) -> object:
+    """A list of ``ragstore.toml`` in the form that variables have."""
+    return ",".join(value) if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else value
+
+
+def _text_suffixes(value: str) -> str:
+    for name in split_list(value):
+        if "/" in name or name == "." or any(mark in name for mark in "*?["):
+            raise ValueError("must be suffixes and whole names, separated by commas, e.g. .dat,.cue,Brewfile")
+    return value
+
+
+def _as_pairs(value: object) -> object:
+    """A table of ``ragstore.toml``, or JSON, in the form that variables have."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value.values()):
+        return ",".join(f"{suffix}={name}" for suffix, name in value.items())
+    return value
+
+
+def _readers(value: str) -> str:
+    for pair in split_list(value):
+        if not re.fullmatch(r"\.[^=/\s]+=[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", pair):
+            raise ValueError("must be pairs of a suffix and a class, separated by commas, e.g. .dwg=package.Class")
     return value
 
 
@@ -167,6 +205,14 @@ class Settings(BaseModel):
     table_header: Literal["auto", "first", "none"] = Field(
         "auto",
         description="whether the first row of a CSV or TSV names its columns: auto detects it, first and none say so",
+    )
+    text_suffixes: Annotated[str, BeforeValidator(_joined), AfterValidator(_text_suffixes)] = Field(
+        "", description="further suffixes and names of files that are read as text, separated by commas: .dat,Brewfile"
+    )
+    readers: Annotated[str, BeforeValidator(_as_pairs), AfterValidator(_readers)] = Field(
+        "",
+        description="readers of your choice by suffix, classes with load_data(file=Path), as LlamaIndex has them: "
+        ".dwg=package.Class,.step=package.Other; in ragstore.toml a table",
     )
     max_file_mb: int = Field(64, ge=1, le=16_384, description="largest document that is read")
     follow_links: bool = Field(

@@ -29,7 +29,8 @@ from ragstore.sources.bounds import (
     source_uri_of,
 )
 from ragstore.sources.file_bytes import NEVER_HINT
-from ragstore.sources.formats import SUFFIXES
+from ragstore.sources.formats import format_named, known_names, suffix_of
+from ragstore.sources.raw import DETECTED, Choices
 from ragstore.sources.selection import EVERYTHING, IGNORE_FILE, FolderRules, Selection
 
 _KINDS = {
@@ -64,6 +65,7 @@ def walk(
     max_bytes: int,
     bounds: Bounds | None = None,
     selection: Selection = EVERYTHING,
+    choices: Choices = DETECTED,
 ) -> Listing:
     """List files of known types in the given files and folders.
 
@@ -74,6 +76,7 @@ def walk(
     Args:
         max_bytes: larger files come back as Unlistable.
         bounds: None for the bounds of the paths.
+        choices: what the deployment has decided about reading; it may name further types.
 
     Raises:
         PathNotFoundError: a path does not exist.
@@ -97,7 +100,7 @@ def walk(
                 path=absolute,
             )
         roots.append(absolute)
-    return Listing(roots, max_bytes, bounds, selection)
+    return Listing(roots, max_bytes, bounds, selection, choices)
 
 
 class Listing:
@@ -109,12 +112,20 @@ class Listing:
         complete: whether every folder could be read; if not, a file that is not listed may still exist.
     """
 
-    def __init__(self, roots: Sequence[str], max_bytes: int, bounds: Bounds, selection: Selection) -> None:
+    def __init__(
+        self,
+        roots: Sequence[str],
+        max_bytes: int,
+        bounds: Bounds,
+        selection: Selection = EVERYTHING,
+        choices: Choices = DETECTED,
+    ) -> None:
         self.passed_over = Findings()
         self.complete = True
         self._max_bytes = max_bytes
         self._bounds = bounds
         self._selection = selection
+        self._choices = choices
         self._folders: list[tuple[str, FolderRules]] = []
         self._linked_folders: list[tuple[str, FolderRules]] = []
         self._seen_folders: set[tuple[int, int]] = set()
@@ -145,7 +156,6 @@ class Listing:
             yield from self._folder(folder, rules)
 
     def _named_file(self, path: str) -> Iterator[SourceItem | Unlistable]:
-        suffix = os.path.splitext(path)[1].lower()
         if self._keeps_out(path):
             return
         try:
@@ -155,12 +165,8 @@ class Listing:
             self.complete = isinstance(error, FileNotFoundError) and self.complete
             yield _unreadable(path, error)
             return
-        if suffix not in SUFFIXES and stat.S_ISREG(status.st_mode):
-            name = f"type {suffix!r}" if suffix else "a name without a type"
-            unknown = UnsupportedTypeError(
-                f"{document_id_of(path)}: no reader for {name}", hint=f"known types are {' '.join(sorted(SUFFIXES))}"
-            )
-            yield _unlistable(path, unknown)
+        if format_named(path, self._choices) is None and stat.S_ISREG(status.st_mode):
+            yield _unlistable(path, _no_reader(path))
         else:
             yield self._item(path, status)
 
@@ -206,8 +212,8 @@ class Listing:
         self._folders.extend(reversed(subfolders))
 
     def _entry(self, entry: _Entry) -> SourceItem | Unlistable | None:
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix not in SUFFIXES:
+        if format_named(entry.name, self._choices) is None:
+            suffix = suffix_of(entry.name)
             self.passed_over.add(f"type {suffix}" if suffix else "no type", [document_id_of(entry.path)])
             return None
         if self._named_files and _real_name(os.path.dirname(entry.path), entry.name) in self._named_files:
@@ -289,6 +295,15 @@ def _exists(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _no_reader(path: str) -> UnsupportedTypeError:
+    suffix = suffix_of(path)
+    name = f"type {suffix!r}" if suffix else "a name without a type"
+    return UnsupportedTypeError(
+        f"{document_id_of(path)}: no reader for {name}",
+        hint=f"name it in RAGSTORE_TEXT_SUFFIXES if it is text; known types are {' '.join(known_names())}",
+    )
 
 
 def _unlistable(path: str, error: ContentError, *, is_folder: bool = False) -> Unlistable:

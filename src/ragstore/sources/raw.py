@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Shape = Literal["prose", "markdown", "records"]
+PART_SEPARATOR = "\n\n"
+Shape = Literal["prose", "markdown", "records", "lines"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
 # CSI and OSC sequences (colours, links), other escapes, and a letter that is struck over by the next.
@@ -55,10 +57,14 @@ class Choices:
         text_encoding: encoding of texts that neither declare one nor are UTF-8; empty: the readers detect it.
         table_header: whether the first row of a CSV or TSV names its columns: ``auto`` detects it, ``first`` and
             ``none`` say so.
+        text_suffixes: suffixes, ``.dat``, and whole names, ``brewfile``, lower-case, of files that are read as text.
+        readers: suffix → ``package.Class`` of the reader that a deployment has chosen for it.
     """
 
     text_encoding: str = ""
     table_header: str = "auto"
+    text_suffixes: Sequence[str] = ()
+    readers: Mapping[str, str] = field(default_factory=dict)
 
 
 DETECTED = Choices()
@@ -73,7 +79,11 @@ class RawText:
         parts: the pages, slides or sheets of a format that has such, the records of ``records``, else one part.
         places: for each part what a chunk's metadata says of it, e.g. ``{"page": 3}``, by keys of ``PLACE_KEYS``; empty
             where the format has no such parts.
-        shape: ``markdown`` has headings; ``records`` are independent, each is a part and may have empty lines inside.
+        shape: ``markdown`` has headings; ``records`` are independent, each is a part and may have empty lines
+            inside; ``lines`` are never cut and keep their indentation.
+        headings: for each part the titles of the sections that contain it, outermost first; empty where the format has
+            none, and for ``markdown``, whose text has them.
+        separator: what stands between two parts.
         metadata: facts found in the file (``title``, ``pages``), JSON values only.
         notes: what a person would want to know about this reading, as in ``ParsedDocument``.
     """
@@ -83,6 +93,8 @@ class RawText:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, int | str] = field(default_factory=dict)
     places: list[dict[str, Any]] = field(default_factory=list)
+    headings: list[tuple[str, ...]] = field(default_factory=list)
+    separator: str = PART_SEPARATOR
 
 
 def block(value: str) -> str:

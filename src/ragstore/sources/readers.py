@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import accumulate
-from typing import Any, get_args
+from typing import Any, cast
 
-from ragstore.errors import ParseError
-from ragstore.sources.formats import Format, format_of
+from ragstore.errors import ParseError, UnsupportedTypeError, not_installed
+from ragstore.sources.chosen_readers import load_chosen, read_chosen
+from ragstore.sources.formats import CHOSEN, FORMATS, Format, format_of
 from ragstore.sources.raw import DETECTED, Choices, RawText, Shape, clean_text
 
-PART_SEPARATOR = "\n\n"
+Reader = Callable[[bytes, Choices], RawText]
+
 _MAX_FACT_CHARS = 500
 _EMPTY: dict[str, int | str] = {"empty": 1}
 
@@ -22,9 +26,11 @@ class ReadText:
     """Clean text of one file.
 
     Args:
-        part_starts: offset in ``text`` where each record or part with a place begins; empty for formats without such.
+        part_starts: offset in ``text`` where each record begins, or each part that has a place or headings; empty for
+            formats without.
         places: what the chunks that begin in that part say of it, e.g. ``{"page": 3}``; as many as ``part_starts``, or
             none.
+        headings: titles of the sections that contain each part, outermost first; as many as ``part_starts``, or none.
     """
 
     text: str
@@ -33,13 +39,17 @@ class ReadText:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, int | str] = field(default_factory=dict)
     places: list[dict[str, Any]] = field(default_factory=list)
+    headings: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
+def read(data: bytes, name: str, choices: Choices = DETECTED, *, path: str = "") -> ReadText:
     """Read a file by the real format of its bytes, even if its name says another one.
 
     A file without text is an empty document, unless it may hold pictures of text: an emptied file must not go on
     answering with its former text.
+
+    Args:
+        path: where a reader of the deployment's choice can open the same bytes.
 
     Raises:
         UnsupportedTypeError: there is no reader for them.
@@ -51,20 +61,23 @@ def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
     if not data.removeprefix(codecs.BOM_UTF8).strip():
         return ReadText("", notes=dict(_EMPTY))
     try:
-        raw = _reader(format_of(data, name))(data, choices)
+        format_ = format_of(data, name, choices)
+        chosen = format_ == CHOSEN
+        raw = read_chosen(data, name, choices, path) if chosen else _reader(format_)(data, choices)
     except RecursionError as error:
         raise ParseError("is nested too deeply", hint="leave it out", reason="recursion") from error
     notes = dict(raw.notes)
     parts = [_cleaned(part, notes) for part in raw.parts]
-    text = PART_SEPARATOR.join(parts)
+    text = raw.separator.join(parts)
     if not text.strip():
         if _may_hold_pictures(data):
             raise ParseError("has no text", hint="leave it out, or run OCR on its pictures first", reason="no text")
         return ReadText("", raw.shape, metadata=_clean_facts(raw.metadata), notes=notes | _EMPTY)
-    steps = [len(part) + len(PART_SEPARATOR) for part in parts[:-1]]
-    has_parts = raw.places or raw.shape == "records"
+    steps = [len(part) + len(raw.separator) for part in parts[:-1]]
+    has_parts = raw.places or raw.headings or raw.shape == "records"
     part_starts = list(accumulate(steps, initial=0)) if has_parts else []
-    return ReadText(text, raw.shape, part_starts, _clean_facts(raw.metadata), notes, raw.places)
+    headings = [tuple(clean_text(title)[0] for title in titles) for titles in raw.headings]
+    return ReadText(text, raw.shape, part_starts, _clean_facts(raw.metadata), notes, raw.places, headings)
 
 
 def _may_hold_pictures(data: bytes) -> bool:
@@ -74,10 +87,12 @@ def _may_hold_pictures(data: bytes) -> bool:
     return (b"\0" in head and not is_marked) or b"%PDF-" in head or head.startswith(b"{\\rtf")
 
 
-def load_readers() -> None:
+def load_readers(choices: Choices = DETECTED) -> None:
     """Import the libraries of all readers now, so that no file waits for an import later."""
-    for format_ in get_args(Format):
-        _reader(format_)
+    for format_ in FORMATS:
+        with suppress(UnsupportedTypeError):  # an extra is not installed
+            _reader(format_)
+    load_chosen(choices)
 
 
 def _cleaned(part: str, notes: dict[str, int | str]) -> str:
@@ -97,25 +112,15 @@ def _clean_facts(metadata: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _reader(format_: Format) -> Callable[[bytes, Choices], RawText]:
+def _reader(format_: Format) -> Reader:
     """The reader of a format; imported only when needed, because most readers load a library that few runs use."""
-    match format_:
-        case "text":
-            from ragstore.sources.plain_text import read_text as reader
-        case "markdown":
-            from ragstore.sources.plain_text import read_markdown as reader
-        case "html":
-            from ragstore.sources.html_pages import read_html as reader
-        case "mhtml":
-            from ragstore.sources.html_pages import read_mhtml as reader
-        case "pdf":
-            from ragstore.sources.pdf_pages import read_pdf as reader
-        case "docx":
-            from ragstore.sources.word_documents import read_docx as reader
-        case "csv" | "tsv":
-            from ragstore.sources.tables import read_table as reader
-        case "json":
-            from ragstore.sources.json_values import read_json as reader
-        case "jsonl":
-            from ragstore.sources.json_values import read_json_lines as reader
-    return reader
+    kind = FORMATS[format_]
+    module, _, function = kind.reader.partition(".")
+    try:
+        return cast("Reader", getattr(import_module(f"ragstore.sources.{module}"), function))
+    except ImportError as error:
+        if not kind.extra:
+            raise
+        raise UnsupportedTypeError(
+            f"is of a type ({format_}) whose reader is not installed", hint=not_installed(kind.extra)
+        ) from error

@@ -71,6 +71,21 @@ def read_table(data: bytes, choices: Choices) -> RawText:
     return RawText(reading.records, "records", notes=notes, places=[{"row": number} for number in reading.numbers])
 
 
+def records_of(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
+    """A record for each row of a sheet, with the row's number; header and where a table begins are detected.
+
+    Args:
+        rows: those without content may be missing; a gap in the numbers divides tables as they do.
+    """
+    filled = [row for row in rows if _width(row[1])]
+    reading = _Reading("auto", is_prose=all(_width(cells) == 1 for _, cells in filled))
+    # Rows of one block have the same difference between their number and their position.
+    for _, block in groupby(enumerate(filled), lambda item: item[1][0] - item[0]):
+        reading.add(row for _, row in block)
+    reading.end()
+    return zip(reading.numbers, reading.records, strict=True)
+
+
 def _rows(text: str, delimiter: str, first: int = 1) -> Iterator[Row]:
     # A field may be as long as the file; the module's own limit is 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
