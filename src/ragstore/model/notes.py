@@ -15,7 +15,6 @@ NOTES: dict[str, str] = {
     "control_chars": "{} control characters removed",
     "controls_unfilled": "{} prompts of empty form controls left out",
     "decoded_as": "decoded as {}",
-    "decoded_as_cp1252": "decoded as windows-1252",
     "embedded_documents_left_out": "{} embedded documents left out",
     "empty": "empty",
     "equations_left_out": "{} equations left out",
@@ -30,11 +29,14 @@ NOTES: dict[str, str] = {
     "lines_unread": "{} lines of JSON left out",
     "lone_surrogates": "{} half characters replaced",
     "nul_bytes": "{} NUL bytes removed",
+    "only_a_title": "{} titles without any other text",
     "pages_unreadable": "{} pages that cannot be read",
     "pages_without_text": "{} pages without text",
     "parts_left_out": "{} damaged parts left out",
     "replaced_chars": "{} characters replaced that the encoding does not have",
+    "stray_bytes_as_cp1252": "{} stray bytes decoded as windows-1252",
     "symbols_left_out": "{} symbols of unknown fonts left out",
+    "terminal_codes": "{} terminal codes removed",
     "xfa_forms": "{} XFA forms whose values cannot be read",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
@@ -43,7 +45,6 @@ LOSSES = frozenset(
     {
         "charts_left_out",
         "decoded_as",
-        "decoded_as_cp1252",
         "embedded_documents_left_out",
         "equations_left_out",
         "invalid_utf8",
@@ -53,6 +54,7 @@ LOSSES = frozenset(
         "pages_without_text",
         "parts_left_out",
         "replaced_chars",
+        "stray_bytes_as_cp1252",
         "symbols_left_out",
         "xfa_forms",
     }
