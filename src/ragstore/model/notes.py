@@ -16,7 +16,6 @@ NOTES: dict[str, str] = {
     "control_chars": "{} control characters removed",
     "controls_unfilled": "{} prompts of empty form controls left out",
     "decoded_as": "decoded as {}",
-    "decoded_as_cp1252": "decoded as windows-1252",
     "embedded_documents_left_out": "{} embedded documents left out",
     "empty": "empty",
     "equations_left_out": "{} equations left out",
@@ -38,12 +37,15 @@ NOTES: dict[str, str] = {
     "nul_bytes": "{} NUL bytes removed",
     "other_files_left_out": "{} other files named and not opened",
     "outputs_cut": "{} outputs cut",
+    "only_a_title": "{} titles without any other text",
     "pages_unreadable": "{} pages that cannot be read",
     "pages_without_text": "{} pages without text",
     "parts_left_out": "{} damaged parts left out",
     "replaced_chars": "{} characters replaced that the encoding does not have",
+    "stray_bytes_as_cp1252": "{} stray bytes decoded as windows-1252",
     "symbols_left_out": "{} symbols of unknown fonts left out",
     "unknown_entities": "{} entities left as they are written",
+    "terminal_codes": "{} terminal codes removed",
     "xfa_forms": "{} XFA forms whose values cannot be read",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
@@ -52,7 +54,6 @@ LOSSES = frozenset(
     {
         "charts_left_out",
         "decoded_as",
-        "decoded_as_cp1252",
         "embedded_documents_left_out",
         "equations_left_out",
         "invalid_utf8",
@@ -65,6 +66,7 @@ LOSSES = frozenset(
         "pages_without_text",
         "parts_left_out",
         "replaced_chars",
+        "stray_bytes_as_cp1252",
         "symbols_left_out",
         "xfa_forms",
     }
