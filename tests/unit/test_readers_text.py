@@ -162,7 +162,7 @@ page: 7
             "nested.x": 1,
             "nested.deep.z": "no",
             "date": "2024-01-02",
-            "time": "12:30",
+            "front_matter.time": "12:30",
             "zip": "01234",
             "folded": "one two",
             "quoted key": "v",
