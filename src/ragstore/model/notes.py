@@ -11,17 +11,37 @@ Notes = Mapping[str, int | str]
 NOTES: dict[str, str] = {
     "bom": "{} byte order marks removed from the text",
     "control_chars": "{} control characters removed",
+    "damaged_parts": "{} damaged parts of a mail not read",
     "decoded_as": "decoded as {}",
     "decoded_as_cp1252": "decoded as windows-1252",
     "empty": "empty",
+    "encrypted_parts": "{} encrypted parts of a mail not read",
+    "inline_images": "{} inline images left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "lone_surrogates": "{} half characters replaced",
+    "names_decoded_as": "names decoded as {}",
     "nul_bytes": "{} NUL bytes removed",
     "replaced_chars": "{} characters replaced that the encoding does not have",
+    "resources_left_out": "{} resources of a saved page left out",
+    "signatures": "{} signatures left out",
+    "unread_rtf_bodies": "{} bodies in RTF not read",
+    "unread_winmail_parts": "{} parts of winmail.dat not read",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
 
-LOSSES = frozenset({"decoded_as", "decoded_as_cp1252", "invalid_utf8", "lone_surrogates", "replaced_chars"})
+LOSSES = frozenset(
+    {
+        "damaged_parts",
+        "decoded_as",
+        "decoded_as_cp1252",
+        "encrypted_parts",
+        "invalid_utf8",
+        "lone_surrogates",
+        "replaced_chars",
+        "unread_rtf_bodies",
+        "unread_winmail_parts",
+    }
+)
 """Notes that mean that text may be missing or wrong; a strict ingest stores no document with one of them."""
 
 _PLURAL = re.compile(r"\b\w+[^\Ws]s\b")

@@ -6,10 +6,13 @@ import os
 from typing import Literal
 
 from ragstore.errors import UnsupportedTypeError
+from ragstore.sources.mail_heads import begins_message, is_saved_page
 
-Format = Literal["text", "markdown", "html", "pdf", "docx", "csv", "tsv", "json", "jsonl"]
+Format = Literal["text", "markdown", "html", "pdf", "docx", "csv", "tsv", "json", "jsonl", "mhtml", "mail"]
+Holder = Literal["msg", "mbox", "archive"]
+"""Formats of containers; ``containers`` opens them, and only what is in them is read."""
 
-SUFFIXES: dict[str, Format] = {
+SUFFIXES: dict[str, Format | Holder] = {
     ".txt": "text",
     ".rst": "text",
     ".md": "markdown",
@@ -24,13 +27,28 @@ SUFFIXES: dict[str, Format] = {
     ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".mht": "mhtml",
+    ".mhtml": "mhtml",
+    ".eml": "mail",
+    ".msg": "msg",
+    ".mbox": "mbox",
+    ".zip": "archive",
+    ".tar": "archive",
+    ".tgz": "archive",
+    ".tbz2": "archive",
+    ".txz": "archive",
+    ".tzst": "archive",
+    ".gz": "archive",
+    ".bz2": "archive",
+    ".xz": "archive",
+    ".zst": "archive",
 }
 
 _HEAD_BYTES = 1024
 _ZIP_END = b"PK\x05\x06"
 _ZIP_TAIL_BYTES = 65_557
 _BOM = b"\xef\xbb\xbf"
-_CONTAINERS: frozenset[Format] = frozenset({"pdf", "docx"})
+_MAY_BE_MAIL = ("text", "html", "mhtml", "mail", "mbox")
 
 # There is no reader for files that begin with these bytes. Text can begin with some of them too, so they count only
 # if the head of the file contains a NUL.
@@ -82,14 +100,20 @@ def format_of(data: bytes, name: str) -> Format:
             raise UnsupportedTypeError(f"is {what}", hint="convert it to a type with a reader, or leave it out")
     if head[4:8] == b"ftyp":
         raise UnsupportedTypeError("is a film or recording (MP4)", hint="leave it out")
+    if named in _MAY_BE_MAIL and begins_message(head, is_named_so=named in ("mail", "mhtml")):
+        return "mhtml" if named == "mhtml" or is_saved_page(head) else "mail"
     start = head.removeprefix(_BOM).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")) or (start.startswith(b"<?xml") and b"<html" in start):
         return "html"
     # An error page or a note saved as .pdf or .docx is still text worth reading.
-    return "text" if named in _CONTAINERS else named
+    match named:
+        case "pdf" | "docx" | "mhtml" | "mail" | "msg" | "mbox" | "archive":
+            return "text"
+        case _:
+            return named
 
 
-def _format_of_zip(data: bytes, named: Format) -> Format:
+def _format_of_zip(data: bytes, named: Format | Holder) -> Format:
     # Names of members are not compressed in the archive, so nothing is unpacked here.
     if b"word/document" in data:
         return "docx"

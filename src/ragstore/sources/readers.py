@@ -53,11 +53,16 @@ def read(data: bytes, name: str, choices: Choices = DETECTED) -> ReadText:
         raw = _reader(format_of(data, name))(data, choices)
     except RecursionError as error:
         raise ParseError("is nested too deeply", hint="leave it out", reason="recursion") from error
+    return as_read(raw, may_hold_pictures=_may_hold_pictures(data))
+
+
+def as_read(raw: RawText, *, may_hold_pictures: bool = False) -> ReadText:
+    """Clean text of what a reader made of a file; raises ParseError if that is none, but perhaps pictures."""
     notes = dict(raw.notes)
     parts = [_cleaned(part, notes) for part in raw.parts]
     text = PART_SEPARATOR.join(parts)
     if not text.strip():
-        if _may_hold_pictures(data):
+        if may_hold_pictures:
             raise ParseError("has no text", hint="leave it out, or run OCR on its pictures first", reason="no text")
         return ReadText("", raw.shape, metadata=_clean_facts(raw.metadata), notes=notes | _EMPTY)
     steps = [len(part) + len(PART_SEPARATOR) for part in parts[:-1]]
@@ -95,9 +100,13 @@ def _clean_facts(metadata: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _reader(format_: Format) -> Callable[[bytes, Choices], RawText]:
+def _reader(format_: Format) -> Callable[[bytes, Choices], RawText]:  # noqa: C901 - one case per reader
     """The reader of a format; imported only when needed, because most readers load a library that few runs use."""
     match format_:
+        case "mail":
+            from ragstore.sources.mails import read_mail as reader
+        case "mhtml":
+            from ragstore.sources.mails import read_mhtml as reader
         case "text":
             from ragstore.sources.plain_text import read_text as reader
         case "markdown":
