@@ -6,6 +6,7 @@ take longer than all the rest, and what they do is none of both stores' business
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -27,14 +28,18 @@ from ragstore.app.backups import Wanted
 from ragstore.embedding import wordllama_model
 from ragstore.errors import CollectionNotFoundError, DocumentNotFoundError, RefusedError
 from ragstore.ingest import parse_process, pipeline
-from ragstore.ingest.parse_process import ParseLimits
+from ragstore.ingest.parse_child import member_key
+from ragstore.ingest.parse_process import Members, ParseLimits
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
 from ragstore.protocol.indexing import merge_all
 from ragstore.sources.bounds import read_path
+from ragstore.sources.containers import Walk, open_container
 from ragstore.sources.file_bytes import content_hash, read_bytes
-from ragstore.sources.readers import read
+from ragstore.sources.members import Room
+from ragstore.sources.raw import Choices
+from ragstore.sources.readers import ReadText, read
 from ragstore.telemetry.failpoint import Failpoint
 from tests.support.forkserver import a_process, context
 from tests.support.internals import (
@@ -228,11 +233,24 @@ class InThisProcess:
     def close(self) -> None:
         """Nothing to free."""
 
-    def parse(self, item: SourceItem) -> ParsedDocument:
+    def parse(self, item: SourceItem, members: Members) -> ParsedDocument:
         data = read_bytes(item.source_uri, self._limits.bounds, max_bytes=_MAX_BYTES)
-        document = read(data, os.path.basename(read_path(item.source_uri)))
-        chunks = split(document, self._limits.chunking)
-        return ParsedDocument(content_hash(data), chunks, len(document.text), document.metadata, document.notes)
+        name = os.path.basename(read_path(item.source_uri))
+        container = open_container(io.BytesIO(data), name, Room(max_member_bytes=_MAX_BYTES), Choices())
+        if container is None:
+            return self._document(read(data, name), content_hash(data))
+        container.check()
+        walk, known = Walk(container, item.document_id), set(members.known())
+        for leaf in walk.leaves():
+            member = SourceItem(leaf.document_id, item.source_uri, leaf.size, item.mtime_ns, within=item)
+            is_known = member_key(leaf.document_id, leaf.content_hash) in known
+            read_now = None if is_known or leaf.read is None else self._document(leaf.read(), leaf.content_hash)
+            members.add(member, leaf.container_id, read_now)
+        return self._document(walk.own_text() or ReadText(""), content_hash(data))
+
+    def _document(self, text: ReadText, hash_of_bytes: str) -> ParsedDocument:
+        chunks = split(text, self._limits.chunking) if text.text else []
+        return ParsedDocument(hash_of_bytes, chunks, len(text.text), text.metadata, text.notes)
 
 
 class _Model:

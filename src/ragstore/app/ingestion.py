@@ -157,7 +157,7 @@ class Ingestion:
         """Add and update documents."""
         with self._services(collection, read.roots()) as services:
             report = ingest(services, collection, listing, limits=self._limits, tell=tell)
-        report.passed_over = listing.passed_over
+        report.passed_over.merge(listing.passed_over)
         return report
 
     def sync(
@@ -166,13 +166,13 @@ class Ingestion:
         """Add, update and delete documents."""
         roots = read.roots()
         source = Source(listing, roots, lambda paths: read.listing([path for path in paths if os.path.lexists(path)]))
-        with self._services(collection, roots) as services:
+        with self._services(collection, roots, allow_mass_delete=allow_mass_delete) as services:
             return sync(
                 services, collection, source, allow_mass_delete=allow_mass_delete, limits=self._limits, tell=tell
             )
 
     @contextmanager
-    def _services(self, collection: Collection, roots: Roots) -> Iterator[Services]:
+    def _services(self, collection: Collection, roots: Roots, *, allow_mass_delete: bool = False) -> Iterator[Services]:
         settings, writer = self._settings, self._writer
         with ParserPool(
             chunking=collection.chunking,
@@ -180,6 +180,7 @@ class Ingestion:
             choices=choices_of(settings),
             timeout_s=settings.parse_timeout_s,
             memory_mb=settings.parse_memory_mb,
+            max_file_mb=settings.max_file_mb,
             n_children=settings.parse_processes,
         ) as parsers:
             yield Services(
@@ -192,6 +193,7 @@ class Ingestion:
                 worker=writer.worker,
                 source_missing=roots.source_missing,
                 care=self._care,
+                allow_mass_delete=allow_mass_delete,
             )
 
 

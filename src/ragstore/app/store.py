@@ -285,9 +285,10 @@ class Ragstore:
         return show(self._pool, self._collection(collection), document_id, revision=revision)
 
     def delete(self, *document_ids: str, collection: str | None = None) -> int:
-        """Delete documents from both stores; returns how many were live."""
+        """Delete documents from both stores, containers with their members; returns how many were live."""
         found, writer = self._collection(collection), self._writer()
-        n_deleted = writer.publisher.delete(found, document_ids)
+        members = documents.with_members(self._pool, found, document_ids)
+        n_deleted = writer.publisher.delete(found, list(dict.fromkeys([*document_ids, *members])))
         writer.recoverer.retire()
         return n_deleted
 

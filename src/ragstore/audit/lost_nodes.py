@@ -11,6 +11,7 @@ import numpy as np
 from ragstore.embedding import Embedder
 from ragstore.model.chunk import PLACE_KEYS, Chunk
 from ragstore.model.collection import Collection
+from ragstore.model.document import IN_CONTAINER
 from ragstore.model.node import TYPE_KEYS, Node, content_and_text
 from ragstore.model.run import Vectors
 from ragstore.mongo.client import Document
@@ -212,7 +213,8 @@ def _document(document_id: str, entry: dict[str, Any], first: FirstRow | None, d
     own = entry.get("metadata")
     return LostDocument(
         document_id=document_id,
-        source_uri=path if isinstance(path, str) and path else document_id,
+        # A member of a container is read from the container's file.
+        source_uri=(path if isinstance(path, str) and path else document_id).partition(IN_CONTAINER)[0],
         revision=stamp if isinstance(stamp, int) else 0,
         from_ingest=staged,
         content_hash=content_hash,

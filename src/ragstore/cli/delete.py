@@ -34,11 +34,11 @@ def delete(  # noqa: PLR0913, PLR0917 - one argument per option
     as_json: JsonOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Remove documents from both stores.
+    """Remove documents from both stores; archives, mailboxes and mails with all that is in them.
 
-    Their files stay, and the next ingest of those adds them again. Exit status 3: some were not there, the others are
-    gone; 6: none was there. With --below nothing is removed if it were more than 20 % of the collection and more than
-    10 documents: exit status 4.
+    Their files stay, and the next ingest of those adds them again; it adds a member of an archive or a mail again when
+    that file has changed. Exit status 3: some were not there, the others are gone; 6: none was there. With --below
+    nothing is removed if it were more than 20 % of the collection and more than 10 documents: exit status 4.
 
     --json: {"deleted": number, "missing": [ids]}; with --below {"deleted": number, "deleted_documents": [ids],
     "forgotten_documents": [ids that left the quarantine]}, in a dry run what would be.
@@ -71,9 +71,10 @@ def _tell_below(report: DeleteReport, *, as_json: bool, dry_run: bool) -> None:
 
 def _delete_named(ctx: typer.Context, documents: list[str], collection: str | None, *, as_json: bool) -> None:
     with invocation_of(ctx).store() as store:
-        missing = [document for document in documents if not _deleted(store, document, collection)]
+        deleted = {document: _deleted(store, document, collection) for document in documents}
+        missing = [document for document, n_deleted in deleted.items() if not n_deleted]
         folder = next((document for document in missing if _has_below(store, document, collection)), None)
-    n_deleted = len(documents) - len(missing)
+    n_deleted = sum(deleted.values())
     hint = WHERE_DOCUMENTS_ARE
     if folder is not None:
         hint = f"documents below it are there; run: ragstore delete --below {shlex.quote(folder)}"
@@ -102,5 +103,5 @@ def _has_below(store: Ragstore, document: str, collection: str | None) -> bool:
         return False
 
 
-def _deleted(store: Ragstore, document: str, collection: str | None) -> bool:
-    return any(store.delete(spelling, collection=collection) for spelling in spellings(document))
+def _deleted(store: Ragstore, document: str, collection: str | None) -> int:
+    return next((n for each in spellings(document) if (n := store.delete(each, collection=collection))), 0)

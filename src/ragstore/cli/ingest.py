@@ -57,9 +57,10 @@ def ingest(  # noqa: PLR0913, PLR0917 - one argument per option
 ) -> None:
     """Add and update documents.
 
-    What did not change is neither read nor embedded again. Deletes nothing. Links that lead out of the folders are not
-    followed and are named. What is left out, by a pattern or by default, is counted. Safe to interrupt and to repeat.
-    Exit status 3: some documents are in quarantine, the others are in.
+    What did not change is neither read nor embedded again. Deletes nothing but what an archive, a mailbox or a mail no
+    longer has in it. Links that lead out of the folders are not followed and are named. What is left out, by a pattern
+    or by default, is counted. Safe to interrupt and to repeat. Exit status 3: some documents are in quarantine, the
+    others are in.
 
     --json: {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds",
     "noted": {"count", "by_note": {sentence: documents}, "documents": [{"document_id", "notes"}], the first 1,000},

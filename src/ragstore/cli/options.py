@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragstore.cli.invocation import invocation_of
+from ragstore.model.document import IN_CONTAINER
 from ragstore.model.selected import LEFT_OUT_FILES, LEFT_OUT_FOLDERS
 
 Mode = Literal["vector", "keyword", "hybrid"]
@@ -129,5 +130,7 @@ def spellings(document: str) -> list[str]:
     """The document ids that an argument may mean; first the argument itself."""
     if "://" in document:
         return [document]
-    absolute = os.path.abspath(os.path.expanduser(document))
-    return list(dict.fromkeys([document, absolute, os.path.realpath(absolute)]))
+    path, mark, member = document.partition(IN_CONTAINER)
+    absolute = os.path.abspath(os.path.expanduser(path))
+    paths = [path, absolute, os.path.realpath(absolute)]
+    return list(dict.fromkeys(f"{each}{mark}{member}" for each in paths))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ragstore.ingest.prefetch import PrefetchedListing
@@ -54,6 +55,18 @@ class IngestCounter:
             self.report.noted.add(item.document_id, notes)
         self._did(item)
 
+    def deleted(self, document_ids: Sequence[str]) -> None:
+        """Count members that their container no longer has."""
+        with self._lock:
+            self.report.deleted += len(document_ids)
+            self.report.deleted_documents += document_ids
+
+    def left_out(self, left_out: Mapping[str, tuple[int, Sequence[str]]]) -> None:
+        """Count members of a container that are not read, by reason: how many, and the ids of the first."""
+        with self._lock:
+            for reason, (n, examples) in left_out.items():
+                self.report.passed_over.add(reason, examples, n_more=n - len(examples))
+
     def finish(self) -> IngestReport:
         """Report the progress a last time and return the counts."""
         self.report.seconds = round(time.monotonic() - self._started, 3)
@@ -62,8 +75,10 @@ class IngestCounter:
 
     def _did(self, *items: SourceItem) -> None:
         with self._lock:
-            self._n_done += len(items)
-            self._bytes_done += sum(item.size for item in items)
+            # Members are not listed, so they do not count in what was listed and is done.
+            listed = [item for item in items if item.within is None]
+            self._n_done += len(listed)
+            self._bytes_done += sum(item.size for item in listed)
             due = time.monotonic() - self._reported_at >= REPORT_EVERY_S
             if due:
                 self._reported_at = time.monotonic()

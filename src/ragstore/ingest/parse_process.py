@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Protocol, Self
 
 import orjson
 
@@ -59,7 +59,31 @@ _ENVIRONMENT = (
     "LD_LIBRARY_PATH",
 )
 
-_Job = tuple[SourceItem, Future[ParsedDocument]]
+MAX_LOST_MEMBERS = 20
+"""A container is set aside after so many of its members took too long, or made the reader crash."""
+
+
+class Members(Protocol):
+    """Receiver of the members of one container, as they are read."""
+
+    def known(self) -> list[str]:
+        """The keys (``member_key``) of members that need not be read again."""
+
+    def add(self, member: SourceItem, container_id: str, read: ParsedDocument | ContentError | None) -> None:
+        """Take a member, or why it could not be read, or None for one that is known; waits for room."""
+
+
+class NoMembers:
+    """Receiver of a reading that only concerns a file itself."""
+
+    def known(self) -> list[str]:
+        return []
+
+    def add(self, member: SourceItem, container_id: str, read: ParsedDocument | ContentError | None) -> None:
+        pass
+
+
+_Job = tuple[SourceItem, Members, Future[ParsedDocument]]
 
 
 class ParserPool:
@@ -70,22 +94,24 @@ class ParserPool:
     Args:
         bounds: files that may be read.
         choices: what the deployment has decided about reading.
-        timeout_s: seconds one file may take.
+        timeout_s: seconds one file, or one member of a container, may take.
         memory_mb: memory that one file may take, in addition to the memory of an idle child.
+        max_file_mb: largest member of a container that is read.
         n_children: most children that run at the same time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per limit
         self,
         *,
         chunking: Chunking,
         bounds: Bounds,
         timeout_s: float,
         memory_mb: int,
+        max_file_mb: int = 64,
         choices: Choices = DETECTED,
         n_children: int = 1,
     ) -> None:
-        self._limits = ParseLimits(chunking, bounds, choices, timeout_s, memory_mb)
+        self._limits = ParseLimits(chunking, bounds, choices, timeout_s, memory_mb, max_file_mb)
         self._n_children = n_children
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -139,15 +165,19 @@ class ParserPool:
         """
         return self.submit(item).result()
 
-    def submit(self, item: SourceItem) -> Future[ParsedDocument]:
-        """Read and split one file in the background; the future raises what ``parse`` raises."""
+    def submit(self, item: SourceItem, members: Members | None = None) -> Future[ParsedDocument]:
+        """Read and split one file in the background; the future raises what ``parse`` raises.
+
+        Args:
+            members: is given the members of a container, from the thread that reads, before the future has a result.
+        """
         future: Future[ParsedDocument] = Future()
         with self._lock:
             if self._closed:
                 raise UsageError("this parser pool is closed", hint="make a new one")
             if not self._threads:
                 self._start()
-            self._jobs.put((item, future))
+            self._jobs.put((item, members or NoMembers(), future))
         return future
 
     def hash_only(self, item: SourceItem) -> str:
@@ -166,11 +196,11 @@ class ParserPool:
         """Parse files in one thread until the pool is closed."""
         process.start()
         while job := self._jobs.get():
-            item, future = job
+            item, members, future = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                document = process.parse(item)
+                document = process.parse(item, members)
             except BaseException as error:  # edge of the thread: the waiting thread gets the error
                 future.set_exception(error)
             else:
@@ -187,6 +217,7 @@ class ParseLimits:
     choices: Choices
     timeout_s: float
     memory_mb: int
+    max_file_mb: int
 
 
 class ParseProcess:
@@ -226,42 +257,64 @@ class ParseProcess:
         if self._child:
             self._child.close()
 
-    def parse(self, item: SourceItem) -> ParsedDocument:
-        """Read and split one file; raises as ``ParserPool.parse``."""
-        try:
-            answer = self._ask(item)
-        except (UnreadableError, UnsupportedTypeError) as refused:
-            raise type(refused)(
-                f"{item.document_id} {refused.message}", hint=refused.hint, **refused.facts
-            ) from refused
-        if error := answer.get("error"):
-            kind = _ERRORS[error["code"]]
-            raise kind(f"{item.document_id} {error['message']}", hint=error["hint"], **error["facts"])
-        document = answer["document"]
-        chunks = [
-            Chunk(text, start, end, tuple(titles), place) for text, start, end, titles, place in document["chunks"]
-        ]
-        return ParsedDocument(**{**document, "chunks": chunks})
+    def parse(self, item: SourceItem, members: Members) -> ParsedDocument:
+        """Read and split one file and its members; raises as ``ParserPool.parse``."""
+        start = n_lost = 0
+        while True:
+            try:
+                answer = self._ask(item, members, start)
+            except (UnreadableError, UnsupportedTypeError) as refused:
+                raise type(refused)(
+                    f"{item.document_id} {refused.message}", hint=refused.hint, **refused.facts
+                ) from refused
+            except _MemberLostError as lost:
+                # The others go on, in a new child.
+                start, n_lost = lost.n + 1, n_lost + 1
+                members.add(
+                    SourceItem(lost.document_id, item.source_uri, 0, item.mtime_ns, within=item), "", lost.error
+                )
+                if n_lost < MAX_LOST_MEMBERS:
+                    continue
+                raise LimitExceededError(
+                    f"{item.document_id}: {n_lost} of its members took too long, or crashed the reader",
+                    hint="unpack it, and name the folder instead",
+                ) from lost
+            if error := answer.get("error"):
+                raise _told(item.document_id, error)
+            return _document(answer["document"])
 
-    def _ask(self, item: SourceItem) -> dict[str, Any]:
-        """The child's answer; asks a new child again if files before this one may be the cause of a failure."""
+    def _ask(self, item: SourceItem, members: Members, start: int) -> dict[str, Any]:
+        """The child's last answer; asks a new child again if files before this one may be the cause of a failure.
+
+        Raises:
+            _MemberLostError: a member of the container ended the child.
+        """
         child = self._ready_child()
         used = child.n_answers > 0
+        reading = _Reading(item, members)
         try:
             with open_regular(item.source_uri, self._limits.bounds) as file, self._openable(item, file) as fd:
-                answer = child.ask({"source_uri": item.source_uri}, fd, self._limits.timeout_s)
+                request = {"source_uri": item.source_uri, "document_id": item.document_id, "start": start}
+                answer = child.ask(request, fd, self._limits.timeout_s)
+                while not ("document" in answer and "member" not in answer) and (
+                    "member" in answer or "error" not in answer
+                ):
+                    reading.take(answer, child)
+                    answer = child.next_answer(self._limits.timeout_s)
         except _NotAskedError:
             self._replace()
-            return self._ask(item)
+            return self._ask(item, members, start)
         except TimeoutError as error:
             self._replace()
-            raise self._too_slow(item) from error
+            raise reading.blamed(self._too_slow(reading.document_id)) from error
         except _DiedError as error:
             self._replace()
-            self._raise_death(item, error)
+            raise reading.blamed(self._cause_of_death(reading.document_id, error)) from error
         if answer.get("spent"):
             self._replace()
-            return self._ask(item) if used else answer
+            if reading.n is not None:
+                raise reading.blamed(_told(reading.document_id, answer["error"]))
+            return self._ask(item, members, start) if used and not reading.is_container else answer
         return answer
 
     @contextmanager
@@ -294,28 +347,86 @@ class ParseProcess:
             self._child.popen.wait()
         self.start()
 
-    def _too_slow(self, item: SourceItem) -> LimitExceededError:
+    def _too_slow(self, document_id: str) -> LimitExceededError:
         return LimitExceededError(
-            f"{item.document_id} took longer than {self._limits.timeout_s:g} s to be read",
+            f"{document_id} took longer than {self._limits.timeout_s:g} s to be read",
             hint="raise RAGSTORE_PARSE_TIMEOUT_S, or split the file",
             timeout_s=self._limits.timeout_s,
         )
 
-    def _raise_death(self, item: SourceItem, death: _DiedError) -> NoReturn:
+    def _cause_of_death(self, document_id: str, death: _DiedError) -> ContentError:
         by = _signal_name(death.returncode)
         if death.returncode == -signal.SIGALRM:
-            raise self._too_slow(item) from death
+            return self._too_slow(document_id)
         if death.returncode == -signal.SIGKILL:
-            raise LimitExceededError(
-                f"{item.document_id}: its reader was killed, as the system does when memory runs out",
+            return LimitExceededError(
+                f"{document_id}: its reader was killed, as the system does when memory runs out",
                 hint="lower RAGSTORE_PARSE_MEMORY_MB below what the machine has free, or split the file",
                 signal=by,
-            ) from death
-        raise ParseError(
-            f"{item.document_id}: its reader crashed ({by})",
+            )
+        return ParseError(
+            f"{document_id}: its reader crashed ({by})",
             hint="save the file anew, or raise RAGSTORE_PARSE_MEMORY_MB if it is large",
             signal=by,
-        ) from death
+        )
+
+
+class _Reading:
+    """What a child has said of one file so far, and which of its members it is reading."""
+
+    def __init__(self, item: SourceItem, members: Members) -> None:
+        self._item = item
+        self._members = members
+        self.document_id = item.document_id
+        self.n: int | None = None
+        self.is_container = False
+
+    def take(self, answer: dict[str, Any], child: _Child) -> None:
+        """Pass a member on, or answer the child's question."""
+        if answer.get("container"):
+            self.is_container = True
+            child.tell({"known": self._members.known()})
+        elif "reading" in answer:
+            self.n, self.document_id = answer["reading"], answer["document_id"]
+        else:
+            self.n, self.document_id = None, self._item.document_id
+            self._pass_on(answer)
+
+    def _pass_on(self, answer: dict[str, Any]) -> None:
+        told = answer["member"]
+        item = SourceItem(
+            told["document_id"], self._item.source_uri, told["size"], self._item.mtime_ns, within=self._item
+        )
+        read: ParsedDocument | ContentError | None = None
+        if "error" in answer:
+            read = _told(item.document_id, answer["error"])
+        elif "document" in answer:
+            read = _document(answer["document"])
+        self._members.add(item, told["container"], read)
+
+    def blamed(self, error: ContentError) -> Exception:
+        """The error itself, or if a member is its cause, one that names the member."""
+        return error if self.n is None else _MemberLostError(self.n, self.document_id, error)
+
+
+class _MemberLostError(Exception):
+    """A member of a container ended the child that read it."""
+
+    def __init__(self, n: int, document_id: str, error: ContentError) -> None:
+        super().__init__(n, document_id, error)
+        self.n = n
+        self.document_id = document_id
+        self.error = error
+
+
+def _told(document_id: str, error: dict[str, Any]) -> ContentError:
+    kind = _ERRORS[error["code"]]
+    return kind(f"{document_id} {error['message']}", hint=error["hint"], **error["facts"])
+
+
+def _document(told: dict[str, Any]) -> ParsedDocument:
+    chunks = [Chunk(text, start, end, tuple(titles), place) for text, start, end, titles, place in told["chunks"]]
+    return ParsedDocument(**{**told, "chunks": chunks})
 
 
 class _Child:
@@ -329,6 +440,7 @@ class _Child:
             "choices": asdict(limits.choices),
             "timeout_s": limits.timeout_s,
             "memory_mb": limits.memory_mb,
+            "max_file_mb": limits.max_file_mb,
         }
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         self._requests, theirs = socket.socketpair()
@@ -346,6 +458,7 @@ class _Child:
         assert self.popen.stdout
         self._replies = self.popen.stdout.fileno()
         os.set_blocking(self._replies, False)
+        self._received = bytearray()
         self._ready = False
         self.n_answers = 0
 
@@ -374,9 +487,20 @@ class _Child:
             socket.send_fds(self._requests, [frame(request)], [fd])
         except (BrokenPipeError, ConnectionResetError) as error:
             raise _NotAskedError from error
+        return self.next_answer(timeout_s)
+
+    def next_answer(self, timeout_s: float) -> dict[str, Any]:
+        """The next frame of the child about the file that it was asked for."""
         answer = self._receive(timeout_s)
         self.n_answers += 1
         return answer
+
+    def tell(self, value: dict[str, Any]) -> None:
+        """Answer a question of the child."""
+        try:
+            self._requests.sendall(frame(value))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _DiedError(self.popen.wait()) from error
 
     def close(self) -> None:
         """End the child at once and free its pipes; may be called more than once."""
@@ -390,19 +514,25 @@ class _Child:
         deadline = time.monotonic() + timeout_s
         poll = select.poll()
         poll.register(self._replies, select.POLLIN)
-        buffer = bytearray()
-        missing = LENGTH.size
-        while missing > 0:
+        buffer = self._received
+        while (end := _end_of_frame(buffer)) > len(buffer):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError(f"no answer in {timeout_s:g} s")
             block = os.read(self._replies, _READ_BYTES)
             if not block:
                 raise _DiedError(self.popen.wait())
             buffer += block
-            if len(buffer) >= LENGTH.size:
-                missing = LENGTH.size + LENGTH.unpack_from(buffer)[0] - len(buffer)
-        answer: dict[str, Any] = orjson.loads(memoryview(buffer)[LENGTH.size :])
+        answer: dict[str, Any] = orjson.loads(bytes(buffer[LENGTH.size : end]))
+        # A container's frames follow one another without being asked for.
+        del buffer[:end]
         return answer
+
+
+def _end_of_frame(buffer: bytearray) -> int:
+    """Bytes of the frame that begins here; of its length alone while that is not known."""
+    if len(buffer) < LENGTH.size:
+        return LENGTH.size
+    return LENGTH.size + int(LENGTH.unpack_from(buffer)[0])
 
 
 class _NotAskedError(Exception):

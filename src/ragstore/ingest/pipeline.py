@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,17 +18,18 @@ from functools import partial
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ContentError
+from ragstore.ingest.container_reading import ContainerReading
 from ragstore.ingest.counter import IngestCounter
 from ragstore.ingest.parse_process import ParserPool
-from ragstore.ingest.planner import USUAL_CARE, Care, Planner
+from ragstore.ingest.planner import USUAL_CARE, Care, Planner, is_same
 from ragstore.ingest.prefetch import MemoryBudget, Outcome, PrefetchedListing, read_all
 from ragstore.ingest.retry import retry_transient
 from ragstore.ingest.storer import Storer
-from ragstore.ingest.vectors import Parsed, Vectorizer
+from ragstore.ingest.vectors import Parsed, Prepared, Vectorizer
 from ragstore.model.collection import Collection
 from ragstore.model.document import SourceItem
 from ragstore.model.report import IngestReport, Listener
-from ragstore.postgres import vectors
+from ragstore.postgres import documents, vectors
 from ragstore.postgres.documents import Failure
 from ragstore.postgres.pool import PostgresPool
 from ragstore.protocol.indexing import Indexer
@@ -62,6 +63,7 @@ class Services:
     Args:
         source_missing: whether the file of a source URI is certainly missing, and so may have been renamed.
         care: how carefully the ingest looks.
+        allow_mass_delete: whether a container may lose suspiciously many members.
     """
 
     pool: PostgresPool
@@ -73,6 +75,7 @@ class Services:
     worker: str
     source_missing: Callable[[str], bool]
     care: Care = USUAL_CARE
+    allow_mass_delete: bool = False
 
 
 def ingest(
@@ -115,12 +118,23 @@ def ingest(
         worker=services.worker,
         care=services.care,
         source_missing=services.source_missing,
+        allow_mass_delete=services.allow_mass_delete,
         giving_up=giving_up,
     )
     budget = MemoryBudget(limits.memory_mb * 2**20, dim=collection.space.dim, giving_up=giving_up)
     flow = _Flow(Vectorizer(services.pool, collection, services.embedder), storer, budget, limits)
+    reading_of = partial(
+        ContainerReading,
+        look_up=lambda item: retry_transient(lambda: documents.get_members(services.pool, collection, item)),
+        is_current=lambda state: not services.care.reread and is_same(state, state.content_hash, collection.chunking),
+        unchanged=counter.unchanged,
+    )
     with (
-        closing(read_all(planner.changed(prefetched), services.parsers, budget)) as read,
+        closing(
+            read_all(
+                planner.changed(prefetched), services.parsers, budget, lambda item, emit: reading_of(item, emit=emit)
+            )
+        ) as read,
         closing(_refused(read, services.care)) as outcomes,
         closing(flow.store_all(outcomes)) as stored,
     ):
@@ -161,11 +175,15 @@ class _Flow:
         with ThreadPoolExecutor(STORED_AT_ONCE, thread_name_prefix="ragstore-store") as storing:
             try:
                 for batch in self._batches(outcomes):
+                    if not batch.begun_at:
+                        # A container waits for its last members to be stored.
+                        self._stored.popleft().result()
+                        continue
                     prepared, refused = self._vectorizer.prepare(batch.parsed)
                     self._storer.set_aside(batch.failures + refused)
                     if len(self._stored) == STORED_AT_ONCE:
                         self._stored.popleft().result()
-                    future = storing.submit(self._storer.store, prepared)
+                    future = storing.submit(self._store, prepared, batch)
                     future.add_done_callback(partial(self._stored_now, batch.n_bytes))
                     self._stored.append(future)
                     yield sum(len(each.document.chunks) for each in prepared)
@@ -175,6 +193,11 @@ class _Flow:
                 # Also for an interrupt: the threads finish their current step and do not retry it for a minute.
                 self._storer.give_up()
                 raise
+
+    def _store(self, prepared: Sequence[Prepared], batch: Batch) -> None:
+        self._storer.store(prepared)
+        for reading, n_members in batch.members.items():
+            reading.done(n_members)
 
     def _batches(self, outcomes: Iterable[Outcome | None]) -> Iterator[Batch]:
         max_bytes = self._budget.n_bytes // _BATCHES_UNDER_WAY
@@ -196,11 +219,13 @@ class Batch:
     """Documents that are embedded and published together.
 
     Args:
+        members: how many of them belong to each container.
         n_bytes: bytes of the memory budget that these documents have acquired.
     """
 
     parsed: list[Parsed] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    members: Counter[ContainerReading] = field(default_factory=Counter)
     n_chunks: int = 0
     n_bytes: int = 0
     begun_at: float = 0.0
@@ -208,10 +233,12 @@ class Batch:
     def add(self, outcome: Outcome) -> None:
         self.begun_at = self.begun_at or time.monotonic()
         self.n_bytes += outcome.n_bytes
+        if outcome.container and outcome.is_member:
+            self.members[outcome.container] += 1
         if isinstance(outcome.result, ContentError):
             self.failures.append(Failure(outcome.item, outcome.result))
             return
-        self.parsed.append(Parsed(outcome.item, outcome.result))
+        self.parsed.append(Parsed(outcome.item, outcome.result, None if outcome.is_member else outcome.container))
         self.n_chunks += len(outcome.result.chunks)
 
     @property
@@ -223,7 +250,9 @@ class Batch:
 def batches(
     outcomes: Iterable[Outcome | None], *, max_chunks: int, max_bytes: int, is_idle: Callable[[], bool]
 ) -> Iterator[Batch]:
-    """Group outcomes into batches.
+    """Group outcomes into batches; an empty one asks to wait until a batch is stored.
+
+    A container comes after its members: in the batch of the last ones, or after that was stored.
 
     Args:
         outcomes: None means that nothing came for a moment, so that the age of a batch can be checked.
@@ -231,12 +260,38 @@ def batches(
         is_idle: whether nothing is being stored.
     """
     batch = Batch()
+    waiting: list[Outcome] = []
     for outcome in outcomes:
-        if outcome is not None:
+        if outcome is not None and _must_wait(outcome, batch):
+            waiting.append(outcome)
+        elif outcome is not None:
             batch.add(outcome)
+        if waiting:
+            waiting = _without_ready(waiting, batch)
         is_full = max(batch.n_chunks, len(batch.failures)) >= max_chunks or batch.n_bytes >= max_bytes
         if is_full or (batch.has_waited and is_idle()):
             yield batch
             batch = Batch()
-    if batch.begun_at:
+    while batch.begun_at or waiting:
         yield batch
+        batch = Batch()
+        waiting = _without_ready(waiting, batch)
+
+
+def _must_wait(outcome: Outcome, batch: Batch) -> bool:
+    """Whether a container has members that are neither stored nor in this batch."""
+    reading = outcome.container
+    if reading is None or outcome.is_member or isinstance(outcome.result, ContentError):
+        return False
+    return reading.n_open > batch.members[reading]
+
+
+def _without_ready(waiting: list[Outcome], batch: Batch) -> list[Outcome]:
+    """Add the containers that need not wait any longer to the batch; returns the others."""
+    still = []
+    for outcome in waiting:
+        if _must_wait(outcome, batch):
+            still.append(outcome)
+        else:
+            batch.add(outcome)
+    return still

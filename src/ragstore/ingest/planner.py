@@ -85,6 +85,7 @@ class Planner:
         self._trusts_times = not care.checksum and not care.reread
         self._worker = worker
         self._giving_up = giving_up
+        self._to_retry: set[str] = set()
 
     @property
     def chunking(self) -> Chunking:
@@ -98,6 +99,8 @@ class Planner:
         has_quarantine = bool(batch) and self._retry_transient(
             lambda: documents.has_quarantined(self._pool, self._collection)
         )
+        if has_quarantine:
+            self._to_retry = self._retry_transient(lambda: documents.containers_to_retry(self._pool, self._collection))
         while batch:
             self._set_aside([entry for entry in batch if isinstance(entry, Unlistable)])
             items = [entry for entry in batch if isinstance(entry, SourceItem)]
@@ -110,11 +113,13 @@ class Planner:
         quarantined: dict[str, QuarantineState] = {}
         if has_quarantine:
             quarantined = self._retry_transient(lambda: documents.get_quarantined(self._pool, self._collection, ids))
-        unchanged, others = [], []
+        unchanged, to_retry, others = [], [], []
         for item in items:
             entry = quarantined.get(item.document_id)
             if entry and self._fails_again(entry, item):
                 self._counter.failed(item, entry.code, entry.reason)
+            elif item.source_uri in self._to_retry:
+                to_retry.append(item)
             elif (
                 self._trusts_times
                 and entry is None
@@ -124,6 +129,7 @@ class Planner:
             else:
                 others.append(item)
         self._counter.unchanged(*unchanged)
+        yield from to_retry
         touched: list[Touched] = []
         for item in others:
             state = states.get(item.document_id)
@@ -209,9 +215,15 @@ def is_overtaken(state: DocumentState, item: SourceItem, now: tuple[int, int, in
         item: as it was when it was read.
         now: size and times of the source unit after ``state`` was looked up, None if the unit is missing.
     """
-    if now == (item.size, item.mtime_ns, item.ctime_ns):
+    # What is known of a member is the time of its container's file.
+    read = item.within or item
+    if now == (read.size, read.mtime_ns, read.ctime_ns):
         return False
     if now is None and state.deleted_at is not None:
         return True
     is_newer = state.mtime_ns is not None and item.mtime_ns is not None and state.mtime_ns > item.mtime_ns
-    return state.live and (is_newer or (state.size, state.mtime_ns, state.ctime_ns) == now)
+    if item.within is not None:
+        is_of_now = now is not None and state.mtime_ns == now[1]
+    else:
+        is_of_now = (state.size, state.mtime_ns, state.ctime_ns) == now
+    return state.live and (is_newer or is_of_now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from ragstore.errors import ContentError
+from ragstore.ingest.container_reading import ContainerReading, Emit
 from ragstore.ingest.parse_process import ParserPool
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem
@@ -101,29 +102,43 @@ _STARVED_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A file that was read, or the reason why it could not be.
+    """A file or a member that was read, or the reason why it could not be.
 
     Args:
         n_bytes: bytes acquired from the memory budget; the receiver must release them.
+        container: the reading that it belongs to, for a member, or that it ends, for the container itself.
     """
 
     item: SourceItem
     result: ParsedDocument | ContentError
     n_bytes: int
+    container: ContainerReading | None = None
+
+    @property
+    def is_member(self) -> bool:
+        return self.item.within is not None
+
+
+ReadingOf = Callable[[SourceItem, Emit], ContainerReading]
 
 
 def read_all(
-    items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget
+    items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget, reading_of: ReadingOf | None = None
 ) -> Generator[Outcome | None, None, None]:
     """Outcomes in the order in which files are finished, so that a slow file delays no other one.
 
     None means that nothing came for a moment. The items are iterated in a thread of their own; closing this generator
     before its end stops the reading.
 
+    Members of a container come before it, while it is being read.
+
+    Args:
+        reading_of: makes the reading of a file that may be a container; without it members are not handed on.
+
     Raises:
         any error of the items, and errors of the parsers that no file has caused.
     """
-    feeder = _Feeder(items, parsers, budget)
+    feeder = _Feeder(items, parsers, budget, reading_of)
     starved_s = 0.0
     try:
         while not feeder.is_empty:
@@ -141,11 +156,19 @@ def read_all(
 class _Feeder:
     """Thread that submits files to the parsers while the budget has room; ``next`` returns the outcomes."""
 
-    def __init__(self, items: Iterable[SourceItem], parsers: ParserPool, budget: MemoryBudget) -> None:
+    def __init__(
+        self,
+        items: Iterable[SourceItem],
+        parsers: ParserPool,
+        budget: MemoryBudget,
+        reading_of: ReadingOf | None = None,
+    ) -> None:
         self._items = items
         self._parsers = parsers
         self._budget = budget
+        self._reading_of = reading_of
         self._waiting: dict[Future[ParsedDocument], None] = {}
+        self._reserved: dict[str, int] = {}
         self._n_fed: int | None = None
         self._n_got = 0
         self._done: SimpleQueue[Outcome | BaseException | int] = SimpleQueue()
@@ -166,7 +189,7 @@ class _Feeder:
         if isinstance(done, BaseException):
             raise done
         if isinstance(done, Outcome):
-            self._n_got += 1
+            self._n_got += not done.is_member
             return done
         self._n_fed = done
         return None
@@ -186,10 +209,12 @@ class _Feeder:
                 acquired = self._budget.bytes_of_file(item.size)
                 if not self._budget.acquire(acquired):
                     break
-                future = self._parsers.submit(item)
+                self._reserved[item.document_id] = acquired
+                reading = self._reading_of(item, self._emit) if self._reading_of else None
+                future = self._parsers.submit(item, reading)
                 self._waiting[future] = None
                 n_fed += 1
-                future.add_done_callback(partial(self._finish, item, acquired))
+                future.add_done_callback(partial(self._finish, item, reading))
             self._done.put(n_fed)
         except BaseException as error:
             # Any error of the listing or the planner must reach the thread that consumes the outcomes.
@@ -198,8 +223,23 @@ class _Feeder:
             if isinstance(self._items, Generator):
                 self._items.close()
 
-    def _finish(self, item: SourceItem, acquired: int, future: Future[ParsedDocument]) -> None:
+    def _emit(self, reading: ContainerReading, member: SourceItem, read: ParsedDocument | ContentError) -> bool:
+        """Called in the thread that reads the container; waits until there is room for the member."""
+        # Its members are held one by one, the container itself is not.
+        self._budget.resize(self._unreserved(reading.item), 0)
+        n_bytes = self._budget.bytes_of_document(read) if isinstance(read, ParsedDocument) else 0
+        if not self._budget.acquire_read(n_bytes):
+            return False
+        self._done.put(Outcome(member, read, n_bytes, reading))
+        return True
+
+    def _unreserved(self, item: SourceItem) -> int:
+        """Bytes that were acquired for a file before it was read and that it has no more, the first time."""
+        return self._reserved.pop(item.document_id, 0)
+
+    def _finish(self, item: SourceItem, reading: ContainerReading | None, future: Future[ParsedDocument]) -> None:
         """Called in the thread that read the file."""
+        acquired = self._unreserved(item)
         self._waiting.pop(future, None)
         if future.cancelled():
             return
@@ -210,7 +250,7 @@ class _Feeder:
         result = future.result() if error is None else error
         now = self._budget.bytes_of_document(result) if isinstance(result, ParsedDocument) else 0
         self._budget.resize(acquired, now)
-        self._done.put(Outcome(item, result, now))
+        self._done.put(Outcome(item, result, now, reading if reading and reading.is_container else None))
 
 
 _COPIES_OF_TEXT = 4
@@ -244,6 +284,7 @@ class MemoryBudget:
         self.giving_up = giving_up
         self._changed = threading.Condition()
         self._acquired = 0
+        self._read = 0
         self.peak_bytes = 0
 
     def bytes_of_file(self, size: int) -> int:
@@ -264,13 +305,29 @@ class MemoryBudget:
             self._add(n_bytes)
         return not self.giving_up.is_set()
 
+    def acquire_read(self, n_bytes: int) -> bool:
+        """Wait for room for a member that was read and acquire it; False if the ingest gives up.
+
+        Only what was read counts: files that wait for the reader of the container would wait for ever.
+        """
+        with self._changed:
+            while self._read and self._read + n_bytes > self.n_bytes:
+                self._changed.wait(_POLL_S)
+                if self.giving_up.is_set():
+                    return False
+            self._read += n_bytes
+            self._add(n_bytes)
+        return not self.giving_up.is_set()
+
     def resize(self, acquired: int, now: int) -> None:
         """Change the amount of a document to its size ``now``, which is known once it is read, without waiting."""
         with self._changed:
+            self._read += now
             self._add(now - acquired)
 
     def release(self, n_bytes: int) -> None:
         with self._changed:
+            self._read -= n_bytes
             self._add(-n_bytes)
 
     def _add(self, n_bytes: int) -> None:

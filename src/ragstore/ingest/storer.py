@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import orjson
 
-from ragstore.errors import ContentError, Retry, StoreError
+from ragstore.errors import ContentError, MassDeletionError, Retry, StoreError, UnreadableError
 from ragstore.ingest.counter import IngestCounter
+from ragstore.ingest.deletion import MAX_DELETED, is_mass
 from ragstore.ingest.nodes import build_nodes, document_metadata
 from ragstore.ingest.planner import Care, fingerprint, is_overtaken, is_same
 from ragstore.ingest.retry import retry_transient
@@ -39,6 +41,7 @@ class Storer:
         worker: str,
         care: Care,
         source_missing: Callable[[str], bool],
+        allow_mass_delete: bool,
         giving_up: threading.Event,
     ) -> None:
         self._pool = pool
@@ -49,6 +52,7 @@ class Storer:
         self._worker = worker
         self._care = care
         self._source_missing = source_missing
+        self._allow_mass_delete = allow_mass_delete
         self._giving_up = giving_up
 
     def give_up(self) -> None:
@@ -93,6 +97,7 @@ class Storer:
             planned = self._plan(batch)
             batch[:] = [prepared for prepared, _ in planned]
             result = self._publisher.publish(self._collection, [revision for _, revision in planned])
+            self._counter.deleted(result.deleted)
             published = set(result.published)
             for prepared, revision in planned:
                 if revision.document_id in published:
@@ -103,6 +108,7 @@ class Storer:
                         n_embedded=revision.n_embedded,
                         notes=revision.notes,
                     )
+                    self._ended(prepared)
             moved_on = set(result.moved_on)
             batch[:] = [prepared for prepared, _ in planned if prepared.item.document_id in moved_on]
         self._recoverer.retire()
@@ -114,16 +120,20 @@ class Storer:
         planned, failures = [], []
         for prepared in batch:
             state = states.get(prepared.item.document_id)
-            if prepared.item.document_id in unchanged:
+            vanished = prepared.container.vanished() if prepared.container else {}
+            if prepared.item.document_id in unchanged and not vanished:
                 self._counter.unchanged(prepared.item)
+                self._ended(prepared)
                 continue
             if state is not None and state.revision and is_overtaken_now(state, prepared.item):
                 self._counter.unchanged(prepared.item)
                 continue
             try:
+                self._check_members(prepared, vanished)
                 old = renamed.get(prepared.item.document_id)
-                planned.append((prepared, _planned(prepared, state, old, self._collection)))
-            except ContentError as error:
+                revision = _planned(prepared, state, old, self._collection)
+                planned.append((prepared, replace(revision, vanished=vanished) if vanished else revision))
+            except (ContentError, MassDeletionError) as error:
                 failures.append(Failure(prepared.item, error))
         self.set_aside(failures)
         return planned
@@ -151,6 +161,42 @@ class Storer:
                 touched.append(Touched(item, state.revision, new, prepared.document.notes))
         documents.touch_documents(self._pool, self._collection, touched)
         return unchanged
+
+    def _check_members(self, prepared: Prepared, vanished: Mapping[str, int]) -> None:
+        """Raise an error if a container cannot be what its reading found.
+
+        Raises:
+            UnreadableError: another worker, which read another state of it, has deleted a member that it has.
+            MassDeletionError: suspiciously many of its members are gone.
+        """
+        if prepared.container is None:
+            return
+        container = prepared.item
+        lost = prepared.container.lost(documents.get_members(self._pool, self._collection, container))
+        if lost is not None:
+            raise UnreadableError(
+                f"{container.document_id} changed while it was read: {lost} was deleted",
+                hint="run the same command again",
+            )
+        if len(vanished) > MAX_DELETED and not self._allow_mass_delete:
+            n_live = documents.count_live(self._pool, self._collection)
+            if is_mass(len(vanished), n_live):
+                raise MassDeletionError(
+                    f"{container.document_id}: {len(vanished):,} of its members are gone from it, of {n_live:,} "
+                    "documents: they were not deleted",
+                    hint="if they are to go, run: ragstore sync PATH --allow-mass-delete",
+                    in_python="if they are to go, call sync with allow_mass_delete=True",
+                )
+
+    def _ended(self, prepared: Prepared) -> None:
+        """A container was read to its end and stored: count what it leaves out, and free what is well of quarantine."""
+        reading = prepared.container
+        if reading is None:
+            return
+        self._counter.left_out(prepared.document.left_out)
+        entries = documents.get_quarantined_members(self._pool, self._collection, prepared.item)
+        well = [document_id for document_id in entries if reading.is_well(document_id)]
+        documents.forget_quarantined(self._pool, self._collection, well)
 
     def _renamed(self, batch: Sequence[Prepared], states: dict[str, DocumentState]) -> dict[str, DocumentState]:
         """For each new document, a live document with the same content and a missing source; each is used once.

@@ -53,7 +53,7 @@ def sync(
     begun_at = time.monotonic()
     relay = _ProgressRelay(tell)
     report = ingest(services, collection, source.roots.watching(source.listing), limits=limits, tell=relay)
-    report.passed_over = source.listing.passed_over
+    report.passed_over.merge(source.listing.passed_over)
     if not source.listing.complete:
         report.refused = incomplete()
         return report

@@ -9,6 +9,7 @@ import numpy as np
 
 from ragstore.embedding import Embedder
 from ragstore.errors import ModelError, ModelMissingError, ModelUnavailableError
+from ragstore.ingest.container_reading import ContainerReading
 from ragstore.ingest.retry import retry_transient
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.collection import Collection
@@ -25,16 +26,22 @@ class Parsed:
 
     item: SourceItem
     document: ParsedDocument
+    container: ContainerReading | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A document with its vectors, shape ``(n_chunks, dim)``."""
+    """A document with its vectors, shape ``(n_chunks, dim)``.
+
+    Args:
+        container: the reading that ends with this document, if it is a container.
+    """
 
     item: SourceItem
     document: ParsedDocument
     vectors: Vectors
     n_embedded: int
+    container: ContainerReading | None = None
 
 
 class Vectorizer:
@@ -71,7 +78,7 @@ class Vectorizer:
                 continue
             embedded_here = not_yet_counted.intersection(of_document)
             not_yet_counted -= embedded_here
-            prepared.append(Prepared(parsed.item, parsed.document, matrix, len(embedded_here)))
+            prepared.append(Prepared(parsed.item, parsed.document, matrix, len(embedded_here), parsed.container))
         return prepared, failures
 
     def _matrix(self, of_document: Sequence[Vectors]) -> Vectors:

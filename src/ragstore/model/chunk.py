@@ -58,6 +58,7 @@ class ParsedDocument:
         metadata: facts found in the document itself (``title``, ``pages``), JSON values only.
         notes: what a person would want to know about this reading: counts of what was replaced, left out or guessed,
             and names of guesses, e.g. ``{"nul_bytes": 3, "decoded_as": "shift_jis"}``.
+        left_out: for a container, how many of its members are not read and the first of their ids, by reason.
     """
 
     content_hash: str
@@ -65,3 +66,4 @@ class ParsedDocument:
     n_chars: int
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, int | str] = field(default_factory=dict)
+    left_out: dict[str, tuple[int, list[str]]] = field(default_factory=dict)

@@ -15,6 +15,10 @@ MAX_DOCUMENT_ID_BYTES = 1024
 """Far below the limit of 2,704 bytes of a btree entry, so that every index on it works."""
 
 
+IN_CONTAINER = "!//"
+"""Stands in an id between a container and its member. No path of a listing has it, because none has an empty part."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceItem:
     """One source unit of a listing, not yet read.
@@ -26,6 +30,7 @@ class SourceItem:
         mtime_ns: last change, nanoseconds since the epoch, None if the source has none.
         etag: version tag, None if the source has none.
         ctime_ns: last change of any kind, also of name or rights, nanoseconds since the epoch; None if unknown.
+        within: the file that contains it, for a member of a container; ``source_uri`` is that file's then.
     """
 
     document_id: str
@@ -34,6 +39,7 @@ class SourceItem:
     mtime_ns: int | None = None
     etag: str | None = None
     ctime_ns: int | None = None
+    within: SourceItem | None = None
 
 
 @dataclass(frozen=True, slots=True)

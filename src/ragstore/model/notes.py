@@ -15,9 +15,11 @@ NOTES: dict[str, str] = {
     "comments": "{} comments read",
     "control_chars": "{} control characters removed",
     "controls_unfilled": "{} prompts of empty form controls left out",
+    "damaged_parts": "{} damaged parts of a mail not read",
     "decoded_as": "decoded as {}",
     "embedded_documents_left_out": "{} embedded documents left out",
     "empty": "empty",
+    "encrypted_parts": "{} encrypted parts of a mail not read",
     "equations_left_out": "{} equations left out",
     "error_cells": "{} cells with an error such as #N/A left empty",
     "front_matter_unread": "{} blocks of front matter unread, which stay in the text",
@@ -27,6 +29,7 @@ NOTES: dict[str, str] = {
     "hidden_text": "{} hidden elements left out",
     "hidden_words": "{} hidden words left out",
     "images_left_out": "{} images left out",
+    "inline_images": "{} inline images left out",
     "inline_images_left_out": "{} inline images left out",
     "invalid_utf8": "{} damaged characters of UTF-8 replaced",
     "invisible_chars": "{} invisible characters removed",
@@ -34,6 +37,7 @@ NOTES: dict[str, str] = {
     "lines_unread": "{} lines of JSON left out",
     "lone_surrogates": "{} half characters replaced",
     "missing_chapters": "{} chapters named and not there",
+    "names_decoded_as": "names decoded as {}",
     "nul_bytes": "{} NUL bytes removed",
     "only_a_title": "{} titles without any other text",
     "other_files_left_out": "{} other files named and not opened",
@@ -42,10 +46,14 @@ NOTES: dict[str, str] = {
     "pages_without_text": "{} pages without text",
     "parts_left_out": "{} damaged parts left out",
     "replaced_chars": "{} characters replaced that the encoding does not have",
+    "resources_left_out": "{} resources of a saved page left out",
+    "signatures": "{} signatures left out",
     "stray_bytes_as_cp1252": "{} stray bytes decoded as windows-1252",
     "symbols_left_out": "{} symbols of unknown fonts left out",
     "terminal_codes": "{} terminal codes removed",
     "unknown_entities": "{} entities left as they are written",
+    "unread_rtf_bodies": "{} bodies in RTF not read",
+    "unread_winmail_parts": "{} parts of winmail.dat not read",
     "xfa_forms": "{} XFA forms whose values cannot be read",
 }
 """A sentence for each note, ``{}`` being its value; a count comes first, before the plural of what is counted."""
@@ -53,8 +61,10 @@ NOTES: dict[str, str] = {
 LOSSES = frozenset(
     {
         "charts_left_out",
+        "damaged_parts",
         "decoded_as",
         "embedded_documents_left_out",
+        "encrypted_parts",
         "equations_left_out",
         "invalid_utf8",
         "lines_unread",
@@ -68,6 +78,8 @@ LOSSES = frozenset(
         "replaced_chars",
         "stray_bytes_as_cp1252",
         "symbols_left_out",
+        "unread_rtf_bodies",
+        "unread_winmail_parts",
         "xfa_forms",
     }
 )

@@ -30,6 +30,8 @@ class PlannedRevision:
         replaces: for a renamed document, the old id and the revision it was planned from; the old document is deleted
             in the same transaction.
         n_embedded: nodes with a vector computed for this revision; the other vectors were reused.
+        vanished: members that this container no longer has, and the revisions they were planned from; those that did
+            not move on are deleted in the same transaction.
     """
 
     document_id: str
@@ -49,6 +51,7 @@ class PlannedRevision:
     n_embedded: int = 0
     ctime_ns: int | None = None
     notes: dict[str, int | str] = field(default_factory=dict)
+    vanished: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """Documents of a run that readers see now, and documents with a newer revision that must be planned again."""
+    """Documents of a run that readers see now, and documents with a newer revision that must be planned again.
+
+    Args:
+        deleted: members that were deleted with the new revision of their container.
+    """
 
     published: list[str]
     moved_on: list[str]
+    deleted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import orjson
 
 from ragstore.errors import RagstoreError
 from ragstore.model.collection import Collection, Found
-from ragstore.model.document import DocumentState, Event, QuarantineEntry, SourceItem, SourceState
+from ragstore.model.document import IN_CONTAINER, DocumentState, Event, QuarantineEntry, SourceItem, SourceState
 from ragstore.postgres import statements
 from ragstore.postgres.collections import nodes_without_document, to_found
 from ragstore.postgres.pool import Cursor, PostgresPool
@@ -189,6 +189,33 @@ def span_end(pool: PostgresPool, collection: Collection, document_id: str) -> tu
 def _span_end(cursor: Cursor, collection: Collection, document_id: str) -> tuple[int, int]:
     revision: int = fetch_first(cursor, LIVE_REVISION, collection, document_id=document_id)
     return revision, fetch_first(cursor, SPAN_END, collection, document_id=document_id)
+
+
+def get_members(pool: PostgresPool, collection: Collection, container: SourceItem) -> dict[str, SourceState]:
+    """The live documents that an ingest read from this container, by id."""
+    rows = fetch(pool, statements.GET_MEMBERS, collection, **_of_container(container))
+    return {row[0]: SourceState._make(row) for row in rows}
+
+
+def with_members(pool: PostgresPool, collection: Collection, document_ids: Sequence[str]) -> list[str]:
+    """The live ones among these documents, and the live documents in those that are containers."""
+    beginnings = [f"{document_id}{IN_CONTAINER}" for document_id in document_ids]
+    rows = fetch(pool, statements.WITH_MEMBERS, collection, document_ids=list(document_ids), beginnings=beginnings)
+    return [row[0] for row in rows]
+
+
+def get_quarantined_members(pool: PostgresPool, collection: Collection, container: SourceItem) -> list[str]:
+    """Ids of members of this container that are in quarantine."""
+    return [row[0] for row in fetch(pool, statements.QUARANTINED_MEMBERS, collection, **_of_container(container))]
+
+
+def containers_to_retry(pool: PostgresPool, collection: Collection) -> set[str]:
+    """URIs of containers with members in quarantine that are to be tried again."""
+    return {row[0] for row in fetch(pool, statements.CONTAINERS_TO_RETRY, collection, mark=IN_CONTAINER)}
+
+
+def _of_container(container: SourceItem) -> dict[str, str]:
+    return {"source_uri": container.source_uri, "beginning": f"{container.document_id}{IN_CONTAINER}"}
 
 
 def find_by_content(

@@ -62,12 +62,15 @@ UPDATE ragstore.document d SET revision = d.revision + 1,
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY(%(ids)s::text[])
 """
 
-# Without the columns that identify a known source, the next ingest or refresh reads the document again. Only documents
+# Without the columns that identify a known source, the next ingest or refresh reads the document again; a member of a
+# container is read with that, whose file it names as its source. Only documents
 # of an ingest have a fingerprint, and keep one: by it a sync recognises its own documents.
 FORGET_SOURCES = """
 UPDATE ragstore.document SET fingerprint = CASE WHEN fingerprint IS NOT NULL THEN '' END, content_hash = NULL,
     doc_hash = NULL, size = NULL, mtime_ns = NULL, etag = NULL, ctime_ns = NULL
-WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])
+WHERE collection_id = %(collection_id)s AND (document_id = ANY(%(ids)s::text[]) OR document_id = ANY(
+    SELECT source_uri FROM ragstore.document
+    WHERE collection_id = %(collection_id)s AND document_id = ANY(%(ids)s::text[])))
 """
 
 SET_VECTORS = """

@@ -208,6 +208,32 @@ SELECT document_id, revision, fingerprint, content_hash, size, mtime_ns, etag, r
 FROM ragstore.document WHERE collection_id = %(collection_id)s AND document_id = ANY(%(document_ids)s)
 """
 
+# The conditions are those of an index.
+GET_MEMBERS = """
+SELECT document_id, revision, fingerprint, content_hash, size, mtime_ns, etag, true, ctime_ns
+FROM ragstore.document WHERE collection_id = %(collection_id)s AND source_uri = %(source_uri)s
+    AND source_uri <> document_id AND deleted_at IS NULL AND fingerprint IS NOT NULL
+    AND document_id ^@ %(beginning)s AND revision > 0
+"""
+
+WITH_MEMBERS = """
+SELECT document_id FROM ragstore.document
+WHERE collection_id = %(collection_id)s AND deleted_at IS NULL AND revision > 0
+    AND (document_id = ANY(%(document_ids)s::text[]) OR document_id ^@ ANY(%(beginnings)s::text[]))
+"""
+
+QUARANTINED_MEMBERS = """
+SELECT document_id FROM ragstore.quarantine
+WHERE collection_id = %(collection_id)s AND source_uri = %(source_uri)s AND document_id ^@ %(beginning)s
+"""
+
+# A member is tried again when its container is read again.
+CONTAINERS_TO_RETRY = """
+SELECT DISTINCT source_uri FROM ragstore.quarantine
+WHERE collection_id = %(collection_id)s AND retry <> 'never' AND source_uri <> document_id
+    AND position(%(mark)s IN document_id) > 0
+"""
+
 FIND_BY_CONTENT = f"""
 SELECT {DOCUMENT_COLUMNS} FROM ragstore.document
 WHERE collection_id = %(collection_id)s AND content_hash = ANY(%(content_hashes)s) AND deleted_at IS NULL

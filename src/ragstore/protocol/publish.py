@@ -227,14 +227,15 @@ class Publisher:
             now = change.lock_documents([i for r in revisions for i in _touched(r)])
             current = [now[r.document_id] == r.planned_from and _replaced_current(r, now) for r in revisions]
             good = [r for r, is_current in zip(revisions, current, strict=True) if is_current]
+            vanished = [i for r in good for i, revision in r.vanished.items() if now[i] == revision]
             late = [r for r, is_current in zip(revisions, current, strict=True) if not is_current]
             if good:
-                gone = [r.replaces[0] for r in good if r.replaces]
+                gone = [r.replaces[0] for r in good if r.replaces] + vanished
                 self._write(change, good, gone, [b for b, is_current in zip(rows, current, strict=True) if is_current])
             if late:
                 change.queue_garbage([n.node_id for r in late for n in r.nodes])
             reached(Failpoint.VECTORS_COPIED)
-        return PublishResult([r.document_id for r in good], [r.document_id for r in late])
+        return PublishResult([r.document_id for r in good], [r.document_id for r in late], vanished)
 
     def _write(self, change: Change, revisions: list[PlannedRevision], gone: list[str], rows: list[bytes]) -> None:
         document_ids = [r.document_id for r in revisions]
@@ -248,6 +249,7 @@ class Publisher:
         change.add_events(
             [(r.document_id, r.action, r.n_embedded, _detail(r)) for r in revisions]
             + [(r.replaces[0], "deleted", 0, _renamed_to(r)) for r in revisions if r.replaces]
+            + [(i, "deleted", 0, None) for i in gone if i not in {r.replaces[0] for r in revisions if r.replaces}]
         )
         change.queue_ref_docs(document_ids + gone)
         change.clear_quarantine(document_ids)
@@ -261,7 +263,8 @@ class Publisher:
 
 
 def _touched(revision: PlannedRevision) -> list[str]:
-    return [revision.document_id, revision.replaces[0]] if revision.replaces else [revision.document_id]
+    replaced = [revision.replaces[0]] if revision.replaces else []
+    return [revision.document_id, *replaced, *revision.vanished]
 
 
 def _replaced_current(revision: PlannedRevision, now: dict[str, int]) -> bool:

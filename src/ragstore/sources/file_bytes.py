@@ -53,10 +53,15 @@ def content_hash(data: bytes) -> str:
 
 def content_hash_of(source_uri: str, bounds: Bounds) -> str:
     """``content_hash`` of a file, computed without keeping its bytes in memory; raises as ``read_bytes``."""
-    digest = hashlib.blake2b(digest_size=_HASH_BYTES)
     with open_regular(source_uri, bounds) as fd:
-        for block in _blocks(fd):
-            digest.update(block)
+        return hash_open(fd)
+
+
+def hash_open(fd: int) -> str:
+    """``content_hash`` of the rest of an open file; raises as ``read_bytes``."""
+    digest = hashlib.blake2b(digest_size=_HASH_BYTES)
+    for block in _blocks(fd):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ragstore.errors import UnsupportedTypeError
+from ragstore.sources.mail_heads import begins_message, is_saved_page
 from ragstore.sources.raw import DETECTED, Choices
 
 Format = str
@@ -24,7 +25,8 @@ class Kind:
     """One format.
 
     Args:
-        reader: module below ``ragstore.sources`` and its function, ``tables.read_table``; imported when needed.
+        reader: module below ``ragstore.sources`` and its function, ``tables.read_table``; imported when needed. Empty
+            for containers, of which only the members are read.
         names: suffixes and whole names of its files, lower-case, separated by spaces.
         has_marks: whether its bytes can be recognised; a file of such a name without the marks is read as text.
         extra: the extra of ragstore that installs its reader's library, if ragstore alone does not.
@@ -40,7 +42,11 @@ FORMATS: dict[Format, Kind] = {
     "text": Kind("plain_text.read_text", ".txt .text .nfo .debian"),
     "markdown": Kind("plain_text.read_markdown", ".md .markdown .mdx .mkd .qmd .rmd"),
     "html": Kind("html_pages.read_html", ".html .htm .xhtml .xht"),
-    "mhtml": Kind("html_pages.read_mhtml", ".mhtml .mht", has_marks=True),
+    "mhtml": Kind("mails.read_mhtml", ".mhtml .mht", has_marks=True),
+    "mail": Kind("mails.read_mail", ".eml", has_marks=True),
+    "msg": Kind("", ".msg", has_marks=True),
+    "mbox": Kind("", ".mbox", has_marks=True),
+    "archive": Kind("", ".zip .tar .tgz .tbz2 .txz .tzst .gz .bz2 .xz .zst", has_marks=True),
     "pdf": Kind("pdf_pages.read_pdf", ".pdf", has_marks=True),
     "docx": Kind("word_documents.read_docx", ".docx .docm .dotx .dotm", has_marks=True),
     "csv": Kind("tables.read_table", ".csv"),
@@ -89,6 +95,7 @@ _ZIP_TAIL_BYTES = 65_557
 _BOM = b"\xef\xbb\xbf"
 _ZIP = b"PK\x03\x04"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_MAY_BE_MAIL = ("text", "html", "mhtml", "mail", "mbox")
 
 # A zip archive with a member whose name begins so, or a first member "mimetype" that says so, is of this format.
 _ZIP_MEMBERS: tuple[tuple[str, Format], ...] = (
@@ -200,8 +207,8 @@ def format_of(data: bytes, name: str, choices: Choices = DETECTED) -> Format:
             raise UnsupportedTypeError(f"is {what}", hint=_CONVERT)
     if head[4:8] == b"ftyp":
         raise UnsupportedTypeError("is a film or recording (MP4)", hint="leave it out")
-    if message := _format_of_message(head):
-        return message
+    if named in _MAY_BE_MAIL and begins_message(head, is_named_so=named in ("mail", "mhtml")):
+        return "mhtml" if named == "mhtml" or is_saved_page(head) else "mail"
     return _format_of_text(head, named)
 
 
@@ -217,17 +224,6 @@ def _format_of_text(head: bytes, named: Format) -> Format:
         return "html"
     # An error page or a note saved as .pdf or .docx is still text worth reading.
     return "text" if FORMATS[named].has_marks else named
-
-
-def _format_of_message(head: bytes) -> Format | None:
-    """The format of what begins with the header lines of a message, under any name: a web archive."""
-    lines = head.removeprefix(_BOM).lstrip().splitlines()
-    names = {line.partition(b":")[0].lower() for line in lines[:20] if b":" in line and line[:1] not in b" \t"}
-    if not lines or b" " in lines[0].partition(b":")[0] or b"mime-version" not in names:
-        return None
-    top = b" ".join(lines).lower()
-    is_page = b"multipart/related" in top and (b"text/html" in top or b"snapshot-content-location" in names)
-    return "mhtml" if is_page else None
 
 
 def _format_of_zip(data: bytes, named: Format) -> Format:

@@ -6,13 +6,10 @@ are navigation (``<nav>``), choices of forms, and what is hidden. A page that ha
 
 from __future__ import annotations
 
-import email
-import email.policy
 import re
 
 import webencodings
 
-from ragstore.errors import ParseError
 from ragstore.sources.encodings import decodes
 from ragstore.sources.html_blocks import Page, markdown_of
 from ragstore.sources.plain_text import decode
@@ -59,23 +56,7 @@ def read_html(data: bytes, choices: Choices) -> RawText:
         UnsupportedTypeError: it is not text.
     """
     html, notes = decode_html(data, choices)
-    return _raw_text(html, notes)
-
-
-def read_mhtml(data: bytes, choices: Choices) -> RawText:
-    """The page of a web archive (MHTML).
-
-    Raises:
-        ParseError: there is no page in it.
-    """
-    message = email.message_from_bytes(data, policy=email.policy.default)
-    for part in message.walk():
-        if part.get_content_type() in {"text/html", "application/xhtml+xml"}:
-            payload = part.get_payload(decode=True)
-            if isinstance(payload, bytes):
-                html, notes = decode_html(payload, choices, part.get_content_charset() or "")
-                return _raw_text(html, notes)
-    raise ParseError("is a web archive without a page", hint="save the page anew, or leave it out")
+    return page_text(html, notes)
 
 
 def html_to_markdown(html: str) -> tuple[str, str]:
@@ -108,7 +89,7 @@ def decode_html(data: bytes, choices: Choices, declared: str = "") -> tuple[str,
     return decode(data, choices, telling=_TAG.sub(b" ", data))
 
 
-def _raw_text(html: str, notes: dict[str, int | str]) -> RawText:
+def page_text(html: str, notes: dict[str, int | str]) -> RawText:
     if html.lstrip("\ufeff \t\r\n").startswith("<?xml"):
         html = _SELF_CLOSED.sub(r"<\1\2></\1>", html)
     page = markdown_of(html)

@@ -66,11 +66,16 @@ def read(data: bytes, name: str, choices: Choices = DETECTED, *, path: str = "")
         raw = read_chosen(data, name, choices, path) if chosen else _reader(format_)(data, choices)
     except RecursionError as error:
         raise ParseError("is nested too deeply", hint="leave it out", reason="recursion") from error
+    return as_read(raw, may_hold_pictures=_may_hold_pictures(data))
+
+
+def as_read(raw: RawText, *, may_hold_pictures: bool = False) -> ReadText:
+    """Clean text of what a reader made of a file; raises ParseError if that is none, but perhaps pictures."""
     notes = dict(raw.notes)
     parts = [_cleaned(part, notes) for part in raw.parts]
     text = raw.separator.join(parts)
     if not text.strip():
-        if _may_hold_pictures(data):
+        if may_hold_pictures:
             raise ParseError("has no text", hint="leave it out, or run OCR on its pictures first", reason="no text")
         return ReadText("", raw.shape, metadata=_clean_facts(raw.metadata), notes=notes | _EMPTY)
     steps = [len(part) + len(raw.separator) for part in parts[:-1]]
@@ -89,7 +94,7 @@ def _may_hold_pictures(data: bytes) -> bool:
 
 def load_readers(choices: Choices = DETECTED) -> None:
     """Import the libraries of all readers now, so that no file waits for an import later."""
-    for format_ in FORMATS:
+    for format_ in (name for name, kind in FORMATS.items() if kind.reader):
         with suppress(UnsupportedTypeError):  # an extra is not installed
             _reader(format_)
     load_chosen(choices)
