@@ -6,13 +6,14 @@ BIN := .venv/bin
 WORKERS ?= 3
 MINUTES ?= 15
 SEED ?= 1
+FIRESTORE_EMULATOR := @firestore-emulator/server@0.3.15
 
 export UV_PYTHON_DOWNLOADS := never
 # NLTK, which LlamaIndex uses, refuses to read files that are hard links.
 export UV_LINK_MODE := copy
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help setup check format test demo bench soak catalog lock clean
+.PHONY: help setup check format test systems demo bench soak catalog lock clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +25,7 @@ setup: .venv/ready  ## Make .venv with everything in it, from python3 and pip al
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ragstore needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x build/uv/bin/uv || $(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check --root-user-action ignore --target build/uv 'uv>=0.9'
 	@test -x $(BIN)/python || build/uv/bin/uv venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
-	@build/uv/bin/uv sync --quiet --frozen --all-extras || \
+	@build/uv/bin/uv sync --quiet --frozen --extra all || \
 	  { echo "the locked addresses cannot be reached, asking the configured package index instead" >&2; \
 	    $(PYTHON) -m pip --python $(BIN)/python install --quiet --quiet --editable '.[all]'; }
 	@touch .venv/ready
@@ -43,9 +44,21 @@ format: setup  ## Format and mend what can be mended
 # Both steps run, whatever the first one finds.
 test: setup  ## All tests, on real servers: most of them beside others, a few alone
 	failed=0; \
-	  $(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore tests/benchmarks -m 'not alone' || failed=1; \
-	  $(BIN)/pytest --ignore tests/benchmarks -m alone || failed=1; \
+	  $(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore tests/benchmarks --ignore tests/systems -m 'not alone' || failed=1; \
+	  $(BIN)/pytest --ignore tests/benchmarks --ignore tests/systems -m alone || failed=1; \
 	  exit $$failed
+
+# The clients of other systems need 700 MB, and no other test needs them: they have an environment of their own.
+build/systems/ready: .venv/ready
+	@test -x build/systems/bin/python || build/uv/bin/uv venv --quiet --seed --python "$$($(BIN)/python -c 'import sys; print(sys.executable)')" build/systems
+	@UV_PROJECT_ENVIRONMENT=build/systems build/uv/bin/uv sync --quiet --frozen --extra all --extra systems || \
+	  { echo "the locked addresses cannot be reached, asking the configured package index instead" >&2; \
+	    $(PYTHON) -m pip --python build/systems/bin/python install --quiet --quiet --editable '.[all,systems]'; }
+	@touch build/systems/ready
+
+systems: build/systems/ready  ## Adopt from other systems' real engines, with their clients: needs redis-server and node
+	@test -d build/firestore/node_modules || npm install --silent --no-audit --no-fund --prefix build/firestore $(FIRESTORE_EMULATOR)
+	build/systems/bin/pytest tests/systems -n $(WORKERS) --dist loadgroup -o cache_dir=build/systems/pytest_cache
 
 demo: setup  ## Documents in, everything killed, everything restarted, same answers out
 	$(BIN)/python stack/demo/demo.py

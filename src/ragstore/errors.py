@@ -42,6 +42,7 @@
     ├── BackupError                 a target of backups did not do what it was asked  exit 1
     │   ├── BackupLostError         a part of a backup is missing or damaged
     │   └── BackupKeyError          a backup is encrypted with a key that was not given
+    ├── ForeignStoreError           a store of another system cannot be read          exit 1
     └── EmbeddedServerError         an embedded server cannot run here                exit 1
 
 ``retry`` says when to try again: NEVER (the same input fails the same way), LATER (the cause passes
@@ -335,6 +336,13 @@ class BackupKeyError(BackupError):
 
     code = "backup.key"
     retry = Retry.NEVER
+
+
+class ForeignStoreError(RagstoreError):
+    """A store of another system, from which data move in, cannot be reached or read; ``facts`` has its address."""
+
+    code = "transfer.source"
+    retry = Retry.LATER
 
 
 class EmbeddedServerError(RagstoreError):

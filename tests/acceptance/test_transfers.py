@@ -79,6 +79,43 @@ def test_wrong_calls_are_told_what_is_wrong(command: CommandLine, tmp_path: Path
     assert "is no table of a PGVectorStore" in command("adopt", "--postgres-table", "data_x", status=6).error
 
 
+def test_a_store_is_adopted_by_its_address_and_compared(
+    command: CommandLine, stores: Stores, collection: str, tmp_path: Path
+) -> None:
+    table = f"plain_{collection}"
+    source = f"{stores.postgres_url}#public.{table}"
+    with psycopg2.connect(stores.postgres_url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE public.{table} (id bigserial, text text, metadata_ json, node_id text, embedding vector(3))"
+        )
+        cursor.execute(
+            f"INSERT INTO public.{table} (text, metadata_, node_id, embedding) "
+            "SELECT 'text ' || i, '{\"source\": \"a.txt\"}', 'n' || i, ('[1,' || i || ',3]')::vector "
+            "FROM generate_series(1, 20) AS i"
+        )
+    connection.close()
+    try:
+        wrong = command("adopt", "--from", source, "--document-key", "page", "--json", status=2)
+        assert "--document-key: source" in wrong.hint
+        preview = command("adopt", "--from", source, "--document-key", "source", "--dry-run", "--json")
+        assert counts(preview.json) == [1, 20, 0, 0]
+        assert preview.json["collection_made"] == {"name": collection, "model": "external", "dim": 3}
+        assert collection not in [c["name"] for c in command("status", "--json").json["collections"]]
+        done = command("adopt", "--from", source, "--document-key", "source", "--json")
+        assert counts(done.json) == [1, 20, 0, 0]
+        assert [d["document_id"] for d in command("documents", "--json").json["documents"]] == ["a.txt"]
+        questions = tmp_path / "questions.jsonl"
+        questions.write_text('{"question": "near the third", "embedding": [1, 3, 3]}\n')
+        compared = command("compare", "--from", source, "--questions", questions, "--json").json
+        assert (compared["top_k"], compared["overlap"], compared["equal"]) == (10, 1.0, 1)
+        assert compared["questions"][0]["same_order"]
+        assert "come from outside" in command("compare", "--from", source, "a question", status=2).error
+    finally:
+        with psycopg2.connect(stores.postgres_url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP TABLE public.{table}")
+        connection.close()
+
+
 def test_a_plain_table_is_adopted_and_its_password_is_not_printed(
     command: CommandLine, stores: Stores, collection: str
 ) -> None:

@@ -146,9 +146,10 @@ def in_small_steps_of_backups() -> Iterator[None]:
 
 def transfer_in_small_steps(nodes_at_once: int) -> None:
     """Of imports and exports."""
-    from ragstore.transfer import export, import_, loader
+    from ragstore.transfer import adoption, export, import_, loader
 
     replace(import_, "NODES_AT_ONCE", nodes_at_once)
+    replace(adoption, "NODES_AT_ONCE", nodes_at_once)
     replace(loader, "_DOCUMENTS_AT_ONCE", 2)
     replace(export, "_BUFFER_BYTES", 100)
 

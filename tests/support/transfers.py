@@ -22,9 +22,18 @@ class Transfer:
     """One running."""
 
     def __init__(
-        self, settings: Settings, work: str, folder: Path, *, failpoint: str | None = None, nth_file: int = 0
+        self,
+        settings: Settings,
+        work: str,
+        folder: Path | str,
+        *,
+        failpoint: str | None = None,
+        nth_file: int = 0,
+        secret: str | None = None,
     ) -> None:
         options = {"failpoint": failpoint} if failpoint else {}
+        if secret:
+            options["from_secret"] = secret
         env = environment(settings, lease_ttl_s=60, **options)
         self._process = a_process(_run, env, work, str(folder), nth_file)
         self._process.start()
@@ -54,7 +63,11 @@ def _export(store: ragstore.Ragstore, folder: str) -> None:
     store.export(folder, collection=COLLECTION, overwrite=True)
 
 
-_WORKS: dict[str, Callable[[ragstore.Ragstore, str], None]] = {"import": _import, "export": _export}
+def _adopt(store: ragstore.Ragstore, place: str) -> None:
+    store.adopt(place, collection=COLLECTION)
+
+
+_WORKS: dict[str, Callable[[ragstore.Ragstore, str], None]] = {"import": _import, "export": _export, "adopt": _adopt}
 
 
 def _die_at(nth: int) -> None:

@@ -22,6 +22,7 @@ from ragstore.settings import Settings
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PAGES = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "src/ragstore/llama/README.md", "migrations/README.md"]
+PAGES += ["src/ragstore/transfer/README.md"]
 PAGES += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "stack").rglob("*.md"))]
 IN_CONTAINERS = {"app", "maintain", "worker", "migrate"}
 """Services whose entry point is the command line."""

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ragstore.app.migrations import check_or_apply
-from ragstore.app.models import Models, check_chunking, check_space, check_vector_type, chosen_space
+from ragstore.app.models import EXTERNAL, Models, check_chunking, check_space, check_vector_type, chosen_space
 from ragstore.app.wiring import Addresses, postgres_pool, reachable
-from ragstore.errors import MassDeletionError, PathNotFoundError, SchemaVersionError, closed
+from ragstore.errors import MassDeletionError, PathNotFoundError, SchemaVersionError, UsageError, closed
 from ragstore.model.collection import (
     Chunking,
     Collection,
@@ -33,6 +33,9 @@ from ragstore.telemetry.logging import get_logger
 if TYPE_CHECKING:
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.storage.docstore.keyval_docstore import KVDocumentStore
+    from llama_index.core.storage.index_store.keyval_index_store import KVIndexStore
+    from llama_index.core.storage.kvstore.types import BaseKVStore
 
     from ragstore.app.ingestion import Target
     from ragstore.app.queries import Queries
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from ragstore.query.show import DocumentText
     from ragstore.sources import Listing
     from ragstore.sources.selection import Selection
+    from ragstore.transfer.comparison import AskedVector, CompareReport
     from ragstore.worker.health import Health
     from ragstore.worker.upkeep import Upkeep
 
@@ -369,22 +373,86 @@ class Ragstore:
         target_collection = self._target_collection(collection, model, filter_keys)
         return self._transfers().import_(os.fspath(persist_dir), target_collection, progress, namespace=namespace)
 
-    def adopt(
+    def adopt(  # noqa: PLR0913 - one argument for each option of the command line
         self,
-        stack: PlainStack,
+        source: PlainStack | str,
         *,
         collection: str | None = None,
+        docstore: BaseKVStore | KVDocumentStore | str | None = None,
+        index_store: BaseKVStore | KVIndexStore | str | None = None,
+        text_key: str | None = None,
+        document_key: str | None = None,
+        namespace: str | None = None,
         model: str | None = None,
         filter_keys: Sequence[str] = (),
+        dry_run: bool = False,
         progress: Listener | None = None,
     ) -> TransferReport:
-        """Import the content of plain LlamaIndex stores into a collection, as ``import_`` does; they are only read.
+        """Import the content of another store into a collection, as ``import_`` does; the store is only read.
+
+        Args:
+            source: address of a vector store, such as ``chroma:PATH#collection``; ``transfer/README.md`` lists them.
+            docstore: address of the document store, such as ``redis://host:6379#namespace``, or LlamaIndex's object.
+            index_store: the same of the index store; None looks in the document store's place.
+            text_key, document_key: keys of entries that LlamaIndex did not write; ``a.b`` is ``b`` in the object ``a``.
+            namespace: of the document store.
+            dry_run: read and check everything, and report what would be written.
 
         Raises:
-            UsageError: there is no such table or document store.
-            EmbeddingSpaceError, StoreError: as ``import_``.
+            UsageError: there is no such store, its client is not installed, or entries have no text under that key.
+            ForeignStoreError: it does not answer.
+            EmbeddingSpaceError: vectors of another length, or a metric whose order cosine does not give.
+            StoreError: as ``import_``.
         """
-        return self._transfers().adopt(stack, self._target_collection(collection, model, filter_keys), progress)
+        from ragstore.app.transfer import Adopted
+
+        adopted = (
+            Adopted(source, docstore, index_store, text_key, document_key, namespace)
+            if isinstance(source, str)
+            else source
+        )
+        target_collection = self._target_collection(collection, model, filter_keys)
+        return self._transfers().adopt(adopted, target_collection, progress, dry_run=dry_run)
+
+    def compare(
+        self, source: str, questions: Sequence[str | AskedVector], *, collection: str | None = None, top_k: int = 10
+    ) -> CompareReport:
+        """Ask another vector store and a collection the same questions, and report how many hits both have.
+
+        Args:
+            source: address of a vector store, as for ``adopt``.
+            questions: texts, which the collection's model embeds, or texts with their vectors.
+
+        Raises:
+            UsageError: there is no question, or a text for a collection whose vectors come from outside.
+            CollectionNotFoundError, EmbeddingSpaceError, ForeignStoreError, StoreError
+        """
+        from ragstore.transfer.comparison import AskedVector, compare
+
+        found = self._collection(collection)
+        self._models.check(found)
+        asked = [each if isinstance(each, AskedVector) else AskedVector(each) for each in questions]
+
+        def nearest(question: AskedVector) -> list[str]:
+            hits = self.query(
+                question.text, collection=found.name, top_k=top_k, mode="vector", embedding=question.embedding
+            )
+            return [hit.node_id for hit in hits]
+
+        with self._transfers().vector_reader(source) as reader:
+            return compare(reader, [self._with_embedding(found, each) for each in asked], nearest, top_k)
+
+    def _with_embedding(self, found: Collection, question: AskedVector) -> AskedVector:
+        if question.embedding is not None:
+            return question
+        if found.space.model == EXTERNAL:
+            raise UsageError(
+                f"the vectors of collection {found.name!r} come from outside, so the questions' must too",
+                hint='give them in a file of lines {"question": "…", "embedding": [0.1, …]} with --questions',
+                in_python="give AskedVector(text, embedding)",
+                collection=found.name,
+            )
+        return replace(question, embedding=self._models.of(found).embed_query(question.text).tolist())
 
     def export(
         self,
@@ -642,7 +710,18 @@ class Ragstore:
     def _transfers(self) -> Transfers:
         from ragstore.app.transfer import Transfers
 
-        return Transfers(self.settings, self._pool, self._writer(), self.create_collection)
+        return Transfers(self.settings, self._pool, self._writer(), self.create_collection, self._previewed)
+
+    def _previewed(
+        self, name: str, *, model: str | None, dim: int | None, model_if_new: str
+    ) -> Collection | MadeCollection:
+        """The collection with that name, checked; or the one that ``create_collection`` would make."""
+        found = collections.find_collection(self._pool, checked_name(name))
+        if found is not None:
+            check_space(found, model, dim)
+            return found
+        space = chosen_space(self._models, model or model_if_new, dim)
+        return MadeCollection(name, space.model, space.dim)
 
     def _collections_to_audit(self, name: str | None) -> list[tuple[Collection, int]]:
         """The collection with that name, or all; each with the ledger's count of its nodes."""

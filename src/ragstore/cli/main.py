@@ -54,6 +54,7 @@ VERBS = (
     "import",
     "export",
     "adopt",
+    "compare",
     "backup",
     "restore",
     "drill",

@@ -26,7 +26,11 @@ _SINGULAR = {
     "indexes renamed": "index renamed",
     "indexes sharing nodes": "index sharing nodes",
     "invalid nodes": "invalid node",
+    "lossy vectors": "lossy vector store",
+    "nodes without document": "node without document",
+    "nodes without text": "node without text",
     "nodes without vector": "node without vector",
+    "sparse vectors": "sparse vector field",
     "other vector stores": "other vector store",
     "unusable vectors": "unusable vector",
     "vectors without node": "vector without node",
@@ -35,6 +39,12 @@ _SINGULAR = {
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="Model that made the vectors, where you know it; else external."),
+]
+
+
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="URL", help="Vector store of another system, such as chroma:PATH#collection."),
 ]
 
 
@@ -47,14 +57,14 @@ def in_words(progress: Progress) -> str:
     return f"{progress.done:,}{total} {progress.step}{rate}"
 
 
-def tell_report(ctx: typer.Context, report: TransferReport, done: str) -> None:
+def tell_report(ctx: typer.Context, report: TransferReport, done: str, *, dry_run: bool = False) -> None:
     """Print a report; exits with the status that fits it."""
     invocation = invocation_of(ctx)
     if invocation.json:
         write_json(report.as_dict())
     else:
         write(report_line(report, done))
-    invocation.note(*made_lines(report.collection_made, dry_run=False))
+    invocation.note(*made_lines(report.collection_made, dry_run=dry_run))
     for line in findings_lines("left behind", report.left_behind):
         say(line)
     invocation.note(*findings_lines("noted", report.noted))

@@ -34,6 +34,10 @@ class Noted(StrEnum):
     HASHES_WITHOUT_NODES = "hashes_without_nodes"
     HASHES_NOT_TAKEN = "hashes_not_taken"
     OTHER_VECTOR_STORES = "other_vector_stores"
+    NODES_WITHOUT_TEXT = "nodes_without_text"
+    NODES_WITHOUT_DOCUMENT = "nodes_without_document"
+    SPARSE_VECTORS = "sparse_vectors"
+    LOSSY_VECTORS = "lossy_vectors"
     INDEXES_SHARING_NODES = "indexes_sharing_nodes"
     INDEXES_RENAMED = "indexes_renamed"
 

@@ -37,8 +37,10 @@ SELECT t.node_id, t.metadata_::text, t.text, CASE WHEN t.embedding IS NOT NULL T
 FROM {table} t JOIN last USING (id) ORDER BY t.id
 """
 
-_DIMS = """
-SELECT vector_dims(embedding::vector), count(*) FROM {table} WHERE embedding IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1
+# The cast keeps indexes out: the answer is exact, whatever type the column and whatever operators its index has.
+_NEAREST = """
+SELECT t.node_id, t.metadata_::text, t.text, NULL FROM {table} t WHERE t.embedding IS NOT NULL
+ORDER BY t.embedding::vector <=> %(vector)s::vector, t.id LIMIT %(limit)s
 """
 
 _COUNT = "SELECT count(*), count(DISTINCT node_id) FROM {table}"
@@ -73,11 +75,6 @@ class PlainTable:
         self._name = sql.Identifier(schema, table)
         self._check(schema, table)
 
-    def dim(self) -> int | None:
-        """The most frequent length of its vectors; None if it has no vector."""
-        rows = self._fetch(_DIMS)
-        return rows[0][0] if rows else None
-
     def n_rows(self) -> tuple[int, int]:
         """Number of rows, and of different node ids."""
         ((n_rows, n_ids),) = self._fetch(_COUNT)
@@ -92,6 +89,12 @@ class PlainTable:
         self._fetch(_ROWS)
         for rows in cursor_pages(self._cursor, "plain", limit=_PAGE):
             yield [_row(*row) for row in rows]
+        self._fetch("CLOSE plain")
+
+    def nearest(self, vector: Vectors, limit: int) -> list[PlainRow]:
+        """The rows with the nearest vectors, nearest first, by an exact search; without their vectors."""
+        text = "[" + ",".join(map(repr, vector.tolist())) + "]"
+        return [_row(*row) for row in self._fetch(_NEAREST, vector=text, limit=limit)]
 
     def _check(self, schema: str, table: str) -> None:
         schemas = fetch(self._cursor, _EXTENSION)

@@ -165,6 +165,14 @@ class Settings(BaseModel):
         "ollama:MODEL, tei:URL, huggingface:MODEL, or external: vectors come with the nodes",
     )
     model_base_url: HttpUrl | None = Field(None, description="address of the server of a remote embedding model")
+    from_secret: SecretStr | None = Field(
+        None,
+        description="key, token or password of the vector store that adopt and compare read; best as a secret file",
+    )
+    docstore_secret: SecretStr | None = Field(
+        None,
+        description="password of the document store that adopt reads, for a URL without one; best as a secret file",
+    )
     model_api_key: SecretStr | None = Field(None, description="key of a remote embedding model")
     model_batch_size: int = Field(64, ge=1, le=2048, description="chunks sent to the embedding model at once")
     model_requests_per_minute: int | None = Field(

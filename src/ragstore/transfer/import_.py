@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ragstore.errors import InvalidNodeError, NotFoundError, RagstoreError, Retry
-from ragstore.model.collection import Collection
+from ragstore.errors import InvalidNodeError, NotFoundError
 from ragstore.model.graph import MAX_RELATION_BYTES, checked_key
 from ragstore.model.node import Node
 from ragstore.model.report import LeftBehind, Listener, Noted, Progress, TransferReport
 from ragstore.model.run import Vectors
 from ragstore.model.storable import storable_text
 from ragstore.postgres.triplets import Triplet, put_triplets
+from ragstore.transfer.index_structs import put_structs
 from ragstore.transfer.loader import CHARS_AT_ONCE, NODES_AT_ONCE, ImportContext, Loader, usable
 from ragstore.transfer.nodes import node_of_body
 from ragstore.transfer.persist_dir import (
@@ -72,8 +72,8 @@ def import_persist_dir(
         for batch in _batches(source, loader, spill) if source.has(DOCSTORE) else ():
             vectors = spill.join_vectors([node.node_id for node in batch], collection.space.dim)
             loader.put(batch, vectors, expected=survey.n_nodes)
-        _report_vectors(loader, spill, collection)
-        _put_structs(loader, into, survey)
+        loader.report_vectors()
+        put_structs(loader, into, survey.structs, survey.unreadable_structs)
         _put_triplets(loader, into, source)
         report = loader.finish()
     _report_the_rest(report, source, survey)
@@ -199,44 +199,6 @@ def _named_source(entry: Entry) -> str | None:
     except (KeyError, TypeError, IndexError):
         return None
     return storable_text(found) if isinstance(found, str) else None
-
-
-def _report_vectors(loader: Loader, spill: Spill, collection: Collection) -> None:
-    left, dim = loader.report.left_behind, collection.space.dim
-    left.add(LeftBehind.VECTORS_WITHOUT_NODE, spill.vectors_without_node())
-    left.add(
-        LeftBehind.UNUSABLE_VECTORS,
-        (
-            f"{node_id}: {f'{n} dimensions, not {dim}' if n else 'not finite, or of no length'}"
-            for node_id, n in spill.unusable_vectors(dim)
-        ),
-    )
-
-
-def _put_structs(loader: Loader, into: ImportContext, survey: _Survey) -> None:
-    """Store the index structs; a collection has one vector index, and the largest of several gives it its name."""
-    left, writer = loader.report.left_behind, into.structs(loader.collection)
-    left.add(LeftBehind.INDEX_STRUCTS, (f"{i}: cannot be read" for i in survey.unreadable_structs))
-    indexes = sorted((s for s in survey.structs if s.is_vector_index), key=lambda s: -s.n_nodes)
-    names = writer.vector_index_ids() or [s.struct.index_id for s in indexes[:1]]
-    for found in [*indexes, *(s for s in survey.structs if not s.is_vector_index)]:
-        index_id = found.struct.index_id
-        if found.is_vector_index and index_id not in names:
-            loader.report.noted.add(
-                Noted.INDEXES_SHARING_NODES, [f"{index_id}: {found.n_nodes:,} nodes, in {names[0]}"]
-            )
-            continue
-        try:
-            writer.put(found.struct)
-        except RagstoreError as error:
-            if error.retry is not Retry.NEVER:
-                raise
-            if found.is_vector_index:
-                # The index covers the whole collection, and can always be loaded by the collection's name.
-                name = f"{index_id}: is {loader.collection.name} here, because its {error.message}"
-                loader.report.noted.add(Noted.INDEXES_RENAMED, [name])
-            else:
-                left.add(LeftBehind.INDEX_STRUCTS, [f"{index_id}: {error.message}"])
 
 
 def _put_triplets(loader: Loader, into: ImportContext, source: PersistDir) -> None:

@@ -40,12 +40,14 @@ class ImportContext:
 
     Args:
         collection: makes the collection for vectors of this length, or finds it; the length is None without vectors.
+        preview: the same for a dry run: None for a collection that would be made.
         structs: returns the writer of a collection's index structs.
     """
 
     pool: PostgresPool
     writer: DirectWriter
     collection: Callable[[int | None], Collection]
+    preview: Callable[[int | None], Collection | None]
     structs: Callable[[Collection], StructWriter]
     indexer: Indexer
 
@@ -59,11 +61,24 @@ def usable(vector: np.ndarray[Any, np.dtype[Any]]) -> Vectors | None:
 
 
 class Loader:
-    """Writes batches of nodes to one collection, and marks their documents as complete."""
+    """Writes batches of nodes to one collection, and marks their documents as complete.
 
-    def __init__(self, into: ImportContext, collection: Collection, spill: Spill, tell: Listener | None = None) -> None:
+    Args:
+        dry_run: count what would be written, and write nothing.
+    """
+
+    def __init__(
+        self,
+        into: ImportContext,
+        collection: Collection,
+        spill: Spill,
+        tell: Listener | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> None:
         self.report = TransferReport()
         self.collection = collection
+        self.dry_run = dry_run
         self._into = into
         self._spill = spill
         self._tell = tell
@@ -99,6 +114,18 @@ class Loader:
         self._spill.see([node_id])
         self._spill.mark_broken([document_id] if document_id else [])
 
+    def report_vectors(self) -> None:
+        """Report vectors in the spill that no node was joined to, and those that cannot be compared."""
+        left, dim = self.report.left_behind, self.collection.space.dim
+        left.add(LeftBehind.VECTORS_WITHOUT_NODE, self._spill.vectors_without_node())
+        left.add(
+            LeftBehind.UNUSABLE_VECTORS,
+            (
+                f"{node_id}: {f'{n} dimensions, not {dim}' if n else 'not finite, or of no length'}"
+                for node_id, n in self._spill.unusable_vectors(dim)
+            ),
+        )
+
     def finish(self) -> TransferReport:
         """Mark the complete documents, index the collection, and return the report.
 
@@ -107,12 +134,12 @@ class Loader:
             adds it again.
         """
         spill, report = self._spill, self.report
-        for batch in spill.whole_documents(_DOCUMENTS_AT_ONCE):
+        for batch in spill.whole_documents(_DOCUMENTS_AT_ONCE) if not self.dry_run else ():
             self._close(batch)
         report.left_behind.add(LeftBehind.CHANGED_DOCUMENTS, spill.other_versions())
         report.noted.add(Noted.HASHES_WITHOUT_NODES, spill.hashes_without_nodes())
         report.documents = spill.n_written()
-        if report.nodes:
+        if report.nodes and not self.dry_run:
             self.tell("index", 0, None)
             refresh_statistics(self._into.pool, self.collection)
             self._into.indexer.finish(self.collection)
@@ -197,7 +224,8 @@ class Loader:
         """Write nodes; a document with more nodes than one entry of MongoDB can name is left behind."""
         while nodes:
             try:
-                write(nodes)
+                if not self.dry_run:
+                    write(nodes)
             except LimitExceededError as error:
                 too_large = [node for node in nodes if node.document_id == error.facts.get("document_id")]
                 if not too_large:

@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import orjson
 
+from ragstore.model.node import Node
 from ragstore.model.run import Vectors
 
 _TABLES = """
@@ -20,6 +22,11 @@ CREATE TABLE document (
     is_broken INTEGER NOT NULL DEFAULT 0, is_another INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE seen (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE node (
+    node_id TEXT PRIMARY KEY, n INTEGER NOT NULL, document_id TEXT, start INTEGER, body BLOB NOT NULL,
+    is_known INTEGER NOT NULL
+);
+CREATE TABLE turn (n INTEGER PRIMARY KEY, node_id TEXT NOT NULL);
 """
 
 
@@ -30,6 +37,7 @@ class Spill:
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;")
         self._database.executescript(_TABLES)
+        self._n_nodes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +89,64 @@ class Spill:
             f"SELECT node_id FROM elsewhere WHERE node_id IN ({marks}) AND node_id NOT IN (SELECT node_id FROM vector)"
         )
         return {node_id for (node_id,) in self._database.execute(statement, node_ids)}
+
+    # Nodes that wait until everything was read
+
+    def put_nodes(self, nodes: Sequence[Node], *, is_known: bool) -> None:
+        """Store nodes; for an id given twice the last one counts, and has the last one's place in the order.
+
+        Args:
+            is_known: whether they come from the document store, which the vector store may repeat.
+        """
+        rows = []
+        for node in nodes:
+            self._n_nodes += 1
+            body = orjson.dumps(node)
+            rows.append((node.node_id, self._n_nodes, node.document_id, node.start_char, body, is_known))
+        self._many(
+            "INSERT INTO node VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "(n, document_id, start, body, is_known) = "
+            "(excluded.n, excluded.document_id, excluded.start, excluded.body, excluded.is_known)",
+            rows,
+        )
+
+    def known(self, node_ids: Sequence[str]) -> dict[str, bool]:
+        """Those of these nodes that were stored; True for those that only the document store gave so far."""
+        marks = ",".join("?" * len(node_ids))
+        found = self._database.execute(f"SELECT node_id, is_known FROM node WHERE node_id IN ({marks})", node_ids)
+        return {node_id: bool(is_known) for node_id, is_known in found}
+
+    def n_nodes(self) -> tuple[int, int]:
+        """Number of nodes, and of documents that they belong to."""
+        statement = "SELECT count(*), count(DISTINCT coalesce(document_id, node_id)) FROM node"
+        n_nodes, n_documents = self._database.execute(statement).fetchone()
+        return n_nodes, n_documents
+
+    def nodes(self, n_at_once: int, chars_at_once: int, *, by_document: bool) -> Iterator[list[Node]]:
+        """The stored nodes in batches, in the order in which they were stored.
+
+        Args:
+            chars_at_once: most bytes of a batch of several nodes.
+            by_document: each document's nodes in the order of their text, for a system that has no order.
+        """
+        order = "min(n) OVER (PARTITION BY coalesce(document_id, node_id)), start, n" if by_document else "n"
+        self._database.execute("DELETE FROM turn")
+        self._database.execute(f"INSERT INTO turn (node_id) SELECT node_id FROM node ORDER BY {order}")
+        statement = (
+            "SELECT turn.n, length(body), body FROM turn JOIN node USING (node_id) WHERE turn.n > ? "
+            "ORDER BY turn.n LIMIT ?"
+        )
+        batch: list[Node] = []
+        after = n_chars = 0
+        while rows := self._database.execute(statement, (after, 100)).fetchall():
+            for number, size, body in rows:
+                if batch and (len(batch) >= n_at_once or n_chars + size > chars_at_once):
+                    yield batch
+                    batch, n_chars = [], 0
+                batch.append(Node(**orjson.loads(body)))
+                after, n_chars = number, n_chars + size
+        if batch:
+            yield batch
 
     # Hashes
 
