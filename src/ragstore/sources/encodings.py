@@ -22,7 +22,8 @@ _USUAL = {"big5hkscs": "cp950", "euc_jis_2004": "euc_jp", "iso2022_jp_2": "iso20
 _NONE = "cp1140"
 
 _SAMPLE_BYTES = 65_536
-# Measured on 4,600 texts in 40 encodings: of those with 20 lines, none was wrong, and 5 in 100 uncertain.
+# Measured on strings of translations in 50 pairs of encoding and language: of texts of 20 lines none was wrong and 7 in
+# 100 uncertain, of texts of 4 lines 1 in 700 wrong and 20 in 100 uncertain.
 _MIN_EVIDENCE = 0.5
 _MIN_EVIDENCE_AGAINST_OLD = 0.1
 _MAX_ODD = 0.15
