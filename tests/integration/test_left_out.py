@@ -87,7 +87,7 @@ def test_an_ignore_file_that_cannot_be_read_deletes_nothing(rs: Ragstore, folder
 
 def test_a_lock_file_of_an_open_document_is_no_reason_to_fail(rs: Ragstore, folder: Path) -> None:
     a_document(folder, "a.md")
-    (folder / "~$a.docx").write_bytes(b"\x05Somebody" + bytes(150))
+    (folder / "~$a.docx").write_bytes(b"\x08Somebody" + bytes(range(32)) * 5)
     assert rs.ingest(folder / "~$a.docx", collection="docs").failed == 1, "a named file is taken"
     report = rs.sync(folder, collection="docs")
     assert (report.added, report.failed, report.passed_over.counts) == (1, 0, {BY_DEFAULT: 1})
