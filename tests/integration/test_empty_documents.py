@@ -119,3 +119,22 @@ def test_it_is_renamed_and_deleted_like_others(rs: Ragstore, oracle: Oracle, emp
     assert rs.sync(emptied, collection="docs").deleted == 1
     assert rs.verify(deep=True).ok
     assert rs.drop_collection("docs") == 1
+
+
+def test_many_files_that_are_emptied_at_once_keep_their_last_text(rs: Ragstore, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i}.md").write_text(f"The password of door {i} is Sesame{i}.\n")
+    rs.ingest(folder, collection="docs")
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    (folder / "new.md").write_text("A new door.\n")
+    report = rs.sync(folder, collection="docs")
+    assert (report.added, report.updated, report.failed) == (1, 0, 12)
+    assert "Sesame3" in rs.query("Sesame3", collection="docs", top_k=1)[0].text
+    assert {entry.code for entry in rs.quarantined("docs")} == {"refused.mass_deletion"}
+    report = rs.sync(folder, collection="docs", allow_mass_delete=True)
+    assert (report.updated, report.failed) == (12, 0)
+    assert rs.quarantined("docs") == []
+    assert not any("Sesame" in hit.text for hit in rs.query("Sesame3", collection="docs"))

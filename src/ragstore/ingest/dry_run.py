@@ -64,7 +64,14 @@ def dry_run(  # noqa: PLR0913 - what a sync works with
     missing = survey(pool, collection, roots)
     prefetched: PrefetchedListing[SourceItem | Unlistable] = PrefetchedListing(roots.watching(listing))
     counter.watch(prefetched)
-    planner = Planner(pool, collection, counter, content_hash_of=partial(_content_hash, roots), care=care)
+    planner = Planner(
+        pool,
+        collection,
+        counter,
+        content_hash_of=partial(_content_hash, roots),
+        care=care,
+        allow_mass_delete=allow_mass_delete,
+    )
     renamed = _RenamedFiles(pool, collection, roots, missing)
     for batch in _batches(planner.changed(prefetched)):
         states = documents.get_documents(pool, collection, [item.document_id for item in batch])

@@ -63,7 +63,7 @@ class Services:
     Args:
         source_missing: whether the file of a source URI is certainly missing, and so may have been renamed.
         care: how carefully the ingest looks.
-        allow_mass_delete: whether a container may lose suspiciously many members.
+        allow_mass_delete: whether a container may lose suspiciously many members, and suspiciously many files be empty.
     """
 
     pool: PostgresPool
@@ -106,6 +106,7 @@ def ingest(
         counter,
         content_hash_of=services.parsers.hash_only,
         care=services.care,
+        allow_mass_delete=services.allow_mass_delete,
         worker=services.worker,
         giving_up=giving_up,
     )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from ragstore.errors import ContentError, LossError, Retry
+from ragstore.errors import ContentError, LossError, MassDeletionError, Retry
 from ragstore.ingest.counter import IngestCounter
+from ragstore.ingest.deletion import MAX_DELETED, is_mass
 from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Chunking, Collection
 from ragstore.model.document import DocumentState, SourceItem, SourceState
@@ -61,6 +62,7 @@ class Planner:
 
     Args:
         care: what is looked at although size and times are the same.
+        allow_mass_delete: whether suspiciously many files may have been emptied.
         worker: name under which documents are put into quarantine; None only compares: nothing is put into
             quarantine and no new modification time is recorded.
         giving_up: ends the waiting for a database that is unavailable.
@@ -74,6 +76,7 @@ class Planner:
         *,
         content_hash_of: Callable[[SourceItem], str],
         care: Care = USUAL_CARE,
+        allow_mass_delete: bool = False,
         worker: str | None = None,
         giving_up: threading.Event | None = None,
     ) -> None:
@@ -82,10 +85,12 @@ class Planner:
         self._counter = counter
         self._content_hash_of = content_hash_of
         self._care = care
+        self._allow_mass_delete = allow_mass_delete
         self._trusts_times = not care.checksum and not care.reread
         self._worker = worker
         self._giving_up = giving_up
         self._to_retry: set[str] = set()
+        self._emptied: list[SourceItem] = []
 
     @property
     def chunking(self) -> Chunking:
@@ -106,6 +111,19 @@ class Planner:
             items = [entry for entry in batch if isinstance(entry, SourceItem)]
             yield from self._changed(items, has_quarantine=has_quarantine)
             batch = list(islice(entries, LOOK_UP_AT_ONCE))
+        yield from self._emptied_on_purpose()
+
+    def _emptied_on_purpose(self) -> Iterator[SourceItem]:
+        """Files that have lost all their bytes; none if there are suspiciously many, as after a power cut."""
+        n_emptied = len(self._emptied)
+        if n_emptied <= MAX_DELETED or self._allow_mass_delete:
+            yield from self._emptied
+            return
+        n_live = self._retry_transient(lambda: documents.count_live(self._pool, self._collection))
+        if not is_mass(n_emptied, n_live):
+            yield from self._emptied
+            return
+        self._refuse([Failure(item, _suspicious(item, n_emptied, n_live)) for item in self._emptied])
 
     def _changed(self, items: Sequence[SourceItem], *, has_quarantine: bool) -> Iterator[SourceItem]:
         ids = [item.document_id for item in items]
@@ -133,7 +151,9 @@ class Planner:
         touched: list[Touched] = []
         for item in others:
             state = states.get(item.document_id)
-            if state is not None and self._has_same_content(state, item):
+            if state is not None and state.live and state.size and not item.size:
+                self._emptied.append(item)
+            elif state is not None and self._has_same_content(state, item):
                 touched.append(Touched(item, state.revision))
                 self._counter.unchanged(item)
             else:
@@ -147,7 +167,9 @@ class Planner:
     def _fails_again(self, entry: QuarantineState, item: SourceItem) -> bool:
         seen = (item.size, item.mtime_ns, item.etag)
         is_same_file = entry.seen == seen and entry.ctime_ns == item.ctime_ns
-        is_accepted_now = entry.code == LossError.code and not self._care.strict
+        is_accepted_now = (entry.code == LossError.code and not self._care.strict) or (
+            entry.code == MassDeletionError.code and self._allow_mass_delete
+        )
         return self._trusts_times and is_same_file and entry.retry == Retry.NEVER and not is_accepted_now
 
     def _has_same_content(self, state: SourceState, item: SourceItem) -> bool:
@@ -161,13 +183,24 @@ class Planner:
             return False
 
     def _set_aside(self, entries: Sequence[Unlistable]) -> None:
-        failures = [Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries]
+        self._refuse([Failure(SourceItem(e.document_id, e.source_uri, 0), e.error) for e in entries])
+
+    def _refuse(self, failures: Sequence[Failure]) -> None:
         if (worker := self._worker) is not None:
             self._retry_transient(
                 lambda: documents.put_quarantine(self._pool, self._collection, failures, worker=worker)
             )
         for failure in failures:
             self._counter.failed(failure.item, failure.error.code, failure.error.message)
+
+
+def _suspicious(item: SourceItem, n_emptied: int, n_live: int) -> MassDeletionError:
+    return MassDeletionError(
+        f"{item.document_id} has no bytes any more, as {n_emptied - 1:,} others, of {n_live:,} documents: its last "
+        "text stays",
+        hint="bring the files back; if they are to be empty, run: ragstore sync PATH --allow-mass-delete",
+        in_python="bring the files back, or call sync with allow_mass_delete=True",
+    )
 
 
 READING_VERSION = 2
