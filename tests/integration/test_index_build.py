@@ -250,7 +250,7 @@ def test_writers_of_every_kind_hold_off_the_sealing_of_their_ids(settings: Setti
             cursor.execute(hold, {"name": "docs"} | own)
             assert execute(settings, locks, of_writers) == [("ShareLock",)]
         connection.close()
-    assert execute(settings, locks, of_writers) == []
+    until(lambda: execute(settings, locks, of_writers) == [], what="PostgreSQL has noticed that they are gone")
 
 
 def test_others_seal_nothing_while_it_is_sealed(
