@@ -32,12 +32,12 @@ def test_an_ingest_names_what_it_made_and_passed_over(command: CommandLine, manu
     would = command("sync", "manuals", "--dry-run").stderr
     assert f"collection {collection} would be made: model wordllama, 256 dimensions" in would
     done = command("ingest", "manuals")
-    assert done.stdout.startswith("4 added, 2 passed over; ")
+    assert done.stdout.startswith("4 added, 2 passed over (without a type 1, .png 1); ")
     assert f"collection {collection} made: model wordllama, 256 dimensions" in done.stderr
     assert f"passed over: 1 (type .png)\n  {manuals / 'photo.png'}\n" in done.stderr
     assert f"passed over: 1 (no type)\n  {manuals / 'noext'}\n" in done.stderr
     quiet = command("ingest", "manuals", "-q")
-    assert (quiet.stdout.split(" in ")[0], quiet.stderr) == ("4 unchanged, 2 passed over", "")
+    assert (quiet.stdout.split(" in ")[0], quiet.stderr) == ("4 unchanged, 2 passed over (without a type 1, .png 1)", "")
     document = command("ingest", "manuals", "--json").json
     assert document["passed_over"]["type .png"] == {"count": 1, "examples": [str(manuals / "photo.png")]}
 
@@ -104,7 +104,7 @@ def test_every_command_of_the_readme_does_something(command: CommandLine, manual
     values = {
         "PATH": "manuals", "TEXT": "pump", "DOCUMENT": "manuals/pump.md", "C": "docs", "COLLECTION": "docs", "DIR": "out",
         "PERSIST_DIR": "before", "key=value": "file_type=md", "vector|keyword|hybrid": "hybrid", "plan|apply|status": "plan",
-        "list|retry": "list",
+        "list|retry": "list", "TARGET": "backups", "list|verify|prune": "verify",
     }  # fmt: skip
     table = README.read_text().partition("## The command line\n\n```\n")[2].partition("```")[0]
     command("ingest", "manuals", "-c", "docs")
@@ -114,12 +114,12 @@ def test_every_command_of_the_readme_does_something(command: CommandLine, manual
         for shown in commands_in(line):
             words = shlex.split(shown.replace("…", "").replace("[", "").replace("]", "").replace("'", ""))
             arguments = [{**VALUES, **values}.get(word, word) for word in words]
-            if arguments[0] in ("down", "worker", "maintain", "adopt", "ask"):
+            if arguments[0] in ("down", "worker", "maintain", "adopt", "ask", "move", "restore", "drill", "compare"):
                 continue
             arguments += (
                 []
                 if "-c" in arguments or "docs" in arguments
-                else {"up": [], "status": [], "migrate": [], "reconcile": []}.get(arguments[0], ["-c", "docs"])
+                else {"up": [], "status": [], "migrate": [], "reconcile": [], "backup": []}.get(arguments[0], ["-c", "docs"])
             )
             if arguments[0] == "import":  # what was embedded elsewhere is a collection of its own
                 arguments[-1] = "imported"

@@ -142,7 +142,7 @@ def test_a_strict_ingest_sets_aside_what_may_have_lost_text_and_keeps_the_former
     assert ingest(rs, path, strict=True) == {"failed": 1}
     assert ingest(rs, path, strict=True) == {"failed": 1}, "also where it is known from the quarantine"
     (entry,) = rs.quarantined("docs")
-    assert (entry.code, entry.reason) == ("content.loss", f"{path}: 1 damaged character of UTF-8 replaced")
+    assert (entry.code, entry.reason) == ("content.loss", f"{path}: 1 stray byte decoded as windows-1252")
     assert "--strict" in entry.hint
     assert "100" in texts(rs)
     report = rs.ingest(path, collection="docs")

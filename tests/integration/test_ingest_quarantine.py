@@ -52,7 +52,7 @@ def aside(rs: Ragstore) -> dict[str, QuarantineEntry]:
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
 
 BROKEN = {
-    "nul.txt": (b"\0" * 1000, "content.unsupported_type"),
+    "nul.txt": (b"\0" * 1000, "content.parse"),
     "truncated.pdf": (a_pdf(["page one", "page two"])[:400], "content.parse"),
     "encrypted.pdf": (a_pdf(["secret"], encrypted=True), "content.parse"),
     "truncated.docx": (a_docx("<w:p/>")[:200], "content.parse"),

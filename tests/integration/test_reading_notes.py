@@ -9,7 +9,7 @@ import pytest
 from ragstore.app import Ragstore
 
 DAMAGED = b"A caf\xc3\xa9 has a longer text \xff than a caf\xc3\xa9 without one.\n"
-NOTES = {"invalid_utf8": 1}
+NOTES = {"stray_bytes_as_cp1252": 1}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_notes_are_in_the_report_the_list_and_the_history(rs: Ragstore, tmp_path
     report = rs.ingest(tmp_path, collection="docs")
     assert report.noted.as_dict() == {
         "count": 1,
-        "by_note": {"damaged characters of UTF-8 replaced": 1},
+        "by_note": {"stray bytes decoded as windows-1252": 1},
         "documents": [{"document_id": str(tmp_path / "damaged.txt"), "notes": NOTES}],
     }
     assert {Path(d.document_id).name: d.notes for d in rs.documents("docs")} == {"damaged.txt": NOTES, "whole.txt": {}}

@@ -237,3 +237,20 @@ def test_a_chosen_encoding_decodes_what_is_not_utf8() -> None:
     chosen = Choices(text_encoding="cp1251")
     assert read(words.encode("cp1251"), "a.txt", chosen) == ReadText(words, notes={"decoded_as": "cp1251"})
     assert read(words.encode(), "a.txt", chosen) == ReadText(words)
+
+
+@pytest.mark.parametrize(
+    "text", ["A text with a NUL\0 in it.\n", "Zeile eins.\0\0\0\nZeile zwei\x01.\n", "one\x02two three"]
+)
+def test_ascii_with_a_few_control_characters_is_no_utf16(text: str) -> None:
+    shown = "".join(char for char in text if char >= " " or char == "\n")
+    read_text = read(text.encode(), "a.txt")
+    assert read_text.text == shown and "decoded_as" not in read_text.notes
+
+
+@pytest.mark.parametrize(
+    "text", ["Eine kurze Zeile.", "日本語の文書です。契約は四月一日に始まります。", "Договор вступает в силу", "a b"]
+)
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_mark_is_still_found(text: str, encoding: str) -> None:
+    assert read(text.encode(encoding), "a.txt").text == text

@@ -65,6 +65,8 @@ _UNUSUAL = re.compile(
 _MAX_UNUSUAL = 0.05
 _MIN_KANA = 0.2
 _MIN_SPACES = 0.005
+_PRINTABLE = bytes([*b"\t\n\r", *range(32, 127)])
+_MIN_NARROW = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ def is_escaped(data: bytes) -> bool:
 def wide_without_mark(data: bytes) -> str | None:
     """UTF-16 or UTF-32 if the bytes are a text in it without byte order mark."""
     sample = data[:_WIDE_SAMPLE_BYTES]
+    if _is_narrow(sample):
+        return None
     n_control = len(sample) - len(sample.translate(None, _CONTROL))
     if sample.count(0) * 2 >= len(sample) and len(data) % 4 == 0:
         for encoding in ("utf-32-le", "utf-32-be"):
@@ -142,6 +146,12 @@ def wide_without_mark(data: bytes) -> str | None:
     scores = {name: _wide_score(sample.decode(name, "replace"), n_control) for name in ("utf-16-le", "utf-16-be")}
     best = max(scores, key=lambda name: scores[name])
     return best if len(set(scores.values())) > 1 else None
+
+
+def _is_narrow(sample: bytes) -> bool:
+    """Whether these are ASCII for the most part, perhaps with a few NULs, which halves of wide characters are not."""
+    n_printable = len(sample) - len(sample.translate(None, _PRINTABLE))
+    return n_printable >= len(sample) * _MIN_NARROW
 
 
 def stray_bytes_decoded(data: bytes) -> tuple[str, int, int] | None:
