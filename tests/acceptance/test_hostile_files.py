@@ -35,10 +35,10 @@ ADDED = {
     "whole.pdf": "Turbine of page one",
     "letter.docx": "Dear plumber",
     "one-line.txt": None,
+    "empty.txt": None,
+    "blank.md": None,
 }
 SET_ASIDE = {
-    "empty.txt": "content.parse",
-    "blank.md": "content.parse",
     "truncated.pdf": "content.parse",
     "truncated.docx": "content.parse",
     "bomb.docx": "content.limit",
@@ -165,7 +165,7 @@ def test_links_to_what_is_not_in_the_folder_are_named_and_nothing_of_it_is_store
 def test_a_document_leaves_quarantine_when_it_is_mended(command: CommandLine, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_text("The pump needs oil.")
-    bad.write_bytes(b"")
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     first = command("ingest", "good.txt", "bad.txt", "--json", status=3).json
     assert (first["added"], first["failed"]) == (1, 1)
     # What failed for good is tried again only on request, or when the file changes.

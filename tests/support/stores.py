@@ -62,13 +62,14 @@ class Stores:
         by_document: dict[str, list[str]] = {}
         for node_id, document_id, _ in rows:
             by_document.setdefault(document_id, []).append(node_id)
-        ref_docs = self.entries(f"{collection}/ref_doc_info")
-        assert {i: entry["node_ids"] for i, entry in ref_docs.items()} == by_document
         ledger = self.sql(
             "SELECT document_id, n_nodes, doc_hash FROM ragstore.document JOIN ragstore.collection c "
             "USING (collection_id) WHERE c.name = %s AND deleted_at IS NULL AND revision > 0",
             collection,
         )
+        by_document |= {document_id: [] for document_id, n_nodes, _ in ledger if not n_nodes}
+        ref_docs = self.entries(f"{collection}/ref_doc_info")
+        assert {i: entry["node_ids"] for i, entry in ref_docs.items()} == by_document
         assert {row[0]: row[1] for row in ledger} == {i: len(ids) for i, ids in by_document.items()}
         hashes = self.entries(f"{collection}/metadata")
         assert {row[0]: row[2] for row in ledger} == {i: entry["doc_hash"] for i, entry in hashes.items()}

@@ -163,3 +163,9 @@ def test_json_nested_too_deeply_is_refused() -> None:
 def test_what_cannot_be_mended_is_refused_in_time(data: str) -> None:
     with pytest.raises(ParseError):
         read(data.encode(), "a.json")
+
+
+@pytest.mark.parametrize("text", [",", " , ,", "// nothing"])
+def test_json_without_a_value_is_invalid(text: str) -> None:
+    with pytest.raises(ParseError, match="is invalid JSON"):
+        read(text.encode(), "a.json")

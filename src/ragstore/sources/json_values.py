@@ -76,7 +76,8 @@ def read_json_lines(data: bytes, choices: Choices) -> RawText:
 def _lenient_values(text: str, error: JSONDecodeError, notes: dict[str, int | str]) -> list[Value]:
     """Values of a text that is no single JSON value, and notes of what that took."""
     try:
-        return list(_one_by_one(text))
+        if values := list(_one_by_one(text)):
+            return values
     except JSONDecodeError as second:
         # Of a file that has several values, the place of the first one that cannot be read says more.
         error = second if error.msg == "Extra data" else error
@@ -86,8 +87,9 @@ def _lenient_values(text: str, error: JSONDecodeError, notes: dict[str, int | st
     except JSONDecodeError:
         pass
     else:
-        notes["json_mended"] = max(1, n_mended)
-        return values
+        if values:
+            notes["json_mended"] = max(1, n_mended)
+            return values
     values, n_unread, n_mended = _lenient_lines(text)
     if values and isinstance(values[0][1], dict | list):
         notes |= {"lines_unread": n_unread} if n_unread else {}
