@@ -215,7 +215,7 @@ def test_of_images_in_markdown_only_the_words_are_kept() -> None:
     picture = "data:image/png;base64," + "iVBORw0KGgo" * 800
     text = f"# A\n\n![chart]({picture}) <img alt='two' src=\"{picture}\">\n![ref][r] ![r]\n\n[r]: {picture}\n[link]({picture} 'x')\n![kept](a.png)\n"
     assert read(text.encode(), "a.md") == ReadText(
-        "# A\n\nchart two\nref r\n\nlink\n![kept](a.png)\n", "markdown", notes={"inline_images_left_out": 4}
+        "# A\n\nchart two\nref r\n\nlink\n![kept](a.png)\n", "markdown", notes={"images_left_out": 4}
     )
 
 

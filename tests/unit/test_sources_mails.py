@@ -137,7 +137,7 @@ def test_attachments_are_members_and_what_nobody_reads_is_noted() -> None:
     assert "SUMMARY:Meeting" in found["i.ics.txt"] and "Forwarded words." in found["Re: pump.eml"]
     walk = walk_of(mail.as_bytes())
     list(walk.leaves())
-    assert walk.notes == {"inline_images": 1, "signatures": 1, "unread_winmail_parts": 1}
+    assert walk.notes == {"images_left_out": 1, "signatures": 1, "unread_winmail_parts": 1}
     assert walk.left_out.examples == {"type .exe": ["/x!//setup.exe"]}
 
 

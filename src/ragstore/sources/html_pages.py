@@ -105,7 +105,7 @@ def page_text(html: str, notes: dict[str, int | str]) -> RawText:
 
 
 def _notes(page: Page) -> dict[str, int | str]:
-    counts = {"hidden_text": page.n_hidden, "inline_images_left_out": page.n_inline_images}
+    counts = {"hidden_words": page.n_hidden_words, "images_left_out": page.n_inline_images}
     return {name: n for name, n in counts.items() if n}
 
 

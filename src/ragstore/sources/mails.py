@@ -220,7 +220,7 @@ class _Body:
         elif kind in _ENCRYPTED or (kind in _ENVELOPES and part.get_param("smime-type") != "signed-data"):
             self._note("encrypted_parts")
         elif kind.startswith("image/") and is_inline:
-            self._note("inline_images")
+            self._note("images_left_out")
         elif kind == "text/plain" and is_text:
             return _Piece(self._plain_text(part).strip())
         elif kind == "text/html" and is_text:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from ragstore.errors import LimitExceededError, ParseError
 from ragstore.sources.packages import Package, local, opened
-from ragstore.sources.raw import Choices, RawText
+from ragstore.sources.raw import Choices, RawText, real_title
 from ragstore.sources.tables import records_of
 
 MAX_CELLS = 2_000_000
@@ -63,7 +63,7 @@ def _facts(package: Package) -> dict[str, Any]:
         return {}
     root = package.xml("meta.xml")
     found = {fact: next((each.text or "" for each in root.iter(f"{_DC}{fact}")), "") for fact in ("title", "creator")}
-    return {"title": found["title"], "author": found["creator"]}
+    return {"title": real_title(found["title"]), "author": found["creator"]}
 
 
 def _blocks(element: ET.Element, level: int = 0) -> Iterator[str]:
