@@ -59,7 +59,7 @@ class Choices:
 
     Args:
         text_encoding: encoding of texts that neither declare one nor are UTF-8; empty: the readers detect it.
-        table_header: whether the first row of a CSV or TSV names its columns: ``auto`` detects it, ``first`` and
+        table_header: whether the first row of a CSV, TSV or sheet names its columns: ``auto`` detects it, ``first`` and
             ``none`` say so.
         text_suffixes: suffixes, ``.dat``, and whole names, ``brewfile``, lower-case, of files that are read as text.
         readers: suffix → ``package.Class`` of the reader that a deployment has chosen for it.
