@@ -76,6 +76,31 @@ def test_a_declared_encoding_means_what_it_means_to_browsers(charset: str, words
 
 
 @pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("Настоящий договор вступает в силу с первого апреля.", "cp1251"),
+        ("これは日本語の文書です。契約は四月一日に始まります。", "cp932"),
+        ("Umowa wchodzi w życie, gdy ją podpiszą, a więc później niż dziś.", "cp1250"),
+    ],
+)
+def test_the_label_of_the_west_gives_way_to_bytes_that_are_certainly_others(words: str, encoding: str) -> None:
+    for label in ("iso-8859-1", "windows-1252"):
+        read_text = read(page(label, words, encoding), "a.html")
+        assert read_text.text == words
+        assert read_text.notes == {"decoded_as": encoding}
+
+
+@pytest.mark.parametrize(
+    "words", ["Ελλάδα"[:3], "Größe – Höhe – Länge – Öl – Übermaß", "naïve café “déjà vu” à la carte, garçon"]
+)
+def test_the_label_of_the_west_stays_where_the_bytes_do_not_say_otherwise(words: str) -> None:
+    encoding = "cp1253" if words.startswith("Ε") else "cp1252"
+    read_text = read(page("iso-8859-1", words, encoding), "a.html")
+    assert read_text.text == words.encode(encoding).decode("cp1252")
+    assert read_text.notes == {}
+
+
+@pytest.mark.parametrize(
     "html",
     [
         '<?xml version="1.0" encoding="KOI8-R"?><html><body>{}',
