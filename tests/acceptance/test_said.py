@@ -37,7 +37,10 @@ def test_an_ingest_names_what_it_made_and_passed_over(command: CommandLine, manu
     assert f"passed over: 1 (type .png)\n  {manuals / 'photo.png'}\n" in done.stderr
     assert f"passed over: 1 (no type)\n  {manuals / 'noext'}\n" in done.stderr
     quiet = command("ingest", "manuals", "-q")
-    assert (quiet.stdout.split(" in ")[0], quiet.stderr) == ("4 unchanged, 2 passed over (without a type 1, .png 1)", "")
+    assert (quiet.stdout.split(" in ")[0], quiet.stderr) == (
+        "4 unchanged, 2 passed over (without a type 1, .png 1)",
+        "",
+    )
     document = command("ingest", "manuals", "--json").json
     assert document["passed_over"]["type .png"] == {"count": 1, "examples": [str(manuals / "photo.png")]}
 
@@ -119,7 +122,9 @@ def test_every_command_of_the_readme_does_something(command: CommandLine, manual
             arguments += (
                 []
                 if "-c" in arguments or "docs" in arguments
-                else {"up": [], "status": [], "migrate": [], "reconcile": [], "backup": []}.get(arguments[0], ["-c", "docs"])
+                else {"up": [], "status": [], "migrate": [], "reconcile": [], "backup": []}.get(
+                    arguments[0], ["-c", "docs"]
+                )
             )
             if arguments[0] == "import":  # what was embedded elsewhere is a collection of its own
                 arguments[-1] = "imported"

@@ -281,7 +281,8 @@ def outcomes(
 def test_every_item_has_one_outcome(tmp_path: Path) -> None:
     items = []
     for i in range(600):
-        items.append(an_item(tmp_path / f"{i:03}.txt", f"Words of file {i}." * (1 + i % 7 * 50) if i % 10 else b""))
+        words = f"Words of file {i}." * (1 + i % 7 * 50)
+        items.append(an_item(tmp_path / f"{i:03}.txt", words if i % 10 else "%PDF-1.4 and no more"))
     with a_pool(n_children=2) as pool:
         found = {outcome.item: outcome.result for outcome in outcomes(pool, items)}
     assert set(found) == set(items)
@@ -403,9 +404,9 @@ def test_a_library_that_prints_does_not_disturb_the_answers(tmp_path: Path, monk
 
 
 def test_a_child_that_cannot_start_is_no_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "markdownify.py").write_text("raise ImportError('markdownify is broken')")
+    (tmp_path / "selectolax.py").write_text("raise ImportError('selectolax is broken')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with a_pool() as pool, pytest.raises(RagstoreError, match="markdownify is broken") as raised:
+    with a_pool() as pool, pytest.raises(RagstoreError, match="selectolax is broken") as raised:
         pool.parse(an_item(tmp_path / "a.txt"))
     assert not isinstance(raised.value, ContentError)
 
