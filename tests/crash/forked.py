@@ -29,7 +29,8 @@ from ragstore.embedding import wordllama_model
 from ragstore.errors import CollectionNotFoundError, DocumentNotFoundError, RefusedError
 from ragstore.ingest import parse_process, pipeline
 from ragstore.ingest.parse_child import member_key
-from ragstore.ingest.parse_process import Members, ParseLimits
+from ragstore.ingest.parse_connection import ParseLimits
+from ragstore.ingest.parse_process import Members
 from ragstore.ingest.splitting import split
 from ragstore.model.chunk import ParsedDocument
 from ragstore.model.document import SourceItem

@@ -96,7 +96,8 @@ def test_a_bomb_is_refused_or_read_within_bounds_and_the_next_file_is_read(
         assert error.hint
     else:
         assert len(document.chunks) <= 100_000
-    assert pool.parse(an_item(tmp_path / "fine.xlsx", an_xlsx({"S": ROWS}))).chunks[0].text == "Name: Ann\nTown: Bern"
+    fine = pool.parse(an_item(tmp_path / "fine.xlsx", an_xlsx({"Sheet1": ROWS})))
+    assert fine.chunks[0].text == "Name: Ann\nTown: Bern"
 
 
 PACKAGE = """

@@ -35,7 +35,6 @@ from ragstore.model.document import SourceItem
 from ragstore.sources import Bounds
 from tests.support.files import a_docx, a_pdf, a_word_paragraph
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(100)
 CHUNKING = Chunking(256, 32)
 
 
@@ -282,7 +281,8 @@ def outcomes(
 def test_every_item_has_one_outcome(tmp_path: Path) -> None:
     items = []
     for i in range(600):
-        items.append(an_item(tmp_path / f"{i:03}.txt", f"Words of file {i}." * (1 + i % 7 * 50) if i % 10 else PICTURE))
+        words = f"Words of file {i}." * (1 + i % 7 * 50)
+        items.append(an_item(tmp_path / f"{i:03}.txt", words if i % 10 else "%PDF-1.4 and no more"))
     with a_pool(n_children=2) as pool:
         found = {outcome.item: outcome.result for outcome in outcomes(pool, items)}
     assert set(found) == set(items)

@@ -80,6 +80,10 @@ def test_a_sentence_has_a_place_for_its_value_or_needs_none(name: str) -> None:
     assert name in NOTES[name].replace(" ", "_") or "{}" in NOTES[name] or name == "empty"
 
 
+def test_one_thing_has_one_name() -> None:
+    assert len(set(NOTES.values())) == len(NOTES)
+
+
 def test_losses_are_notes() -> None:
     assert NOTES.keys() >= LOSSES
     assert losses({"bom": 1, "invalid_utf8": 2}) == {"invalid_utf8": 2}

@@ -9,6 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ragstore.sources.raw import clean_text, real_title
+from ragstore.sources.readers import read
+from tests.support.files import a_docx, a_pdf, a_pptx, a_word_paragraph, slide_text
 
 any_text = st.text(st.one_of(st.characters(), st.sampled_from("\0\r\n\t\x0b\x0c\x85\x1b\ufeff\ud800\udfff\x9f")))
 
@@ -106,6 +108,11 @@ def test_long_words_that_are_no_base64_stay(text: str) -> None:
         "Microsoft Word - report.doc",
         "report.docx",
         "Document1",
+        "Microsoft Word - Document1",
+        "PowerPoint Presentation",
+        "none",
+        "Sheet 2",
+        "Tabelle1",
         "",
         " - ",
         "无标题",
@@ -116,7 +123,25 @@ def test_what_a_program_writes_where_there_is_no_title_is_none(title: str) -> No
 
 
 @pytest.mark.parametrize(
-    "title", ["Index of names", "Document retention", "Unknown pleasures", "The title deed", "Titel und Texte"]
+    "title",
+    ["Index of names", "Document retention", "Unknown pleasures", "The title deed", "Titel und Texte", "Untitled days"],
 )
 def test_titles_with_such_words_are_titles(title: str) -> None:
     assert real_title(f"  {title}\n") == title
+
+
+def test_the_name_of_a_file_is_a_title_if_it_has_words() -> None:
+    assert real_title("Microsoft Word - Offer for Bern.doc") == "Offer for Bern"
+    assert real_title("Annual report.indd") == "Annual report"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.pdf", a_pdf(["Words."], title="Microsoft Word - Document1")),
+        ("a.docx", a_docx(a_word_paragraph("Words."), title="Word Document")),
+        ("a.pptx", a_pptx([slide_text("Words.")], title="PowerPoint Presentation")),
+    ],
+)
+def test_no_format_has_a_title_that_a_program_wrote(name: str, data: bytes) -> None:
+    assert "title" not in read(data, name).metadata

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragstore.ingest.splitting import split
+from ragstore.ingest.splitting import count_tokens, split
 from ragstore.model.collection import Chunking
 from ragstore.sources.readers import ReadText, read
 
@@ -69,8 +69,8 @@ def test_chunks_keep_their_indentation_and_whole_lines() -> None:
     assert len(chunks) > 5
     lines = set(source.splitlines())
     for chunk in chunks:
-        assert source[chunk.start_char : chunk.end_char] == chunk.text
-        assert set(chunk.text.splitlines()) <= lines
+        assert source[chunk.start_char : chunk.end_char] == chunk.text[chunk.n_repeated :]
+        assert set(chunk.text[chunk.n_repeated :].splitlines()) <= lines
         assert chunk.headings[0] == "Sum"
     assert chunks[3].headings == ("Sum", "add")
 
@@ -179,3 +179,15 @@ def test_line_ends_of_windows_do_not_come_apart() -> None:
 
 def test_a_page_in_a_source_file_stays_source() -> None:
     assert read(b"<!DOCTYPE html>\n<template>x</template>\n", "a.vue").text.startswith("<!DOCTYPE")
+
+
+def test_each_chunk_of_code_says_in_which_class_and_function_it_lies() -> None:
+    body = "".join(f"        self.turn({i})\n" for i in range(60))
+    text = read(f"class Pump:\n    def start(self):\n{body}\n    def stop(self):\n{body}".encode(), "pump.py")
+    chunks = split(text, Chunking(64, 0))
+    stop = [chunk for chunk in chunks if chunk.headings == ("Pump", "stop")]
+    assert stop[0].text.startswith("Pump\n    def stop(self):\n")
+    assert len(stop) > 2
+    assert all(chunk.text.startswith("Pump > stop\n        self.turn(") for chunk in stop[1:])
+    assert all(text.text[chunk.start_char : chunk.end_char] == chunk.text[chunk.n_repeated :] for chunk in chunks)
+    assert all(count_tokens(chunk.text) <= 64 for chunk in chunks)

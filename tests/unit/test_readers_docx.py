@@ -337,7 +337,7 @@ def test_content_controls_line_breaks_tabs_and_symbols_are_read() -> None:
 
 
 def test_a_damaged_part_beside_the_document_is_counted() -> None:
-    assert notes_of(a_word_paragraph("x"), comments=b"<w:comments") == {"parts_left_out": 1}
+    assert notes_of(a_word_paragraph("x"), comments=b"<w:comments") == {"damaged_parts": 1}
 
 
 def test_deeply_nested_content_is_refused() -> None:
@@ -349,7 +349,7 @@ def test_deeply_nested_content_is_refused() -> None:
 def test_an_entity_in_another_part_cannot_multiply() -> None:
     levels = "".join('<!ENTITY e%d "%s">' % (i + 1, 10 * f"&e{i};") for i in range(9))  # noqa: UP031 - nested quotes
     bomb = f'<!DOCTYPE b [<!ENTITY e0 "aaaaaaaaaa">{levels}]><w:comments xmlns:w="x">&e9;</w:comments>'
-    assert notes_of(a_word_paragraph("x"), comments=bomb.encode()) == {"parts_left_out": 1}
+    assert notes_of(a_word_paragraph("x"), comments=bomb.encode()) == {"damaged_parts": 1}
 
 
 def test_columns_that_a_cell_claims_are_bounded() -> None:

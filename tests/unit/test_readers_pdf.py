@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ragstore.errors import ParseError
+from ragstore.model.notes import losses
 from ragstore.sources.line_hyphens import HYPHEN_MARK, join_lines
-from ragstore.sources.pdf_pages import real_title
 from ragstore.sources.readers import read
 from tests.support.files import a_pdf, a_pdf_page
 
@@ -122,10 +122,26 @@ def test_a_page_that_cannot_be_loaded_is_counted() -> None:
     assert read_text.notes == {"pages_unreadable": 1}
 
 
-def test_pages_without_text_are_counted() -> None:
+def test_blank_pages_are_no_loss() -> None:
     read_text = read(a_pdf(["Words.", "", "", "More."]), "a.pdf")
-    assert read_text.notes == {"pages_without_text": 2}
+    assert read_text.notes == {"blank_pages": 2}
+    assert losses(read_text.notes) == {}
     assert read_text.metadata["pages"] == 4
+
+
+def test_more_blank_pages_than_others_are_pages_without_text() -> None:
+    notes = read(a_pdf(["Words.", "", ""]), "a.pdf").notes
+    assert notes == losses(notes) == {"pages_without_text": 2}
+
+
+@pytest.mark.parametrize(
+    ("size", "noted"),
+    [("612 0 0 792 0 0", "pages_without_text"), ("30 0 0 30 50 50", "blank_pages")],
+)
+def test_a_page_that_only_has_a_picture_may_be_a_scan(size: str, noted: str) -> None:
+    picture = f"q {size} cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"
+    page = a_pdf(["Words.", "@"]).replace(b"BT /F1 12 Tf 72 720 Td (@) Tj 0 -14 Td ET", picture.encode())
+    assert read(page, "a.pdf").notes == {noted: 1}
 
 
 _FORM = "/AcroForm << /Fields [6 0 R 7 0 R 8 0 R 9 0 R] /DA (/F1 12 Tf 0 g) >>"
@@ -183,18 +199,3 @@ def test_a_raised_number_stays_in_its_line() -> None:
 def test_text_outside_of_the_page_is_left_out() -> None:
     content = "BT /F1 12 Tf 72 700 Td (Seen words) Tj ET BT /F1 12 Tf 72 -300 Td (Printer marks) Tj ET"
     assert text_of(a_pdf_page(content)).strip() == "Seen words"
-
-
-@pytest.mark.parametrize(
-    ("title", "kept"),
-    [
-        ("untitled", ""),
-        ("(anonymous)", ""),
-        ("Microsoft Word - Document1", ""),
-        ("Microsoft Word - Offer for Bern.doc", "Offer for Bern.doc"),
-        ("Untitled days", "Untitled days"),
-        ("Pump manual", "Pump manual"),
-    ],
-)
-def test_a_title_that_a_program_filled_in_is_none(title: str, kept: str) -> None:
-    assert real_title(title) == kept

@@ -163,3 +163,19 @@ def test_no_cell_of_a_long_table_is_lost() -> None:
     rows = [[f"n{i}", f"{i}", f"word {i}"] for i in range(3000)]
     data = "name,count,note\n" + "".join(",".join(row) + "\n" for row in rows)
     assert records(data) == [f"name: {a}\ncount: {b}\nnote: {c}" for a, b, c in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [
+        ("Customer,Ann\nAddress,Bern\nTotal,12.5\n", ["Customer: Ann", "Address: Bern", "Total: 12.5"]),
+        ("Customer:,Ann\nTown:,Bern\nLand:,CH\n", ["Customer: Ann", "Town: Bern", "Land: CH"]),
+        ("Part,Owner\nPump,Ann\nValve,Bob\n", ["Part: Pump\nOwner: Ann", "Part: Valve\nOwner: Bob"]),
+        (
+            "Quarter,North,South\nName,Sum,Tax\nAnn,3,1\nBob,5,2\n",
+            ["Quarter North South", "Name: Ann\nSum: 3\nTax: 1", "Name: Bob\nSum: 5\nTax: 2"],
+        ),
+    ],
+)
+def test_labels_with_values_of_all_kinds_are_a_form_and_no_table(rows: str, shown: list[str]) -> None:
+    assert records(rows) == shown

@@ -72,6 +72,44 @@ def test_a_few_letters_of_windows_1252_are_enough() -> None:
         assert read(words.encode("cp1252"), "a.txt") == ReadText(words, notes={"decoded_as": "cp1252"})
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Bitte öffnen Sie das Gerät nicht.",
+        "La sécurité des données est à votre charge.",
+        "¿Cuándo llegará el próximo envío de España?",
+        "A instalação não é difícil.",
+        "Näin se tehdään työpäivän jälkeen.",
+        "Vänligen stäng av strömmen först.",
+        "Het patiëntendossier van de cliënt",
+        "Perché la città è più lontana",
+    ],
+)
+def test_a_short_text_of_the_west_is_certain(words: str) -> None:
+    assert read(words.encode("cp1252"), "a.txt") == ReadText(words, notes={"decoded_as": "cp1252"})
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("Příliš žluťoučký kůň", "cp1250"),
+        ("Nie można otworzyć pliku", "cp1250"),
+        ("Árvíztűrő tükörfúrógép", "iso8859-2"),
+        ("Dosya açılamadı, çıkış yapılıyor", "cp1254"),
+        ("Nepavyko atidaryti įrenginio, ąžuolas", "cp1257"),
+        ("Не удалось открыть файл", "cp1251"),
+        ("Größe über alles", "cp850"),
+    ],
+)
+def test_a_short_text_of_elsewhere_is_never_taken_for_one_of_the_west(words: str, encoding: str) -> None:
+    try:
+        text = read(words.encode(encoding), "a.txt").text
+    except ParseError as error:
+        assert error.facts["reason"] == "encoding"
+    else:
+        assert text == words
+
+
 def test_stray_bytes_do_not_change_the_encoding_of_the_rest() -> None:
     good = "Zeile mit Größe und Übergang\n" * 5
     read_text = read(good.encode() + "caf\xe9 – “x”\n".encode("cp1252"), "a.txt")
@@ -215,7 +253,7 @@ def test_of_images_in_markdown_only_the_words_are_kept() -> None:
     picture = "data:image/png;base64," + "iVBORw0KGgo" * 800
     text = f"# A\n\n![chart]({picture}) <img alt='two' src=\"{picture}\">\n![ref][r] ![r]\n\n[r]: {picture}\n[link]({picture} 'x')\n![kept](a.png)\n"
     assert read(text.encode(), "a.md") == ReadText(
-        "# A\n\nchart two\nref r\n\nlink\n![kept](a.png)\n", "markdown", notes={"inline_images_left_out": 4}
+        "# A\n\nchart two\nref r\n\nlink\n![kept](a.png)\n", "markdown", notes={"images_left_out": 4}
     )
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from ragstore.errors import LimitExceededError, ParseError
-from ragstore.ingest.splitting import split
+from ragstore.ingest.splitting import count_tokens, split
 from ragstore.model.collection import Chunking
+from ragstore.sources.raw import Choices
 from ragstore.sources.readers import read
 from tests.support.files import a_zip, an_xlsx, relations, sheet_rows
 
@@ -48,7 +49,7 @@ def test_formulas_show_their_results_and_errors_and_truths_are_shown() -> None:
 def test_cells_with_an_error_are_counted() -> None:
     cells = ["Ann", '<c r="{at}" t="e"><f>1/0</f><v>#DIV/0!</v></c>']
     text = read(an_xlsx({"S": sheet_rows([["Name", "Share"], cells])}), "a.xlsx")
-    assert (text.text, text.notes) == ("Name: Ann", {"error_cells": 1})
+    assert (text.text, text.notes) == ("Name: Ann", {"error_cells": 1, "header_guessed": 1})
 
 
 def test_a_merged_cell_down_a_column_counts_for_each_of_its_rows() -> None:
@@ -119,3 +120,44 @@ def test_a_truncated_workbook_is_damaged(keep: float) -> None:
 def test_a_workbook_without_its_sheets_is_damaged_or_empty() -> None:
     with pytest.raises(ParseError):
         read(a_zip({"xl/workbook.xml": "<workbook/>"}), "a.xlsx")
+
+
+WORDS = sheet_rows([["Part", "Owner"], ["Pump", "Ann"], ["Valve", "Bob"]])
+
+
+def test_a_header_that_is_only_words_above_words_is_noted_and_can_be_decided() -> None:
+    book = an_xlsx({"S": WORDS})
+    assert read(book, "a.xlsx").notes == {"header_guessed": 1}
+    decided = read(book, "a.xlsx", Choices(table_header="none"))
+    assert decided.notes == {}
+    assert decided.text.startswith("column 1: Part\ncolumn 2: Owner")
+
+
+def test_several_tables_in_one_sheet_have_each_their_header() -> None:
+    prices: list[list[str | float]] = [["Item", "Price"], ["Pump", 9], ["Valve", 3]]
+    towns: list[list[str | float]] = [["Town", "Zip", "Land"], ["Bern", 3000, "CH"]]
+    book = an_xlsx({"S": sheet_rows([["Report of May"], [""], *prices, [""], *towns])})
+    assert read(book, "a.xlsx").text.split("\n\n") == [
+        "Report of May",
+        "Item: Pump\nPrice: 9",
+        "Item: Valve\nPrice: 3",
+        "Town: Bern\nZip: 3000\nLand: CH",
+    ]
+
+
+def test_a_sheet_of_one_column_is_text_under_its_name() -> None:
+    book = an_xlsx({"S": sheet_rows([["Question"], ["What does it cost?"], ["When does it come?"]])})
+    assert read(book, "a.xlsx").text == "Question: What does it cost?\n\nQuestion: When does it come?"
+
+
+def test_each_chunk_of_a_sheet_says_its_name_unless_a_program_gave_it() -> None:
+    items: list[list[str | float]] = [[f"Item{i}", i] for i in range(200)]
+    rows = sheet_rows([["Item", "Price"], *items])
+    read_text = read(an_xlsx({"Harbour 2024": rows, "Sheet2": rows}), "a.xlsx")
+    chunks = split(read_text, Chunking(64, 8))
+    named = [chunk for chunk in chunks if chunk.place["sheet"] == "Harbour 2024"]
+    assert len(named) > 10
+    assert all(chunk.text.startswith("Harbour 2024\nItem: ") for chunk in named)
+    assert all(not chunk.n_repeated for chunk in chunks if chunk not in named)
+    assert all(read_text.text[chunk.start_char : chunk.end_char] == chunk.text[chunk.n_repeated :] for chunk in chunks)
+    assert all(count_tokens(chunk.text) <= 64 for chunk in chunks)

@@ -223,3 +223,10 @@ def test_mails_and_mailboxes_in_archives_are_read_with_what_is_attached_to_them(
 
 def test_text_saved_under_the_name_of_an_archive_is_no_container() -> None:
     assert open_container(io.BytesIO(b"Only words."), "x.zip", Room(max_member_bytes=9), Choices()) is None
+
+
+def test_notes_of_a_container_in_a_container_come_with_the_file() -> None:
+    inner = a_zip_with_raw_names({"契約書の写し.txt".encode("cp932"): "words"})
+    walk = walk_of(a_zip({"inner.zip": inner, "b.txt": "more"}), "a.zip")
+    assert len(list(walk.leaves())) == 2
+    assert walk.notes == {"names_decoded_as": "cp932"}

@@ -67,6 +67,8 @@ def test_the_head_of_a_mail_is_found_as_text_and_as_metadata() -> None:
     ("headers", "content", "words"),
     [
         ("Content-Type: text/plain; charset=iso-8859-1", b"costs 30 \x80 \x96 today", "costs 30 € – today"),
+        ("Content-Type: text/plain; charset=iso-8859-1", "Настоящий договор вступает в силу.".encode("cp1251"), "Настоящий договор вступает в силу."),
+        ("Content-Type: text/plain; charset=windows-1252", "Schöne Grüße".encode(), "Schöne Grüße"),
         ("Content-Type: text/plain; charset=koi8-r", "Договор".encode("koi8-r"), "Договор"),
         ("Content-Type: text/plain; charset=gb2312", "镕基 条款".encode("gbk"), "镕基 条款"),
         ("Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable", b"caf=C3=A9=\n s", "café s"),
@@ -137,7 +139,7 @@ def test_attachments_are_members_and_what_nobody_reads_is_noted() -> None:
     assert "SUMMARY:Meeting" in found["i.ics.txt"] and "Forwarded words." in found["Re: pump.eml"]
     walk = walk_of(mail.as_bytes())
     list(walk.leaves())
-    assert walk.notes == {"inline_images": 1, "signatures": 1, "unread_winmail_parts": 1}
+    assert walk.notes == {"images_left_out": 1, "signatures": 1, "unread_winmail_parts": 1}
     assert walk.left_out.examples == {"type .exe": ["/x!//setup.exe"]}
 
 

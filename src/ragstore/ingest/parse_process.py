@@ -1,25 +1,16 @@
-"""Pool of child processes that parse files: start, requests, limits of time and memory, causes of death."""
+"""Pool of child processes that parse files: who parses what, limits of time and memory, causes of death."""
 
 from __future__ import annotations
 
 import os
-import select
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol, Self
-
-import orjson
 
 from ragstore.errors import (
     ContentError,
@@ -30,7 +21,7 @@ from ragstore.errors import (
     UnsupportedTypeError,
     UsageError,
 )
-from ragstore.ingest.parse_child import LENGTH, frame
+from ragstore.ingest.parse_connection import Child, DiedError, NotAskedError, ParseLimits
 from ragstore.model.chunk import Chunk, ParsedDocument
 from ragstore.model.collection import Chunking
 from ragstore.model.document import SourceItem
@@ -39,25 +30,9 @@ from ragstore.sources.file_bytes import content_hash_of, open_regular
 from ragstore.sources.formats import CHOSEN, format_named
 from ragstore.sources.raw import DETECTED, Choices
 
-_START_TIMEOUT_S = 120.0
 _JOIN_S = 10.0
 _READ_BYTES = 1024 * 1024
-_STDERR_TAIL_BYTES = 1000
 _ERRORS = {error.code: error for error in ContentError.__subclasses__()}
-
-# Variables that a parser needs to run; the passwords of the databases are not among them.
-_ENVIRONMENT = (
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH",
-)
 
 MAX_LOST_MEMBERS = 20
 """A container is set aside after so many of its members took too long, or made the reader crash."""
@@ -208,25 +183,13 @@ class ParserPool:
         process.close()
 
 
-@dataclass(frozen=True, slots=True)
-class ParseLimits:
-    """Chunking, bounds and limits that every child is started with."""
-
-    chunking: Chunking
-    bounds: Bounds
-    choices: Choices
-    timeout_s: float
-    memory_mb: int
-    max_file_mb: int
-
-
 class ParseProcess:
     """One child process, replaced when it dies; used by one thread, may be closed by any thread."""
 
     def __init__(self, limits: ParseLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._closed = False
 
     @property
@@ -242,7 +205,7 @@ class ParseProcess:
                 return
             if self._child:
                 self._child.close()
-            self._child = _Child(self._limits)
+            self._child = Child(self._limits)
 
     def interrupt(self) -> None:
         """End the child now and start no other one; any thread may call it."""
@@ -301,13 +264,13 @@ class ParseProcess:
                 ):
                     reading.take(answer, child)
                     answer = child.next_answer(self._limits.timeout_s)
-        except _NotAskedError:
+        except NotAskedError:
             self._replace()
             return self._ask(item, members, start)
         except TimeoutError as error:
             self._replace()
             raise reading.blamed(self._too_slow(reading.document_id)) from error
-        except _DiedError as error:
+        except DiedError as error:
             self._replace()
             raise reading.blamed(self._cause_of_death(reading.document_id, error)) from error
         if answer.get("spent"):
@@ -332,7 +295,7 @@ class ParseProcess:
         finally:
             os.close(copy)
 
-    def _ready_child(self) -> _Child:
+    def _ready_child(self) -> Child:
         """A child that is ready for a request, started if needed."""
         self.start()
         child = self._child
@@ -354,7 +317,7 @@ class ParseProcess:
             timeout_s=self._limits.timeout_s,
         )
 
-    def _cause_of_death(self, document_id: str, death: _DiedError) -> ContentError:
+    def _cause_of_death(self, document_id: str, death: DiedError) -> ContentError:
         by = _signal_name(death.returncode)
         if death.returncode == -signal.SIGALRM:
             return self._too_slow(document_id)
@@ -381,7 +344,7 @@ class _Reading:
         self.n: int | None = None
         self.is_container = False
 
-    def take(self, answer: dict[str, Any], child: _Child) -> None:
+    def take(self, answer: dict[str, Any], child: Child) -> None:
         """Pass a member on, or answer the child's question."""
         if answer.get("container"):
             self.is_container = True
@@ -427,124 +390,6 @@ def _told(document_id: str, error: dict[str, Any]) -> ContentError:
 def _document(told: dict[str, Any]) -> ParsedDocument:
     chunks = [Chunk(text, start, end, tuple(titles), place) for text, start, end, titles, place in told["chunks"]]
     return ParsedDocument(**{**told, "chunks": chunks})
-
-
-class _Child:
-    """One running child process."""
-
-    def __init__(self, limits: ParseLimits) -> None:
-        options = {
-            "parent_pid": os.getpid(),
-            "chunk_size": limits.chunking.chunk_size,
-            "chunk_overlap": limits.chunking.chunk_overlap,
-            "choices": asdict(limits.choices),
-            "timeout_s": limits.timeout_s,
-            "memory_mb": limits.memory_mb,
-            "max_file_mb": limits.max_file_mb,
-        }
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-        self._requests, theirs = socket.socketpair()
-        self.popen = subprocess.Popen(
-            # -P: a module in the working folder, perhaps one of the documents, must not be imported.
-            [sys.executable, "-P", "-m", "ragstore.ingest.parse_child", orjson.dumps(options).decode()],
-            stdin=theirs.fileno(),
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-            start_new_session=True,
-            bufsize=0,
-        )
-        theirs.close()
-        assert self.popen.stdout
-        self._replies = self.popen.stdout.fileno()
-        os.set_blocking(self._replies, False)
-        self._received = bytearray()
-        self._ready = False
-        self.n_answers = 0
-
-    def await_ready(self) -> None:
-        """Wait until the child has imported its libraries.
-
-        Raises:
-            RagstoreError: it cannot start on this machine; no file is the cause.
-        """
-        if self._ready:
-            return
-        try:
-            self._receive(_START_TIMEOUT_S)
-        except (_DiedError, TimeoutError) as error:
-            self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
-            reason = self._stderr.read().decode(errors="replace").strip() or str(error)
-            self.popen.kill()
-            raise RagstoreError(
-                f"the parser process does not start: {reason}", hint="check the installation with pip check"
-            ) from error
-        self._ready = True
-
-    def ask(self, request: dict[str, Any], fd: int, timeout_s: float) -> dict[str, Any]:
-        """Send a request with the descriptor of an open file and return the answer."""
-        try:
-            socket.send_fds(self._requests, [frame(request)], [fd])
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _NotAskedError from error
-        return self.next_answer(timeout_s)
-
-    def next_answer(self, timeout_s: float) -> dict[str, Any]:
-        """The next frame of the child about the file that it was asked for."""
-        answer = self._receive(timeout_s)
-        self.n_answers += 1
-        return answer
-
-    def tell(self, value: dict[str, Any]) -> None:
-        """Answer a question of the child."""
-        try:
-            self._requests.sendall(frame(value))
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _DiedError(self.popen.wait()) from error
-
-    def close(self) -> None:
-        """End the child at once and free its pipes; may be called more than once."""
-        self.popen.kill()
-        self.popen.wait()
-        for stream in (self._requests, self.popen.stdout, self._stderr):
-            if stream:
-                stream.close()
-
-    def _receive(self, timeout_s: float) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
-        poll = select.poll()
-        poll.register(self._replies, select.POLLIN)
-        buffer = self._received
-        while (end := _end_of_frame(buffer)) > len(buffer):
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError(f"no answer in {timeout_s:g} s")
-            block = os.read(self._replies, _READ_BYTES)
-            if not block:
-                raise _DiedError(self.popen.wait())
-            buffer += block
-        answer: dict[str, Any] = orjson.loads(bytes(buffer[LENGTH.size : end]))
-        # A container's frames follow one another without being asked for.
-        del buffer[:end]
-        return answer
-
-
-def _end_of_frame(buffer: bytearray) -> int:
-    """Bytes of the frame that begins here; of its length alone while that is not known."""
-    if len(buffer) < LENGTH.size:
-        return LENGTH.size
-    return LENGTH.size + int(LENGTH.unpack_from(buffer)[0])
-
-
-class _NotAskedError(Exception):
-    """The child had ended before it received the request."""
-
-
-class _DiedError(Exception):
-    """The child ended before it answered."""
-
-    def __init__(self, returncode: int) -> None:
-        super().__init__(returncode)
-        self.returncode = returncode
 
 
 def _signal_name(returncode: int) -> str:

@@ -20,6 +20,7 @@ from zlib import crc32
 from ragstore.model.chunk import Chunk
 from ragstore.model.collection import Chunking
 from ragstore.sources.markdown_sections import Section, Table, cells_of, sections_of
+from ragstore.sources.raw import real_title
 from ragstore.sources.readers import ReadText
 
 # About one token each for common tokenizers: a short word or part of one, a CJK character, a mark.
@@ -42,6 +43,7 @@ _MIN_FILL = 0.5
 _MAX_GAP = 64
 _PIECES_PER_CHUNK = 8
 _MAX_INDENT = 200
+_PATHLESS = ("records", "lines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def split(read: ReadText, chunking: Chunking) -> list[Chunk]:
     """Split at headings, then at the ends of paragraphs, sentences, lines, clauses and words, in this order.
 
     ``read.text[chunk.start_char:chunk.end_char] == chunk.text[chunk.n_repeated:]`` for every chunk, and every
-    character that is not white space is in one. What is repeated is the header of a table in which the chunk begins.
+    character that is not white space is in one. What is repeated is the header of a table in which the chunk begins,
+    the name of its sheet, or the path of its class and function.
     """
     chunks: list[Chunk] = []
     for section in _sections(read):
@@ -93,6 +96,11 @@ class _Cut:
         # A record is complete in itself: the end of the record before it would only be noise.
         self._overlap = 0 if read.shape == "records" else min(chunking.chunk_overlap, self._size // 2)
         self._heads: dict[int, tuple[str, int]] = {}
+        # Rows and code hardly say in which sheet or class they lie; of prose, the text under a heading says it.
+        self._path = [title for title in section.headings if real_title(title)] if read.shape in _PATHLESS else []
+        self._n_path = count_tokens(_path_line(self._path))
+        if self._n_path > self._size // 4:
+            self._path, self._n_path = [], 0
 
     def chunks(self) -> Iterator[Chunk]:
         units = list(self._units())
@@ -116,7 +124,9 @@ class _Cut:
         start, text = start - len(indent), indent + text
         part = bisect_right(self._read.part_starts, start)
         place = self._read.places[part - 1] if part and self._read.places else {}
-        return Chunk(self._head(start)[0] + text, start, start + len(text), self._section.headings, place)
+        own = [title for title in self._path if title not in text]
+        head = _path_line(own) if self._path else self._head(start)[0]
+        return Chunk(head + text, start, start + len(text), self._section.headings, place)
 
     def _indent(self, start: int) -> str:
         """The white space between the begin of the line and this offset, if there is nothing else."""
@@ -160,7 +170,9 @@ class _Cut:
         return crc32(self._read.text[start : start + _HASHED_CHARS].encode())
 
     def _head(self, start: int) -> tuple[str, int]:
-        """What a chunk that begins at this offset repeats, the header of the table around it, and its tokens."""
+        """What a chunk that begins at this offset repeats, at most, and how many tokens that has."""
+        if self._path:
+            return _path_line(self._path), self._n_path
         table = self._section.table_at(start)
         if table is None or start < table.body:
             return "", 0
@@ -224,7 +236,7 @@ class _Cut:
 
     def _whole_or_lines(self, start: int, end: int, rank: int, size: int | None = None) -> Iterator[_Unit]:
         """A span as one unit, or as its lines if it is too long for one chunk, such as a listing."""
-        text, size = self._read.text, size or self._size
+        text, size = self._read.text, size or self._size - self._n_path
         n_tokens = count_tokens(text[start:end])
         if n_tokens <= size:
             yield _Unit(start, end, n_tokens, rank)
@@ -256,6 +268,10 @@ class _Cut:
             if ends:
                 return max(reversed(ends), key=self._hash_at), rank
         return max(range(high, low - 1, -1), key=self._hash_at), _INSIDE_WORD
+
+
+def _path_line(titles: list[str]) -> str:
+    return f"{' > '.join(titles)}\n" if titles else ""
 
 
 def _short_head(head: str, size: int) -> str:

@@ -114,7 +114,12 @@ class Walk:
             return
         yield from self._below(nested, document_id, depth=depth + 1)
         raw = nested.own_text()
-        if raw is not None:
+        if raw is None:
+            # It is no document, so that its notes belong to the file that it lies in.
+            for name, value in nested.notes.items():
+                before = self.notes.get(name, 0)
+                self.notes[name] = value + before if isinstance(value, int) and isinstance(before, int) else value
+        else:
             yield Leaf(document_id, container_id, len(data), content_hash(data), lambda: as_read(raw), is_mail=True)
 
 

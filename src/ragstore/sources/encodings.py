@@ -24,11 +24,13 @@ _NONE = "cp1140"
 _SAMPLE_BYTES = 65_536
 # Measured on strings of translations in 50 pairs of encoding and language: of texts of 20 lines none was wrong and 7 in
 # 100 uncertain, of texts of 4 lines 1 in 700 wrong and 20 in 100 uncertain.
+# tests/benchmarks/encodings.py measures it.
 _MIN_EVIDENCE = 0.5
 _MIN_EVIDENCE_AGAINST_OLD = 0.1
 _MAX_ODD = 0.15
 # Of fewer bytes, only what Windows-1252 is most often used for is certain.
 _FEW_BYTES = 4
+_MIN_BYTES_AGAINST_LABEL = 8
 _N_COMPARED = 12
 
 _ESCAPED = re.compile(rb"\x1b\$[@AB()]|\x1b\([JI]")
@@ -38,6 +40,14 @@ _WORD = re.compile(r"[^\W\d_]+")
 _DRAWN = r"\u2500-\u259f¬√∆≈∞≤≥÷†‡¶¤¨¯¸˛ˇ˘˝ˆ˜ﬁﬂ◊∂∑∏∫"
 _ODD_SIGN = re.compile(
     rf"(?<=[^\W\d_])[{_DRAWN}±§©®™¦µ°˙˚ªº²³¹¼½¾ƒⁿ]+(?=[^\W\d_])|[{_DRAWN}]+(?=[^\W\d_])|[\x7f-\x9f\ue000-\uf8ff]"
+)
+# What speaks against a Western text in Windows-1252: letters and signs that others have in their place, signs inside
+# words, capitals after a sign that ends something, and pairs of letters.
+_NOT_WESTERN = re.compile(
+    r"[^\x00-\x7f\xa0äöüßÄÖÜéèêëàâçñáíóúãõåæøïîôûùòìÀÉÈÊÇÑÁÍÓÚÅØÖœ¿¡«»„“”‘’–—…€°§·]"
+    r"|(?<=[^\W\d_])[¿¡«»„“”‘…€°§](?=[^\W\d_])|(?<=[)\]}>%.,;:!?])[À-Þ]|(?<!\S)[ÁÉÍÓÚ](?= ?[A-Z][a-z])"
+    r"|ù(?<!\b[oO]ù)(?<!\b[pP]iù)|ì(?<!\b[cC]osì)(?<!\b[sSlL]ì)"
+    r"|ã(?![oeç])(?<![hm]ã)|¡(?=[a-z])|([à-öø-þ])(?![çñß]|\1)[à-öø-þ](?<![çñß].)"
 )
 _SCRIPTS = (
     (0x250, "latin"),
@@ -100,8 +110,9 @@ def guess(data: bytes, telling: bytes = b"") -> Guess | None:
     candidates = sorted(_candidates(sample), key=lambda candidate: -candidate.score)
     if not candidates:
         return None
-    best = candidates[0]
-    rival = next((each for each in candidates[1:] if each.text != best.text), None)
+    western = _western(candidates)
+    best = western or candidates[0]
+    rival = next((each for each in candidates if each.text != best.text), None)
     # cosine similarities: their difference counts for more the more characters there are that could have spoken against
     margin = 1 - rival.score / best.score if rival and best.score else float(best.score > 0)
     n_bytes = sum(byte > 127 for byte in sample)
@@ -109,13 +120,32 @@ def guess(data: bytes, telling: bytes = b"") -> Guess | None:
     against_old = rival is not None and rival.encoding in _OLD and best.encoding not in _OLD
     enough = _MIN_EVIDENCE_AGAINST_OLD if against_old else _MIN_EVIDENCE
     same = {each.encoding for each in candidates if each.text == best.text}
-    certain = best.odd <= _MAX_ODD and evidence >= enough and (n_bytes >= _FEW_BYTES or "cp1252" in same)
+    is_told = best.odd <= _MAX_ODD and evidence >= enough and (n_bytes >= _FEW_BYTES or "cp1252" in same)
+    certain = is_told or western is not None
     # In bytes outside of the sample, encodings can differ: the first that fits all of them.
     for encoding in sorted(same, key=_CANDIDATES.index):
         for name in (_USUAL.get(encoding, encoding), encoding):
             if decodes(data, name):
                 return Guess(name, certain or best.encoding.startswith("iso2022"))
     return None
+
+
+def other_than_western(data: bytes, telling: bytes = b"") -> str | None:
+    """The encoding of a text that is labelled Latin-1 or Windows-1252, if it is certainly another one.
+
+    Programs write these labels without looking. Few characters do not contradict a label, nor do the encodings of
+    before Windows, which nobody labels so.
+
+    Args:
+        telling: as in ``guess``.
+    """
+    if sum(byte > 127 for byte in _sample(telling or data)) < _MIN_BYTES_AGAINST_LABEL:
+        return None
+    found = guess(data, telling)
+    if found is None or not found.is_certain or found.encoding in _OLD:
+        return None
+    is_same = decodes(data, "cp1252") and data.decode("cp1252") == data.decode(found.encoding)
+    return None if is_same or found.encoding == "cp1252" else found.encoding
 
 
 def decodes(data: bytes, encoding: str) -> bool:
@@ -200,6 +230,16 @@ def _candidates(sample: bytes) -> list[_Candidate]:
             odd = _oddness(text)
             candidates.append(_Candidate(each["confidence"] * (1 - odd), encoding, text, odd))
     return candidates
+
+
+def _western(candidates: list[_Candidate]) -> _Candidate | None:
+    """The text as Windows-1252, if no other is more plausible and all of its letters are usual in the West.
+
+    It is what most such texts are in, so that it needs no evidence against the others.
+    """
+    found = next((each for each in candidates if each.encoding == "cp1252"), None)
+    is_usual = found and not found.odd and not _NOT_WESTERN.search(found.text)
+    return found if found and is_usual and found.score >= candidates[0].score else None
 
 
 def _oddness(text: str) -> float:

@@ -53,13 +53,13 @@ class Page:
     """What is on a page.
 
     Args:
-        n_hidden: elements left out because a browser does not show their text.
+        n_hidden_words: words left out because a browser does not show them.
         n_inline_images: images left out that stand in the page itself.
     """
 
     markdown: str
     title: str
-    n_hidden: int
+    n_hidden_words: int
     n_inline_images: int
 
 
@@ -73,7 +73,7 @@ def markdown_of(html: str, *, with_navigation: bool = False) -> Page:
     writer = _Writer(with_navigation=with_navigation)
     writer.write(root)
     words = " ".join(title.text().split()) if title else ""
-    return Page(writer.markdown(), words, writer.n_hidden, writer.n_inline_images)
+    return Page(writer.markdown(), words, writer.n_hidden_words, writer.n_inline_images)
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class _Writer:
 
     def __init__(self, *, with_navigation: bool) -> None:
         self._with_navigation = with_navigation
-        self.n_hidden = 0
+        self.n_hidden_words = 0
         self.n_inline_images = 0
         self._lines: list[str] = []
         self._words: list[str] = []
@@ -185,7 +185,7 @@ class _Writer:
         if not attributes or not _is_hidden(attributes):
             return False
         if not counted:
-            self.n_hidden += bool(node.text().strip())
+            self.n_hidden_words += len(node.text(separator=" ").split())
         return True
 
     def _enter_block(self, node: LexborNode, tag: str) -> bool:
@@ -346,7 +346,7 @@ class _Writer:
         inside = _Writer(with_navigation=self._with_navigation)
         inside._layouts = self._layouts
         inside.write(node)
-        self.n_hidden += inside.n_hidden
+        self.n_hidden_words += inside.n_hidden_words
         self.n_inline_images += inside.n_inline_images
         return " ".join(inside.markdown().split()).replace("|", "\\|")
 

@@ -10,7 +10,7 @@ import re
 
 import webencodings
 
-from ragstore.sources.encodings import decodes
+from ragstore.sources.encodings import decodes, other_than_western
 from ragstore.sources.html_blocks import Page, markdown_of
 from ragstore.sources.plain_text import decode
 from ragstore.sources.raw import Choices, RawText, real_title
@@ -78,6 +78,8 @@ def decode_html(data: bytes, choices: Choices, declared: str = "") -> tuple[str,
         # Text in one of the old encodings is not valid UTF-8 by chance.
         if encoding.name != "utf-8" and not data.isascii() and decodes(data, "utf-8"):
             return data.decode("utf-8"), {"decoded_as": "utf-8"}
+        if encoding.name == "windows-1252" and (other := other_than_western(data, _TAG.sub(b" ", data))):
+            return data.decode(other), {"decoded_as": other}
         names = _CODECS.get(encoding.name, (encoding.name,))
         for name in names:
             if decodes(data, name):
@@ -105,7 +107,7 @@ def page_text(html: str, notes: dict[str, int | str]) -> RawText:
 
 
 def _notes(page: Page) -> dict[str, int | str]:
-    counts = {"hidden_text": page.n_hidden, "inline_images_left_out": page.n_inline_images}
+    counts = {"hidden_words": page.n_hidden_words, "images_left_out": page.n_inline_images}
     return {name: n for name, n in counts.items() if n}
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from ragstore.errors import LimitExceededError, ParseError
+from ragstore.sources.encodings import decodes, other_than_western
 from ragstore.sources.html_pages import decode_html, page_text, read_html
 from ragstore.sources.mail_heads import is_from_line
 from ragstore.sources.members import Container, Member, Names
@@ -220,7 +221,7 @@ class _Body:
         elif kind in _ENCRYPTED or (kind in _ENVELOPES and part.get_param("smime-type") != "signed-data"):
             self._note("encrypted_parts")
         elif kind.startswith("image/") and is_inline:
-            self._note("inline_images")
+            self._note("images_left_out")
         elif kind == "text/plain" and is_text:
             return _Piece(self._plain_text(part).strip())
         elif kind == "text/html" and is_text:
@@ -274,6 +275,8 @@ def decode_labelled(data: bytes, label: str, choices: Choices) -> tuple[str, dic
         label = {"iso-8859-1": "cp1252", "gb2312": "gb18030", "ks_c_5601-1987": "cp949", "euc-kr": "cp949"}.get(
             label, label
         )
+        if label in ("cp1252", "windows-1252") and (other := _contradiction(data)):
+            return data.decode(other), {"decoded_as": other}
         try:
             if b" ".decode(label) and "".encode(label) == "".encode(label):
                 return data.decode(label), {}
@@ -285,6 +288,12 @@ def decode_labelled(data: bytes, label: str, choices: Choices) -> tuple[str, dic
         except LookupError:
             pass
     return decode(data, choices) if data else ("", {})
+
+
+def _contradiction(data: bytes) -> str | None:
+    """What a text labelled as Western is in, if its bytes say so: UTF-8 is never valid by chance."""
+    is_utf8 = not data.isascii() and decodes(data, "utf-8")
+    return "utf-8" if is_utf8 else other_than_western(data)
 
 
 def is_stub(plain: str, html: str) -> bool:

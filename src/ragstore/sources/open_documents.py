@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from ragstore.errors import LimitExceededError, ParseError
 from ragstore.sources.packages import Package, local, opened
-from ragstore.sources.raw import Choices, RawText
+from ragstore.sources.raw import Choices, RawText, real_title
 from ragstore.sources.tables import records_of
 
 MAX_CELLS = 2_000_000
@@ -27,7 +27,7 @@ _UNSEEN = (f"{_TEXT}tracked-changes", f"{_TEXT}sequence-decls", f"{_OFFICE}forms
 _FURNITURE = ("date-time", "footer", "header", "page-number")
 
 
-def read_open_document(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
+def read_open_document(data: bytes, choices: Choices) -> RawText:
     """Text, tables, notes and comments; images are left out.
 
     Raises:
@@ -41,7 +41,7 @@ def read_open_document(data: bytes, choices: Choices) -> RawText:  # noqa: ARG00
         kind = body[0] if body is not None and len(body) else ET.Element("none")
         match local(kind.tag):
             case "spreadsheet":
-                return _spreadsheet(kind, facts)
+                return _spreadsheet(kind, facts, choices)
             case "presentation" | "drawing":
                 return _presentation(kind, facts)
             case _:
@@ -63,7 +63,7 @@ def _facts(package: Package) -> dict[str, Any]:
         return {}
     root = package.xml("meta.xml")
     found = {fact: next((each.text or "" for each in root.iter(f"{_DC}{fact}")), "") for fact in ("title", "creator")}
-    return {"title": found["title"], "author": found["creator"]}
+    return {"title": real_title(found["title"]), "author": found["creator"]}
 
 
 def _blocks(element: ET.Element, level: int = 0) -> Iterator[str]:
@@ -185,18 +185,22 @@ def _table(table: ET.Element) -> str:
     return "\n".join([lines[0], "|" + " --- |" * width, *lines[1:]])
 
 
-def _spreadsheet(body: ET.Element, facts: dict[str, Any]) -> RawText:
+def _spreadsheet(body: ET.Element, facts: dict[str, Any], choices: Choices) -> RawText:
     parts: list[str] = []
     places: list[dict[str, Any]] = []
     headings: list[tuple[str, ...]] = []
     budget = [MAX_CELLS]
+    n_guessed = 0
     for sheet in body.iter(f"{_TABLE}table"):
         name = sheet.get(f"{_TABLE}name", "")
-        for row, record in records_of(_numbered_rows(sheet, budget)):
+        records, n = records_of(_numbered_rows(sheet, budget), choices)
+        n_guessed += n
+        for row, record in records:
             parts.append(record)
             places.append({"sheet": name, "row": row})
             headings.append((name,))
-    return RawText(parts, "records", facts, {}, places, headings)
+    notes: dict[str, int | str] = {"header_guessed": n_guessed} if n_guessed else {}
+    return RawText(parts, "records", facts, notes, places, headings)
 
 
 def _numbered_rows(sheet: ET.Element, budget: list[int]) -> Iterator[tuple[int, list[str]]]:

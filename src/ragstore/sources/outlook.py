@@ -89,7 +89,7 @@ class OutlookMessage(Container):
         for attachment in self._message.below("__attach_version1.0_#"):
             self.room.add_member()
             if self._is_shown_inside(attachment, html):
-                self.notes["inline_images"] = int(self.notes.get("inline_images", 0)) + 1
+                self.notes["images_left_out"] = int(self.notes.get("images_left_out", 0)) + 1
                 continue
             name = attachment.text(_LONG_NAME, self.choices) or attachment.text(_SHORT_NAME, self.choices)
             if attachment.is_storage(_DATA):

@@ -16,6 +16,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ragstore.errors import LimitExceededError, ParseError
+from ragstore.sources.raw import real_title
 
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 _MAX_RATIO = 200
@@ -65,7 +66,7 @@ class Package:
         if "docProps/core.xml" not in self.names:
             return {}
         root = self.xml("docProps/core.xml")
-        return {"title": root.findtext(_TITLE) or "", "author": root.findtext(_AUTHOR) or ""}
+        return {"title": real_title(root.findtext(_TITLE) or ""), "author": root.findtext(_AUTHOR) or ""}
 
     @staticmethod
     def _target(folder: str, relation: ET.Element) -> str:

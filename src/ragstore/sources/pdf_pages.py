@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -12,7 +13,7 @@ from ragstore.errors import ParseError
 from ragstore.sources.line_hyphens import join_lines
 from ragstore.sources.pdf_forms import Forms
 from ragstore.sources.pdf_text import PageText
-from ragstore.sources.raw import Choices, RawText
+from ragstore.sources.raw import Choices, RawText, real_title
 
 _HEAD_BYTES = 1024
 _DEFINED = re.compile(rb"\b(\d{1,10})\s+\d{1,5}\s+obj\b")
@@ -20,12 +21,25 @@ _NAMED = re.compile(rb"\b(\d{1,10})\s+\d{1,5}\s+R\b")
 _FULL_LENGTH = re.compile(rb"/Linearized\b[^>]{0,200}?/L\s+(\d{1,12})")
 # Some producers write texts whose spaces pdfium does not see; these pages, evenly apart, say whether it is so here.
 _PROBED_PAGES = 5
-_NO_TITLE = re.compile(
-    r"\W*(?:untitled|anonymous|unknown|no title|none|null|title|document\d*|slide ?\d*"
-    r"|microsoft (?:word|powerpoint|excel)(?: - (?:document|dokument|presentation|book|mappe)\d*)?)\W*\d*\W*",
-    re.IGNORECASE,
-)
-_MADE_BY = re.compile(r"^microsoft (?:word|powerpoint|excel)\s+-\s+", re.IGNORECASE)
+# Shares of a page, and of all pages.
+_MIN_PICTURE = 0.1
+_MAX_BLANK = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One page.
+
+    Args:
+        has_picture: it has no text, but an image.
+        is_blank: it has neither.
+        is_unreadable: pdfium cannot load it.
+    """
+
+    text: str
+    has_picture: bool = False
+    is_blank: bool = False
+    is_unreadable: bool = False
 
 
 def read_pdf(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
@@ -51,11 +65,17 @@ def read_pdf(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
 
 def _read(document: pypdfium2.PdfDocument) -> RawText:
     forms = Forms(document)
-    pages: list[str | None] = list(_page_texts(document, forms))
-    texts = join_lines([page or "" for page in pages])
+    pages = list(_pages(document, forms))
+    texts = join_lines([page.text for page in pages])
+    n_blank = sum(page.is_blank for page in pages)
+    n_without_text = sum(page.has_picture for page in pages)
+    if n_blank > len(pages) * _MAX_BLANK:
+        # Too many to be empty: their text may be drawn in lines.
+        n_blank, n_without_text = 0, n_without_text + n_blank
     counts = {
-        "pages_without_text": sum(page is not None and not page.strip() for page in pages),
-        "pages_unreadable": sum(page is None for page in pages),
+        "blank_pages": n_blank,
+        "pages_without_text": n_without_text,
+        "pages_unreadable": sum(page.is_unreadable for page in pages),
         "xfa_forms": int(forms.is_xfa),
     }
     if not any(text.strip() for text in texts):
@@ -72,8 +92,7 @@ def _read(document: pypdfium2.PdfDocument) -> RawText:
     return RawText(texts, metadata=metadata, notes={name: n for name, n in counts.items() if n}, places=places)
 
 
-def _page_texts(document: pypdfium2.PdfDocument, forms: Forms) -> Iterator[str | None]:
-    """The text of each page; none for a page that pdfium cannot load."""
+def _pages(document: pypdfium2.PdfDocument, forms: Forms) -> Iterator[_Page]:
     n_pages = len(document)
     probed = range(0, n_pages, max(1, n_pages // _PROBED_PAGES))
     gaps = any(_has_lost_spaces(document, number) for number in probed)
@@ -81,10 +100,12 @@ def _page_texts(document: pypdfium2.PdfDocument, forms: Forms) -> Iterator[str |
         try:
             page = document[number]
         except pypdfium2.PdfiumError:
-            yield None
+            yield _Page("", is_unreadable=True)
             continue
         try:
-            yield _page_text(page, forms, gaps=gaps)
+            text = _page_text(page, forms, gaps=gaps)
+            has_picture = not text.strip() and _has_picture(page)
+            yield _Page(text, has_picture=has_picture, is_blank=not text.strip() and not has_picture)
         finally:
             page.close()
 
@@ -100,6 +121,16 @@ def _has_lost_spaces(document: pypdfium2.PdfDocument, number: int) -> bool:
         page.close()
 
 
+def _has_picture(page: pypdfium2.PdfPage) -> bool:
+    """Whether there is an image that could show text: larger than a logo, or one whose size is not known."""
+    width, height = page.get_size()
+    for image in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE]):
+        left, bottom, right, top = image.get_bounds()
+        if image.level or (right - left) * (top - bottom) >= width * height * _MIN_PICTURE:
+            return True
+    return False
+
+
 def _page_text(page: pypdfium2.PdfPage, forms: Forms, *, gaps: bool) -> str:
     text_page = page.get_textpage()
     try:
@@ -108,12 +139,6 @@ def _page_text(page: pypdfium2.PdfPage, forms: Forms, *, gaps: bool) -> str:
     finally:
         text_page.close()
     return "\n".join((text, *lines)) if lines else text
-
-
-def real_title(title: str) -> str:
-    """The title that a person gave, or an empty string where a program filled it in."""
-    title = _MADE_BY.sub("", title.strip())
-    return "" if _NO_TITLE.fullmatch(title) else title
 
 
 def _is_cut(data: bytes, *, is_repaired: bool) -> bool:

@@ -48,7 +48,7 @@ def read_markdown(data: bytes, choices: Choices) -> RawText:
     metadata, body = without_front_matter(text.removeprefix("\ufeff"), notes)
     body, n_images = _without_inline_images(body)
     if n_images:
-        notes["inline_images_left_out"] = n_images
+        notes["images_left_out"] = n_images
     return RawText([body], "markdown", metadata=metadata, notes=notes)
 
 

@@ -38,13 +38,17 @@ _LONG_RUN = re.compile(
     r"|(?:^[ \t>]*[A-Za-z0-9+/]{48,100}={0,2}[ \t]*\n){3,}+(?:[ \t>]*[A-Za-z0-9+/]{1,100}={0,2}[ \t]*(?:\n|\Z))?)",
     re.MULTILINE,
 )
+_MADE_BY = re.compile(r"\Amicrosoft (?:word|powerpoint|excel)\s*-\s", re.IGNORECASE)
+_MADE_FROM = re.compile(r"\.(?:docx?|xlsx?|pptx?|od[tsp]|rtf|indd|qxd|tex|dvi|ps|fm|pmd|cdr|wpd|p65)\Z", re.IGNORECASE)
+_MAX_NO_TITLE_CHARS = 100
 _NO_TITLE = re.compile(
-    r"\(?(?:untitled|anonymous|unknown|no title|unbenannt|sans titre|sin t[íi]tulo|senza titolo|"
-    r"無題|无标题|без названия)\)?"
-    r"(?:[ -]?(?:document|documents|dokument|page|\d+))*(?:\.\w{1,4})?"
-    r"|(?:microsoft (?:word|excel|powerpoint)|powerpoint presentation|word document)(?:\s*-\s.*)?"
-    r"|(?:layout|slide|document|dokument|presentation|präsentation|book|mappe|title|titel|index) ?\d*|\W*"
-    r"|.*\.(?:docx?|xlsx?|pptx?|odt|rtf|indd|qxd|tex|dvi|ps|fm|pmd|cdr|wpd|p65)",
+    r"\W*(?:"
+    r"(?:untitled|anonymous|unknown|no title|none|null|unbenannt|sans titre|sin t[íi]tulo|senza titolo|"
+    r"無題|无标题|без названия)\W*(?:[ -]?(?:document|documents|dokument|page|\d+))*(?:\.\w{1,4})?"
+    r"|microsoft (?:word|excel|powerpoint)|powerpoint presentation|word document"
+    r"|(?:layout|slide|document|doc|dokument|presentation|präsentation|book|mappe|title|titel|index|"
+    r"sheet|tabelle|feuille?|hoja|foglio|planilha|folha|blad|ark|arkusz|list|лист|シート|工作表) ?\d*"
+    r")?\W*",
     re.IGNORECASE,
 )
 
@@ -55,7 +59,7 @@ class Choices:
 
     Args:
         text_encoding: encoding of texts that neither declare one nor are UTF-8; empty: the readers detect it.
-        table_header: whether the first row of a CSV or TSV names its columns: ``auto`` detects it, ``first`` and
+        table_header: whether the first row of a CSV, TSV or sheet names its columns: ``auto`` detects it, ``first`` and
             ``none`` say so.
         text_suffixes: suffixes, ``.dat``, and whole names, ``brewfile``, lower-case, of files that are read as text.
         readers: suffix → ``package.Class`` of the reader that a deployment has chosen for it.
@@ -143,9 +147,15 @@ def clean_text(text: str) -> tuple[str, dict[str, int]]:
 
 
 def real_title(title: str) -> str:
-    """A title, or an empty text if it is only what a program writes into a document that has none."""
-    title = " ".join(title.split())
-    return "" if _NO_TITLE.fullmatch(title) else title
+    """The title that a person gave to a document or a part of it, or an empty text where a program filled it in.
+
+    The name of a file is one if it has several words: ``Microsoft Word - Offer for Bern.doc`` is ``Offer for Bern``.
+    """
+    title = _MADE_BY.sub("", " ".join(title.split()))
+    named, n_suffixes = _MADE_FROM.subn("", title)
+    if n_suffixes and " " not in named:
+        return ""
+    return "" if len(named) <= _MAX_NO_TITLE_CHARS and _NO_TITLE.fullmatch(named) else named
 
 
 def _rule(char: str) -> tuple[str, str]:

@@ -26,6 +26,8 @@ _MIN_REGULAR = 0.5
 _MIN_REGULAR_PROSE = 0.8
 _MOST = 0.8
 _MAX_WORDS = 1.8
+_MIN_FORM_ROWS = 3
+_MIN_ROWS_BELOW = 2
 
 _SEPARATOR_LINE = re.compile(r"sep=(?P<delimiter>.)[^\S\n]*(?:\r\n?|\n|\Z)", re.IGNORECASE)
 _KINDS = (
@@ -71,19 +73,21 @@ def read_table(data: bytes, choices: Choices) -> RawText:
     return RawText(reading.records, "records", notes=notes, places=[{"row": number} for number in reading.numbers])
 
 
-def records_of(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
-    """A record for each row of a sheet, with the row's number; header and where a table begins are detected.
+def records_of(rows: Iterable[Row], choices: Choices) -> tuple[list[tuple[int, str]], int]:
+    """A record for each row of a sheet, with the row's number, and how many headers were guessed.
+
+    Header and where a table begins are detected as in a CSV.
 
     Args:
         rows: those without content may be missing; a gap in the numbers divides tables as they do.
     """
     filled = [row for row in rows if _width(row[1])]
-    reading = _Reading("auto", is_prose=all(_width(cells) == 1 for _, cells in filled))
+    reading = _Reading(choices.table_header, is_prose=all(_width(cells) == 1 for _, cells in filled))
     # Rows of one block have the same difference between their number and their position.
     for _, block in groupby(enumerate(filled), lambda item: item[1][0] - item[0]):
         reading.add(row for _, row in block)
     reading.end()
-    return zip(reading.numbers, reading.records, strict=True)
+    return list(zip(reading.numbers, reading.records, strict=True)), reading.n_guessed
 
 
 def _rows(text: str, delimiter: str, first: int = 1) -> Iterator[Row]:
@@ -216,6 +220,11 @@ class _Reading:
             return
         self._n_columns = typical
         self.names = None
+        if typical == 2 and votes == 0 and _is_form([cells for _, cells in head[at:]]):
+            self.n_guessed += 1
+            for number, cells in rows:
+                self._put(labelled(cells[0].rstrip(" :"), " ".join(filter(None, cells[1:]))), number)
+            return
         if votes >= 0 and all(len(cell) <= _MAX_NAME_CHARS for cell in head[at][1]):
             self.n_guessed += votes == 0 and bool(below)
             names = next(rows)[1]
@@ -278,11 +287,23 @@ def _table_start(head: list[Row], typical: float) -> int:
     if at and widths[at - 1] > 1 and _votes(head[at][1], below) <= 0 < _votes(head[at - 1][1], [head[at][1], *below]):
         return at - 1
     for i in range(at, min(at + _MAX_LINES_ABOVE, len(head) - 1)):
-        if any(_kind(cell) == "number" for cell in head[i][1]):
+        # A row as wide as the table can be its first row, too; one of two cells rather a label with its value.
+        is_feeble = i > at and (typical <= 2 or len(head) - 1 - i < _MIN_ROWS_BELOW)
+        if is_feeble or any(_kind(cell) == "number" for cell in head[i][1]):
             break
         if _votes(head[i][1], [cells for _, cells in head[i + 1 :]]) > 0:
             return i
     return at
+
+
+def _is_form(rows: list[list[str]]) -> bool:
+    """Whether rows of two cells are labels with their values: values of all kinds, or colons say so."""
+    labels, values = [row[0] for row in rows], [row[1] for row in rows if len(row) > 1 and row[1]]
+    if len(rows) < _MIN_FORM_ROWS or len(set(labels)) < len(labels) or any(_kind(label) != "word" for label in labels):
+        return False
+    kinds = Counter(map(_kind, values)).most_common(1)
+    is_mixed = bool(kinds) and kinds[0][1] < len(values) * _MOST
+    return is_mixed or all(label.endswith(":") for label in labels)
 
 
 def _names_a_column(head: list[Row]) -> bool:

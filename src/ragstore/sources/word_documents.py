@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 from ragstore.errors import LimitExceededError, ParseError
-from ragstore.sources.pdf_pages import real_title
-from ragstore.sources.raw import Choices, RawText
+from ragstore.sources.raw import Choices, RawText, real_title
 from ragstore.sources.word_body import Body, Shared
 from ragstore.sources.word_styles import Numbering, Styles
 from ragstore.sources.word_xml import Package, child, is_on, kind, value
@@ -90,7 +89,7 @@ class _Document:
                 yield from self._around(sections, n, "w:headerReference")
         self.title = body.first_title
         if self._package.n_left_out:
-            self.counts["parts_left_out"] += self._package.n_left_out
+            self.counts["damaged_parts"] += self._package.n_left_out
 
     def _around(self, sections: list[ET.Element], n: int, name: str) -> Iterator[str]:
         """Headers or footers of a section that no section before it had."""

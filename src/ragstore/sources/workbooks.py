@@ -57,7 +57,7 @@ class _Content:
             self.notes[name] = int(self.notes.get(name, 0)) + n
 
 
-def read_workbook(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
+def read_workbook(data: bytes, choices: Choices) -> RawText:
     """Rows of all sheets, with the results of formulas; hidden sheets are read and counted.
 
     Raises:
@@ -79,7 +79,7 @@ def read_workbook(data: bytes, choices: Choices) -> RawText:  # noqa: ARG001
                     content.note("charts_left_out", int(sheet.typ == SheetTypeEnum.ChartSheet))
                     continue
                 content.note("hidden_sheets", int(sheet.visible != SheetVisibleEnum.Visible))
-                _read_sheet(sheet.name, _sheet(workbook, sheet.name), content)
+                _read_sheet(sheet.name, _sheet(workbook, sheet.name), content, choices)
                 for row, text in comments.get(sheet.name, []):
                     content.add(sheet.name, row, text)
                     content.note("comments")
@@ -123,14 +123,16 @@ def _sheet(workbook: CalamineWorkbook, name: str) -> CalamineSheet | None:
         return None
 
 
-def _read_sheet(name: str, sheet: CalamineSheet | None, content: _Content) -> None:
+def _read_sheet(name: str, sheet: CalamineSheet | None, content: _Content, choices: Choices) -> None:
     if sheet is None or sheet.start is None:
         return
     left = sheet.start[1]
     # Rows come from the first one of the sheet on; columns from the first that is not empty.
     rows = enumerate(([_shown(cell) for cell in row] for row in sheet.iter_rows()), 1)
     merged = [((a, b - left), (c, d - left)) for (a, b), (c, d) in sheet.merged_cell_ranges or []]
-    for number, record in records_of(_filled(rows, merged)):
+    records, n_guessed = records_of(_filled(rows, merged), choices)
+    content.note("header_guessed", n_guessed)
+    for number, record in records:
         content.add(name, number, record)
 
 
