@@ -11,7 +11,16 @@ from tests.support.embedded import processes_of
 from tests.support.stores import Stores
 
 REPORT = {"added", "updated", "renamed", "deleted", "unchanged", "failed", "chunks", "embedded", "reused", "seconds"}
-REPORT |= {"passed_over", "collection_made", "deleted_documents", "forgotten_documents", "quarantined", "refused"}
+REPORT |= {
+    "passed_over",
+    "collection_made",
+    "deleted_documents",
+    "forgotten_documents",
+    "left_out_documents",
+    "noted",
+    "quarantined",
+    "refused",
+}
 HIT = {
     "score",
     "text",

@@ -44,7 +44,7 @@ def delete(  # noqa: PLR0913, PLR0917 - one argument per option
     "forgotten_documents": [ids that left the quarantine]}, in a dry run what would be.
     """
     if bool(documents) == (below is not None):
-        raise typer.BadParameter("name documents, or a path by --below")
+        raise typer.BadParameter("name a DOCUMENT, or a path by --below")
     if below is None and (dry_run or allow_mass_delete):
         raise typer.BadParameter("--dry-run and --allow-mass-delete go with --below")
     if below is not None:
