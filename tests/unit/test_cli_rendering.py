@@ -126,6 +126,7 @@ def test_other_scripts_and_signs_stay() -> None:
 def test_no_hits_are_said_to_be_none() -> None:
     assert hit_lines([], 80) == ["no hits"]
     assert place(a_hit(source="")) == "/manuals/pump.pdf"
+    assert place(a_hit(source="/a.zip", document_id="/a.zip!//b.md")).startswith("/a.zip!//b.md")
 
 
 def test_an_answer_lists_the_sources_it_cites_by_number() -> None:

@@ -58,7 +58,7 @@ def place_lines(beginning: str, hit: Hit, width: int) -> list[str]:
 
 
 def _place(hit: Hit) -> list[str]:
-    words = [one_line(hit.source or hit.document_id)]
+    words = [one_line(hit.origin)]
     if hit.page is not None:
         words.append(f"page {hit.page}")
     if hit.headings:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ragstore.model.document import IN_CONTAINER
+
 ScoreKind = Literal["cosine", "word_rank", "rank_fusion", "mmr"]
 
 SCORES: Mapping[ScoreKind, str] = {
@@ -43,6 +45,11 @@ class Hit:
     page: int | None = None
     headings: tuple[str, ...] = ()
     context: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where a person finds it: its source, or, for a member of a container, its id."""
+        return self.document_id if IN_CONTAINER in self.document_id else self.source or self.document_id
 
     def as_dict(self) -> dict[str, Any]:
         """One of ``hits`` in ``query --json``."""

@@ -233,4 +233,4 @@ def _place(hit: Hit) -> str:
     """The place of a hit's text, on one line: file names and headings are untrusted text, too."""
     page = [f"page {hit.page}"] if hit.page is not None else []
     headings = [" > ".join(hit.headings)] if hit.headings else []
-    return " ".join(", ".join([hit.source, *page, *headings]).split())[:_MAX_SOURCE_CHARS]
+    return " ".join(", ".join([hit.origin, *page, *headings]).split())[:_MAX_SOURCE_CHARS]
