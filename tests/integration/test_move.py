@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,23 @@ def test_a_deletion_of_much_is_refused_until_it_is_confirmed(rs: Ragstore, tmp_p
             rs.delete_below(folder, collection="docs", dry_run=dry_run)
     assert len(ids(rs)) == 12
     assert len(rs.delete_below(folder, collection="docs", allow_mass_delete=True).deleted_documents) == 12
+
+
+def test_members_of_moved_archives_keep_their_names(rs: Ragstore, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    with zipfile.ZipFile(old / "a.zip", "w") as archive:
+        for name in ("one.txt", "notes/two.txt"):
+            archive.writestr(name, a_text(name, 10))
+    rs.ingest(old, collection="docs")
+    before = ids(rs)
+    assert len(before) == 3
+    old.rename(new)
+    assert rs.move(old, new, collection="docs").moved == 3
+    assert ids(rs) == [name.replace(str(old), str(new)) for name in before]
+    hit = rs.query(a_text("one.txt", 10), collection="docs", top_k=1)[0]
+    assert (hit.document_id, hit.metadata["container"]) == (f"{new}/a.zip!//one.txt", f"{new}/a.zip")
+    report = rs.sync(new, collection="docs")
+    assert (report.unchanged, report.added, report.deleted) == (1, 0, 0), "the archive is not opened again"
+    assert ids(rs) == [name.replace(str(old), str(new)) for name in before]
+    assert rs.verify(deep=True).ok

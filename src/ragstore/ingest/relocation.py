@@ -14,7 +14,7 @@ from ragstore.ingest.deletion import DELETED_AT_ONCE
 from ragstore.ingest.nodes import file_metadata
 from ragstore.ingest.retry import retry_transient
 from ragstore.model.collection import Collection
-from ragstore.model.document import DocumentState, SourceItem
+from ragstore.model.document import IN_CONTAINER, DocumentState, SourceItem
 from ragstore.model.node import Node
 from ragstore.model.report import MoveReport
 from ragstore.model.run import PlannedRevision, new_node_id
@@ -132,7 +132,11 @@ class Move:
     def _target(self, state: DocumentState) -> SourceItem:
         path = os.fspath(read_path(state.source_uri)) if state.source_uri else state.document_id
         moved = self.new + path.removeprefix(self.old)
-        return SourceItem(document_id_of(moved), source_uri_of(moved), state.size or 0, state.mtime_ns)
+        # The source of a container's member is the container; its id begins with that of the container.
+        of_file = document_id_of(path)
+        is_member = state.document_id.startswith(f"{of_file}{IN_CONTAINER}")
+        member = state.document_id.removeprefix(of_file) if is_member else ""
+        return SourceItem(document_id_of(moved) + member, source_uri_of(moved), state.size or 0, state.mtime_ns)
 
 
 def find_at_or_below(pool: PostgresPool, collection: Collection, path: str) -> list[KnownSource]:
@@ -159,6 +163,9 @@ def _planned(
     state: DocumentState, target: SourceItem, at_target: DocumentState | None, rows: Sequence[NodeRow]
 ) -> PlannedRevision:
     own = file_metadata(target.document_id)
+    container = state.metadata.get("container")
+    if isinstance(container, str) and state.document_id.startswith(f"{container}{IN_CONTAINER}"):
+        own["container"] = target.document_id.removesuffix(state.document_id.removeprefix(container))
     new_ids = {row.node.node_id: new_node_id() for row in rows}
     return PlannedRevision(
         document_id=target.document_id,
